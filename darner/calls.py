@@ -1,0 +1,274 @@
+"""
+Calls of an application on the queues: the Deferreds behind `darner.service`.
+
+To the turn (`darner.turn`) each call is somebody who is to be answered, as a client's session is.
+"""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Any, Callable, Optional, Union
+
+from attrs import frozen
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall
+from zope.interface import implementer
+
+from darner.errors import DarnerError, Stopped
+from darner.fifo import Fifo, OpenRead, Waiter
+from darner.interfaces import IOpenRead
+from darner.items import Item
+from darner.queues import Queues
+from darner.streams import Outflow
+from darner.turn import Replies
+
+
+@frozen
+class Message:
+    """An item as an application sees it."""
+
+    queue: bytes
+    payload: bytes
+    flags: int
+    """The 32 bit number that was set with it."""
+
+
+class Call:
+    """A call that is answered at the end of the turn."""
+
+    def __init__(self, queues: Queues) -> None:
+        self._queues = queues
+        self.deferred: Deferred[Any] = Deferred(self._cancel)
+        self._replies: Replies = []
+
+    def seal(self) -> Replies:
+        return self._replies
+
+    def deliver(self, replies: Replies) -> None:
+        (reply,) = replies
+        if self.deferred.called:
+            return
+        if isinstance(reply, DarnerError):
+            self.deferred.errback(reply)
+        else:
+            self.deferred.callback(self._result(reply))
+
+    def _result(self, reply: Any) -> Any:
+        return None
+
+    def _cancel(self, deferred: Deferred[Any]) -> None:
+        """What was put, closed, flushed or deleted stays so."""
+
+    def _answer(self, reply: Any) -> None:
+        self._replies.append(reply)
+        self._queues.turn.answers(self)
+
+
+class Putting(Call):
+    """Put an item."""
+
+    def start(self, queue: bytes, payload: bytes, flags: int, expiry: int, sync: bool) -> None:
+        inflow = self._queues.inflow()
+        inflow.write(payload)
+        self._queues.put_flow(queue, flags, expiry, inflow)
+        if sync:
+            self._queues.turn.sync()
+        self._answer(b"")
+        self._queues.turn.put(self._replies, 0)
+
+
+class Consuming(Call):
+    """Close an open read, flush or delete a queue."""
+
+    def start(self, consume: Callable[[], object]) -> None:
+        consume()
+        self._answer(b"")
+        self._queues.turn.consumed(self._replies, 0)
+
+
+class _Body:
+    """The payload of a large item, which is read when the turn is written."""
+
+    def __init__(self, outflow: Outflow) -> None:
+        self.outflow = outflow
+
+    def cancel(self) -> None:
+        self.outflow.cancel()
+
+
+class Reading(Call):
+    """Take, open or peek at an item, or wait for one."""
+
+    def __init__(self, queues: Queues, name: bytes, ended: Callable[[Reading], object]) -> None:
+        """@param ended: called when it waits no longer, if ever it did."""
+        super().__init__(queues)
+        self._name = name
+        self._ended = ended
+        self._fifo: Optional[Fifo] = None
+        self._item: Optional[Item] = None
+        self._waiter: Optional[Waiter] = None
+        self._timer: Optional[IDelayedCall] = None
+
+    def start(self, timeout: Optional[float]) -> bool:
+        """
+        @param timeout: how long to wait, in seconds; C{None} for ever.
+        @return: whether it waits now.
+        """
+        fifo = self._queues.find(self._name)
+        if fifo is not None and self._fetch(fifo):
+            return False
+        if timeout is not None and timeout <= 0:
+            self._answer(None)
+            return False
+        fifo = self._fifo = self._queues.make(self._name)
+        self._waiter = fifo.wait(self._serve)
+        if timeout is not None:
+            self._timer = self._queues.clock.callLater(timeout, self._give_up)
+        return True
+
+    def _fetch(self, fifo: Fifo) -> bool:
+        """@return: whether there was an item."""
+        item = self._take(fifo)
+        if item is None:
+            return False
+        self._fifo = fifo
+        self._item = item
+        if item.stream:
+            self._answer(_Body(self._queues.outflow(item, lambda: None)))
+        else:
+            self._answer(item.payload)
+        self._account(fifo, item)
+        return True
+
+    def _take(self, fifo: Fifo) -> Optional[Item]:
+        return fifo.take()
+
+    def _account(self, fifo: Fifo, item: Item) -> None:
+        self._queues.turn.read(fifo, item, False, self._replies, 0)
+
+    def _untake(self, fifo: Fifo, item: Item) -> None:
+        """Nobody wants the item any more."""
+        fifo.unread(item)
+
+    def _result(self, reply: Union[bytes, _Body, None]) -> Any:
+        if reply is None:
+            return None
+        assert self._item is not None
+        payload = b"".join(reply.outflow) if isinstance(reply, _Body) else reply
+        return self._wrap(Message(self._name, payload, self._item.flags))
+
+    def _wrap(self, message: Message) -> Any:
+        return message
+
+    def _serve(self) -> None:
+        fifo = self._stop_waiting()
+        try:
+            self._fetch(fifo)
+        except DarnerError as error:
+            self._answer(error)
+
+    def _give_up(self) -> None:
+        self._timer = None
+        self._stop_waiting()
+        self._answer(None)
+
+    def _stop_waiting(self) -> Fifo:
+        assert self._fifo is not None and self._waiter is not None
+        self._fifo.leave(self._waiter)
+        self._waiter = None
+        self._queues.release(self._fifo)
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._ended(self)
+        return self._fifo
+
+    def stop(self) -> None:
+        """The service stops: wait no longer."""
+        self._stop_waiting()
+        self.deferred.errback(Stopped())
+
+    def _cancel(self, deferred: Deferred[Any]) -> None:
+        if self._waiter is not None:
+            self._stop_waiting()
+        elif self._item is not None and self._fifo is not None:
+            if isinstance(self._replies[0], _Body):
+                self._replies[0].cancel()
+            self._untake(self._fifo, self._item)
+
+
+class Peeking(Reading):
+    """Look at an item."""
+
+    def _take(self, fifo: Fifo) -> Optional[Item]:
+        return fifo.peek()
+
+    def _account(self, fifo: Fifo, item: Item) -> None:
+        self._queues.turn.read(fifo, item, True, self._replies, 0)
+
+    def _untake(self, fifo: Fifo, item: Item) -> None:
+        pass
+
+
+class Opening(Reading):
+    """Open an item."""
+
+    _read: Optional[OpenRead] = None
+
+    def _take(self, fifo: Fifo) -> Optional[Item]:
+        self._read = fifo.open()
+        return self._read.item if self._read is not None else None
+
+    def _account(self, fifo: Fifo, item: Item) -> None:
+        self._queues.turn.read(fifo, item, True, self._replies, 0)
+
+    def _untake(self, fifo: Fifo, item: Item) -> None:
+        assert self._read is not None
+        fifo.abort(self._read)
+
+    def _wrap(self, message: Message) -> OpenMessage:
+        assert self._read is not None
+        return OpenMessage(self._queues, self._read, message)
+
+
+@implementer(IOpenRead)
+class OpenMessage:
+    """
+    An item that an application has taken tentatively.
+
+    As an async context manager it is closed on a normal exit and aborted when an exception leaves the block.
+    """
+
+    def __init__(self, queues: Queues, read: OpenRead, message: Message) -> None:
+        self._queues = queues
+        self._read = read
+        self.queue = message.queue
+        self.payload = message.payload
+        self.flags = message.flags
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it is neither closed nor aborted, and its queue not deleted."""
+        return self._read.is_open
+
+    def close(self) -> Deferred[None]:
+        return self._consume(lambda: self._read.fifo.close(self._read))
+
+    def abort(self) -> Deferred[None]:
+        return self._consume(lambda: self._read.fifo.abort(self._read))
+
+    def _consume(self, end: Callable[[], object]) -> Deferred[None]:
+        call = Consuming(self._queues)
+        call.start(end)
+        return call.deferred
+
+    async def __aenter__(self) -> OpenMessage:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: Optional[type[BaseException]],
+        error: Optional[BaseException],
+        traceback: Optional[TracebackType],
+    ) -> None:
+        await (self.close() if kind is None else self.abort())

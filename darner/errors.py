@@ -1,0 +1,67 @@
+"""
+What can go wrong, as types.
+
+A front end turns an error into its reply in one place, by these types alone: a L{ClientError} is the peer's doing, a
+L{ServerError} is ours.  `darner.wire.error_reply` spells them for the memcache text protocol.
+"""
+
+from __future__ import annotations
+
+
+class DarnerError(Exception):
+    """The root of every error that darner raises on purpose."""
+
+
+class ClientError(DarnerError):
+    """The request cannot be done as it was asked.  Its text says what is wrong, in one line."""
+
+
+class BadQueueName(ClientError):
+    """A queue name is not 1 to 250 printable ASCII bytes without ``/`` and white space."""
+
+    def __init__(self) -> None:
+        super().__init__("bad queue name")
+
+
+class TooManyOpenReads(ClientError):
+    """This client has as many open reads on the queue as it may have."""
+
+    def __init__(self) -> None:
+        super().__init__("close current item first")
+
+
+class ServerError(DarnerError):
+    """A well-formed request could not be served.  Nothing was changed by it."""
+
+
+class ItemTooLarge(ServerError):
+    """An item is over the limit of its queue."""
+
+    def __init__(self) -> None:
+        super().__init__("object too large")
+
+
+class QueueFull(DarnerError):
+    """A queue is at its limit and refuses the item (`NOT_STORED` on the wire)."""
+
+
+class Stopped(ServerError):
+    """The service is not running: it was not started yet, or it is stopping or has stopped."""
+
+    def __init__(self) -> None:
+        super().__init__("server is stopping")
+
+
+class StoreError(ServerError):
+    """The store could not read or write.  The text carries the operating system's reason."""
+
+
+class StoreUnusable(StoreError):
+    """
+    A data directory cannot be served from: it cannot be made or written, another process has it, or what is in it is
+    not ours.  The text is one line that says what is wrong and what to do.
+    """
+
+
+class SettingsError(DarnerError):
+    """A setting is wrong.  The text names the file, the key and the reason."""

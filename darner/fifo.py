@@ -1,0 +1,481 @@
+"""
+One queue.
+
+Its memory holds the head of the queue, as far as a bound allows, and what is open; the rest lies in the store.  An item
+comes from one of three places, in this order: those given back, the window (items read ahead, or put while the queue is
+short), the store.
+
+What is in the queue follows from `next_id` and the set of consumed ids alone.  Every change goes to memory at once and to
+the store at the end of the turn, by L{Fifo.write_to}.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from heapq import heapify, heappop, heappush
+from itertools import chain
+from typing import Callable, Final, Optional, Protocol
+
+from twisted.logger import Logger
+
+from darner.consumed import Consumed
+from darner.errors import StoreError
+from darner.interfaces import IBatch, IStore
+from darner.items import ITEM_OVERHEAD, Item, Mark, QueueState
+from darner.stats import QueueStats
+from darner.turn import Turn
+
+WINDOW_BYTES: Final = 256 * 1024
+"""About how many bytes of a queue's head are held in memory."""
+
+
+class Reclaims(Protocol):
+    """Who gives the room of consumed items back, as the queue sees it."""
+
+    def intervals(self, fifo: Fifo) -> list[tuple[int, int]]:
+        """@return: the intervals of consumed ids to reclaim once they are written; none while it is not worth it."""
+
+    def reclaim(self, fifo: Fifo, number: int, intervals: list[tuple[int, int]]) -> None:
+        """These ids are written down as consumed."""
+
+    def queue(self, number: int) -> None:
+        """The deletion of the queue with this number is written down."""
+
+    def stream(self, stream: int) -> None:
+        """No item will ever hold this stream."""
+
+
+class OpenRead:
+    """An item that was taken tentatively: it is neither to be had nor consumed until it is closed or aborted."""
+
+    __slots__ = ("fifo", "item")
+
+    def __init__(self, fifo: Fifo, item: Item) -> None:
+        self.fifo = fifo
+        self.item = item
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it still is: not closed, not aborted, the queue not deleted under it, and its item really stored."""
+        return self.fifo.is_open(self.item)
+
+
+class Waiter:
+    """Somebody who waits for an item.  L{serve} is called once there is one, and has to take it or leave it."""
+
+    __slots__ = ("serve",)
+
+    def __init__(self, serve: Callable[[], None]) -> None:
+        self.serve = serve
+
+
+class Fifo:
+    """
+    A queue by its name.
+
+    The object stays as long as somebody knows the queue: also before the first item is put (clients may wait for it),
+    and after a deletion.
+
+    @ivar number: the number under which the store keeps it; C{None} while the store does not know it.
+    @ivar created: when it was made, in ms since the epoch; 0 while the store does not know it.
+    @ivar count: how many items are to be had.
+    @ivar bytes: how many bytes of payload they have.
+    @ivar consumed: the ids of all items that are gone.
+    @ivar floor: everything below this id is reclaimed.
+    @ivar unreclaimed: about how many bytes were consumed since the reclaimer last looked.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        name: bytes,
+        store: IStore,
+        turn: Turn,
+        reclaimer: Reclaims,
+        window_bytes: int = WINDOW_BYTES,
+    ) -> None:
+        self.name = name
+        self._reclaimer = reclaimer
+        self._store = store
+        self._turn = turn
+        self._window_bytes = window_bytes
+        self.waiters: OrderedDict[Waiter, None] = OrderedDict()
+        self._removals: list[int] = []
+        self._handed_removals = 0
+        self._begin_anew()
+
+    def _begin_anew(self) -> None:
+        """Know nothing of any item, as the store knows no such queue."""
+        self._begin(QueueState(self.name, 0, 0))
+        self.number = None
+        self._made = False
+
+    def _begin(self, state: QueueState) -> None:
+        """Take over what the store knows of the queue."""
+        self.number: Optional[int] = state.number
+        self._made = True
+        self._making = False
+        self.stats = QueueStats()
+        self.created = state.created
+        self._next_id = state.next_id
+        self._bytes_put = state.bytes_put
+        self._bytes_consumed = state.bytes_consumed
+        self.floor = state.floor
+        self.consumed = state.consumed
+        self._marked = False
+        self.unreclaimed = 0
+        self.count = state.next_id - len(state.consumed)
+        self.bytes = state.bytes_put - state.bytes_consumed
+        self._window: deque[Item] = deque()
+        self._window_held = 0
+        self._read_id = 0  # what follows the last id that was taken into memory
+        self._returned: list[tuple[int, Item]] = []
+        self._open: dict[int, Item] = {}
+        self._fresh: list[Item] = []  # put since the last batch
+        self._writing: list[Item] = []  # in the batch that is being written
+        self._handed_changes: list[tuple[int, int]] = []
+        self._reclaimable: list[tuple[int, int]] = []
+
+    def recover(self, state: QueueState) -> None:
+        """Begin with what the store has of this queue."""
+        self._begin(state)
+
+    @property
+    def open_count(self) -> int:
+        """How many items are open."""
+        return len(self._open)
+
+    @property
+    def exists(self) -> bool:
+        """Whether there is such a queue: items were put on it, and it was not deleted since."""
+        return self.number is not None
+
+    @property
+    def idle(self) -> bool:
+        """Whether nobody would miss the object: the store knows no such queue, and nobody waits."""
+        return self.number is None and not self.waiters and not self._removals
+
+    # Putting
+
+    def put(self, flags: int, expiry: int, size: int, payload: bytes, stream: int = 0) -> Item:
+        """
+        Put an item at the end, and serve whoever waits for it.
+
+        @param expiry: in ms since the epoch; 0 is never.
+        @param size: its length in bytes.
+        @param payload: the payload, or empty where C{stream} is the number of the stream that holds it.
+        @raise darner.errors.StoreError: the queue is new, and the store has no number for it.
+        """
+        if self.number is None:
+            self.number = self._store.new_number()
+            self._made = False
+            self.created = self._turn.now
+        id = self._next_id
+        item = Item(id, flags, self._turn.now, expiry, size, payload, stream)
+        self._next_id = id + 1
+        self._bytes_put += size
+        self.count += 1
+        self.bytes += size
+        self.stats.total_items += 1
+        self._fresh.append(item)
+        if self._read_id == id and self._window_held < self._window_bytes:
+            self._hold(item)
+        self._turn.changed(self)
+        if self.waiters:
+            self.serve()
+        return item
+
+    def _hold(self, item: Item) -> None:
+        self._window.append(item)
+        self._window_held += len(item.payload) + ITEM_OVERHEAD
+        self._read_id = item.id + 1
+
+    # Reading
+
+    def peek(self) -> Optional[Item]:
+        """@return: the item at the head, which stays there; C{None} where there is nothing."""
+        while True:
+            if self._returned:
+                item = self._returned[0][1]
+            else:
+                if not self._window:
+                    self._read_ahead()
+                    if not self._window:
+                        return None
+                item = self._window[0]
+            if not item.expiry or item.expiry > self._turn.now:
+                return item
+            self._take_head()
+            self._consume(item)
+            self.stats.expired_items += 1
+
+    def _take_head(self) -> Item:
+        """Take the item at the head out of memory.  It is neither to be had nor consumed."""
+        if self._returned:
+            item = heappop(self._returned)[1]
+        else:
+            item = self._window.popleft()
+            self._window_held -= len(item.payload) + ITEM_OVERHEAD
+        self.count -= 1
+        self.bytes -= item.size
+        return item
+
+    def take(self) -> Optional[Item]:
+        """@return: the item at the head, which is consumed by that; C{None} where there is nothing."""
+        item = self.peek()
+        if item is not None:
+            self._take_head()
+            self._consume(item)
+            self.stats.age_msec = self._turn.now - item.time
+        return item
+
+    def open(self) -> Optional[OpenRead]:
+        """@return: the item at the head, set aside for the caller; C{None} where there is nothing."""
+        item = self.peek()
+        if item is None:
+            return None
+        self._take_head()
+        self._open[item.id] = item
+        self.stats.transactions += 1
+        self.stats.age_msec = self._turn.now - item.time
+        return OpenRead(self, item)
+
+    def is_open(self, item: Item) -> bool:
+        return self._open.get(item.id) is item
+
+    def close(self, read: OpenRead) -> bool:
+        """
+        Consume the item of an open read.
+
+        @return: whether it was open.
+        """
+        if not read.is_open:
+            return False
+        del self._open[read.item.id]
+        self._consume(read.item)
+        return True
+
+    def abort(self, read: OpenRead) -> bool:
+        """
+        Give the item of an open read back, ahead of all that came after it.
+
+        @return: whether it was open.
+        """
+        if not read.is_open:
+            return False
+        del self._open[read.item.id]
+        self._give_back(read.item)
+        self.stats.canceled_transactions += 1
+        if self.waiters:
+            self.serve()
+        return True
+
+    def _give_back(self, item: Item) -> None:
+        heappush(self._returned, (item.id, item))
+        self.count += 1
+        self.bytes += item.size
+
+    def _consume(self, item: Item) -> None:
+        self.consumed.add(item.id, item.id + 1)
+        self._bytes_consumed += item.size
+        self.unreclaimed += item.size + ITEM_OVERHEAD
+        self._marked = True
+        self._turn.changed(self)
+
+    def _read_ahead(self) -> None:
+        """Fill the empty window with what comes next, from the store or from what is on its way there."""
+        start = self.consumed.next_missing(self._read_id)
+        while start < self._next_id and not self._window:
+            waiting = list(chain(self._writing, self._fresh))
+            written = waiting[0].id if waiting else self._next_id
+            if start < written:
+                assert self.number is not None
+                stop = written
+                items = self._store.read(self.number, start, written, self._window_bytes)
+            else:
+                stop = self._next_id
+                items = waiting
+            self._take_in(start, items, stop)
+            start = self.consumed.next_missing(self._read_id)
+
+    def _take_in(self, start: int, items: list[Item], stop: int) -> None:
+        """
+        Take items into the window, those that are not consumed, up to its bound.
+
+        @param start: the id that is expected first.
+        @param items: all that there is from there on, or the first of it.
+        @param stop: where the items end if there are none at all.
+        """
+        for item in items:
+            if self._window_held >= self._window_bytes:
+                return
+            if item.id < start or item.id in self.consumed:
+                continue
+            self._miss(start, item.id)
+            self._hold(item)
+            start = item.id + 1
+        if not items:
+            self._miss(start, stop)
+            self._read_id = stop
+        else:
+            self._read_id = max(self._read_id, items[-1].id + 1)
+
+    def _miss(self, start: int, stop: int) -> None:
+        """Account for items that should be in the store and are not, which takes a damaged store."""
+        missing = 0
+        start = self.consumed.next_missing(start)
+        while start < stop:
+            self.consumed.add(start, start + 1)
+            missing += 1
+            start = self.consumed.next_missing(start)
+        if missing:
+            self.count -= missing
+            self._marked = True
+            self._turn.changed(self)
+            self._log.error(
+                "{missing} items of queue {name!r} before item {stop} are missing from the store",
+                missing=missing, name=self.name, stop=stop,
+            )  # fmt: skip
+
+    # Waiting
+
+    def wait(self, serve: Callable[[], None]) -> Waiter:
+        """
+        Stand in line.
+
+        @param serve: called once, when there is an item and everybody who came earlier was served.
+        """
+        waiter = Waiter(serve)
+        self.waiters[waiter] = None
+        return waiter
+
+    def leave(self, waiter: Waiter) -> None:
+        """Step out of the line.  Harmless for one who was served already."""
+        self.waiters.pop(waiter, None)
+
+    def serve(self) -> None:
+        """Serve those who wait, in the order in which they came, as long as there are items."""
+        try:
+            while self.waiters and self.peek() is not None:
+                waiter, _ = self.waiters.popitem(last=False)
+                waiter.serve()
+        except StoreError as error:
+            self._log.error("cannot read queue {name!r}: {error}", name=self.name, error=error)
+
+    # Flushing and deleting
+
+    def flush(self) -> None:
+        """Consume all that is to be had; what is open stays open."""
+        if self.number is None:
+            return
+        start = self.consumed.low
+        for id in sorted(self._open):
+            self.consumed.add(start, id)
+            start = id + 1
+        self.consumed.add(start, self._next_id)
+        self._bytes_consumed += self.bytes
+        self.unreclaimed += self.bytes + self.count * ITEM_OVERHEAD
+        self.count = self.bytes = 0
+        self.stats.total_flushes += 1
+        self._window.clear()
+        self._window_held = 0
+        self._returned.clear()
+        self._read_id = self._next_id
+        self._marked = True
+        self._turn.changed(self)
+
+    def delete(self) -> None:
+        """Forget everything.  Open reads have nowhere to go back to; those who wait go on waiting."""
+        if self.number is None:
+            return
+        if self._made or self._making:
+            self._removals.append(self.number)
+            self._turn.changed(self)
+        for item in self._fresh:
+            if item.stream:
+                self._reclaimer.stream(item.stream)
+        self._begin_anew()
+
+    # The store
+
+    def remark(self) -> None:
+        """Write the mark anew with the next turn."""
+        if self.number is not None:
+            self._marked = True
+            self._turn.changed(self)
+
+    def write_to(self, batch: IBatch, puts: bool) -> None:
+        for number in self._removals:
+            batch.remove(self.name, number)
+        self._handed_removals = len(self._removals)
+        if self.number is None:
+            return
+        if puts:
+            if not self._made:
+                batch.create(self.name, self.number, self.created)
+                self._making = True
+            self._writing, self._fresh = self._fresh, []
+            if self._writing:
+                batch.put(self.number, self._writing, self._bytes_put)
+        if self._marked and (puts or self._made):
+            self._marked = False
+            mark = Mark(self.consumed.low, self._next_id, self._bytes_put, self._bytes_consumed, self.floor)
+            batch.mark(self.number, mark)
+            self._handed_changes = self.consumed.take_changes()
+            if self._handed_changes:
+                batch.consume(self.number, self._handed_changes)
+            self._reclaimable = self._reclaimer.intervals(self)
+
+    def written(self) -> None:
+        if self._removals:
+            for number in self._removals[: self._handed_removals]:
+                self._reclaimer.queue(number)
+            del self._removals[: self._handed_removals]
+        if self._making:
+            self._made, self._making = True, False
+        if self._writing:
+            self._writing = []
+        if self._handed_changes:
+            self._handed_changes = []
+        if self._reclaimable:
+            assert self.number is not None
+            self._reclaimer.reclaim(self, self.number, self._reclaimable)
+            self._reclaimable = []
+
+    def refuse(self) -> set[int]:
+        self._making = False
+        self.not_written()
+        items, self._writing = self._writing, []
+        refused = {item.id for item in items}
+        self._window = deque(item for item in self._window if item.id not in refused)
+        self._window_held = sum(len(item.payload) + ITEM_OVERHEAD for item in self._window)
+        self._returned = [entry for entry in self._returned if entry[0] not in refused]
+        heapify(self._returned)
+        for item in items:
+            if item.stream:
+                self._reclaimer.stream(item.stream)
+            if item.id in self.consumed:
+                continue
+            if self._open.pop(item.id, None) is None:
+                self.count -= 1
+                self.bytes -= item.size
+            self._consume(item)
+        if not self._made and not self._fresh and not self._open:
+            self._begin_anew()
+        return refused
+
+    def unread(self, item: Item) -> None:
+        if item.id in self.consumed:
+            self.consumed.discard(item.id)
+            self._bytes_consumed -= item.size
+            self._give_back(item)
+            self.remark()
+            if self.waiters:
+                self.serve()
+
+    def not_written(self) -> None:
+        self._marked = True
+        self.consumed.put_back_changes(self._handed_changes)
+        self._handed_changes = []
+        self._reclaimable = []

@@ -1,0 +1,190 @@
+"""
+The seams: what one room of the house may expect of another, and what those who embed darner may rely on or replace.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, AsyncIterator, Optional, Sequence
+
+from zope.interface import Attribute, Interface
+
+if TYPE_CHECKING:
+    from twisted.internet.defer import Deferred
+
+    from darner.items import Item, Mark, QueueState, Step
+
+
+class IBatch(Interface):
+    """Changes that a store makes together or not at all.  Building one does no input or output."""
+
+    def create(name: bytes, number: int, created: int) -> None:
+        """Make a queue.  C{created} is in ms since the epoch."""
+
+    def remove(name: bytes, number: int) -> None:
+        """Forget a queue; what it held is left to L{IStore.reclaim_queue}."""
+
+    def put(number: int, items: Sequence[Item], bytes_put: int) -> None:
+        """
+        Put items on a queue.
+
+        The stream of a large one is held by its item from here on.
+
+        @param items: items with consecutive ids that follow those put before.
+        @param bytes_put: payload bytes of all items ever put on the queue, these included.
+        """
+
+    def mark(number: int, mark: Mark) -> None:
+        """Write down how far a queue is consumed."""
+
+    def consume(number: int, changes: Sequence[tuple[int, int]]) -> None:
+        """
+        Write down which ids above the low-water mark are consumed.
+
+        @param changes: intervals C{(start, stop)} that are new or longer; C{(start, start)} is one that is gone.
+        """
+
+    def chunk(stream: int, index: int, data: bytes) -> None:
+        """
+        Add the chunk C{index} (0, 1, ...) to a stream that no item holds yet.
+
+        Every chunk but the last is L{darner.records.CHUNK_BYTES} long.
+        """
+
+
+class IStore(Interface):
+    """
+    Where queues are kept.
+
+    Reads and writes are made from the reactor's thread, but for C{write(..., sync=True)}, C{reclaim...} and C{compact},
+    which are slow and made for a worker thread.  Every method may raise L{darner.errors.StoreError}.  Every
+    implementation passes `test/store_contract.py`.
+    """
+
+    def recover() -> list[QueueState]:
+        """@return: every queue.  What this reads is proportional to the number of queues, not to their length."""
+
+    def leftovers() -> tuple[list[int], list[int]]:
+        """@return: the numbers of deleted queues and of streams that no item holds, for the reclaimer."""
+
+    def new_number() -> int:
+        """@return: a number for a new queue, never given before."""
+
+    def new_stream() -> int:
+        """@return: a number, from 1, for a new stream, never given before."""
+
+    def batch() -> IBatch:
+        """@return: a new, empty batch."""
+
+    def write(batch: IBatch, sync: bool = False) -> None:
+        """
+        Make the changes of a batch.  When this returns they outlive the process; with C{sync} also the machine.
+
+        @raise StoreError: nothing of the batch was changed.
+        """
+
+    def mend() -> None:
+        """
+        Make the store writable again after a write failed; to be called before each write, from the reactor's thread.
+
+        @raise StoreError: it cannot be made so now.  Nothing is lost by trying again later.
+        """
+
+    def read(number: int, start: int, stop: int, max_bytes: int) -> list[Item]:
+        """
+        @return: the items with ids from C{start} up to, not including, C{stop}, in order, consumed or not; those from
+            the first run on until C{max_bytes} of payload are reached, at least one run where there is any.
+        """
+
+    def chunk(stream: int, index: int) -> bytes:
+        """
+        @return: a chunk of a stream.
+        @raise StoreError: also when there is no such chunk.
+        """
+
+    def reclaim(number: int, start: int, stop: int, next_id: int, limit: int) -> Step:
+        """
+        Give up the room of consumed items, in one bounded step.
+
+        @param start: start of an interval of ids that is written down as consumed.
+        @param stop: its end.
+        @param next_id: the id to start looking at (C{start}, or where the step before stopped).
+        @param limit: about how many runs or chunks to give up.
+        """
+
+    def reclaim_queue(number: int, limit: int) -> Step:
+        """Give up the room of a deleted queue, in one bounded step; to be called until there is nothing more."""
+
+    def reclaim_stream(stream: int, next_index: int, limit: int) -> Step:
+        """Give up the room of a stream that no item holds, in one bounded step as L{reclaim} does."""
+
+    def compact() -> None:
+        """Give the room of all that was reclaimed back to the file system.  May take seconds."""
+
+    def close() -> None:
+        """Close the store.  No other thread may be in any of its methods.  Idempotent."""
+
+
+class IOpenRead(Interface):
+    """An item that was taken tentatively.  Also an async context manager: closed on a normal exit, aborted on error."""
+
+    payload: bytes = Attribute("The item's payload.")
+    flags: int = Attribute("The flags that were set with it.")
+
+    def close() -> Deferred[None]:
+        """The work is done: the item is gone for good.  Fires once that is written; harmless when no longer open."""
+
+    def abort() -> Deferred[None]:
+        """Give the item back to the head of its queue.  Harmless when no longer open."""
+
+
+class IQueueService(Interface):
+    """
+    Queues by name, for applications (`docs/embedding.rst`).
+
+    A queue name is bytes, as on the wire.  Every method that returns a Deferred may fail with a
+    L{darner.errors.DarnerError}: L{darner.errors.ClientError} for what was asked, L{darner.errors.ServerError} for what
+    could not be done; then nothing was changed.
+    """
+
+    def put(queue: bytes, payload: bytes, flags: int = 0, expiry: int = 0, sync: bool = False) -> Deferred[None]:
+        """
+        Put an item at the end of a queue.
+
+        @param flags: a 32 bit number that is kept with it.
+        @param expiry: when it expires, by memcache's rules: 0 never; below 1,000,000 seconds from now; else Unix time.
+        @param sync: fire only when the item is on stable storage.
+        @return: fires with C{None} once the item outlives the process.
+        """
+
+    def get(queue: bytes, timeout: Optional[float] = 0) -> Deferred[Optional[Message]]:  # type: ignore[name-defined]  # noqa: F821
+        """
+        Take the item at the head of a queue.
+
+        @param timeout: how long to wait for one, in seconds; C{None} for ever.
+        @return: fires with a L{darner.service.Message}, or with C{None} where there is nothing.  Cancelling it loses no
+            item.
+        """
+
+    def open(queue: bytes, timeout: Optional[float] = 0) -> Deferred[Optional[IOpenRead]]:
+        """As L{get}, but tentatively: fires with an L{IOpenRead} or C{None}."""
+
+    def peek(queue: bytes, timeout: Optional[float] = 0) -> Deferred[Optional[Message]]:  # type: ignore[name-defined]  # noqa: F821
+        """As L{get}, but the item stays where it is."""
+
+    def items(queue: bytes) -> AsyncIterator[IOpenRead]:
+        """
+        Iterate over a queue as long as one likes, waiting for items: each is an open read, closed when the loop asks
+        for the next one and aborted when the loop is left by an error.
+        """
+
+    def flush(queue: bytes) -> Deferred[None]:
+        """Consume every item of a queue that is not open."""
+
+    def delete(queue: bytes) -> Deferred[None]:
+        """Forget a queue and all its items, the open ones too.  Not an error where there is no such queue."""
+
+    def count(queue: bytes) -> int:
+        """@return: how many items are to be had; 0 where there is no such queue."""
+
+    def names() -> list[bytes]:
+        """@return: the names of all queues, sorted."""

@@ -1,0 +1,105 @@
+"""
+Items, and what the store remembers of a queue.
+
+Plain data that the rooms hand each other; nothing here knows how it is written down (`darner.records` does).
+"""
+
+from __future__ import annotations
+
+from typing import Final, Optional
+
+from attrs import define, field, frozen
+
+from darner.consumed import Consumed
+
+ITEM_OVERHEAD: Final = 160
+"""About how many bytes an item takes in memory besides its payload."""
+
+
+class Item:
+    """
+    One item of a queue.
+
+    A small item carries its payload.  The payload of a large one lies in the store as a I{stream} of chunks, and the
+    item carries the stream's number; that is what keeps memory apart from the size of items.
+
+    @ivar id: its place in the queue.
+    @ivar flags: the client's 32 bit number.
+    @ivar time: when it was set, in ms since the epoch.
+    @ivar expiry: when it expires, in ms since the epoch; 0 is never.
+    @ivar size: its payload in bytes.
+    @ivar payload: the payload; empty where there is a stream.
+    @ivar stream: the number of the stream that holds the payload; 0 where there is none.
+    """
+
+    __slots__ = ("expiry", "flags", "id", "payload", "size", "stream", "time")
+
+    def __init__(
+        self, id: int, flags: int, time: int, expiry: int, size: int, payload: bytes = b"", stream: int = 0
+    ) -> None:
+        self.id = id
+        self.flags = flags
+        self.time = time
+        self.expiry = expiry
+        self.size = size
+        self.payload = payload
+        self.stream = stream
+
+    def _fields(self) -> tuple[object, ...]:
+        return self.id, self.flags, self.time, self.expiry, self.size, self.payload, self.stream
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Item):
+            return NotImplemented
+        return self._fields() == other._fields()
+
+    def __repr__(self) -> str:
+        return f"<Item {self.id}: {self.size} bytes, flags {self.flags}>"
+
+
+@frozen
+class Mark:
+    """
+    How far a queue is consumed, as one small record that a consuming turn writes anew.
+
+    The three numbers besides C{low} let recovery know the queue without reading it (`docs/design.rst`).
+    """
+
+    low: int = 0
+    """The low-water mark: every id below it is consumed."""
+    next_id: int = 0
+    """The next id to be given, when the mark was written."""
+    bytes_put: int = 0
+    """Payload bytes of all items ever put, when the mark was written."""
+    bytes_consumed: int = 0
+    """Payload bytes of all items ever consumed."""
+    floor: int = 0
+    """Everything below this id is reclaimed already."""
+
+
+@define
+class QueueState:
+    """What recovery finds of one queue."""
+
+    name: bytes
+    number: int
+    """The number under which the store keeps it; a queue deleted and made again gets a new one."""
+    created: int
+    """When it was made, in ms since the epoch."""
+    next_id: int = 0
+    bytes_put: int = 0
+    bytes_consumed: int = 0
+    floor: int = 0
+    consumed: Consumed = field(factory=Consumed)
+
+
+@frozen
+class Step:
+    """What one bounded step of reclaiming did."""
+
+    next_id: Optional[int] = None
+    """Where the next step goes on; C{None} when there is nothing more to reclaim."""
+    freed: int = 0
+    """How many bytes of keys and values were given up."""
+    streams: tuple[int, ...] = ()
+    """Streams that no item holds from now on; they are reclaimed apart."""

@@ -1,0 +1,198 @@
+"""
+Queues in memory: the twin of `darner.store`, for tests and for queues that need not outlive the process.
+
+It keeps the same contract with the plainest data structures there are, so that it can serve as the model of the other.
+"""
+
+from __future__ import annotations
+
+from typing import Callable, Sequence
+
+from zope.interface import implementer
+
+from darner.consumed import Consumed
+from darner.errors import StoreError
+from darner.interfaces import IBatch, IStore
+from darner.items import ITEM_OVERHEAD, Item, Mark, QueueState, Step
+
+
+@implementer(IBatch)
+class MemoryBatch:
+    """A batch as a list of changes to be made."""
+
+    def __init__(self, store: MemoryStore) -> None:
+        self._store = store
+        self.changes: list[Callable[[], None]] = []
+
+    def create(self, name: bytes, number: int, created: int) -> None:
+        self.changes.append(lambda: self._store.create(name, number, created))
+
+    def remove(self, name: bytes, number: int) -> None:
+        self.changes.append(lambda: self._store.remove(name, number))
+
+    def put(self, number: int, items: Sequence[Item], bytes_put: int) -> None:
+        taken = tuple(items)
+        self.changes.append(lambda: self._store.put(number, taken, bytes_put))
+
+    def mark(self, number: int, mark: Mark) -> None:
+        self.changes.append(lambda: self._store.mark(number, mark))
+
+    def consume(self, number: int, changes: Sequence[tuple[int, int]]) -> None:
+        self.changes.append(lambda: self._store.consume(number, changes))
+
+    def chunk(self, stream: int, index: int, data: bytes) -> None:
+        self.changes.append(lambda: self._store.add_chunk(stream, index, data))
+
+
+class _Queue:
+    def __init__(self, name: bytes, created: int) -> None:
+        self.name = name
+        self.created = created
+        self.items: dict[int, Item] = {}
+        self.bytes_put = 0
+        self.mark = Mark()
+        self.above: dict[int, int] = {}
+
+
+@implementer(IStore)
+class MemoryStore:
+    """
+    Queues in dictionaries.
+
+    Closing forgets nothing, so that a test can start a service anew on what an earlier one left.
+
+    @ivar queues: what is kept, by number.
+    @ivar chunks: the streams, by number.
+    @ivar unheld: the streams that no item holds.
+    @ivar deleted: the numbers of deleted queues that are not reclaimed yet.
+    """
+
+    def __init__(self) -> None:
+        self.queues: dict[int, _Queue] = {}
+        self.chunks: dict[int, dict[int, bytes]] = {}
+        self.unheld: set[int] = set()
+        self.deleted: set[int] = set()
+        self._next_number = 0
+        self._next_stream = 1
+
+    # What batches do
+
+    def create(self, name: bytes, number: int, created: int) -> None:
+        self.queues[number] = _Queue(name, created)
+
+    def remove(self, name: bytes, number: int) -> None:
+        self.deleted.add(number)
+
+    def put(self, number: int, items: Sequence[Item], bytes_put: int) -> None:
+        queue = self.queues[number]
+        queue.items.update((item.id, item) for item in items)
+        queue.bytes_put = bytes_put
+        self.unheld.difference_update(item.stream for item in items)
+
+    def mark(self, number: int, mark: Mark) -> None:
+        self.queues[number].mark = mark
+
+    def consume(self, number: int, changes: Sequence[tuple[int, int]]) -> None:
+        above = self.queues[number].above
+        for start, stop in changes:
+            if stop > start:
+                above[start] = stop
+            else:
+                above.pop(start, None)
+
+    def add_chunk(self, stream: int, index: int, data: bytes) -> None:
+        if index == 0:
+            self.unheld.add(stream)
+        self.chunks.setdefault(stream, {})[index] = data
+
+    # IStore
+
+    def recover(self) -> list[QueueState]:
+        return [
+            self._recover(number, queue)
+            for number, queue in sorted(self.queues.items())
+            if number not in self.deleted
+        ]  # fmt: skip
+
+    def _recover(self, number: int, queue: _Queue) -> QueueState:
+        mark = queue.mark
+        above = [(start, stop) for start, stop in sorted(queue.above.items()) if stop > mark.low]
+        next_id = max([mark.next_id - 1, *queue.items]) + 1
+        bytes_put = max(mark.bytes_put, queue.bytes_put)
+        return QueueState(
+            queue.name, number, queue.created, next_id, bytes_put, mark.bytes_consumed, mark.floor,
+            Consumed(mark.low, above),
+        )  # fmt: skip
+
+    def leftovers(self) -> tuple[list[int], list[int]]:
+        return sorted(self.deleted), sorted(self.unheld)
+
+    def new_number(self) -> int:
+        self._next_number += 1
+        return self._next_number - 1
+
+    def new_stream(self) -> int:
+        self._next_stream += 1
+        return self._next_stream - 1
+
+    def batch(self) -> MemoryBatch:
+        return MemoryBatch(self)
+
+    def write(self, batch: IBatch, sync: bool = False) -> None:
+        assert isinstance(batch, MemoryBatch)
+        for change in batch.changes:
+            change()
+
+    def mend(self) -> None:
+        pass
+
+    def read(self, number: int, start: int, stop: int, max_bytes: int) -> list[Item]:
+        found: list[Item] = []
+        items = self.queues[number].items
+        for id in range(start, stop):
+            if max_bytes <= 0:
+                break
+            if id in items:
+                found.append(items[id])
+                max_bytes -= len(items[id].payload) + ITEM_OVERHEAD
+        return found
+
+    def chunk(self, stream: int, index: int) -> bytes:
+        try:
+            return self.chunks[stream][index]
+        except KeyError:
+            raise StoreError(f"chunk {index} of stream {stream} is missing") from None
+
+    def reclaim(self, number: int, start: int, stop: int, next_id: int, limit: int) -> Step:
+        items = self.queues[number].items
+        return self._give_up(items, [id for id in sorted(items) if max(start, next_id) <= id < stop], limit)
+
+    def _give_up(self, items: dict[int, Item], ids: Sequence[int], limit: int) -> Step:
+        gone = [items.pop(id) for id in ids[:limit]]
+        streams = tuple(item.stream for item in gone if item.stream)
+        self.unheld.update(streams)
+        return Step(ids[limit] if len(ids) > limit else None, sum(item.size for item in gone), streams)
+
+    def reclaim_queue(self, number: int, limit: int) -> Step:
+        items = self.queues[number].items
+        step = self._give_up(items, sorted(items), limit)
+        if step.next_id is None:
+            del self.queues[number]
+            self.deleted.discard(number)
+        return step
+
+    def reclaim_stream(self, stream: int, next_index: int, limit: int) -> Step:
+        chunks = self.chunks.get(stream, {})
+        gone = sorted(chunks)[:limit]
+        freed = sum(len(chunks.pop(index)) for index in gone)
+        if chunks:
+            return Step(min(chunks), freed)
+        self.chunks.pop(stream, None)
+        self.unheld.discard(stream)
+        return Step(None, freed)
+
+    def compact(self) -> None:
+        pass
+
+    def close(self) -> None:
+        pass

@@ -1,0 +1,219 @@
+"""
+The queues of one server, by name: what every front end works on.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any, Callable, Final, Optional
+
+from attrs import frozen
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
+
+from darner.errors import ItemTooLarge
+from darner.fifo import Fifo
+from darner.interfaces import IStore
+from darner.items import Item
+from darner.reclaim import Reclaimer
+from darner.stats import ServerStats
+from darner.streams import Inflow, Outflow
+from darner.turn import Turn
+
+RELATIVE_EXPIRY: Final = 1_000_000
+"""An expiry below this is in seconds from now, else in seconds since the epoch (Kestrel's rule)."""
+
+
+@frozen
+class Surroundings:
+    """
+    What the queues need of the process they live in.  Tests put a C{Clock} and synchronous calls in its place.
+    """
+
+    clock: IReactorTime
+    """For waits and delays; monotonic (`darner.timers`)."""
+    schedule: Callable[[Callable[[], None]], object]
+    """Calls its argument soon, from the reactor."""
+    in_thread: Callable[..., Deferred[Any]]
+    """Calls its arguments in a worker thread; fires with the result."""
+    wall: Callable[[], float] = time.time
+    """The time in seconds since the epoch, for expiry and ages."""
+
+
+class Queues:
+    """
+    All queues of one store.
+
+    @ivar turn: the group commit they share.
+    @ivar stats: the server's counters.
+    @ivar max_item_bytes: the largest payload that is taken.
+    @ivar max_open_reads: how many open reads one client may have on one queue.
+    """
+
+    def __init__(
+        self, store: IStore, surroundings: Surroundings, max_item_bytes: int = 2**30, max_open_reads: int = 1
+    ) -> None:
+        self.store = store
+        self.clock = surroundings.clock
+        self._wall = surroundings.wall
+        self.turn = Turn(store, surroundings.schedule, surroundings.in_thread, surroundings.wall)
+        self.reclaimer = Reclaimer(store, self.turn, surroundings.in_thread, surroundings.clock)
+        self.stats = ServerStats()
+        self.max_item_bytes = max_item_bytes
+        self.max_open_reads = max_open_reads
+        self._fifos: dict[bytes, Fifo] = {}
+        self._started = surroundings.clock.seconds()
+
+    def start(self) -> None:
+        """
+        Find what is in the store.
+
+        @raise darner.errors.StoreError: it cannot be read.
+        """
+        for state in self.store.recover():
+            self.make(state.name).recover(state)
+        self.reclaimer.start()
+
+    async def stop(self) -> None:
+        """Write what is to be written and end all work in threads.  The store may be closed then."""
+        await self.turn.written()
+        await self.reclaimer.stop()
+        for fifo in self._fifos.values():
+            fifo.remark()
+        await self.turn.written()
+
+    # Finding queues
+
+    def find(self, name: bytes) -> Optional[Fifo]:
+        """@return: the queue of that name, where somebody knows it."""
+        return self._fifos.get(name)
+
+    def make(self, name: bytes) -> Fifo:
+        """@return: the queue of that name, to put an item on it or to wait for one; the store hears of the first put."""
+        fifo = self._fifos.get(name)
+        if fifo is None:
+            fifo = self._fifos[name] = Fifo(name, self.store, self.turn, self.reclaimer)
+        return fifo
+
+    def release(self, fifo: Fifo) -> None:
+        """Whoever made it to wait there does so no longer."""
+        if fifo.idle:
+            self._fifos.pop(fifo.name, None)
+
+    def names(self) -> list[bytes]:
+        """@return: the names of the queues that exist, sorted."""
+        return sorted(fifo.name for fifo in self._fifos.values() if fifo.exists)
+
+    # Working on them
+
+    def put(self, name: bytes, flags: int, expiry: int, payload: bytes) -> Item:
+        """
+        Put a small item at the end of a queue.
+
+        @param expiry: by memcache's rules.
+        @raise ItemTooLarge: it is over the limit.
+        @raise darner.errors.StoreError: the store cannot make the queue.
+        """
+        size = len(payload)
+        if size > self.max_item_bytes:
+            raise ItemTooLarge()
+        self.stats.total_items += 1
+        return self._queue_for_put(name).put(flags, self._expiry_time(expiry), size, payload)
+
+    def put_flow(self, name: bytes, flags: int, expiry: int, inflow: Inflow) -> Item:
+        """As L{put}, with a payload that came piece by piece."""
+        payload = inflow.finish()
+        self.stats.total_items += 1
+        return self._queue_for_put(name).put(
+            flags, self._expiry_time(expiry), inflow.size, payload, inflow.stream
+        )
+
+    def _queue_for_put(self, name: bytes) -> Fifo:
+        fifo = self._fifos.get(name) or self.make(name)
+        if fifo.number is None:
+            self.stats.queue_creates += 1
+        return fifo
+
+    def _expiry_time(self, expiry: int) -> int:
+        """@return: by memcache's rules an expiry, in ms since the epoch; 0 is never."""
+        if expiry == 0:
+            return 0
+        if expiry < 0:
+            return 1
+        if expiry < RELATIVE_EXPIRY:
+            return self.turn.now + expiry * 1000
+        return expiry * 1000
+
+    def inflow(self) -> Inflow:
+        """@return: where to write the payload of an item that comes piece by piece."""
+        return Inflow(self.store, self.turn, self.reclaimer)
+
+    def outflow(self, item: Item, done: Callable[[], None]) -> Outflow:
+        """@return: the payload of a large item, chunk by chunk."""
+        return Outflow(self.store, self.reclaimer, item, done)
+
+    def delete(self, name: bytes) -> None:
+        """Forget a queue; harmless where there is none."""
+        fifo = self._fifos.get(name)
+        if fifo is None or not fifo.exists:
+            return
+        fifo.delete()
+        self.stats.queue_deletes += 1
+        self.turn.written().addCallback(lambda _: self.release(fifo))
+
+    def flush(self, name: bytes) -> None:
+        """Consume all that is to be had of a queue; harmless where there is none."""
+        fifo = self._fifos.get(name)
+        if fifo is not None:
+            fifo.flush()
+
+    def flush_all(self) -> None:
+        """L{flush} every queue."""
+        for fifo in self._fifos.values():
+            fifo.flush()
+
+    # Figures
+
+    def figures(self, version: str) -> dict[str, int | str]:
+        """@return: the server's statistics, by name."""
+        fifos = self._fifos.values()
+        stats = self.stats
+        return {
+            "uptime": int(self.clock.seconds() - self._started),
+            "time": int(self._wall()),
+            "version": version,
+            "curr_items": sum(fifo.count for fifo in fifos),
+            "total_items": stats.total_items,
+            "bytes": sum(fifo.bytes for fifo in fifos),
+            "curr_connections": stats.curr_connections,
+            "total_connections": stats.total_connections,
+            "cmd_get": stats.cmd_get,
+            "cmd_set": stats.cmd_set,
+            "cmd_peek": stats.cmd_peek,
+            "get_hits": stats.get_hits,
+            "get_misses": stats.get_misses,
+            "bytes_read": stats.bytes_read,
+            "bytes_written": stats.bytes_written,
+            "queue_creates": stats.queue_creates,
+            "queue_deletes": stats.queue_deletes,
+        }
+
+    def queue_figures(self, name: bytes) -> dict[str, int]:
+        """@return: the statistics of one queue, by name; empty where there is no such queue."""
+        fifo = self._fifos.get(name)
+        if fifo is None or not fifo.exists:
+            return {}
+        stats = fifo.stats
+        return {
+            "items": fifo.count,
+            "bytes": fifo.bytes,
+            "total_items": stats.total_items,
+            "expired_items": stats.expired_items,
+            "waiters": len(fifo.waiters),
+            "open_transactions": fifo.open_count,
+            "transactions": stats.transactions,
+            "canceled_transactions": stats.canceled_transactions,
+            "total_flushes": stats.total_flushes,
+            "age_msec": stats.age_msec if fifo.count else 0,
+            "create_time": fifo.created,
+        }

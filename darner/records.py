@@ -1,0 +1,213 @@
+"""
+How queues are written down: the keys and values of the store.
+
+All numbers are big-endian, so that keys sort as numbers do and stock LevelDB tools show them in order.  Format 1:
+
+=============================  ======================================================================================
+key                            value
+=============================  ======================================================================================
+``!format``                    ``darner 1``
+``!numbers``, ``!streams``     u64: every queue or stream number below it may be in use
+``N`` name                     u64 number, u64 created (ms): a queue, and the number it is kept under
+``Q`` number ``00``            the mark, as five u64: low, next_id, bytes_put, bytes_consumed, floor
+``Q`` number ``01`` start      u64 stop: the ids from start up to stop are consumed, above the low-water mark
+``Q`` number ``02`` last id    a run: u64 bytes_put, u32 count, then the items with the count ids that end in last id
+``Q`` number ``ff``            empty; the end of the queue, for whoever looks for its last run
+``D`` number                   empty; a deleted queue that is still to be reclaimed
+``C`` stream, u32 index        a chunk of a large item
+``S`` stream                   a stream that no item holds.  Empty: it is being written, or its writer died.
+                               u64 chunk count: its item is consumed, and it is to be reclaimed
+=============================  ======================================================================================
+
+Every chunk of a stream is L{CHUNK_BYTES} long, but for the last.
+
+An item in a run is u8 kind, u32 flags, u64 time (ms), u64 expiry (ms), u64 size and then, for kind 0, the payload, for
+kind 1 the u64 number of the stream that holds it.  Other kinds are for later formats; a reader refuses them.
+
+A run holds what one turn put on the queue (up to L{RUN_BYTES}), under the id of its *last* item: so a seek to any id
+lands on the run that holds it, and a large item is always a run of its own.
+"""
+
+from __future__ import annotations
+
+from struct import Struct
+from typing import Final, Iterator, Sequence
+
+from darner.errors import StoreError
+from darner.items import Item, Mark
+
+FORMAT_KEY: Final = b"!format"
+FORMAT: Final = b"darner 1"
+NUMBERS_KEY: Final = b"!numbers"
+STREAMS_KEY: Final = b"!streams"
+
+NAME: Final = b"N"
+DELETED: Final = b"D"
+UNHELD: Final = b"S"
+
+RUN_BYTES: Final = 64 * 1024
+"""Payload bytes after which the next item of a turn starts a run of its own."""
+
+CHUNK_BYTES: Final = 64 * 1024
+"""Length of a chunk.  An item up to this size is kept whole in its run, a larger one as a stream of chunks."""
+
+_U64: Final = Struct(">Q")
+_PAIR: Final = Struct(">QQ")
+_MARK: Final = Struct(">QQQQQ")
+_QUEUE_KEY: Final = Struct(">cQB")
+_ITEM_KEY: Final = Struct(">cQBQ")
+_NUMBER_KEY: Final = Struct(">cQ")
+_CHUNK_KEY: Final = Struct(">cQI")
+_RUN: Final = Struct(">QI")
+_ITEM: Final = Struct(">BIQQQ")
+
+_INLINE: Final = 0
+_STREAM: Final = 1
+
+pack_u64 = _U64.pack
+
+
+def unpack_u64(value: bytes) -> int:
+    number: int = _U64.unpack(value)[0]
+    return number
+
+
+# Keys ------------------------------------------------------------------------------------------------------------
+
+
+def name_key(name: bytes) -> bytes:
+    return NAME + name
+
+
+def mark_key(number: int) -> bytes:
+    return _QUEUE_KEY.pack(b"Q", number, 0)
+
+
+def interval_key(number: int, start: int) -> bytes:
+    return _ITEM_KEY.pack(b"Q", number, 1, start)
+
+
+def run_key(number: int, last: int) -> bytes:
+    return _ITEM_KEY.pack(b"Q", number, 2, last)
+
+
+def end_key(number: int) -> bytes:
+    return _QUEUE_KEY.pack(b"Q", number, 255)
+
+
+def chunk_key(stream: int, index: int) -> bytes:
+    return _CHUNK_KEY.pack(b"C", stream, index)
+
+
+def deleted_key(number: int) -> bytes:
+    return _NUMBER_KEY.pack(DELETED, number)
+
+
+def unheld_key(stream: int) -> bytes:
+    return _NUMBER_KEY.pack(UNHELD, stream)
+
+
+def key_number(key: bytes) -> int:
+    """The last number of a key: an interval's start, a run's last id, a deleted queue, a stream no item holds."""
+    return unpack_u64(key[-8:])
+
+
+def chunk_index(key: bytes) -> int:
+    index: int = _CHUNK_KEY.unpack(key)[2]
+    return index
+
+
+def is_run(key: bytes) -> bool:
+    return key[0:1] == b"Q" and key[9] == 2
+
+
+def neighbourhood(key: bytes) -> bytes:
+    """What keys have in common that lie side by side and are deleted together: a queue's number, or the kind of key."""
+    return key[:9] if key[0:1] == b"Q" else key[:1]
+
+
+# Values ----------------------------------------------------------------------------------------------------------
+
+
+def pack_name(number: int, created: int) -> bytes:
+    return _PAIR.pack(number, created)
+
+
+def unpack_name(value: bytes) -> tuple[int, int]:
+    number, created = _PAIR.unpack(value)
+    return number, created
+
+
+def pack_mark(mark: Mark) -> bytes:
+    return _MARK.pack(mark.low, mark.next_id, mark.bytes_put, mark.bytes_consumed, mark.floor)
+
+
+def unpack_mark(value: bytes) -> Mark:
+    return Mark(*_MARK.unpack(value))
+
+
+def runs(items: Sequence[Item], bytes_put: int) -> Iterator[tuple[int, bytes]]:
+    """
+    Write items down.
+
+    @param items: items with consecutive ids, in order.
+    @param bytes_put: payload bytes of all items ever put on the queue, these included.
+    @return: for each run the last id in it and its value.
+    """
+    total = bytes_put - sum(item.size for item in items)
+    parts: list[bytes] = []
+    count = held = 0
+    for item in items:
+        if count and (held >= RUN_BYTES or item.stream):
+            yield item.id - 1, b"".join([_RUN.pack(total, count), *parts])
+            parts.clear()
+            count = held = 0
+        kind = _STREAM if item.stream else _INLINE
+        parts.append(_ITEM.pack(kind, item.flags, item.time, item.expiry, item.size))
+        parts.append(_U64.pack(item.stream) if item.stream else item.payload)
+        count += 1
+        held += RUN_BYTES if item.stream else item.size
+        total += item.size
+    if count:
+        yield items[-1].id, b"".join([_RUN.pack(total, count), *parts])
+
+
+def run_head(value: bytes) -> tuple[int, int]:
+    """@return: of a run, the queue's bytes put through its end, and how many items it holds."""
+    bytes_put, count = _RUN.unpack_from(value)
+    return bytes_put, count
+
+
+def run_items(last: int, value: bytes) -> Iterator[Item]:
+    """
+    Read a run.
+
+    @param last: the id of its last item.
+    @raise StoreError: the run is not of a format that this version reads.
+    """
+    _, count = run_head(value)
+    at = _RUN.size
+    for id in range(last - count + 1, last + 1):
+        kind, flags, time, expiry, size = _ITEM.unpack_from(value, at)
+        at += _ITEM.size
+        if kind == _INLINE:
+            yield Item(id, flags, time, expiry, size, value[at : at + size])
+            at += size
+        elif kind == _STREAM:
+            yield Item(id, flags, time, expiry, size, stream=_U64.unpack_from(value, at)[0])
+            at += _U64.size
+        else:
+            raise StoreError(f"item {id} is of kind {kind}, which this version cannot read")
+
+
+def run_stream(value: bytes) -> tuple[int, int]:
+    """@return: of a run that is one large item, its stream and the number of its chunks; 0 and 0 for any other run."""
+    kind, _, _, _, size = _ITEM.unpack_from(value, _RUN.size)
+    if kind != _STREAM:
+        return 0, 0
+    return _U64.unpack_from(value, _RUN.size + _ITEM.size)[0], chunk_count(size)
+
+
+def chunk_count(size: int) -> int:
+    """@return: how many chunks a stream of C{size} bytes has."""
+    return -(-size // CHUNK_BYTES)

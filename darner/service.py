@@ -1,0 +1,240 @@
+"""
+Queues as a Twisted service: for applications that embed darner, and what the server itself runs.
+
+`docs/embedding.rst` shows it in use.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, AsyncIterator, Callable, Final, Optional, Sequence, TypeVar, Union
+
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred, DeferredList, ensureDeferred, execute, fail
+from twisted.internet.interfaces import IListeningPort, IStreamServerEndpoint
+from twisted.internet.threads import deferToThreadPool
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from twisted.python.threadpool import ThreadPool
+from zope.interface import implementer
+
+from darner.calls import Call, Consuming, Message, Opening, OpenMessage, Peeking, Putting, Reading
+from darner.errors import ClientError, DarnerError, ItemTooLarge, Stopped
+from darner.interfaces import IQueueService, IStore
+from darner.protocol import QueueFactory
+from darner.queues import Queues, Surroundings
+from darner.settings import Settings
+from darner.store import LevelStore
+from darner.timers import MonotonicClock
+from darner.wire import MAX_FLAGS, check_queue_name
+
+DRAIN: Final = 2.0
+"""Seconds that connections get, when the service stops, to take the replies that are on their way."""
+
+_C = TypeVar("_C", bound=Call)
+
+
+@implementer(IQueueService)
+class QueueService(Service):
+    """
+    The queues of one data directory, with or without listeners.
+
+    Any number of services, each with its own data directory, live side by side in one process.  All methods are to be
+    called in the reactor's thread.
+
+    @ivar queues: the queues while the service runs; C{None} otherwise.
+    @ivar ports: what it listens on, in the order of the endpoints, while it runs.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        data_dir: Union[str, Path],
+        endpoints: Sequence[Union[IStreamServerEndpoint, tuple[IStreamServerEndpoint, str]]] = (),
+        settings: Settings = Settings(),  # noqa: B008  (it is frozen)
+        reactor: Any = None,
+        open_store: Callable[[Path], IStore] = LevelStore,
+    ) -> None:
+        """
+        @param data_dir: where the queues are kept; made if it is missing.
+        @param endpoints: where to serve clients; none for an application's own use only.  A pair of an endpoint and a
+            C{reply_key} (L{Settings.reply_key}) sets that for one of them.
+        @param settings: limits and the like; its C{data_dir} and places to listen at are not used here.
+        @param reactor: the reactor; by default the global one.
+        @param open_store: makes the store of a data directory.
+        """
+        if reactor is None:
+            from twisted.internet import reactor
+        self._reactor = reactor
+        self._data_dir = Path(data_dir)
+        self._endpoints = [
+            endpoint if isinstance(endpoint, tuple) else (endpoint, settings.reply_key) for endpoint in endpoints
+        ]
+        self._settings = settings
+        self._open_store = open_store
+        self.queues: Optional[Queues] = None
+        self.ports: list[IListeningPort] = []
+        self._factories: list[QueueFactory] = []
+        self._waiting: set[Reading] = set()
+
+    # Start and stop
+
+    def startService(self) -> None:
+        """
+        Open the store and listen.
+
+        @raise darner.errors.StoreError: the data directory cannot be served from.
+        @raise twisted.internet.error.CannotListenError: a port is taken.
+        """
+        self._store = self._open_store(self._data_dir)
+        self._clock = MonotonicClock(self._reactor.callFromThread)
+        self._pool = ThreadPool(0, 2, f"darner {self._data_dir}")
+        self._pool.start()
+        try:
+            self.queues = Queues(
+                self._store,
+                Surroundings(self._clock, self._reactor.callFromThread, self._in_thread),
+                self._settings.max_item_bytes,
+                self._settings.max_open_reads,
+            )
+            self.queues.start()
+            for endpoint, reply_key in self._endpoints:
+                self._listen(self.queues, endpoint, reply_key)
+        except BaseException:
+            for port in self.ports:
+                port.stopListening()
+            self._shut()
+            raise
+        super().startService()
+
+    def _in_thread(self, work: Callable[..., Any], *arguments: Any) -> Deferred[Any]:
+        return deferToThreadPool(self._reactor, self._pool, work, *arguments)
+
+    def _listen(self, queues: Queues, endpoint: IStreamServerEndpoint, reply_key: str) -> None:
+        factory = QueueFactory(queues, whole_key=reply_key == "request", debug=self._settings.debug)
+        failures: list[Failure] = []
+        endpoint.listen(factory).addCallbacks(self.ports.append, failures.append)
+        if failures:
+            failures[0].raiseException()
+        self._factories.append(factory)
+
+    def stopService(self) -> Deferred[None]:
+        """
+        Stop listening, send what is on its way to clients, give back open reads, end the threads, close the store.
+
+        @return: fires when all of that is done; waiting calls fail with L{Stopped}.
+        """
+        super().stopService()
+        return ensureDeferred(self._stop())
+
+    async def _stop(self) -> None:
+        queues, self.queues = self.queues, None
+        if queues is None:
+            return
+        ports, self.ports = self.ports, []
+        await DeferredList([execute(port.stopListening) for port in ports], consumeErrors=True)
+        for call in list(self._waiting):
+            call.stop()
+        await DeferredList([self._drain(factory) for factory in self._factories])
+        self._factories = []
+        await queues.stop()
+        self._shut()
+
+    def _drain(self, factory: QueueFactory) -> Deferred[None]:
+        gone = factory.finish()
+        late = self._clock.callLater(DRAIN, factory.abort)
+
+        def punctual(_: object) -> None:
+            if late.active():
+                late.cancel()
+
+        return gone.addCallback(punctual)
+
+    def _shut(self) -> None:
+        self.queues = None
+        self.ports = []
+        self._clock.stop()
+        self._pool.stop()
+        self._store.close()
+
+    # IQueueService
+
+    def _call(self, kind: Callable[[Queues], _C], start: Callable[[_C], object]) -> Deferred[Any]:
+        """Make a call and start it; what it raises comes out of its Deferred."""
+        if self.queues is None:
+            return fail(Stopped())
+        call = kind(self.queues)
+        try:
+            start(call)
+        except DarnerError:
+            return fail()
+        return call.deferred
+
+    def put(
+        self, queue: bytes, payload: bytes, flags: int = 0, expiry: int = 0, sync: bool = False
+    ) -> Deferred[None]:
+        def start(call: Putting) -> None:
+            check_queue_name(queue)
+            if not 0 <= flags <= MAX_FLAGS:
+                raise ClientError("bad flags")
+            if len(payload) > self._settings.max_item_bytes:
+                raise ItemTooLarge()
+            call.start(queue, payload, flags, expiry, sync)
+
+        return self._call(Putting, start)
+
+    def _read(self, kind: type[Reading], queue: bytes, timeout: Optional[float]) -> Deferred[Any]:
+        def start(call: Reading) -> None:
+            check_queue_name(queue)
+            if call.start(timeout):
+                self._waiting.add(call)
+
+        return self._call(lambda queues: kind(queues, queue, self._waiting.discard), start)
+
+    def get(self, queue: bytes, timeout: Optional[float] = 0) -> Deferred[Optional[Message]]:
+        return self._read(Reading, queue, timeout)
+
+    def open(self, queue: bytes, timeout: Optional[float] = 0) -> Deferred[Optional[OpenMessage]]:
+        return self._read(Opening, queue, timeout)
+
+    def peek(self, queue: bytes, timeout: Optional[float] = 0) -> Deferred[Optional[Message]]:
+        return self._read(Peeking, queue, timeout)
+
+    async def items(self, queue: bytes) -> AsyncIterator[OpenMessage]:
+        while True:
+            read = await self.open(queue, timeout=None)
+            assert read is not None
+            try:
+                yield read
+            except BaseException:
+                # Not awaited: the loop may be left by letting go of this generator.
+                read.abort().addErrback(lambda _: None)
+                raise
+            await read.close()
+
+    def flush(self, queue: bytes) -> Deferred[None]:
+        return self._consume(queue, Queues.flush)
+
+    def delete(self, queue: bytes) -> Deferred[None]:
+        return self._consume(queue, Queues.delete)
+
+    def _consume(self, queue: bytes, consume: Callable[[Queues, bytes], None]) -> Deferred[None]:
+        def start(call: Consuming) -> None:
+            queues = self._running()
+            check_queue_name(queue)
+            call.start(lambda: consume(queues, queue))
+
+        return self._call(Consuming, start)
+
+    def _running(self) -> Queues:
+        if self.queues is None:
+            raise Stopped()
+        return self.queues
+
+    def count(self, queue: bytes) -> int:
+        fifo = self._running().find(queue)
+        return 0 if fifo is None else fifo.count
+
+    def names(self) -> list[bytes]:
+        return self._running().names()

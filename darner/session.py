@@ -1,0 +1,449 @@
+"""
+One client: its open reads, its waits, its replies, and giving back what it held when it goes.
+
+A session knows no transport.  A front end hands it requests and gives it an L{Outlet}; what the client is told comes out
+there once the turn of the event loop is written (`darner.turn`).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any, Callable, Final, Optional, Protocol, Union
+
+from twisted.internet.interfaces import IDelayedCall
+from twisted.logger import Logger
+
+import darner
+from darner import wire
+from darner.errors import DarnerError, ItemTooLarge, StoreError, TooManyOpenReads
+from darner.fifo import Fifo, OpenRead, Waiter
+from darner.items import Item
+from darner.queues import Queues
+from darner.streams import Inflow, Outflow
+from darner.turn import Replies
+
+
+TURN_BYTES: Final = 256 * 1024
+"""How many bytes of replies gather for one client in a turn before others get theirs."""
+REPLY_OVERHEAD: Final = 1024
+"""What a reply counts besides its bytes: so that some 256 small requests of one client are served in a turn."""
+
+
+class Outlet(Protocol):
+    """Where a session's replies go: the front end's connection."""
+
+    def write(self, data: bytes) -> None:
+        """Send bytes to the client."""
+
+    def proceed(self) -> None:
+        """Replies went out, or the session is no longer busy: hand over the requests that were held back."""
+
+    def close(self) -> None:
+        """Send what was written and end the connection."""
+
+    def abort(self) -> None:
+        """End the connection at once."""
+
+
+class _Value:
+    """The reply that hands out a large item, piece by piece."""
+
+    def __init__(self, header: bytes, outflow: Outflow, end: bytes) -> None:
+        self._before = header
+        self._outflow = outflow
+        self._after = end
+
+    def piece(self) -> bytes:
+        """
+        @return: what comes next, or nothing when it is complete.
+        @raise StoreError: it cannot be read.
+        """
+        chunk = next(self._outflow, None)
+        if chunk is None:
+            rest, self._after = self._after, b""
+            return rest
+        before, self._before = self._before, b""
+        return before + chunk if before else chunk
+
+    def cancel(self) -> None:
+        self._outflow.cancel()
+
+
+class Session:
+    """One client's dealings with the queues."""
+
+    _log = Logger()
+
+    def __init__(self, queues: Queues, outlet: Outlet, whole_key: bool = False) -> None:
+        """@param whole_key: whether replies name the key as it was sent, and not the bare queue."""
+        self._queues = queues
+        self._turn = queues.turn
+        self._outlet = outlet
+        self._whole_key = whole_key
+        self._replies: Replies = []
+        self._gathered = 0
+        self._opens: dict[bytes, deque[OpenRead]] = {}
+        self._waiter: Optional[tuple[Fifo, Waiter]] = None
+        self._timer: Optional[IDelayedCall] = None
+        self._streaming = 0
+        self._outbox: deque[Any] = deque()
+        self._choked = False
+        self._closing = False
+        self._ended = False
+
+    @property
+    def busy(self) -> bool:
+        """
+        Whether requests have to be held back: the client waits for an item, a large one is on its way to it, it does
+        not read, enough replies gathered for this turn, or the connection is about to end.
+        """
+        return (
+            self._waiter is not None
+            or self._streaming > 0
+            or self._choked
+            or self._gathered > TURN_BYTES
+            or self._closing
+        )
+
+    @property
+    def congested(self) -> bool:
+        """Whether more of a large payload has to be held back: what came before is still being written."""
+        return self._turn.busy
+
+    # Requests
+
+    def perform(self, request: wire.Request) -> None:
+        """
+        Do what a request asks for, and see to its reply.
+
+        A L{wire.Set} has a payload and goes to L{put} or L{put_flow} instead.
+        """
+        try:
+            _PERFORMERS[type(request)](self, request)
+        except DarnerError as error:
+            self._reply(wire.error_reply(error))
+
+    def _reply(self, reply: Union[bytes, _Value]) -> int:
+        """@return: the slot of the reply, for the turn."""
+        self._replies.append(reply)
+        if isinstance(reply, bytes):
+            self._gathered += len(reply) + REPLY_OVERHEAD
+        self._turn.answers(self)
+        return len(self._replies) - 1
+
+    def reply(self, reply: bytes) -> None:
+        """Tell the client something that depends on nothing, in its order among the other replies."""
+        self._reply(reply)
+
+    def fits(self, request: wire.Set) -> bool:
+        """Whether the payload of a set is within the limit."""
+        return request.size <= self._queues.max_item_bytes
+
+    def refuse_size(self, request: wire.Set) -> None:
+        """The payload of a set that does not fit has been skipped."""
+        self._queues.stats.cmd_set += 1
+        if not request.noreply:
+            self._reply(wire.error_reply(ItemTooLarge()))
+
+    def inflow(self) -> Inflow:
+        """@return: where to L{receive} a payload that comes in pieces; give it to L{put_flow}, or abandon it."""
+        return self._queues.inflow()
+
+    def receive(self, inflow: Inflow, data: bytes) -> None:
+        """Take a piece of a payload."""
+        inflow.write(data)
+        if inflow.stream:
+            self._turn.answers(self)  # with nothing but a call of `Outlet.proceed`
+
+    def put(self, request: wire.Set, payload: bytes) -> None:
+        """Put an item whose payload is here, at most a chunk of it."""
+        self._put(request, lambda: self._queues.put(request.queue, request.flags, request.expiry, payload))
+
+    def put_flow(self, request: wire.Set, inflow: Inflow) -> None:
+        """Put an item whose payload came in pieces."""
+        self._put(request, lambda: self._queues.put_flow(request.queue, request.flags, request.expiry, inflow))
+
+    def _put(self, request: wire.Set, put: Callable[[], Item]) -> None:
+        self._queues.stats.cmd_set += 1
+        try:
+            put()
+        except DarnerError as error:
+            if not request.noreply:
+                self._reply(wire.error_reply(error))
+            return
+        if request.sync:
+            self._turn.sync()
+        if not request.noreply:
+            self._turn.put(self._replies, self._reply(wire.STORED))
+
+    def _get(self, request: wire.Get) -> None:
+        if request.abort:
+            self._abort(request.queue)
+            self._reply(wire.END)
+            return
+        if request.close:
+            self._close(request.queue)
+        if not request.fetches:
+            self._turn.consumed(self._replies, self._reply(wire.END))
+            return
+        if not request.peek:
+            reads = self._open_reads(request.queue)
+            if reads and (not request.open or len(reads) >= self._queues.max_open_reads):
+                raise TooManyOpenReads()
+        if request.peek:
+            self._queues.stats.cmd_peek += 1
+        else:
+            self._queues.stats.cmd_get += 1
+        fifo = self._queues.find(request.queue)
+        if fifo is not None and self._fetch(fifo, request):
+            return
+        if request.wait:
+            self._wait(self._queues.make(request.queue), request)
+        else:
+            self._miss(request)
+
+    def _miss(self, request: wire.Get) -> None:
+        if not request.peek:
+            self._queues.stats.get_misses += 1
+        self._reply(wire.END)
+
+    def _fetch(self, fifo: Fifo, request: wire.Get) -> bool:
+        """@return: whether there was an item; it is in the replies then."""
+        open: Optional[OpenRead] = None
+        if request.peek:
+            item = fifo.peek()
+        elif request.open:
+            open = fifo.open()
+            item = open.item if open else None
+        else:
+            item = fifo.take()
+        if item is None:
+            return False
+        slot = self._hand_out(item, request.key if self._whole_key else request.queue, wire.END)
+        if not request.peek:
+            self._queues.stats.get_hits += 1
+            self._turn.read(fifo, item, request.open, self._replies, slot)
+        if open is not None:
+            self._opens.setdefault(request.queue, deque()).append(open)
+        return True
+
+    def _hand_out(self, item: Item, key: bytes, end: bytes) -> int:
+        if not item.stream:
+            return self._reply(wire.value(key, item.flags, item.payload, end))
+        self._streaming += 1
+        outflow = self._queues.outflow(item, self._streamed)
+        header = wire.value_header(key, item.flags, item.size)
+        return self._reply(_Value(header, outflow, wire.AFTER_PAYLOAD + end))
+
+    def _streamed(self) -> None:
+        self._streaming -= 1
+
+    def _get_many(self, request: wire.GetMany) -> None:
+        names = dict.fromkeys(request.queues)
+        if any(self._open_reads(name) for name in names):
+            raise TooManyOpenReads()
+        for name in names:
+            self._queues.stats.cmd_get += 1
+            fifo = self._queues.find(name)
+            item = fifo.take() if fifo is not None else None
+            if fifo is None or item is None:
+                self._queues.stats.get_misses += 1
+                continue
+            self._queues.stats.get_hits += 1
+            self._turn.read(fifo, item, False, self._replies, self._hand_out(item, name, b""))
+        self._reply(wire.END)
+
+    def _delete(self, request: wire.Delete) -> None:
+        self._queues.delete(request.queue)
+        if not request.noreply:
+            self._turn.consumed(self._replies, self._reply(wire.DELETED))
+
+    def _flush(self, request: wire.Flush) -> None:
+        self._queues.flush(request.queue)
+        self._turn.consumed(self._replies, self._reply(wire.END))
+
+    def _flush_all(self, request: wire.FlushAll) -> None:
+        self._queues.flush_all()
+        if not request.noreply:
+            reply = wire.OK if request.delayed else wire.FLUSHED_ALL
+            self._turn.consumed(self._replies, self._reply(reply))
+
+    def _stats(self, request: wire.Stats) -> None:
+        lines = [wire.stat(name, figure) for name, figure in self._queues.figures(darner.__version__).items()]
+        for queue in self._queues.names():
+            figures = self._queues.queue_figures(queue)
+            lines += [wire.queue_stat(queue, name, figure) for name, figure in figures.items()]
+        self._reply(b"".join(lines) + wire.END)
+
+    def _dump_stats(self, request: wire.DumpStats) -> None:
+        blocks = []
+        for queue in request.queues or self._queues.names():
+            figures = self._queues.queue_figures(queue)
+            if figures:
+                blocks.append(wire.queue_dump(queue, figures))
+        self._reply(b"".join(blocks) + wire.END)
+
+    def _version(self, request: wire.Version) -> None:
+        self._reply(wire.version(darner.__version__))
+
+    def _quit(self, request: wire.Quit) -> None:
+        self._reply(b"")
+        self._closing = True
+
+    def _refused(self, request: wire.Refused) -> None:
+        self._reply(request.reply)
+        self._closing = self._closing or request.close
+
+    # Open reads
+
+    def _open_reads(self, queue: bytes) -> Optional[deque[OpenRead]]:
+        """@return: the open reads of a queue, the oldest first and still open; C{None} where there are none."""
+        reads = self._opens.get(queue)
+        if reads is None:
+            return None
+        while reads and not reads[0].is_open:
+            reads.popleft()
+        if not reads:
+            del self._opens[queue]
+            return None
+        return reads
+
+    def _close(self, queue: bytes) -> None:
+        reads = self._open_reads(queue)
+        if reads:
+            read = reads.popleft()
+            read.fifo.close(read)
+
+    def _abort(self, queue: bytes) -> None:
+        reads = self._open_reads(queue)
+        if reads:
+            read = reads.popleft()
+            read.fifo.abort(read)
+
+    # Waiting
+
+    def _wait(self, fifo: Fifo, request: wire.Get) -> None:
+        def serve() -> None:
+            self.stop_waiting()
+            try:
+                self._fetch(fifo, request)
+            except DarnerError as error:
+                self._reply(wire.error_reply(error))
+
+        def give_up() -> None:
+            self._timer = None
+            self.stop_waiting()
+            self._miss(request)
+
+        self._waiter = (fifo, fifo.wait(serve))
+        self._timer = self._queues.clock.callLater(request.wait / 1000, give_up)
+
+    def stop_waiting(self) -> None:
+        """Wait for an item no longer; nothing is said of it."""
+        if self._waiter is not None:
+            fifo, waiter = self._waiter
+            self._waiter = None
+            fifo.leave(waiter)
+            self._queues.release(fifo)
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def finish(self) -> None:
+        """Send the replies there are, and end the connection."""
+        if not self._closing:
+            self._closing = True
+            self._turn.answers(self)
+
+    def end(self) -> None:
+        """The client has gone: its open reads go back to their queues, ahead of what came after them.  Idempotent."""
+        if self._ended:
+            return
+        self._ended = True
+        self.stop_waiting()
+        for reads in self._opens.values():
+            for read in reads:
+                read.fifo.abort(read)
+        self._opens.clear()
+        self._discard(self._outbox)
+        self._outbox.clear()
+
+    # Replies
+
+    def seal(self) -> Replies:
+        replies, self._replies = self._replies, []
+        self._gathered = 0
+        return replies
+
+    def deliver(self, replies: Replies) -> None:
+        if self._ended:
+            self._discard(replies)
+            return
+        if self._outbox:
+            self._outbox.extend(replies)
+        else:
+            try:
+                data = b"".join(replies)
+            except TypeError:
+                self._outbox.extend(replies)
+                self._pump()
+                return
+            if data:
+                self._outlet.write(data)
+            self._idle()
+
+    @staticmethod
+    def _discard(replies: Union[Replies, deque[Any]]) -> None:
+        for reply in replies:
+            if isinstance(reply, _Value):
+                reply.cancel()
+
+    def choke(self) -> None:
+        """The client does not read: stop sending chunks."""
+        self._choked = True
+
+    def unchoke(self) -> None:
+        """The client reads again."""
+        self._choked = False
+        if not self._ended:
+            self._pump()
+
+    def _pump(self) -> None:
+        """Send what is in the outbox, as far as the client takes it."""
+        while self._outbox and not self._choked and not self._ended:
+            reply = self._outbox[0]
+            try:
+                piece = reply.piece() if isinstance(reply, _Value) else b""
+            except StoreError as error:
+                # Half of it is sent: the client cannot be told but by the end of the connection.
+                self._log.error("cannot read a large item: {error}", error=error)
+                self._outlet.abort()
+                return
+            if piece:
+                self._outlet.write(piece)
+                continue
+            self._outbox.popleft()
+            if not isinstance(reply, _Value):
+                self._outlet.write(reply if isinstance(reply, bytes) else wire.error_reply(reply))
+        if not self._outbox and not self._choked and not self._ended:
+            self._idle()
+
+    def _idle(self) -> None:
+        if self._closing:
+            self._outlet.close()
+        else:
+            self._outlet.proceed()
+
+
+_PERFORMERS: Final[dict[type, Callable[[Session, Any], None]]] = {
+    wire.Get: Session._get,
+    wire.GetMany: Session._get_many,
+    wire.Delete: Session._delete,
+    wire.Flush: Session._flush,
+    wire.FlushAll: Session._flush_all,
+    wire.Stats: Session._stats,
+    wire.DumpStats: Session._dump_stats,
+    wire.Version: Session._version,
+    wire.Quit: Session._quit,
+    wire.Refused: Session._refused,
+}

@@ -1,0 +1,164 @@
+"""
+Settings: frozen values with their defaults, and reading them from TOML.
+
+`docs/operations.rst` describes each one for those who run the server.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+from typing import Any, Final, Optional, Union
+
+import attrs
+from attrs import Factory, frozen, validators
+from cattrs import ClassValidationError, Converter, ForbiddenExtraKeysError, transform_error
+from cattrs.gen import make_dict_structure_fn
+
+from darner.errors import SettingsError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+DEFAULT_PORT: Final = 22133
+
+_UNITS: Final = {"": 1, "B": 1, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "KB": 10**3, "MB": 10**6, "GB": 10**9}
+
+REPLY_KEYS: Final = ("queue", "request")
+
+_reply_key = validators.in_(REPLY_KEYS)
+
+
+@frozen
+class Listener:
+    """One place to listen at."""
+
+    endpoint: str
+    """A Twisted server endpoint string: ``tcp6:22133``, ``unix:/run/darner.sock``, ``ssl:...``, ``systemd:...``."""
+    reply_key: Optional[str] = attrs.field(default=None, validator=validators.optional(_reply_key))
+    """As L{Settings.reply_key}, for this listener."""
+
+
+@frozen
+class Settings:
+    """What a server runs with."""
+
+    data_dir: str = "data"
+    """Where the queues are kept; made if it is missing."""
+    port: Optional[int] = attrs.field(
+        default=None, validator=validators.optional(validators.and_(validators.ge(0), validators.le(65535)))
+    )
+    """TCP port to listen on; 0 takes a free one.  By default 22133 where nothing else is listened at, else none."""
+    interface: str = "127.0.0.1"
+    """Address to listen on with L{port}."""
+    listen: tuple[Listener, ...] = ()
+    """Further places to listen at."""
+    reply_key: str = attrs.field(default="queue", validator=_reply_key)
+    """
+    What C{VALUE} names: the bare ``queue``, as clients of Kestrel expect it, or the key of the ``request`` as it was sent,
+    options and all, as some stock memcache clients do.
+    """
+    max_item_bytes: int = attrs.field(default=2**30, validator=validators.gt(0))
+    """The largest item that is taken, in bytes."""
+    max_open_reads: int = attrs.field(default=1, validator=validators.gt(0))
+    """How many open reads a connection may have on one queue."""
+    debug: bool = False
+    """Whether connections and refused requests are logged."""
+
+    @property
+    def listeners(self) -> tuple[Listener, ...]:
+        """Every place to listen at."""
+        if self.port is None and self.listen:
+            return self.listen
+        port = DEFAULT_PORT if self.port is None else self.port
+        interface = self.interface.replace(":", r"\:")
+        return (Listener(f"tcp:{port}:interface={interface}"), *self.listen)
+
+
+def parse_size(value: Union[int, str]) -> int:
+    """
+    @param value: a number of bytes, or text like ``64KiB``, ``16 MiB``, ``1GB``.
+    @raise ValueError: it is neither.
+    """
+    if isinstance(value, str):
+        match = re.fullmatch(r"(\d+)\s*([A-Za-z]*)", value.strip())
+        if match is None or match[2].upper() not in _UNITS:
+            raise ValueError(f"{value!r} is not a size like 64KiB, 16MiB or 1000000")
+        return int(match[1]) * _UNITS[match[2].upper()]
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ValueError("not a size")
+    return value
+
+
+def _strictly(kind: type) -> Any:
+    def structure(value: object, _: object) -> object:
+        if type(value) is not kind:
+            raise ValueError(f"{value!r} is not of type {kind.__name__}")
+        return value
+
+    return structure
+
+
+def _converter() -> Converter:
+    converter = Converter(forbid_extra_keys=True)
+    for kind in (int, str, bool):
+        converter.register_structure_hook(kind, _strictly(kind))
+    structure = make_dict_structure_fn(Listener, converter, _cattrs_forbid_extra_keys=True)
+    converter.register_structure_hook(
+        Listener, lambda value, _: Listener(value) if isinstance(value, str) else structure(value, Listener)
+    )
+    return converter
+
+
+_CONVERTER: Final = _converter()
+
+
+def _explain(error: BaseException, kind: object) -> str:
+    if isinstance(error, ForbiddenExtraKeysError):
+        return "unknown setting " + ", ".join(sorted(error.extra_fields))
+    return str(error) or "wrong"
+
+
+def make_settings(values: dict[str, Any], source: str) -> Settings:
+    """
+    Check settings.
+
+    @param values: settings by name.
+    @param source: where they come from, for the error.
+    @raise SettingsError: one is unknown, of a wrong type or out of range.
+    """
+    values = dict(values)
+    try:
+        if "max_item_bytes" in values:
+            values["max_item_bytes"] = parse_size(values["max_item_bytes"])
+    except ValueError as error:
+        raise SettingsError(f"{source}: max_item_bytes: {error}") from error
+    try:
+        return _CONVERTER.structure(values, Settings)
+    except ClassValidationError as error:
+        reasons = transform_error(error, path="", format_exception=_explain)
+        raise SettingsError(f"{source}: " + "; ".join(_plainly(reason) for reason in reasons)) from error
+
+
+def _plainly(reason: str) -> str:
+    """cattrs says ``reason @ path``; people read the path first."""
+    text, _, path = reason.rpartition(" @ ")
+    path = path.lstrip(".")
+    return f"{path}: {text}" if path else text
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """
+    @return: the settings in a TOML file, by name, unchecked.
+    @raise SettingsError: it cannot be read, or is not TOML.
+    """
+    try:
+        with path.open("rb") as file:
+            return tomllib.load(file)
+    except OSError as error:
+        raise SettingsError(f"cannot read {path}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{path} is not TOML: {error}") from error

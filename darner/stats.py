@@ -1,0 +1,41 @@
+"""
+What is counted, as plain data.
+
+The names are those of memcached and Kestrel where they have one for the thing.  Counters begin at 0 with the process;
+what is said of the queues' contents follows from the store and is right from the start.
+"""
+
+from __future__ import annotations
+
+from attrs import define
+
+
+@define
+class ServerStats:
+    """Counters of a whole server."""
+
+    total_items: int = 0
+    curr_connections: int = 0
+    total_connections: int = 0
+    cmd_get: int = 0
+    cmd_set: int = 0
+    cmd_peek: int = 0
+    get_hits: int = 0
+    get_misses: int = 0
+    bytes_read: int = 0
+    bytes_written: int = 0
+    queue_creates: int = 0
+    queue_deletes: int = 0
+
+
+@define
+class QueueStats:
+    """Counters of one queue; they begin anew when it is deleted."""
+
+    total_items: int = 0
+    expired_items: int = 0
+    total_flushes: int = 0
+    transactions: int = 0
+    canceled_transactions: int = 0
+    age_msec: int = 0
+    """How long the last item that was read had been waiting, in ms."""

@@ -1,0 +1,474 @@
+"""
+Queues on disk: one LevelDB for all of them.
+
+A data directory holds the file ``darner`` that says what it is and in which format, and the LevelDB in ``leveldb/``.  How
+the records look stands in `darner.records`; why they look so in `docs/design.rst`.
+"""
+
+from __future__ import annotations
+
+import errno
+import functools
+import os
+import threading
+from pathlib import Path
+from typing import Any, Callable, Final, Optional, Sequence, TypeVar
+
+import plyvel
+from twisted.logger import Logger
+from zope.interface import implementer
+
+from darner import records
+from darner.consumed import Consumed
+from darner.errors import StoreError, StoreUnusable
+from darner.interfaces import IBatch, IStore
+from darner.items import ITEM_OVERHEAD, Item, Mark, QueueState, Step
+
+MARKER: Final = "darner"
+MARKER_TEXT: Final = b"darner data directory, format 1\n"
+_DATABASE: Final = "leveldb"
+
+_HARMLESS: Final = frozenset({"lost+found", "twistd.log", "twistd.pid"})
+_NUMBERS_AT_ONCE: Final = 1024
+
+_T = TypeVar("_T")
+
+
+def check_directory(path: Path) -> None:
+    """
+    See whether a data directory can be served from, without changing anything but making it where it is missing.
+
+    @raise StoreUnusable: it cannot be made or written, or what is in it is not ours.
+    """
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except FileExistsError:
+        raise StoreUnusable(f"{path} is not a directory: name another data directory") from None
+    except OSError as error:
+        raise StoreUnusable(f"cannot make the data directory {path}: {error.strerror}") from None
+    if not os.access(path, os.R_OK | os.W_OK | os.X_OK):
+        raise StoreUnusable(f"cannot write to the data directory {path}: change its owner or mode, or name another")
+    try:
+        marker = (path / MARKER).read_bytes()
+    except FileNotFoundError:
+        entries = sorted(entry for entry in path.iterdir() if _matters(entry))
+        if entries:
+            raise StoreUnusable(_foreign(path, entries)) from None
+    except OSError as error:
+        raise StoreUnusable(f"cannot read {path / MARKER}: {error.strerror}") from None
+    else:
+        if marker != MARKER_TEXT:
+            raise StoreUnusable(
+                f"{path} is of a format that this version does not know: "
+                "serve it with the version that made it, or name another data directory"
+            )
+
+
+def _matters(entry: Path) -> bool:
+    return not (entry.name.startswith(".") or entry.name in _HARMLESS)
+
+
+def _foreign(path: Path, entries: Sequence[Path]) -> str:
+    if any((entry / "CURRENT").exists() for entry in entries):
+        what = "holds queues of the C++ Darner"
+    elif (path / "CURRENT").exists():
+        what = "holds a LevelDB of something else"
+    elif all(entry.is_file() for entry in entries) and any(_is_journal(entry) for entry in entries):
+        what = "holds journals of Kestrel"
+    else:
+        what = f"holds files that are not darner's ({entries[0].name}, ...)"
+    return f"{path} {what}: name an empty directory as the data directory (nothing was touched)"
+
+
+def _is_journal(entry: Path) -> bool:
+    """Kestrel's journals are ``queue`` or ``queue.<time>`` and start with one of ten small operation codes."""
+    try:
+        with entry.open("rb") as journal:
+            first = journal.read(1)
+    except OSError:
+        return False
+    return len(first) == 1 and first[0] < 10
+
+
+@implementer(IBatch)
+class LevelBatch:
+    """A batch as the list of the keys it writes; C{None} in place of a value deletes."""
+
+    def __init__(self) -> None:
+        self.writes: list[tuple[bytes, Optional[bytes]]] = []
+
+    def create(self, name: bytes, number: int, created: int) -> None:
+        self.writes += (
+            (records.name_key(name), records.pack_name(number, created)),
+            (records.mark_key(number), records.pack_mark(Mark())),
+            (records.end_key(number), b""),
+        )
+
+    def remove(self, name: bytes, number: int) -> None:
+        self.writes += ((records.name_key(name), None), (records.deleted_key(number), b""))
+
+    def put(self, number: int, items: Sequence[Item], bytes_put: int) -> None:
+        for last, value in records.runs(items, bytes_put):
+            self.writes.append((records.run_key(number, last), value))
+        for item in items:
+            if item.stream:
+                self.writes.append((records.unheld_key(item.stream), None))
+
+    def mark(self, number: int, mark: Mark) -> None:
+        self.writes.append((records.mark_key(number), records.pack_mark(mark)))
+
+    def consume(self, number: int, changes: Sequence[tuple[int, int]]) -> None:
+        for start, stop in changes:
+            value = records.pack_u64(stop) if stop > start else None
+            self.writes.append((records.interval_key(number, start), value))
+
+    def chunk(self, stream: int, index: int, data: bytes) -> None:
+        if index == 0:
+            self.writes.append((records.unheld_key(stream), b""))
+        self.writes.append((records.chunk_key(stream, index), data))
+
+
+@implementer(IStore)
+class LevelStore:
+    """
+    Queues in a LevelDB.
+
+    After a failed write LevelDB's log may be torn, and what is written behind the tear would not be found again.  So
+    the database is opened anew before the next write, which starts a new log.
+    """
+
+    _log = Logger()
+
+    WRITE_BUFFER: Final = 8 * 1024 * 1024
+    CACHE: Final = 4 * 1024 * 1024
+
+    def __init__(self, path: Path, open_database: Callable[..., Any] = plyvel.DB) -> None:
+        """
+        Open the store in a data directory, which is made if it is missing.
+
+        @param path: the data directory.
+        @param open_database: what opens the LevelDB; C{plyvel.DB} but for tests of its faults.
+        @raise StoreUnusable: see L{check_directory}; also when another process has it open.
+        """
+        check_directory(path)
+        self.path = path
+        self._open_database = open_database
+        self._db: Any = None
+        self._torn = False
+        self._in_threads = 0
+        self._lock = threading.Lock()
+        self._dirty: dict[bytes, tuple[bytes, bytes]] = {}
+        if not (path / MARKER).exists():
+            self._claim()
+        try:
+            self._open()
+            if self._db.get(records.FORMAT_KEY) not in (records.FORMAT, None):
+                raise StoreUnusable(f"the store in {path} is of a format that this version does not know")
+            self._db.put(records.FORMAT_KEY, records.FORMAT)
+        except plyvel.Error as error:
+            self.close()
+            raise StoreUnusable(f"the store in {path} cannot be opened: {_reason(error)}") from error
+        except BaseException:
+            self.close()
+            raise
+        self._numbers = (self._counter(records.NUMBERS_KEY), 0)
+        self._streams = (max(1, self._counter(records.STREAMS_KEY)), 0)
+
+    def _open(self) -> None:
+        directory = self.path / _DATABASE
+        try:
+            directory.mkdir(mode=0o700, exist_ok=True)
+            self._db = self._open_database(
+                str(directory),
+                create_if_missing=True,
+                write_buffer_size=self.WRITE_BUFFER,
+                lru_cache_size=self.CACHE,
+                max_open_files=256,
+                compression=None,
+            )
+        except plyvel.IOError as error:
+            if "LOCK" in str(error) or "lock" in str(error):
+                raise StoreUnusable(
+                    f"the data directory {self.path} is in use by another process: stop that one, or name another"
+                ) from error
+            raise
+        except OSError as error:
+            raise StoreUnusable(f"cannot open the store in {self.path}: {error.strerror}") from error
+
+    def _claim(self) -> None:
+        """Say that the directory is ours: the marker is there whole, or not at all."""
+        new = self.path / ".darner.new"
+        try:
+            with new.open("wb") as marker:
+                marker.write(MARKER_TEXT)
+                marker.flush()
+                os.fsync(marker.fileno())
+            new.rename(self.path / MARKER)
+        except OSError as error:
+            raise StoreUnusable(f"cannot write to the data directory {self.path}: {error.strerror}") from error
+
+    # Numbers
+
+    def _counter(self, key: bytes) -> int:
+        value = self._db.get(key)
+        return records.unpack_u64(value) if value is not None else 0
+
+    def _next(self, key: bytes, given: tuple[int, int]) -> tuple[int, int]:
+        """Hand out one number; those that may be handed out without another write end at the second of the pair."""
+        number, end = given
+        if number >= end:
+            end = number + _NUMBERS_AT_ONCE
+            self._guarded(lambda: self._database().put(key, records.pack_u64(end)))
+        return number + 1, end
+
+    def new_number(self) -> int:
+        self._numbers = self._next(records.NUMBERS_KEY, self._numbers)
+        return self._numbers[0] - 1
+
+    def new_stream(self) -> int:
+        self._streams = self._next(records.STREAMS_KEY, self._streams)
+        return self._streams[0] - 1
+
+    # Recovery
+
+    def recover(self) -> list[QueueState]:
+        return self._guarded(lambda: [self._recover(*entry) for entry in self._prefixed(records.NAME)])
+
+    def _prefixed(self, prefix: bytes) -> list[tuple[bytes, bytes]]:
+        with self._database().iterator(prefix=prefix) as entries:
+            return list(entries)
+
+    def _recover(self, key: bytes, value: bytes) -> QueueState:
+        number, created = records.unpack_name(value)
+        mark = records.unpack_mark(self._database().get(records.mark_key(number)))
+        with self._database().iterator(
+            start=records.interval_key(number, mark.low), stop=records.run_key(number, 0)
+        ) as entries:
+            above = [(records.key_number(start), records.unpack_u64(stop)) for start, stop in entries]
+        state = QueueState(
+            key[1:], number, created, mark.next_id, mark.bytes_put, mark.bytes_consumed, mark.floor,
+            Consumed(mark.low, above),
+        )  # fmt: skip
+        # Nothing at or above the mark's next id was ever deleted, so neither look below meets a deletion mark.
+        bounds = {"start": records.run_key(number, mark.next_id), "stop": records.end_key(number)}
+        with self._database().iterator(include_value=False, **bounds) as keys:
+            newer = next(keys, None) is not None
+        if newer:
+            with self._database().iterator(reverse=True, **bounds) as entries:
+                last, run = next(entries)
+            state.next_id = records.key_number(last) + 1
+            state.bytes_put = records.run_head(run)[0]
+        return state
+
+    def leftovers(self) -> tuple[list[int], list[int]]:
+        def numbers(prefix: bytes) -> list[int]:
+            return [records.key_number(key) for key, _ in self._prefixed(prefix)]
+
+        return self._guarded(lambda: (numbers(records.DELETED), numbers(records.UNHELD)))
+
+    # Reading and writing
+
+    def batch(self) -> LevelBatch:
+        return LevelBatch()
+
+    def write(self, batch: IBatch, sync: bool = False) -> None:
+        assert isinstance(batch, LevelBatch)
+        if sync:
+            self._in_thread(lambda: self._write(batch.writes, True))
+        else:
+            self._write(batch.writes, False)
+
+    def _write(self, writes: Sequence[tuple[bytes, Optional[bytes]]], sync: bool) -> None:
+        if self._torn:
+            raise StoreError("cannot write: the store awaits mending after a fault")
+        try:
+            with self._database().write_batch(sync=sync) as batch:
+                put, delete = batch.put, batch.delete
+                for key, value in writes:
+                    if value is None:
+                        delete(key)
+                    else:
+                        put(key, value)
+        except (plyvel.Error, OSError) as error:
+            self._torn = True
+            raise StoreError(f"cannot write: {_reason(error)}") from error
+
+    def mend(self) -> None:
+        if not self._torn:
+            return
+        with self._lock:
+            if self._in_threads:
+                raise StoreError("cannot write: the store awaits mending after a fault")
+            try:
+                if self._db is not None:
+                    self._db.close()
+                    self._db = None
+                self._open()
+            except (plyvel.Error, StoreUnusable) as error:
+                raise StoreError(f"cannot write: {_reason(error)}") from error
+            self._torn = False
+        self._log.info("the store was opened anew after a fault and writes again")
+
+    def read(self, number: int, start: int, stop: int, max_bytes: int) -> list[Item]:
+        return self._guarded(lambda: self._read(number, start, stop, max_bytes))
+
+    def _read(self, number: int, start: int, stop: int, max_bytes: int) -> list[Item]:
+        items: list[Item] = []
+        with self._database().iterator(
+            start=records.run_key(number, start), stop=records.end_key(number)
+        ) as entries:
+            for key, value in entries:
+                last = records.key_number(key)
+                for item in records.run_items(last, value):
+                    if start <= item.id < stop:
+                        items.append(item)
+                        max_bytes -= len(item.payload) + ITEM_OVERHEAD
+                if max_bytes <= 0 or last + 1 >= stop:
+                    break
+        return items
+
+    def chunk(self, stream: int, index: int) -> bytes:
+        data: Optional[bytes] = self._guarded(lambda: self._database().get(records.chunk_key(stream, index)))
+        if data is None:
+            raise StoreError(f"chunk {index} of stream {stream} is missing")
+        return data
+
+    # Reclaiming
+
+    def reclaim(self, number: int, start: int, stop: int, next_id: int, limit: int) -> Step:
+        bounds = (records.run_key(number, next_id), records.run_key(number, stop))
+        return self._in_thread(lambda: self._reclaim_runs(number, start, bounds, limit))
+
+    def _reclaim_runs(self, number: int, start: int, bounds: tuple[bytes, bytes], limit: int) -> Step:
+        deletion = _Deletion()
+        with self._database().iterator(start=bounds[0], stop=bounds[1]) as entries:
+            for key, value in entries:
+                if deletion.count >= limit:
+                    return self._delete(deletion, records.key_number(key))
+                first = records.key_number(key) - records.run_head(value)[1] + 1
+                if first >= start:
+                    deletion.run(key, value)
+        return self._delete(deletion)
+
+    def reclaim_queue(self, number: int, limit: int) -> Step:
+        return self._in_thread(lambda: self._reclaim_queue(number, limit))
+
+    def _reclaim_queue(self, number: int, limit: int) -> Step:
+        deletion = _Deletion()
+        with self._database().iterator(
+            start=records.mark_key(number), stop=records.end_key(number), include_stop=True
+        ) as entries:
+            for key, value in entries:
+                if deletion.count >= limit:
+                    return self._delete(deletion, 0)
+                if records.is_run(key):
+                    deletion.run(key, value)
+                else:
+                    deletion.key(key, len(value))
+        deletion.key(records.deleted_key(number), 0)
+        return self._delete(deletion)
+
+    def reclaim_stream(self, stream: int, next_index: int, limit: int) -> Step:
+        return self._in_thread(lambda: self._reclaim_stream(stream, next_index, limit))
+
+    def _reclaim_stream(self, stream: int, next_index: int, limit: int) -> Step:
+        unheld = self._database().get(records.unheld_key(stream))
+        count = records.unpack_u64(unheld) if unheld else self._count_chunks(stream)
+        deletion = _Deletion()
+        stop = min(count, next_index + limit)
+        for index in range(next_index, stop):
+            deletion.key(records.chunk_key(stream, index), records.CHUNK_BYTES)
+        if stop < count:
+            return self._delete(deletion, stop)
+        deletion.key(records.unheld_key(stream), 0)
+        return self._delete(deletion)
+
+    def _count_chunks(self, stream: int) -> int:
+        bounds = {"start": records.chunk_key(stream, 0), "stop": records.chunk_key(stream + 1, 0)}
+        with self._database().iterator(include_value=False, reverse=True, **bounds) as keys:
+            last = next(keys, None)
+        return 0 if last is None else records.chunk_index(last) + 1
+
+    def _delete(self, deletion: _Deletion, next_id: Optional[int] = None) -> Step:
+        if deletion.writes:
+            self._write(deletion.writes, False)
+            for kind, (low, high) in deletion.ranges.items():
+                known = self._dirty.get(kind, (low, high))
+                self._dirty[kind] = (min(low, known[0]), max(high, known[1]))
+        return Step(next_id, deletion.freed, tuple(deletion.streams))
+
+    def compact(self) -> None:
+        """Compact where keys were deleted since the last time."""
+        dirty, self._dirty = self._dirty, {}
+        for low, high in dirty.values():
+            self._in_thread(functools.partial(self._compact, low, high + b"\0"))
+
+    def _compact(self, start: bytes, stop: bytes) -> None:
+        self._database().compact_range(start=start, stop=stop)
+
+    # The database's guard
+
+    def close(self) -> None:
+        if self._db is not None:
+            self._db.close()
+            self._db = None
+            self._torn = False
+
+    def _database(self) -> Any:
+        if self._db is None:
+            raise StoreError("the store is closed")
+        return self._db
+
+    def _guarded(self, read: Callable[[], _T]) -> _T:
+        try:
+            return read()
+        except (plyvel.Error, OSError) as error:
+            raise StoreError(f"cannot read: {_reason(error)}") from error
+
+    def _in_thread(self, work: Callable[[], _T]) -> _T:
+        """Do what may run in a worker thread: the database is not closed under it."""
+        with self._lock:
+            self._in_threads += 1
+        try:
+            return self._guarded(work)
+        finally:
+            with self._lock:
+                self._in_threads -= 1
+
+
+class _Deletion:
+    """What one step of reclaiming deletes."""
+
+    def __init__(self) -> None:
+        self.writes: list[tuple[bytes, Optional[bytes]]] = []
+        self.streams: list[int] = []
+        self.ranges: dict[bytes, tuple[bytes, bytes]] = {}
+        self.count = 0
+        self.freed = 0
+
+    def key(self, key: bytes, size: int) -> None:
+        self.writes.append((key, None))
+        self.count += 1
+        self.freed += len(key) + size
+        kind = records.neighbourhood(key)
+        low, high = self.ranges.get(kind, (key, key))
+        self.ranges[kind] = (min(low, key), max(high, key))
+
+    def run(self, key: bytes, value: bytes) -> None:
+        """Delete a run; where it is a large item, its stream is held by nobody from then on."""
+        self.key(key, len(value))
+        stream, chunks = records.run_stream(value)
+        if stream:
+            self.writes.append((records.unheld_key(stream), records.pack_u64(chunks)))
+            self.streams.append(stream)
+
+
+def _reason(error: BaseException) -> str:
+    """What LevelDB or the operating system said, in one line."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return os.strerror(error.errno)
+    text = " ".join(str(error).split())
+    for number in (errno.ENOSPC, errno.EIO, errno.EFBIG, errno.EDQUOT, errno.EROFS):
+        if os.strerror(number) in text:
+            return os.strerror(number)
+    return text

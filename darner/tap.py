@@ -1,0 +1,145 @@
+"""
+The twistd plugin's other half: command line options, and putting the parts of a server together.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any, Optional
+
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import serverFromString
+from twisted.internet.error import CannotListenError
+from twisted.logger import Logger
+from twisted.python import usage
+
+import darner
+from darner.errors import SettingsError, StoreUnusable
+from darner.service import QueueService
+from darner.settings import Listener, Settings, make_settings, read_toml
+from darner.store import check_directory
+
+
+class Options(usage.Options):
+    """The command line.  What is given here wins over the configuration file."""
+
+    synopsis = "[options]"
+    longdesc = """
+    darner is a durable message queue server that speaks the memcache text protocol, as Kestrel and Darner do.
+    Queues are kept in the data directory; point any memcache client at the port.
+    """
+
+    optParameters = [
+        ["data-dir", "d", None, "Directory in which the queues are kept; made if it is missing.  [default: data]"],
+        ["port", "p", None, "TCP port to listen on.  [default: 22133, or none where --listen is given]"],
+        ["interface", "i", None, "Address to listen on with --port.  [default: 127.0.0.1]"],
+        ["config", "c", None, "TOML file with settings, of the same names as here with _ in place of -."],
+        ["reply-key", None, None, "What VALUE names: the bare 'queue', or the key of the 'request'.  [default: queue]"],
+    ]
+
+    optFlags = [["debug", None, "Log connections and refused requests."]]
+
+    compData = usage.Completions(
+        optActions={"data-dir": usage.CompleteDirs(), "config": usage.CompleteFiles("*.toml")}
+    )
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.listeners: list[Listener] = []
+
+    def opt_listen(self, endpoint: str) -> None:
+        """
+        Listen at a Twisted server endpoint as well, such as tcp6:22133, unix:/run/darner.sock,
+        ssl:22134:privateKey=key.pem:certKey=cert.pem or systemd:domain=INET:index=0.  May be given several times.
+        """
+        self.listeners.append(Listener(endpoint))
+
+    def opt_version(self) -> None:
+        """Print darner's version, and exit."""
+        print(f"darner {darner.__version__}")
+        sys.exit(0)
+
+    def postOptions(self) -> None:
+        """@raise usage.UsageError: the port is not a number."""
+        if self["port"] is not None:
+            try:
+                self["port"] = int(self["port"])
+            except ValueError:
+                raise usage.UsageError(f"--port is not a number: {self['port']}") from None
+
+    def settings(self) -> Settings:
+        """
+        @return: the settings of the configuration file and the command line.
+        @raise SettingsError: one of them is wrong.
+        """
+        values: dict[str, Any] = {}
+        source = "command line"
+        if self["config"] is not None:
+            source = self["config"]
+            values = read_toml(Path(source))
+            make_settings(values, source)
+            source = f"{source} and command line"
+        for name in ("data-dir", "port", "interface", "reply-key"):
+            if self[name] is not None:
+                values[name.replace("-", "_")] = self[name]
+        if self["debug"]:
+            values["debug"] = True
+        if self.listeners:
+            values["listen"] = [listener.endpoint for listener in self.listeners]
+        return make_settings(values, source)
+
+
+class Server(Service):
+    """The server that twistd runs: a L{QueueService} that logs what it does, and ends with one line when it cannot."""
+
+    _log = Logger()
+
+    def __init__(self, settings: Settings, queues: QueueService) -> None:
+        self._settings = settings
+        self.queues = queues
+
+    def startService(self) -> None:
+        self._log.info("darner: queue server, version {version}", version=darner.__version__)
+        try:
+            self.queues.startService()
+        except StoreUnusable as error:
+            sys.exit(f"darner: {error}")
+        except CannotListenError as error:
+            sys.exit(f"darner: cannot listen: {error}")
+        super().startService()
+        for port in self.queues.ports:
+            self._log.info("listening on {address}", address=port.getHost())
+        self._log.info("data directory: {path}", path=Path(self._settings.data_dir).absolute())
+        if self._settings.debug:
+            self._log.info("debug logging is on")
+        self._log.info("starting up")
+
+    def stopService(self) -> Deferred[None]:
+        self._log.info("stopping: finishing what is running")
+        super().stopService()
+        return self.queues.stopService().addCallback(lambda _: self._log.info("stopped"))
+
+
+def makeService(options: Options, reactor: Optional[Any] = None) -> Server:
+    """
+    Put a server together.
+
+    @raise SystemExit: with one line of explanation, where it cannot run with these options.
+    """
+    if reactor is None:
+        from twisted.internet import reactor
+    try:
+        settings = options.settings()
+        # Nothing is opened yet: twistd may still become a daemon.
+        check_directory(Path(settings.data_dir))
+        endpoints = [
+            (serverFromString(reactor, listener.endpoint), listener.reply_key or settings.reply_key)
+            for listener in settings.listeners
+        ]
+    except (SettingsError, StoreUnusable) as error:
+        sys.exit(f"darner: {error}")
+    except (ValueError, TypeError, LookupError) as error:
+        sys.exit(f"darner: bad endpoint to listen at: {error}")
+    return Server(settings, QueueService(settings.data_dir, endpoints, settings, reactor))

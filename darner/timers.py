@@ -1,0 +1,117 @@
+"""
+Time that only goes forward.
+
+The reactor measures delays by the wall clock: a client that waits for a second waits for an hour when the clock is set
+back.  This clock offers the reactor's `callLater`, measured by the monotonic clock: a thread sleeps until the next call is
+due and then wakes the reactor.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from heapq import heapify, heappop, heappush
+from typing import Any, Callable, Optional, Sequence
+
+from twisted.internet.base import DelayedCall
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
+from zope.interface import implementer
+
+_NEVER = float("inf")
+
+
+@implementer(IReactorTime)
+class MonotonicClock:
+    """An L{IReactorTime} over the monotonic clock.  Its calls run in the reactor's thread, like the reactor's own."""
+
+    _log = Logger()
+
+    def __init__(
+        self, call_from_thread: Callable[..., object], seconds: Callable[[], float] = time.monotonic
+    ) -> None:
+        """@param call_from_thread: the reactor's C{callFromThread}."""
+        self._call_from_thread = call_from_thread
+        self._seconds = seconds
+        self._calls: list[tuple[float, int, DelayedCall]] = []
+        self._count = 0
+        self._cancelled = 0
+        self._wake = threading.Condition()
+        self._due = _NEVER
+        self._thread: Optional[threading.Thread] = None
+        self._stopping = False
+
+    def seconds(self) -> float:
+        return self._seconds()
+
+    def callLater(self, delay: float, callable: Callable[..., Any], *args: object, **kwargs: object) -> DelayedCall:
+        call = DelayedCall(
+            self._seconds() + delay, callable, args, kwargs, self._cancel, self._push, self._seconds
+        )
+        self._push(call)
+        return call
+
+    def getDelayedCalls(self) -> Sequence[IDelayedCall]:
+        return [call for due, _, call in self._calls if due == call.time and call.active()]
+
+    def stop(self) -> None:
+        """End the thread.  Calls that are not due yet will not run, unless another L{callLater} follows."""
+        with self._wake:
+            thread, self._thread = self._thread, None
+            self._stopping = True
+            self._due = _NEVER
+            self._wake.notify()
+        if thread is not None:
+            thread.join()
+        self._stopping = False
+
+    def _push(self, call: DelayedCall) -> None:
+        self._count += 1
+        heappush(self._calls, (call.time, self._count, call))
+        self._arm(call.time)
+
+    def _cancel(self, call: DelayedCall) -> None:
+        self._cancelled += 1
+        if self._cancelled > 64 and self._cancelled > len(self._calls) // 2:
+            self._calls = [entry for entry in self._calls if entry[2].active()]
+            heapify(self._calls)
+            self._cancelled = 0
+
+    def _arm(self, due: float) -> None:
+        if due >= self._due:
+            return
+        with self._wake:
+            self._due = due
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._sleep, name="darner-clock", daemon=True)
+                self._thread.start()
+            self._wake.notify()
+
+    def _sleep(self) -> None:
+        with self._wake:
+            while not self._stopping:
+                left = self._due - self._seconds()
+                if left > 0:
+                    self._wake.wait(min(left, threading.TIMEOUT_MAX))
+                else:
+                    self._due = _NEVER
+                    self._call_from_thread(self._run)
+
+    def _run(self) -> None:
+        now = self._seconds()
+        while self._calls and self._calls[0][0] <= now:
+            due, _, call = heappop(self._calls)
+            # A call that was moved stands in the heap a second time.
+            if not call.active() or due != call.time:
+                continue
+            if call.delayed_time:
+                call.activate_delay()
+                self._push(call)
+            else:
+                call.called = 1
+                try:
+                    call.func(*call.args, **call.kw)
+                except Exception:
+                    self._log.failure("a delayed call failed")
+        if self._calls:
+            self._arm(self._calls[0][0])

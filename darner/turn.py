@@ -1,0 +1,302 @@
+"""
+The group commit: one write for all that happened in one turn of the event loop, and the replies after it.
+
+Queues change their memory at once and tell the turn; who has to be answered tells the turn as well.  When the turn ends,
+the changes of all queues go to the store in one batch, and only then does anybody hear of them.  So a turn of fifty
+clients costs one write, and nothing is acknowledged before it is written.
+
+A turn in which somebody asked for stable storage is written by a worker thread.  What arrives meanwhile gathers for
+the next one: a single fsync serves everybody who was waiting, and replies keep their order.
+
+When a write fails, the puts of the turn are refused and all that was read stands, if that can be written; what cannot be
+written is undone.  Nobody is told of what is not in the store.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Callable, Optional, Protocol, Union
+
+from attrs import Factory, define
+from twisted.internet.defer import Deferred, succeed
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from darner.errors import StoreError
+from darner.interfaces import IBatch, IStore
+from darner.items import Item
+
+Replies = list[Any]
+"""
+What one client is to be told at the end of a turn, in order.  An entry whose change could not be written is replaced by
+the L{StoreError}.
+"""
+
+
+
+class Reply(Protocol):
+    """A reply that is more than bytes."""
+
+    def cancel(self) -> None:
+        """It will not be given; something else stands in its place."""
+
+
+def _spoil(replies: Replies, slot: int, error: StoreError) -> None:
+    spoilt: Union[bytes, Reply] = replies[slot]
+    replies[slot] = error
+    if not isinstance(spoilt, (bytes, StoreError)):
+        spoilt.cancel()
+
+
+class Owner(Protocol):
+    """Somebody who is to be answered."""
+
+    def seal(self) -> Replies:
+        """@return: the replies so far, and begin a new list for the next turn."""
+
+    def deliver(self, replies: Replies) -> None:
+        """The turn of these replies is written."""
+
+
+class Changing(Protocol):
+    """A queue, as the turn sees it."""
+
+    def write_to(self, batch: IBatch, puts: bool) -> None:
+        """Add what changed since the last turn to the batch; without C{puts} only what was consumed."""
+
+    def written(self) -> None:
+        """The batch is in the store."""
+
+    def refuse(self) -> set[int]:
+        """
+        The batch is not in the store, and the items put with it never will be.
+
+        @return: their ids.
+        """
+
+    def unread(self, item: Item) -> None:
+        """That C{item} was read could not be written: it is an item again."""
+
+    def not_written(self) -> None:
+        """What was consumed is not in the store either, and is to be written with the next turn."""
+
+
+class Inflow(Protocol):
+    """A large item that is being written."""
+
+    def fail(self, error: StoreError) -> None:
+        """One of its chunks is not in the store."""
+
+
+@define
+class _Changes:
+    """What happened in one turn."""
+
+    queues: dict[Changing, None] = Factory(dict)
+    owners: dict[Owner, None] = Factory(dict)
+    puts: list[tuple[Replies, int]] = Factory(list)
+    reads: list[tuple[Changing, Item, bool, Replies, int]] = Factory(list)
+    consumed: list[tuple[Replies, int]] = Factory(list)
+    chunks: list[tuple[Inflow, int, int, bytes]] = Factory(list)
+    sync: bool = False
+    sealed: list[tuple[Owner, Replies]] = Factory(list)
+
+
+class Turn:
+    """
+    What is gathering now, and what is being written.
+
+    @ivar now: the time of this turn in ms since the epoch.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        store: IStore,
+        schedule: Callable[[Callable[[], None]], object],
+        in_thread: Callable[..., Deferred[Any]],
+        wall: Callable[[], float],
+    ) -> None:
+        """
+        @param schedule: calls its argument soon, from the reactor.
+        @param in_thread: calls its arguments in a worker thread; fires with the result.
+        @param wall: the time in seconds since the epoch.
+        """
+        self._store = store
+        self._schedule = schedule
+        self._in_thread = in_thread
+        self._wall = wall
+        self._gathering = _Changes()
+        self._scheduled = False
+        self._writing: Optional[Deferred[None]] = None
+        self._now = 0
+        self._waiting: list[Deferred[None]] = []
+
+    @property
+    def now(self) -> int:
+        if not self._now:
+            self._now = int(self._wall() * 1000)
+            self._soon()
+        return self._now
+
+    @property
+    def busy(self) -> bool:
+        """Whether a write is under way in a thread, so that what is added now has to wait for it."""
+        return self._writing is not None
+
+    # Gathering
+
+    def _soon(self) -> None:
+        if not self._scheduled:
+            self._scheduled = True
+            self._schedule(self._scheduled_end)
+
+    def _scheduled_end(self) -> None:
+        self._scheduled = False
+        self.end()
+
+    def answers(self, owner: Owner) -> None:
+        """C{owner} has replies that go out when this turn is written."""
+        self._gathering.owners[owner] = None
+        if not self._scheduled:
+            self._soon()
+
+    def changed(self, queue: Changing) -> None:
+        """C{queue} has something to write."""
+        self._gathering.queues[queue] = None
+        if not self._scheduled:
+            self._soon()
+
+    def sync(self) -> None:
+        """This turn is to be on stable storage before it is answered."""
+        self._gathering.sync = True
+
+    def put(self, replies: Replies, slot: int) -> None:
+        """The reply at C{slot} says that an item is stored."""
+        self._gathering.puts.append((replies, slot))
+
+    def read(self, queue: Changing, item: Item, tentative: bool, replies: Replies, slot: int) -> None:
+        """The reply at C{slot} hands out an item, which is consumed by that or (C{tentative}) open."""
+        self._gathering.reads.append((queue, item, tentative, replies, slot))
+
+    def consumed(self, replies: Replies, slot: int) -> None:
+        """The reply at C{slot} says that items are gone: closed, flushed or deleted."""
+        self._gathering.consumed.append((replies, slot))
+
+    def chunk(self, inflow: Inflow, stream: int, index: int, data: bytes) -> None:
+        """Write a chunk of a large item."""
+        self._gathering.chunks.append((inflow, stream, index, data))
+        self._soon()
+
+    def written(self) -> Deferred[None]:
+        """@return: fires when all that was gathered so far is written or has failed."""
+        waiter: Deferred[None] = Deferred()
+        self._waiting.append(waiter)
+        self._soon()
+        return waiter
+
+    # Writing
+
+    def end(self) -> None:
+        """End the turn: write what was gathered, and have it answered."""
+        self._now = 0
+        if self._writing is not None:
+            return
+        changes = self._gathering
+        waiting, self._waiting = self._waiting, []
+        if changes.queues or changes.owners or changes.chunks:
+            self._gathering = _Changes()
+            changes.sealed = [(owner, owner.seal()) for owner in changes.owners]
+            self._write(changes)
+        if waiting:
+            done = self._writing or succeed(None)
+            for waiter in waiting:
+                done.addCallback(lambda _, waiter=waiter: waiter.callback(None))
+
+    def _batch(self, changes: _Changes, puts: bool) -> IBatch:
+        batch = self._store.batch()
+        if puts:
+            # Before the items that may hold them.
+            for _, stream, index, data in changes.chunks:
+                batch.chunk(stream, index, data)
+        for queue in changes.queues:
+            queue.write_to(batch, puts)
+        return batch
+
+    def _write(self, changes: _Changes) -> None:
+        if not changes.queues and not changes.chunks:
+            self._deliver(changes)
+            return
+        try:
+            self._store.mend()
+            batch = self._batch(changes, True)
+            if changes.sync:
+                self._writing = Deferred()
+                self._in_thread(self._store.write, batch, True).addBoth(self._synced, changes)
+                return
+            self._store.write(batch)
+        except StoreError as error:
+            self._failed(changes, error)
+        else:
+            self._done(changes)
+
+    def _synced(self, result: Union[Failure, None], changes: _Changes) -> None:
+        done, self._writing = self._writing, None
+        assert done is not None
+        if isinstance(result, Failure):
+            error = result.value
+            if not isinstance(error, StoreError):
+                self._log.failure("a write failed unexpectedly", result)
+                error = StoreError(f"cannot write: {error}")
+            self._failed(changes, error)
+        else:
+            self._done(changes)
+        done.callback(None)
+        self.end()
+
+    def _done(self, changes: _Changes) -> None:
+        for queue in changes.queues:
+            queue.written()
+        self._deliver(changes)
+
+    def _deliver(self, changes: _Changes) -> None:
+        for owner, replies in changes.sealed:
+            try:
+                owner.deliver(replies)
+            except Exception:
+                self._log.failure("could not answer {owner}", owner=owner)
+
+    # Failing
+
+    def _failed(self, changes: _Changes, error: StoreError) -> None:
+        self._log.error("the store refused a write: {error}", error=error)
+        refused = {queue: queue.refuse() for queue in changes.queues}
+        for replies, slot in changes.puts:
+            _spoil(replies, slot, error)
+        for inflow, *_ in changes.chunks:
+            inflow.fail(error)
+        # An item may have been read before its put was written, also in the turn that is gathering.
+        for queue, item, _, replies, slot in changes.reads + self._gathering.reads:
+            if item.id in refused.get(queue, ()):
+                _spoil(replies, slot, error)
+        try:
+            self._store.mend()
+            self._store.write(self._batch(changes, False))
+        except StoreError as second:
+            self._undo(changes, refused, second)
+        else:
+            for queue in changes.queues:
+                queue.written()
+        self._deliver(changes)
+
+    def _undo(self, changes: _Changes, refused: dict[Changing, set[int]], error: StoreError) -> None:
+        """Not even what was consumed can be written."""
+        for queue, item, tentative, replies, slot in changes.reads:
+            if not tentative and item.id not in refused.get(queue, ()):
+                _spoil(replies, slot, error)
+                queue.unread(item)
+        for replies, slot in changes.consumed:
+            _spoil(replies, slot, error)
+        for queue in changes.queues:
+            queue.not_written()
+            self._gathering.queues[queue] = None

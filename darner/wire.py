@@ -1,0 +1,362 @@
+"""
+The memcache text protocol as bytes: a request line becomes a frozen request, an answer becomes reply bytes.
+
+No Twisted and no state: bytes in, values out.  This is the only module that knows how requests and replies are
+spelled (`docs/protocol.rst` is the description for people).  Nothing that a peer sends is decoded to text.
+
+A request line is::
+
+    line    = *SP command *(1*SP argument) *SP [CR] LF
+    target  = queue *("/" option)
+
+Stripping of the line end is the caller's work; white space anywhere else is tolerated, as clients in use send it.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Callable, Final, Optional, Union
+
+from attrs import frozen
+
+from darner.errors import BadQueueName, ClientError, DarnerError, QueueFull
+
+MAX_LINE: Final = 2048
+"""The longest request line, in bytes, without its line end."""
+
+MAX_FLAGS: Final = 2**32 - 1
+
+MAX_WAIT: Final = 2**31 - 1
+"""The longest wait, in ms (24 days); who asks for more gets this."""
+
+_QUEUE_NAME: Final = re.compile(rb"[!-.0-~]{1,250}")
+_UNSIGNED: Final = re.compile(rb"[0-9]{1,18}")
+_SIGNED: Final = re.compile(rb"-?[0-9]{1,18}")
+
+
+# Requests --------------------------------------------------------------------------------------------------------
+
+
+@frozen
+class Set:
+    """Put an item on a queue; C{size} payload bytes and CR LF follow the line."""
+
+    queue: bytes
+    flags: int
+    expiry: int
+    """As in memcache: 0 never; below 1,000,000 seconds from now; else Unix seconds; below 0 at once."""
+    size: int
+    noreply: bool = False
+    sync: bool = False
+
+
+@frozen
+class Get:
+    """Read one queue."""
+
+    queue: bytes
+    key: bytes
+    """The target as the client sent it, options and all."""
+    wait: int = 0
+    """How long to wait for an item, in ms."""
+    open: bool = False
+    close: bool = False
+    abort: bool = False
+    peek: bool = False
+
+    @property
+    def fetches(self) -> bool:
+        """Whether this read wants an item (a lone close or abort wants none)."""
+        return not self.abort and (self.open or not self.close)
+
+
+@frozen
+class GetMany:
+    """At most one item of each of several queues."""
+
+    queues: tuple[bytes, ...]
+
+
+@frozen
+class Delete:
+    queue: bytes
+    noreply: bool = False
+
+
+@frozen
+class Flush:
+    queue: bytes
+
+
+@frozen
+class FlushAll:
+    noreply: bool = False
+    delayed: bool = False
+    """Whether memcached's delay argument was given (as 0), which changes the reply."""
+
+
+@frozen
+class Stats:
+    pass
+
+
+@frozen
+class DumpStats:
+    queues: tuple[bytes, ...] = ()
+    """The queues asked for; none means all."""
+
+
+@frozen
+class Version:
+    pass
+
+
+@frozen
+class Quit:
+    pass
+
+
+@frozen
+class Refused:
+    """
+    A line that is not served.
+
+    The stream stays in step where it can: C{payload} bytes and CR LF that follow are to be skipped before the reply
+    goes out (C{None}: nothing follows).  Where it cannot, C{close} is true: reply, then end the connection.
+    """
+
+    reply: bytes
+    payload: Optional[int] = None
+    close: bool = False
+
+
+Request = Union[Set, Get, GetMany, Delete, Flush, FlushAll, Stats, DumpStats, Version, Quit, Refused]
+
+
+# Replies ---------------------------------------------------------------------------------------------------------
+
+STORED: Final = b"STORED\r\n"
+NOT_STORED: Final = b"NOT_STORED\r\n"
+DELETED: Final = b"DELETED\r\n"
+END: Final = b"END\r\n"
+ERROR: Final = b"ERROR\r\n"
+OK: Final = b"OK\r\n"
+FLUSHED_ALL: Final = b"Flushed all queues.\r\n"
+AFTER_PAYLOAD: Final = b"\r\n"
+
+
+def client_error(reason: bytes) -> bytes:
+    return b"CLIENT_ERROR %b\r\n" % reason
+
+
+LINE_TOO_LONG: Final = client_error(b"line too long")
+BAD_DATA_CHUNK: Final = client_error(b"bad data chunk")
+
+
+def error_reply(error: BaseException) -> bytes:
+    """
+    The reply for an error; one place for all of them.
+
+    @param error: a L{DarnerError}, or anything else, which is a fault of ours and tells the client nothing more.
+    """
+    if isinstance(error, QueueFull):
+        return NOT_STORED
+    text = b" ".join(str(error).encode("utf-8", "replace").split())
+    if isinstance(error, ClientError):
+        return client_error(text)
+    if isinstance(error, DarnerError):
+        return b"SERVER_ERROR %b\r\n" % text
+    return b"SERVER_ERROR internal error\r\n"
+
+
+def value_header(key: bytes, flags: int, size: int) -> bytes:
+    """The line before a payload of C{size} bytes."""
+    return b"VALUE %b %d %d\r\n" % (key, flags, size)
+
+
+def value(key: bytes, flags: int, payload: bytes, end: bytes = END) -> bytes:
+    """One item, and what ends its reply."""
+    return b"VALUE %b %d %d\r\n%b\r\n%b" % (key, flags, len(payload), payload, end)
+
+
+def stat(name: str, figure: Union[int, str]) -> bytes:
+    return b"STAT %b %b\r\n" % (name.encode("ascii"), str(figure).encode("ascii"))
+
+
+def queue_stat(queue: bytes, name: str, figure: int) -> bytes:
+    """One queue's line of `stats`."""
+    return b"STAT queue_%b_%b %d\r\n" % (queue, name.encode("ascii"), figure)
+
+
+def queue_dump(queue: bytes, figures: dict[str, int]) -> bytes:
+    """One queue's block of `dump_stats`."""
+    lines = b"".join(b"  %b=%d\r\n" % (name.encode("ascii"), figure) for name, figure in figures.items())
+    return b"queue '%b' {\r\n%b}\r\n" % (queue, lines)
+
+
+def version(number: str) -> bytes:
+    return b"VERSION %b\r\n" % number.encode("ascii")
+
+
+# Parsing ---------------------------------------------------------------------------------------------------------
+
+
+def check_queue_name(name: bytes) -> bytes:
+    """
+    @return: C{name}
+    @raise BadQueueName: it is not 1 to 250 printable ASCII bytes without ``/`` and white space.
+    """
+    if not _QUEUE_NAME.fullmatch(name):
+        raise BadQueueName()
+    return name
+
+
+def parse(line: bytes) -> Request:
+    """
+    Understand one request line.
+
+    @param line: the line without its line end, at most L{MAX_LINE} bytes.
+    @return: a request.  What cannot be served comes out as L{Refused}; nothing is raised.
+    """
+    words = line.split()
+    if not words:
+        return Refused(ERROR)
+    parser = _PARSERS.get(words[0].lower())
+    if parser is None:
+        return Refused(ERROR)
+    try:
+        return parser(words[1:])
+    except ClientError as error:
+        return Refused(error_reply(error))
+
+
+def _number(word: bytes, what: str, form: re.Pattern[bytes] = _UNSIGNED) -> int:
+    if not form.fullmatch(word):
+        raise ClientError(f"bad {what}")
+    return int(word)
+
+
+def _parse_set(words: list[bytes]) -> Request:
+    # The byte count comes first: without it nobody knows where the next command starts.
+    if len(words) < 4 or not _UNSIGNED.fullmatch(words[3]):
+        return Refused(client_error(b"bad command line format"), close=True)
+    size = int(words[3])
+    noreply = words[-1].lower() == b"noreply" and len(words) > 4
+    try:
+        queue, *options = words[0].split(b"/")
+        check_queue_name(queue)
+        for option in options:
+            if option.lower() not in (b"", b"sync"):
+                raise ClientError("unknown option of set")
+        flags = _number(words[1], "flags")
+        if flags > MAX_FLAGS:
+            raise ClientError("bad flags")
+        expiry = _number(words[2], "expiry", _SIGNED)
+        if len(words) > 5 or (len(words) == 5 and not noreply):
+            raise ClientError("bad command line format")
+    except ClientError as error:
+        return Refused(b"" if noreply else error_reply(error), payload=size)
+    return Set(queue, flags, expiry, size, noreply, any(options))
+
+
+def _parse_get(words: list[bytes]) -> Request:
+    if not words:
+        raise ClientError("get needs a queue name")
+    if len(words) > 1:
+        return GetMany(tuple(check_queue_name(word) for word in words))
+    queue, *options = words[0].split(b"/")
+    check_queue_name(queue)
+    wait = 0
+    chosen = set()
+    for option in map(bytes.lower, options):
+        if option.startswith(b"t="):
+            wait = min(_number(option[2:], "wait"), MAX_WAIT)
+        elif option in (b"open", b"close", b"abort", b"peek"):
+            chosen.add(option)
+        elif option:
+            raise ClientError("unknown option of get")
+    if b"abort" in chosen and (len(chosen) > 1 or wait):
+        raise ClientError("abort must be by itself")
+    if b"peek" in chosen and len(chosen) > 1:
+        raise ClientError("cannot open and peek" if b"open" in chosen else "cannot close and peek")
+    return Get(
+        queue, words[0], wait, b"open" in chosen, b"close" in chosen, b"abort" in chosen, b"peek" in chosen
+    )
+
+
+def _parse_delete(words: list[bytes]) -> Request:
+    if not words:
+        raise ClientError("delete needs a queue name")
+    return Delete(check_queue_name(words[0]), len(words) > 1 and words[-1].lower() == b"noreply")
+
+
+def _parse_flush(words: list[bytes]) -> Request:
+    if len(words) != 1:
+        raise ClientError("flush needs one queue name")
+    return Flush(check_queue_name(words[0]))
+
+
+def _parse_flush_all(words: list[bytes]) -> Request:
+    noreply = bool(words) and words[-1].lower() == b"noreply"
+    arguments = words[:-1] if noreply else words
+    if len(arguments) > 1:
+        raise ClientError("bad command line format")
+    if arguments and _number(arguments[0], "delay", _SIGNED) > 0:
+        raise ClientError("flush_all cannot be delayed")
+    return FlushAll(noreply, delayed=bool(arguments))
+
+
+def _parse_dump_stats(words: list[bytes]) -> Request:
+    return DumpStats(tuple(check_queue_name(word) for word in words))
+
+
+def _alone(request: Request, command: str) -> Callable[[list[bytes]], Request]:
+    def parse_alone(words: list[bytes]) -> Request:
+        if words:
+            raise ClientError(f"{command} takes no arguments")
+        return request
+
+    return parse_alone
+
+
+_PARSERS: Final[dict[bytes, Callable[[list[bytes]], Request]]] = {
+    b"set": _parse_set,
+    b"get": _parse_get,
+    b"gets": _parse_get,
+    b"delete": _parse_delete,
+    b"flush": _parse_flush,
+    b"flush_all": _parse_flush_all,
+    b"stats": _alone(Stats(), "stats"),
+    b"dump_stats": _parse_dump_stats,
+    b"version": _alone(Version(), "version"),
+    b"quit": _alone(Quit(), "quit"),
+}
+
+
+class LineCache:
+    """
+    Requests by the line they were parsed from.
+
+    Clients repeat their lines, and a look-up is a tenth of a parse.  Bounded in lines and, as only short lines are
+    kept, in bytes; when it is full it starts anew, which costs less than to remember what was used last.
+    """
+
+    MAX_LINES: Final = 4096
+    MAX_LENGTH: Final = 128
+
+    def __init__(self) -> None:
+        self._requests: dict[bytes, Request] = {}
+
+    def parse(self, line: bytes) -> Request:
+        """As L{parse}."""
+        request = self._requests.get(line)
+        if request is None:
+            request = parse(line)
+            if len(line) <= self.MAX_LENGTH:
+                if len(self._requests) >= self.MAX_LINES:
+                    self._requests.clear()
+                self._requests[line] = request
+        return request
+
+    def __len__(self) -> int:
+        return len(self._requests)

@@ -1,0 +1,3 @@
+from twisted.application.service import ServiceMaker
+
+darner = ServiceMaker("darner", "darner.tap", "A durable message queue server that speaks the memcache protocol.", "darner")
