@@ -6,8 +6,9 @@ To the turn (`darner.turn`) each call is somebody who is to be answered, as a cl
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import TracebackType
-from typing import Any, Callable, Optional, Union
+from typing import Any, Optional, Union
 
 from attrs import frozen
 from twisted.internet.defer import Deferred
@@ -16,21 +17,21 @@ from zope.interface import implementer
 
 from darner.errors import DarnerError, Stopped
 from darner.fifo import Fifo, OpenRead, Waiter
-from darner.interfaces import IOpenRead
+from darner.interfaces import IMessage, IOpenRead
 from darner.items import Item
 from darner.queues import Queues
 from darner.streams import Outflow
 from darner.turn import Replies
 
 
+@implementer(IMessage)
 @frozen
 class Message:
-    """An item as an application sees it."""
+    """An item that an application has taken or looked at."""
 
     queue: bytes
     payload: bytes
     flags: int
-    """The 32 bit number that was set with it."""
 
 
 class Call:
@@ -173,7 +174,8 @@ class Reading(Call):
         self._answer(None)
 
     def _stop_waiting(self) -> Fifo:
-        assert self._fifo is not None and self._waiter is not None
+        assert self._fifo is not None
+        assert self._waiter is not None
         self._fifo.leave(self._waiter)
         self._waiter = None
         self._queues.release(self._fifo)

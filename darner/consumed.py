@@ -10,7 +10,7 @@ to exist because its neighbours do.
 from __future__ import annotations
 
 from bisect import bisect_right, insort
-from typing import Iterable, Iterator
+from collections.abc import Iterable, Iterator
 
 
 class Consumed:

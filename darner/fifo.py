@@ -5,20 +5,20 @@ Its memory holds the head of the queue, as far as a bound allows, and what is op
 comes from one of three places, in this order: those given back, the window (items read ahead, or put while the queue is
 short), the store.
 
-What is in the queue follows from `next_id` and the set of consumed ids alone.  Every change goes to memory at once and to
-the store at the end of the turn, by L{Fifo.write_to}.
+What is in the queue follows from the next id and the set of consumed ids alone.  Every change goes to memory at once
+and to the store at the end of the turn, by L{Fifo.write_to}.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict, deque
+from collections.abc import Callable
 from heapq import heapify, heappop, heappush
 from itertools import chain
-from typing import Callable, Final, Optional, Protocol
+from typing import Final, Optional, Protocol
 
 from twisted.logger import Logger
 
-from darner.consumed import Consumed
 from darner.errors import StoreError
 from darner.interfaces import IBatch, IStore
 from darner.items import ITEM_OVERHEAD, Item, Mark, QueueState
@@ -103,6 +103,7 @@ class Fifo:
         self.waiters: OrderedDict[Waiter, None] = OrderedDict()
         self._removals: list[int] = []
         self._handed_removals = 0
+        self.number: Optional[int] = None
         self._begin_anew()
 
     def _begin_anew(self) -> None:
@@ -113,7 +114,7 @@ class Fifo:
 
     def _begin(self, state: QueueState) -> None:
         """Take over what the store knows of the queue."""
-        self.number: Optional[int] = state.number
+        self.number = state.number
         self._made = True
         self._making = False
         self.stats = QueueStats()

@@ -4,7 +4,8 @@ The seams: what one room of the house may expect of another, and what those who 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, AsyncIterator, Optional, Sequence
+from collections.abc import AsyncIterator, Sequence
+from typing import TYPE_CHECKING, Optional
 
 from zope.interface import Attribute, Interface
 
@@ -124,11 +125,22 @@ class IStore(Interface):
         """Close the store.  No other thread may be in any of its methods.  Idempotent."""
 
 
-class IOpenRead(Interface):
-    """An item that was taken tentatively.  Also an async context manager: closed on a normal exit, aborted on error."""
+class IMessage(Interface):
+    """An item, as applications see it."""
 
-    payload: bytes = Attribute("The item's payload.")
-    flags: int = Attribute("The flags that were set with it.")
+    queue = Attribute("The name of its queue, as C{bytes}.")
+    payload = Attribute("Its payload, as C{bytes}.")
+    flags = Attribute("The 32 bit number that was set with it, as C{int}.")
+
+
+class IOpenRead(IMessage):
+    """
+    An item that was taken tentatively.
+
+    Also an async context manager: closed on a normal exit, aborted when an exception leaves the block.
+    """
+
+    is_open = Attribute("Whether it is neither closed nor aborted, and its queue not deleted, as C{bool}.")
 
     def close() -> Deferred[None]:
         """The work is done: the item is gone for good.  Fires once that is written; harmless when no longer open."""
@@ -156,19 +168,18 @@ class IQueueService(Interface):
         @return: fires with C{None} once the item outlives the process.
         """
 
-    def get(queue: bytes, timeout: Optional[float] = 0) -> Deferred[Optional[Message]]:  # type: ignore[name-defined]  # noqa: F821
+    def get(queue: bytes, timeout: Optional[float] = 0) -> Deferred[Optional[IMessage]]:
         """
         Take the item at the head of a queue.
 
         @param timeout: how long to wait for one, in seconds; C{None} for ever.
-        @return: fires with a L{darner.service.Message}, or with C{None} where there is nothing.  Cancelling it loses no
-            item.
+        @return: fires with an L{IMessage}, or with C{None} where there is nothing.  Cancelling it loses no item.
         """
 
     def open(queue: bytes, timeout: Optional[float] = 0) -> Deferred[Optional[IOpenRead]]:
         """As L{get}, but tentatively: fires with an L{IOpenRead} or C{None}."""
 
-    def peek(queue: bytes, timeout: Optional[float] = 0) -> Deferred[Optional[Message]]:  # type: ignore[name-defined]  # noqa: F821
+    def peek(queue: bytes, timeout: Optional[float] = 0) -> Deferred[Optional[IMessage]]:
         """As L{get}, but the item stays where it is."""
 
     def items(queue: bytes) -> AsyncIterator[IOpenRead]:

@@ -6,7 +6,7 @@ It keeps the same contract with the plainest data structures there are, so that 
 
 from __future__ import annotations
 
-from typing import Callable, Sequence
+from collections.abc import Callable, Sequence
 
 from zope.interface import implementer
 

@@ -267,7 +267,6 @@ class QueueFactory(ServerFactory):
     @ivar connections: those that are open.
     """
 
-    protocol = QueueProtocol
     noisy = False
 
     _log = Logger()
@@ -284,7 +283,7 @@ class QueueFactory(ServerFactory):
         self.lines = wire.LineCache()
         self.connections: set[QueueProtocol] = set()
 
-    def buildProtocol(self, addr: Optional[IAddress]) -> QueueProtocol:
+    def buildProtocol(self, addr: Optional[IAddress]) -> QueueProtocol:  # type: ignore[override]
         protocol = QueueProtocol()
         protocol.factory = self
         return protocol

@@ -5,7 +5,8 @@ The queues of one server, by name: what every front end works on.
 from __future__ import annotations
 
 import time
-from typing import Any, Callable, Final, Optional
+from collections.abc import Callable
+from typing import Any, Final, Optional
 
 from attrs import frozen
 from twisted.internet.defer import Deferred
@@ -89,7 +90,7 @@ class Queues:
         return self._fifos.get(name)
 
     def make(self, name: bytes) -> Fifo:
-        """@return: the queue of that name, to put an item on it or to wait for one; the store hears of the first put."""
+        """@return: the queue of that name, to put an item there or to wait for one; a first put makes it exist."""
         fifo = self._fifos.get(name)
         if fifo is None:
             fifo = self._fifos[name] = Fifo(name, self.store, self.turn, self.reclaimer)

@@ -1,15 +1,16 @@
 """
 Giving back the room of what is consumed, deleted or was never finished.
 
-The work is done in a worker thread, in bounded steps, one at a time.  Nothing depends on it but the room on disk: what is
-still to be done follows from the store, so a crash loses none of it.
+The work is done in a worker thread, in bounded steps, one at a time.  Nothing depends on it but the room on disk: what
+is still to be done follows from the store, so a crash loses none of it.
 """
 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable, Coroutine
 from functools import partial
-from typing import Any, Callable, Coroutine, Final, Optional
+from typing import Any, Final, Optional
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IDelayedCall, IReactorTime

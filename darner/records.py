@@ -30,8 +30,9 @@ lands on the run that holds it, and a large item is always a run of its own.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from struct import Struct
-from typing import Final, Iterator, Sequence
+from typing import Final
 
 from darner.errors import StoreError
 from darner.items import Item, Mark

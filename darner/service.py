@@ -6,8 +6,9 @@ Queues as a Twisted service: for applications that embed darner, and what the se
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
-from typing import Any, AsyncIterator, Callable, Final, Optional, Sequence, TypeVar, Union
+from typing import Any, Final, Optional, TypeVar, Union
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, DeferredList, ensureDeferred, execute, fail
@@ -18,9 +19,9 @@ from twisted.python.failure import Failure
 from twisted.python.threadpool import ThreadPool
 from zope.interface import implementer
 
-from darner.calls import Call, Consuming, Message, Opening, OpenMessage, Peeking, Putting, Reading
+from darner.calls import Call, Consuming, Opening, Peeking, Putting, Reading
 from darner.errors import ClientError, DarnerError, ItemTooLarge, Stopped
-from darner.interfaces import IQueueService, IStore
+from darner.interfaces import IMessage, IOpenRead, IQueueService, IStore
 from darner.protocol import QueueFactory
 from darner.queues import Queues, Surroundings
 from darner.settings import Settings
@@ -192,16 +193,16 @@ class QueueService(Service):
 
         return self._call(lambda queues: kind(queues, queue, self._waiting.discard), start)
 
-    def get(self, queue: bytes, timeout: Optional[float] = 0) -> Deferred[Optional[Message]]:
+    def get(self, queue: bytes, timeout: Optional[float] = 0) -> Deferred[Optional[IMessage]]:
         return self._read(Reading, queue, timeout)
 
-    def open(self, queue: bytes, timeout: Optional[float] = 0) -> Deferred[Optional[OpenMessage]]:
+    def open(self, queue: bytes, timeout: Optional[float] = 0) -> Deferred[Optional[IOpenRead]]:
         return self._read(Opening, queue, timeout)
 
-    def peek(self, queue: bytes, timeout: Optional[float] = 0) -> Deferred[Optional[Message]]:
+    def peek(self, queue: bytes, timeout: Optional[float] = 0) -> Deferred[Optional[IMessage]]:
         return self._read(Peeking, queue, timeout)
 
-    async def items(self, queue: bytes) -> AsyncIterator[OpenMessage]:
+    async def items(self, queue: bytes) -> AsyncIterator[IOpenRead]:
         while True:
             read = await self.open(queue, timeout=None)
             assert read is not None

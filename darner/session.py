@@ -1,14 +1,15 @@
 """
 One client: its open reads, its waits, its replies, and giving back what it held when it goes.
 
-A session knows no transport.  A front end hands it requests and gives it an L{Outlet}; what the client is told comes out
-there once the turn of the event loop is written (`darner.turn`).
+A session knows no transport.  A front end hands it requests and gives it an L{Outlet}; what the client is told comes
+out there once the turn of the event loop is written (`darner.turn`).
 """
 
 from __future__ import annotations
 
 from collections import deque
-from typing import Any, Callable, Final, Optional, Protocol, Union
+from collections.abc import Callable
+from typing import Any, Final, Optional, Protocol, Union
 
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
@@ -21,7 +22,6 @@ from darner.items import Item
 from darner.queues import Queues
 from darner.streams import Inflow, Outflow
 from darner.turn import Replies
-
 
 TURN_BYTES: Final = 256 * 1024
 """How many bytes of replies gather for one client in a turn before others get theirs."""

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final, Optional, Union
 
 import attrs
-from attrs import Factory, frozen, validators
+from attrs import frozen, validators
 from cattrs import ClassValidationError, Converter, ForbiddenExtraKeysError, transform_error
 from cattrs.gen import make_dict_structure_fn
 
@@ -58,8 +58,8 @@ class Settings:
     """Further places to listen at."""
     reply_key: str = attrs.field(default="queue", validator=_reply_key)
     """
-    What C{VALUE} names: the bare ``queue``, as clients of Kestrel expect it, or the key of the ``request`` as it was sent,
-    options and all, as some stock memcache clients do.
+    What C{VALUE} names: the bare ``queue``, as clients of Kestrel expect it, or the key of the ``request`` as it was
+    sent, options and all, as some stock memcache clients do.
     """
     max_item_bytes: int = attrs.field(default=2**30, validator=validators.gt(0))
     """The largest item that is taken, in bytes."""

@@ -1,8 +1,8 @@
 """
 Queues on disk: one LevelDB for all of them.
 
-A data directory holds the file ``darner`` that says what it is and in which format, and the LevelDB in ``leveldb/``.  How
-the records look stands in `darner.records`; why they look so in `docs/design.rst`.
+A data directory holds the file ``darner`` that says what it is and in which format, and the LevelDB in ``leveldb/``.
+How the records look stands in `darner.records`; why they look so in `docs/design.rst`.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ import errno
 import functools
 import os
 import threading
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Callable, Final, Optional, Sequence, TypeVar
+from typing import Any, Final, Optional, TypeVar
 
 import plyvel
 from twisted.logger import Logger
@@ -153,7 +154,7 @@ class LevelStore:
         check_directory(path)
         self.path = path
         self._open_database = open_database
-        self._db: Any = None
+        self._db: Any = None  # a plyvel.DB, while it is open
         self._torn = False
         self._in_threads = 0
         self._lock = threading.Lock()
@@ -162,9 +163,9 @@ class LevelStore:
             self._claim()
         try:
             self._open()
-            if self._db.get(records.FORMAT_KEY) not in (records.FORMAT, None):
+            if self._database().get(records.FORMAT_KEY) not in (records.FORMAT, None):
                 raise StoreUnusable(f"the store in {path} is of a format that this version does not know")
-            self._db.put(records.FORMAT_KEY, records.FORMAT)
+            self._database().put(records.FORMAT_KEY, records.FORMAT)
         except plyvel.Error as error:
             self.close()
             raise StoreUnusable(f"the store in {path} cannot be opened: {_reason(error)}") from error

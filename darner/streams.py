@@ -7,7 +7,8 @@ Memory holds one chunk of each, whatever the item's size.  The other halves are 
 
 from __future__ import annotations
 
-from typing import Callable, Iterator, Optional
+from collections.abc import Callable, Iterator
+from typing import Optional
 
 from darner.errors import StoreError
 from darner.interfaces import IStore
@@ -21,8 +22,8 @@ class Inflow:
     """
     The payload of an item that is being set.
 
-    What is larger than a chunk goes to the store as it comes; nothing there holds it until an item does, and a client that
-    goes away leaves nothing behind.
+    What is larger than a chunk goes to the store as it comes; nothing there holds it until an item does, and a client
+    that goes away leaves nothing behind.
 
     @ivar size: bytes so far.
     @ivar stream: the stream that holds the bytes; 0 as long as they fit in a chunk.

@@ -2,16 +2,17 @@
 Time that only goes forward.
 
 The reactor measures delays by the wall clock: a client that waits for a second waits for an hour when the clock is set
-back.  This clock offers the reactor's `callLater`, measured by the monotonic clock: a thread sleeps until the next call is
-due and then wakes the reactor.
+back.  This clock offers the reactor's `callLater`, measured by the monotonic clock: a thread sleeps until the next call
+is due and then wakes the reactor.
 """
 
 from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable, Sequence
 from heapq import heapify, heappop, heappush
-from typing import Any, Callable, Optional, Sequence
+from typing import Any, Optional
 
 from twisted.internet.base import DelayedCall
 from twisted.internet.interfaces import IDelayedCall, IReactorTime

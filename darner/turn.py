@@ -1,20 +1,21 @@
 """
 The group commit: one write for all that happened in one turn of the event loop, and the replies after it.
 
-Queues change their memory at once and tell the turn; who has to be answered tells the turn as well.  When the turn ends,
+Queues change their memory at once and tell the turn; who has to be answered tells it as well.  When the turn ends,
 the changes of all queues go to the store in one batch, and only then does anybody hear of them.  So a turn of fifty
 clients costs one write, and nothing is acknowledged before it is written.
 
 A turn in which somebody asked for stable storage is written by a worker thread.  What arrives meanwhile gathers for
 the next one: a single fsync serves everybody who was waiting, and replies keep their order.
 
-When a write fails, the puts of the turn are refused and all that was read stands, if that can be written; what cannot be
-written is undone.  Nobody is told of what is not in the store.
+When a write fails, the puts of the turn are refused and all that was read stands, if that can be written; what cannot
+be written is undone.  Nobody is told of what is not in the store.
 """
 
 from __future__ import annotations
 
-from typing import Any, Callable, Optional, Protocol, Union
+from collections.abc import Callable
+from typing import Any, Optional, Protocol, Union
 
 from attrs import Factory, define
 from twisted.internet.defer import Deferred, succeed
@@ -45,6 +46,11 @@ def _spoil(replies: Replies, slot: int, error: StoreError) -> None:
     replies[slot] = error
     if not isinstance(spoilt, (bytes, StoreError)):
         spoilt.cancel()
+
+
+def _tell(_: None, waiting: list[Deferred[None]]) -> None:
+    for waiter in waiting:
+        waiter.callback(None)
 
 
 class Owner(Protocol):
@@ -209,9 +215,7 @@ class Turn:
             changes.sealed = [(owner, owner.seal()) for owner in changes.owners]
             self._write(changes)
         if waiting:
-            done = self._writing or succeed(None)
-            for waiter in waiting:
-                done.addCallback(lambda _, waiter=waiter: waiter.callback(None))
+            (self._writing or succeed(None)).addCallback(_tell, waiting)
 
     def _batch(self, changes: _Changes, puts: bool) -> IBatch:
         batch = self._store.batch()

@@ -15,7 +15,8 @@ Stripping of the line end is the caller's work; white space anywhere else is tol
 from __future__ import annotations
 
 import re
-from typing import Callable, Final, Optional, Union
+from collections.abc import Callable
+from typing import Final, Optional, Union
 
 from attrs import frozen
 
