@@ -1,0 +1,164 @@
+"""Tests of `darner.protocol` over memory transports."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.defer import maybeDeferred
+from twisted.internet.error import ConnectionDone
+from twisted.internet.task import Clock
+from twisted.internet.testing import StringTransport
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase
+
+from darner.memory import MemoryStore
+from darner.protocol import HELD_BYTES, QueueFactory
+from darner.queues import Queues, Surroundings
+from test.protocol_contract import LARGE, ProtocolContract
+
+
+class MemoryClient:
+    """A client over a memory transport."""
+
+    def __init__(self, clock: Clock, factory: QueueFactory) -> None:
+        self._clock = clock
+        self.transport = StringTransport()
+        self.transport.abortConnection = self.transport.loseConnection
+        self.protocol = factory.buildProtocol(None)
+        self.protocol.makeConnection(self.transport)
+
+    @property
+    def closed(self) -> bool:
+        return self.transport.disconnecting
+
+    def send(self, data: bytes) -> None:
+        if data:
+            self.protocol.dataReceived(data)
+        self._clock.advance(0)
+
+    def receive(self) -> bytes:
+        data = self.transport.value()
+        self.transport.clear()
+        return data
+
+    def hang_up(self) -> None:
+        self.protocol.connectionLost(Failure(ConnectionDone()))
+        self._clock.advance(0)
+
+
+class MemoryTestCase(SynchronousTestCase):
+    """Queues in memory, a clock that tests move, and clients without sockets."""
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.surroundings = Surroundings(
+            self.clock, lambda call: self.clock.callLater(0, call), maybeDeferred, lambda: 1e9 + self.clock.seconds()
+        )
+        self.queues = Queues(MemoryStore(), self.surroundings)
+
+    def connect(self, **options: Any) -> MemoryClient:
+        return MemoryClient(self.clock, QueueFactory(self.queues, **options))
+
+    def advance(self, seconds: float) -> None:
+        self.clock.pump([seconds / 10] * 10)
+
+
+class MemoryTransportTests(MemoryTestCase, ProtocolContract):
+    """The contract, over memory transports."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.start()
+
+
+class FlowTests(MemoryTestCase):
+    """Holding back: what is read, processed and sent has bounds."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.client = self.connect()
+
+    def test_a_waiting_client_is_read_from_up_to_a_bound(self) -> None:
+        self.client.send(b"get q/t=1000\r\n")
+        self.client.send(b"version\r\n" * (HELD_BYTES // 9))
+        self.assertEqual(self.client.transport.producerState, "producing")
+        self.client.send(b"version\r\n" * 10)
+        self.assertEqual(self.client.transport.producerState, "paused")
+        self.advance(1.1)
+        self.assertEqual(self.client.transport.producerState, "producing")
+        self.assertEqual(self.client.receive().count(b"VERSION"), HELD_BYTES // 9 + 10)
+
+    def test_a_client_that_does_not_read_is_not_served(self) -> None:
+        producer = self.client.transport.producer
+        self.client.send(b"set q 0 0 1\r\nx\r\n")
+        producer.pauseProducing()
+        self.client.receive()
+        self.client.send(b"get q\r\n")
+        self.assertEqual(self.client.receive(), b"")
+        producer.resumeProducing()
+        self.client.send(b"")
+        self.assertEqual(self.client.receive(), b"VALUE q 0 1\r\nx\r\nEND\r\n")
+
+    def test_a_large_item_stops_with_the_client(self) -> None:
+        self.client.send(b"set q 0 0 %d\r\n%b\r\n" % (len(LARGE), LARGE))
+        self.client.receive()
+        producer = self.client.transport.producer
+        written = self.client.transport.write
+        got = []
+
+        def write(data: bytes) -> None:
+            got.append(len(data))
+            written(data)
+            producer.pauseProducing()
+
+        self.client.transport.write = write
+        self.client.send(b"get q\r\nversion\r\n")
+        self.assertEqual(len(got), 1)
+        while not self.client.transport.value().endswith(b"END\r\n"):
+            count = len(got)
+            producer.resumeProducing()
+            self.assertEqual(len(got), count + 1)
+        self.assertIn(LARGE, self.client.receive())
+        producer.resumeProducing()
+        self.clock.advance(0)
+        self.assertTrue(self.client.receive().startswith(b"VERSION"))
+
+    def test_one_client_does_not_take_a_whole_turn(self) -> None:
+        other = self.connect()
+        pieces = []
+        self.client.transport.write = other.transport.write = lambda data: pieces.append(data.count(b"VERSION"))
+        self.client.protocol.dataReceived(b"version\r\n" * 5000)
+        other.protocol.dataReceived(b"version\r\n")
+        self.clock.advance(0)
+        self.assertEqual(sum(pieces), 5001)
+        self.assertLess(max(pieces), 500)
+        self.assertEqual(pieces[1], 1)
+
+    def test_half_closed_connection_is_answered_and_ended(self) -> None:
+        self.client.protocol.dataReceived(b"set q 0 0 1\r\nx\r\nget q\r\n")
+        self.client.protocol.readConnectionLost()
+        self.clock.advance(0)
+        self.assertEqual(self.client.receive(), b"STORED\r\nVALUE q 0 1\r\nx\r\nEND\r\n")
+        self.assertTrue(self.client.closed)
+
+    def test_half_closed_connection_waits_for_nothing(self) -> None:
+        self.client.send(b"get q/t=1000\r\n")
+        self.client.protocol.readConnectionLost()
+        self.clock.advance(0)
+        self.assertTrue(self.client.closed)
+        self.assertIsNone(self.queues.find(b"q"))
+
+    def test_client_that_closed_its_reading_side_is_gone(self) -> None:
+        self.client.protocol.writeConnectionLost()
+        self.assertTrue(self.client.closed)
+
+    def test_small_reply_goes_out_in_one_piece(self) -> None:
+        pieces = []
+        self.client.transport.write = pieces.append
+        self.client.send(b"set q 0 0 1\r\nx\r\nget q\r\n")
+        self.assertEqual(pieces, [b"STORED\r\nVALUE q 0 1\r\nx\r\nEND\r\n"])
+
+    def test_connections_are_counted(self) -> None:
+        self.connect().hang_up()
+        stats = self.queues.stats
+        self.assertEqual((stats.curr_connections, stats.total_connections), (1, 2))
