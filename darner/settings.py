@@ -69,13 +69,9 @@ class Settings:
     """Whether connections and refused requests are logged."""
 
     @property
-    def listeners(self) -> tuple[Listener, ...]:
-        """Every place to listen at."""
-        if self.port is None and self.listen:
-            return self.listen
-        port = DEFAULT_PORT if self.port is None else self.port
-        interface = self.interface.replace(":", r"\:")
-        return (Listener(f"tcp:{port}:interface={interface}"), *self.listen)
+    def tcp_port(self) -> Optional[int]:
+        """The TCP port to listen on; C{None} for none."""
+        return DEFAULT_PORT if self.port is None and not self.listen else self.port
 
 
 def parse_size(value: Union[int, str]) -> int:

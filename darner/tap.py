@@ -17,6 +17,7 @@ from twisted.python import usage
 
 import darner
 from darner.errors import SettingsError, StoreUnusable
+from darner.listen import tcp_endpoint
 from darner.service import QueueService
 from darner.settings import Listener, Settings, make_settings, read_toml
 from darner.store import check_directory
@@ -136,8 +137,10 @@ def makeService(options: Options, reactor: Optional[Any] = None) -> Server:
         check_directory(Path(settings.data_dir))
         endpoints = [
             (serverFromString(reactor, listener.endpoint), listener.reply_key or settings.reply_key)
-            for listener in settings.listeners
+            for listener in settings.listen
         ]
+        if settings.tcp_port is not None:
+            endpoints.insert(0, (tcp_endpoint(reactor, settings.tcp_port, settings.interface), settings.reply_key))
     except (SettingsError, StoreUnusable) as error:
         sys.exit(f"darner: {error}")
     except (ValueError, TypeError, LookupError) as error:

@@ -134,6 +134,7 @@ class Turn:
         self._wall = wall
         self._gathering = _Changes()
         self._scheduled = False
+        self._held = False
         self._writing: Optional[Deferred[None]] = None
         self._now = 0
         self._waiting: list[Deferred[None]] = []
@@ -153,12 +154,21 @@ class Turn:
     # Gathering
 
     def _soon(self) -> None:
-        if not self._scheduled:
+        if not self._scheduled and not self._held:
             self._scheduled = True
             self._schedule(self._scheduled_end)
 
     def _scheduled_end(self) -> None:
         self._scheduled = False
+        self.end()
+
+    def begin(self) -> None:
+        """Somebody who serves many at once begins, and will call L{end_here} soon."""
+        self._held = True
+
+    def end_here(self) -> None:
+        """End what L{begin} began."""
+        self._held = False
         self.end()
 
     def answers(self, owner: Owner) -> None:

@@ -150,6 +150,10 @@ def client_error(reason: bytes) -> bytes:
     return b"CLIENT_ERROR %b\r\n" % reason
 
 
+def server_error(reason: bytes) -> bytes:
+    return b"SERVER_ERROR %b\r\n" % reason
+
+
 LINE_TOO_LONG: Final = client_error(b"line too long")
 BAD_DATA_CHUNK: Final = client_error(b"bad data chunk")
 
@@ -166,8 +170,8 @@ def error_reply(error: BaseException) -> bytes:
     if isinstance(error, ClientError):
         return client_error(text)
     if isinstance(error, DarnerError):
-        return b"SERVER_ERROR %b\r\n" % text
-    return b"SERVER_ERROR internal error\r\n"
+        return server_error(text)
+    return server_error(b"internal error")
 
 
 def value_header(key: bytes, flags: int, size: int) -> bytes:
