@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Any, Optional, Union
 
 from attrs import frozen
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.interfaces import IDelayedCall
 from zope.interface import implementer
 
@@ -49,10 +49,15 @@ class Call:
         (reply,) = replies
         if self.deferred.called:
             return
+        if not isinstance(reply, DarnerError):
+            try:
+                reply = self._result(reply)
+            except DarnerError as error:
+                reply = error
         if isinstance(reply, DarnerError):
             self.deferred.errback(reply)
         else:
-            self.deferred.callback(self._result(reply))
+            self.deferred.callback(reply)
 
     def _result(self, reply: Any) -> Any:
         return None
@@ -106,6 +111,7 @@ class Reading(Call):
         self._name = name
         self._ended = ended
         self._fifo: Optional[Fifo] = None
+        self._number: Optional[int] = None
         self._item: Optional[Item] = None
         self._waiter: Optional[Waiter] = None
         self._timer: Optional[IDelayedCall] = None
@@ -133,6 +139,7 @@ class Reading(Call):
         if item is None:
             return False
         self._fifo = fifo
+        self._number = fifo.number
         self._item = item
         if item.stream:
             self._answer(_Body(self._queues.outflow(item, lambda: None)))
@@ -148,14 +155,27 @@ class Reading(Call):
         self._queues.turn.read(fifo, item, False, self._replies, 0)
 
     def _untake(self, fifo: Fifo, item: Item) -> None:
-        """Nobody wants the item any more."""
-        fifo.unread(item)
+        """The item reaches nobody: it goes back, unless its queue was deleted since."""
+        if fifo.number == self._number:
+            fifo.unread(item)
+
+    def _put_back(self) -> None:
+        """Undo L{_fetch}."""
+        assert self._fifo is not None
+        assert self._item is not None
+        if isinstance(self._replies[0], _Body):
+            self._replies[0].cancel()
+        self._untake(self._fifo, self._item)
 
     def _result(self, reply: Union[bytes, _Body, None]) -> Any:
         if reply is None:
             return None
         assert self._item is not None
-        payload = b"".join(reply.outflow) if isinstance(reply, _Body) else reply
+        try:
+            payload = b"".join(reply.outflow) if isinstance(reply, _Body) else reply
+        except DarnerError:
+            self._put_back()
+            raise
         return self._wrap(Message(self._name, payload, self._item.flags))
 
     def _wrap(self, message: Message) -> Any:
@@ -193,10 +213,8 @@ class Reading(Call):
     def _cancel(self, deferred: Deferred[Any]) -> None:
         if self._waiter is not None:
             self._stop_waiting()
-        elif self._item is not None and self._fifo is not None:
-            if isinstance(self._replies[0], _Body):
-                self._replies[0].cancel()
-            self._untake(self._fifo, self._item)
+        elif self._item is not None:
+            self._put_back()
 
 
 class Peeking(Reading):
@@ -250,13 +268,17 @@ class OpenMessage:
 
     @property
     def is_open(self) -> bool:
-        """Whether it is neither closed nor aborted, and its queue not deleted."""
-        return self._read.is_open
+        """Whether it is neither closed nor aborted, its queue not deleted, and the service not stopped."""
+        return self._read.is_open and not self._queues.stopped
 
     def close(self) -> Deferred[None]:
+        if self._queues.stopped:
+            return fail(Stopped())
         return self._consume(lambda: self._read.fifo.close(self._read))
 
     def abort(self) -> Deferred[None]:
+        if self._queues.stopped:
+            return succeed(None)
         return self._consume(lambda: self._read.fifo.abort(self._read))
 
     def _consume(self, end: Callable[[], object]) -> Deferred[None]:

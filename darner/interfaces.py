@@ -112,8 +112,8 @@ class IStore(Interface):
         @param limit: about how many runs or chunks to give up.
         """
 
-    def reclaim_queue(number: int, limit: int) -> Step:
-        """Give up the room of a deleted queue, in one bounded step; to be called until there is nothing more."""
+    def reclaim_queue(number: int, next_id: int, limit: int) -> Step:
+        """Give up the room of a deleted queue, in one bounded step as L{reclaim} does; C{next_id} is 0 at first."""
 
     def reclaim_stream(stream: int, next_index: int, limit: int) -> Step:
         """Give up the room of a stream that no item holds, in one bounded step as L{reclaim} does."""
@@ -140,10 +140,16 @@ class IOpenRead(IMessage):
     Also an async context manager: closed on a normal exit, aborted when an exception leaves the block.
     """
 
-    is_open = Attribute("Whether it is neither closed nor aborted, and its queue not deleted, as C{bool}.")
+    is_open = Attribute(
+        "Whether it is neither closed nor aborted, its queue not deleted, and the service not stopped, as C{bool}."
+    )
 
     def close() -> Deferred[None]:
-        """The work is done: the item is gone for good.  Fires once that is written; harmless when no longer open."""
+        """
+        The work is done: the item is gone for good.  Fires once that is written; harmless when no longer open.
+
+        Fails with L{darner.errors.Stopped} once the service has stopped: the item went back to its queue.
+        """
 
     def abort() -> Deferred[None]:
         """Give the item back to the head of its queue.  Harmless when no longer open."""

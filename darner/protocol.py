@@ -130,7 +130,9 @@ class QueueProtocol(LineReceiver):
                 self.transport.pauseProducing()  # type: ignore[attr-defined]
             else:
                 self.transport.resumeProducing()  # type: ignore[attr-defined]
-        if self._half_closed and not self.session.busy:
+        if self._held_back:
+            self.session.resume_when_written()
+        elif self._half_closed and not self.session.busy:
             self.session.finish()
 
     def _take_line(self) -> bool:
@@ -171,6 +173,11 @@ class QueueProtocol(LineReceiver):
 
     # Payloads
 
+    @property
+    def _held_back(self) -> bool:
+        """Whether what follows of a large payload, to its very end, has to wait until what came before is written."""
+        return self._inflow is not None and self._inflow.stream > 0 and self.session.congested
+
     def _expect(self, request: wire.Set) -> None:
         end = self._at + request.size
         if len(self._data) >= end + 2 and request.size <= CHUNK_BYTES and self.session.fits(request):
@@ -190,9 +197,9 @@ class QueueProtocol(LineReceiver):
 
     def _take_raw(self) -> bool:
         """@return: whether any of a payload could be taken."""
+        if self._held_back:
+            return False
         if self._missing:
-            if self._inflow is not None and self._inflow.stream and self.session.congested:
-                return False
             piece = self._data[self._at : self._at + self._missing]
             self._at += len(piece)
             self.rawDataReceived(piece)

@@ -12,7 +12,7 @@ from attrs import frozen
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
-from darner.errors import ItemTooLarge
+from darner.errors import ItemTooLarge, StoreError
 from darner.fifo import Fifo
 from darner.interfaces import IStore
 from darner.items import Item
@@ -23,6 +23,9 @@ from darner.turn import Turn
 
 RELATIVE_EXPIRY: Final = 1_000_000
 """An expiry below this is in seconds from now, else in seconds since the epoch (Kestrel's rule)."""
+
+LAST_EXPIRY: Final = 2**63 - 1
+"""The latest expiry that is kept, in ms since the epoch; what expires later expires then."""
 
 
 @frozen
@@ -49,6 +52,7 @@ class Queues:
     @ivar stats: the server's counters.
     @ivar max_item_bytes: the largest payload that is taken.
     @ivar max_open_reads: how many open reads one client may have on one queue.
+    @ivar stopped: whether L{stop} is done, so that nothing can be written any more.
     """
 
     def __init__(
@@ -64,6 +68,7 @@ class Queues:
         self.max_open_reads = max_open_reads
         self._fifos: dict[bytes, Fifo] = {}
         self._started = surroundings.clock.seconds()
+        self.stopped = False
 
     def start(self) -> None:
         """
@@ -82,6 +87,7 @@ class Queues:
         for fifo in self._fifos.values():
             fifo.remark()
         await self.turn.written()
+        self.stopped = True
 
     # Finding queues
 
@@ -118,16 +124,22 @@ class Queues:
         size = len(payload)
         if size > self.max_item_bytes:
             raise ItemTooLarge()
+        item = self._queue_for_put(name).put(flags, self._expiry_time(expiry), size, payload)
         self.stats.total_items += 1
-        return self._queue_for_put(name).put(flags, self._expiry_time(expiry), size, payload)
+        return item
 
     def put_flow(self, name: bytes, flags: int, expiry: int, inflow: Inflow) -> Item:
         """As L{put}, with a payload that came piece by piece."""
         payload = inflow.finish()
+        try:
+            item = self._queue_for_put(name).put(
+                flags, self._expiry_time(expiry), inflow.size, payload, inflow.stream
+            )
+        except StoreError:
+            inflow.abandon()
+            raise
         self.stats.total_items += 1
-        return self._queue_for_put(name).put(
-            flags, self._expiry_time(expiry), inflow.size, payload, inflow.stream
-        )
+        return item
 
     def _queue_for_put(self, name: bytes) -> Fifo:
         fifo = self._fifos.get(name) or self.make(name)
@@ -143,7 +155,7 @@ class Queues:
             return 1
         if expiry < RELATIVE_EXPIRY:
             return self.turn.now + expiry * 1000
-        return expiry * 1000
+        return min(expiry * 1000, LAST_EXPIRY)
 
     def inflow(self) -> Inflow:
         """@return: where to write the payload of an item that comes piece by piece."""

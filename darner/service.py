@@ -92,19 +92,21 @@ class QueueService(Service):
         self._clock = MonotonicClock(self._reactor.callFromThread)
         self._pool = ThreadPool(0, 2, f"darner {self._data_dir}")
         self._pool.start()
+        self.queues = Queues(
+            self._store,
+            Surroundings(self._clock, self._reactor.callFromThread, self._in_thread),
+            self._settings.max_item_bytes,
+            self._settings.max_open_reads,
+        )
         try:
-            self.queues = Queues(
-                self._store,
-                Surroundings(self._clock, self._reactor.callFromThread, self._in_thread),
-                self._settings.max_item_bytes,
-                self._settings.max_open_reads,
-            )
             self.queues.start()
             for endpoint, reply_key in self._endpoints:
                 self._listen(self.queues, endpoint, reply_key)
         except BaseException:
             for port in self.ports:
                 port.stopListening()
+            self._factories = []
+            self.queues.reclaimer.stop()
             self._shut()
             raise
         super().startService()
@@ -135,8 +137,9 @@ class QueueService(Service):
             return
         ports, self.ports = self.ports, []
         await DeferredList([execute(port.stopListening) for port in ports], consumeErrors=True)
-        for call in list(self._waiting):
-            call.stop()
+        while self._waiting:
+            # One at a time: whoever hears of it may cancel others.
+            next(iter(self._waiting)).stop()
         await DeferredList([self._drain(factory) for factory in self._factories])
         self._factories = []
         await queues.stop()
@@ -177,8 +180,11 @@ class QueueService(Service):
     ) -> Deferred[None]:
         def start(call: Putting) -> None:
             check_queue_name(queue)
-            if not 0 <= flags <= MAX_FLAGS:
+            # Once it is in the open batch, what cannot be written would be everybody's trouble.
+            if not isinstance(flags, int) or not 0 <= flags <= MAX_FLAGS:
                 raise ClientError("bad flags")
+            if not isinstance(expiry, int):
+                raise ClientError("bad expiry")
             if len(payload) > self._settings.max_item_bytes:
                 raise ItemTooLarge()
             call.start(queue, payload, flags, expiry, sync)

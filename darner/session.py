@@ -153,7 +153,11 @@ class Session:
         """Take a piece of a payload."""
         inflow.write(data)
         if inflow.stream:
-            self._turn.answers(self)  # with nothing but a call of `Outlet.proceed`
+            self.resume_when_written()
+
+    def resume_when_written(self) -> None:
+        """Have L{Outlet.proceed} called when what was gathered so far is written."""
+        self._turn.answers(self)
 
     def put(self, request: wire.Set, payload: bytes) -> None:
         """Put an item whose payload is here, at most a chunk of it."""
