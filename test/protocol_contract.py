@@ -1,12 +1,12 @@
 """
 What a client sees, whatever transport carries it.
 
-The tests of every way to listen inherit L{ProtocolContract}; they say how a client connects, and everything else is here.
+The tests of every way to listen inherit L{ProtocolContract}; they say how a client connects, everything else is here.
 """
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Protocol
 
 from darner.queues import Queues
 from darner.records import CHUNK_BYTES
@@ -143,7 +143,8 @@ class ProtocolContract:
         self.set(b"a")
         self.set(b"b")
         self.ask(b"get q/open\r\n")
-        self.assertEqual(self.ask(b"get q/abort\r\nget q\r\nget q\r\n"), b"END\r\n" + self.value(b"a") + self.value(b"b"))
+        given = self.ask(b"get q/abort\r\nget q\r\nget q\r\n")
+        self.assertEqual(given, b"END\r\n" + self.value(b"a") + self.value(b"b"))
 
     def test_item_of_a_gone_client_is_the_next_to_be_had(self) -> None:
         self.set(b"a")

@@ -14,11 +14,22 @@ from unittest import skipUnless
 
 from twisted.internet.defer import maybeDeferred
 from twisted.internet.endpoints import TCP4ServerEndpoint
-from twisted.internet.error import CannotListenError
-from twisted.internet.interfaces import IListeningPort, IReadDescriptor, IStreamServerEndpoint, ITCPTransport
+from twisted.internet.error import CannotListenError, ConnectionAborted, ConnectionDone, ConnectionLost
+from twisted.internet.interfaces import (
+    IConsumer,
+    IHalfCloseableProtocol,
+    IListeningPort,
+    IPushProducer,
+    IReadDescriptor,
+    IStreamServerEndpoint,
+    ITCPTransport,
+)
+from twisted.internet.protocol import Protocol
 from twisted.internet.selectreactor import SelectReactor
 from twisted.internet.task import Clock
+from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from darner import listen
@@ -26,7 +37,7 @@ from darner.listen import FastEndpoint, FastPort, tcp_endpoint
 from darner.memory import MemoryStore
 from darner.protocol import QueueFactory
 from darner.queues import Queues, Surroundings
-from test.protocol_contract import LARGE, ProtocolContract
+from test.protocol_contract import ProtocolContract
 
 needs_epoll = skipUnless(hasattr(select, "epoll"), "this system has no epoll")
 
@@ -61,6 +72,7 @@ class SocketClient:
     def __init__(self, case: SocketTestCase, address: tuple[str, int]) -> None:
         self._case = case
         self.socket = socket.create_connection(address)
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.socket.setblocking(False)
         self.closed = False
         self.received = b""
@@ -176,3 +188,348 @@ class FastTransportTests(FastTestCase, ProtocolContract):
     def setUp(self) -> None:
         super().setUp()
         self.start()
+
+
+class Recorder(Protocol):
+    """A protocol that notes what its transport does."""
+
+    def __init__(self) -> None:
+        self.data = b""
+        self.lost: list[Failure] = []
+
+    def dataReceived(self, data: bytes) -> None:
+        self.data += data
+
+    def connectionLost(self, reason: Failure) -> None:
+        self.lost.append(reason)
+
+
+@implementer(IHalfCloseableProtocol)
+class HalfCloseable(Recorder):
+    """One that wants to know of half-closed connections."""
+
+    read_lost = write_lost = 0
+
+    def readConnectionLost(self) -> None:
+        self.read_lost += 1
+
+    def writeConnectionLost(self) -> None:
+        self.write_lost += 1
+
+
+@implementer(IPushProducer)
+class Producer:
+    """A producer that notes what it is told."""
+
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+
+    def pauseProducing(self) -> None:
+        self.calls.append("pause")
+
+    def resumeProducing(self) -> None:
+        self.calls.append("resume")
+
+    def stopProducing(self) -> None:
+        self.calls.append("stop")
+
+
+@needs_epoll
+class FastConnectionTests(FastTestCase):
+    """A connection of the fast port is a transport like any other."""
+
+    kind: type[Recorder] = Recorder
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.made: list[Recorder] = []
+        self.patch(QueueFactory, "buildProtocol", self.build)
+        self.client = self.connect()
+        self.protocol = self.made[0]
+        self.transport = self.protocol.transport
+
+    def build(self, _: Any) -> Recorder:
+        self.made.append(self.kind())
+        return self.made[-1]
+
+    def reason(self) -> type[BaseException]:
+        (failure,) = self.protocol.lost
+        return failure.type
+
+    def test_interfaces(self) -> None:
+        for interface in (ITCPTransport, IConsumer, IPushProducer):
+            verifyObject(interface, self.transport)
+        verifyObject(IListeningPort, self.port())
+        verifyObject(IReadDescriptor, self.port())
+        verifyObject(IStreamServerEndpoint, self.make_endpoint())
+
+    def test_addresses(self) -> None:
+        ours, theirs = self.client.socket.getsockname(), self.client.socket.getpeername()
+        self.assertEqual((self.transport.getPeer().host, self.transport.getPeer().port), ours)
+        self.assertEqual((self.transport.getHost().host, self.transport.getHost().port), theirs)
+
+    def test_socket_options(self) -> None:
+        for enabled in (True, False):
+            self.transport.setTcpNoDelay(enabled)
+            self.transport.setTcpKeepAlive(enabled)
+            self.assertEqual((self.transport.getTcpNoDelay(), self.transport.getTcpKeepAlive()), (enabled, enabled))
+
+    def test_client_that_goes_away(self) -> None:
+        self.client.hang_up()
+        self.assertEqual(self.reason(), ConnectionDone)
+        self.assertFalse(self.transport.connected)
+        self.transport.write(b"x")
+        self.transport.loseConnection()
+        self.transport.abortConnection()
+        self.transport.resumeProducing()
+        self.spin()
+        self.assertEqual(len(self.protocol.lost), 1)
+
+    def test_client_that_resets_the_connection(self) -> None:
+        self.client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        self.client.hang_up()
+        self.assertEqual(self.reason(), ConnectionLost)
+
+    def test_reset_is_seen_while_paused(self) -> None:
+        self.transport.pauseProducing()
+        self.client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        self.client.hang_up()
+        self.assertEqual(self.reason(), ConnectionLost)
+
+    def test_write_to_a_reset_connection(self) -> None:
+        self.client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        self.client.socket.close()
+        self.transport.write(b"x")
+        self.assertEqual(self.protocol.lost, [])
+        self.spin()
+        self.assertEqual(self.reason(), ConnectionLost)
+
+    def test_pausing(self) -> None:
+        self.transport.pauseProducing()
+        self.client.send(b"held")
+        self.assertEqual(self.protocol.data, b"")
+        self.transport.resumeProducing()
+        self.spin()
+        self.assertEqual(self.protocol.data, b"held")
+
+    def test_lose_connection_sends_what_is_written(self) -> None:
+        data = os.urandom(8_000_000)
+        self.transport.writeSequence([data[:5], data[5:]])
+        self.transport.loseConnection()
+        self.transport.write(b"too late") if self.protocol.lost else None
+        received = b""
+        for _ in range(10_000):
+            received += self.client.receive()
+            if self.client.closed:
+                break
+        self.assertEqual(received, data)
+        self.assertEqual(self.reason(), ConnectionDone)
+
+    def test_stop_producing_loses_the_connection(self) -> None:
+        self.transport.stopProducing()
+        self.spin()
+        self.assertEqual(self.reason(), ConnectionDone)
+
+    def test_abort(self) -> None:
+        self.transport.write(b"x" * 8_000_000)
+        self.transport.abortConnection()
+        self.assertEqual(self.protocol.lost, [])
+        self.spin()
+        self.assertEqual(self.reason(), ConnectionAborted)
+        self.client.receive()
+        self.assertTrue(self.client.closed)
+
+    def test_push_producer(self) -> None:
+        producer = Producer()
+        self.transport.registerProducer(producer, True)
+        self.assertRaises(RuntimeError, self.transport.registerProducer, producer, True)
+        self.transport.write(b"x")
+        self.assertEqual(producer.calls, [])
+        self.transport.write(b"x" * 8_000_000)
+        self.transport.write(b"x" * 100)
+        self.assertEqual(producer.calls, ["pause"])
+        total = 0
+        while total < 8_000_101:
+            total += len(self.client.receive())
+        self.assertEqual(producer.calls, ["pause", "resume"])
+        self.transport.loseConnection()
+        self.spin()
+        self.assertEqual(self.protocol.lost, [])
+        self.transport.unregisterProducer()
+        self.spin()
+        self.assertEqual(self.reason(), ConnectionDone)
+
+    def test_pull_producer(self) -> None:
+        producer = Producer()
+        producer.resumeProducing = lambda: self.transport.write(b"y")
+        self.transport.registerProducer(producer, False)
+        self.spin()
+        self.assertEqual(self.client.receive(), b"y")
+        self.transport.unregisterProducer()
+
+    def test_producer_of_a_lost_connection_is_stopped(self) -> None:
+        producer, late = Producer(), Producer()
+        self.transport.registerProducer(producer, True)
+        self.client.hang_up()
+        self.transport.registerProducer(late, True)
+        self.assertEqual((producer.calls, late.calls), (["stop"], ["stop"]))
+
+    def test_a_fault_of_the_protocol_ends_its_connection_only(self) -> None:
+        other = self.connect()
+        self.protocol.dataReceived = lambda data: 1 / 0
+        self.client.send(b"x")
+        other.send(b"y")
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+        self.assertEqual(self.reason(), ZeroDivisionError)
+        self.assertEqual(self.made[1].data, b"y")
+
+
+@needs_epoll
+class HalfClosedTests(FastConnectionTests):
+    """The same for a protocol that knows of half-closed connections, and what it is told of them."""
+
+    kind = HalfCloseable
+
+    def test_client_that_goes_away(self) -> None:
+        self.client.hang_up()
+        self.assertEqual((self.protocol.read_lost, self.protocol.lost), (1, []))
+        self.transport.loseConnection()
+        self.spin()
+        self.assertEqual(self.reason(), ConnectionDone)
+
+    def test_producer_of_a_lost_connection_is_stopped(self) -> None:
+        producer = Producer()
+        self.transport.registerProducer(producer, True)
+        self.transport.abortConnection()
+        self.spin()
+        self.assertEqual(producer.calls, ["stop"])
+
+    def test_client_that_closes_its_writing_side(self) -> None:
+        self.client.send(b"x")
+        self.client.socket.shutdown(socket.SHUT_WR)
+        self.spin()
+        self.assertEqual(self.protocol.read_lost, 1)
+        self.transport.write(b"answer")
+        self.assertEqual(self.client.receive(), b"answer")
+
+    def test_closing_the_writing_side(self) -> None:
+        data = os.urandom(3_000_000)
+        self.transport.write(data)
+        self.transport.loseWriteConnection()
+        received = b""
+        while not self.client.closed:
+            received += self.client.receive()
+        self.assertEqual(received, data)
+        self.assertEqual(self.protocol.write_lost, 1)
+        self.transport.write(b"too late")
+        self.client.send(b"still read")
+        self.assertEqual(self.protocol.data, b"still read")
+
+
+@needs_epoll
+class FastPortTests(FastTestCase):
+    """The port itself."""
+
+    def ask(self, request: bytes) -> bytes:
+        client = self.connect()
+        client.send(request)
+        return client.receive()
+
+    def test_port_that_is_taken(self) -> None:
+        taken = self.port().getHost().port
+        again = FastPort(self.reactor, taken, QueueFactory(self.queues), "127.0.0.1")
+        self.assertRaises(CannotListenError, again.startListening)
+
+    def test_ipv6(self) -> None:
+        port = FastPort(self.reactor, 0, QueueFactory(self.queues), "::1")
+        port.startListening()
+        self.addCleanup(self.stop, port)
+        client = SocketClient(self, ("::1", port.getHost().port))
+        client.send(b"version\r\n")
+        self.assertTrue(client.receive().startswith(b"VERSION"))
+
+    def test_connections_go_on_when_listening_stops(self) -> None:
+        client = self.connect()
+        port = self.ports.pop(False)
+        self.stop(port)
+        self.stop(port)
+        self.assertRaises(ConnectionRefusedError, socket.create_connection, client.socket.getpeername())
+        client.send(b"version\r\n")
+        self.assertTrue(client.receive().startswith(b"VERSION"))
+        self.assertEqual(self.reactor.readers, [port])
+        client.hang_up()
+        self.assertEqual(self.reactor.readers, [])
+        self.assertEqual(port.fileno(), -1)
+
+    def test_no_descriptors_to_spare(self) -> None:
+        """Clients beyond the limit are told so; service goes on, and takes clients again when others leave."""
+        first = self.connect()
+        limit = first.socket.fileno() + 6
+        self.patch(listen, "_descriptor_limit", lambda: limit + listen.SPARE_DESCRIPTORS)
+        clients = [self.connect() for _ in range(10)]
+        for client in clients:
+            client.send(b"version\r\n")
+        replies = [client.receive() for client in clients]
+        self.assertIn(b"SERVER_ERROR too many connections\r\n", replies)
+        self.assertTrue(replies[0].startswith(b"VERSION"))
+        first.send(b"version\r\n")
+        self.assertTrue(first.receive().startswith(b"VERSION"))
+        for client in clients:
+            client.hang_up()
+        gc.collect()
+        self.assertTrue(self.ask(b"version\r\n").startswith(b"VERSION"))
+
+    def test_failing_accept(self) -> None:
+        """One failed accept is one failed accept; a lasting shortage is tried again after a while."""
+        port = self.port()
+        real, errors = port._listening, [errno.ECONNABORTED, errno.EMFILE]
+
+        class Failing:
+            def accept(self) -> Any:
+                if errors:
+                    number = errors.pop(0)
+                    raise OSError(number, os.strerror(number))
+                return real.accept()
+
+            def __getattr__(self, name: str) -> Any:
+                return getattr(real, name)
+
+        port._listening = Failing()
+        client = self.connect()
+        client.send(b"version\r\n")
+        self.assertEqual((client.receive(), errors), (b"", []))
+        self.reactor.advance(listen.RETRY_ACCEPT + 0.1)
+        self.spin()
+        self.assertTrue(client.receive().startswith(b"VERSION"))
+
+    def test_stopping_during_a_shortage(self) -> None:
+        port = self.port()
+        port._accept_none(OSError(errno.EMFILE, "none"))
+        self.stop(self.ports.pop(False))
+        self.reactor.advance(listen.RETRY_ACCEPT + 0.1)
+        self.assertEqual(self.reactor.readers, [])
+
+    def test_the_reactor_gets_its_turn(self) -> None:
+        """However fast a client is, the port returns to the reactor soon."""
+        client = self.connect()
+        now = [0.0]
+        self.patch(self.port(), "_seconds", lambda: now[0])
+        served = []
+        serve = self.port()._serve
+
+        def count(ready: Any) -> None:
+            served.append(ready)
+            serve(ready)
+            now[0] += listen.WORK / 4
+            client.socket.send(b"version\r\n")
+
+        self.patch(self.port(), "_serve", count)
+        client.socket.send(b"version\r\n")
+        time.sleep(0.01)
+        self.port().doRead()
+        self.assertIn(len(served), range(1, 7))
+
+    def test_the_descriptor_limit(self) -> None:
+        self.assertGreater(listen._descriptor_limit(), 0)
+        self.patch(resource, "getrlimit", lambda _: (resource.RLIM_INFINITY, 0))
+        self.assertGreater(listen._descriptor_limit(), 1 << 30)
