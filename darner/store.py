@@ -8,12 +8,13 @@ How the records look stands in `darner.records`; why they look so in `docs/desig
 from __future__ import annotations
 
 import errno
+import fcntl
 import functools
 import os
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Final, Optional, TypeVar
+from typing import IO, Any, Final, Optional, TypeVar
 
 import plyvel
 from twisted.logger import Logger
@@ -155,6 +156,7 @@ class LevelStore:
         self.path = path
         self._open_database = open_database
         self._db: Any = None  # a plyvel.DB, while it is open
+        self._marker: Optional[IO[bytes]] = None
         self._torn = False
         self._in_threads = 0
         self._lock = threading.Lock()
@@ -162,6 +164,7 @@ class LevelStore:
         if not (path / MARKER).exists():
             self._claim()
         try:
+            self._hold()
             self._open()
             if self._database().get(records.FORMAT_KEY) not in (records.FORMAT, None):
                 raise StoreUnusable(f"the store in {path} is of a format that this version does not know")
@@ -189,12 +192,23 @@ class LevelStore:
             )
         except plyvel.IOError as error:
             if "LOCK" in str(error) or "lock" in str(error):
-                raise StoreUnusable(
-                    f"the data directory {self.path} is in use by another process: stop that one, or name another"
-                ) from error
+                raise self._in_use() from error
             raise
         except OSError as error:
             raise StoreUnusable(f"cannot open the store in {self.path}: {error.strerror}") from error
+
+    def _hold(self) -> None:
+        """Keep other servers out: LevelDB sees to that as well, but only after it has touched its own log file."""
+        self._marker = (self.path / MARKER).open("rb")
+        try:
+            fcntl.flock(self._marker, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise self._in_use() from error
+
+    def _in_use(self) -> StoreUnusable:
+        return StoreUnusable(
+            f"the data directory {self.path} is in use by another process: stop that one, or name another"
+        )
 
     def _claim(self) -> None:
         """Say that the directory is ours: the marker is there whole, or not at all."""
@@ -254,12 +268,24 @@ class LevelStore:
         bounds = {"start": records.run_key(number, mark.next_id), "stop": records.end_key(number)}
         with self._database().iterator(include_value=False, **bounds) as keys:
             newer = next(keys, None) is not None
-        if newer:
-            with self._database().iterator(reverse=True, **bounds) as entries:
-                last, run = next(entries)
-            state.next_id = records.key_number(last) + 1
-            state.bytes_put = records.run_head(run)[0]
+        newest = self._last(**bounds) if newer else None
+        if newest is not None:
+            state.next_id = records.key_number(newest[0]) + 1
+            state.bytes_put = records.run_head(newest[1])[0]
         return state
+
+    def _last(self, start: bytes, stop: bytes) -> Optional[tuple[bytes, bytes]]:
+        """
+        Find the last entry from C{start} up to, not including, C{stop}.  There is one at C{stop} or beyond.
+
+        plyvel's reversed iterator does not find one that is at C{start} itself, and looks beyond the one it has found,
+        which may be a long way over deletion marks.
+        """
+        with self._database().raw_iterator() as entries:
+            entries.seek(stop)
+            entries.prev()
+            entry: tuple[bytes, bytes] = entries.item()
+        return entry if entry[0] >= start else None
 
     def leftovers(self) -> tuple[list[int], list[int]]:
         def numbers(prefix: bytes) -> list[int]:
@@ -385,10 +411,8 @@ class LevelStore:
         return self._delete(deletion)
 
     def _count_chunks(self, stream: int) -> int:
-        bounds = {"start": records.chunk_key(stream, 0), "stop": records.chunk_key(stream + 1, 0)}
-        with self._database().iterator(include_value=False, reverse=True, **bounds) as keys:
-            last = next(keys, None)
-        return 0 if last is None else records.chunk_index(last) + 1
+        last = self._last(records.chunk_key(stream, 0), records.chunk_key(stream + 1, 0))
+        return 0 if last is None else records.chunk_index(last[0]) + 1
 
     def _delete(self, deletion: _Deletion, next_id: Optional[int] = None) -> Step:
         if deletion.writes:
@@ -414,6 +438,9 @@ class LevelStore:
             self._db.close()
             self._db = None
             self._torn = False
+        if self._marker is not None:
+            self._marker.close()
+            self._marker = None
 
     def _database(self) -> Any:
         if self._db is None:

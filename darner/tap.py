@@ -16,7 +16,7 @@ from twisted.logger import Logger
 from twisted.python import usage
 
 import darner
-from darner.errors import SettingsError, StoreUnusable
+from darner.errors import SettingsError, StoreError, StoreUnusable
 from darner.listen import tcp_endpoint
 from darner.service import QueueService
 from darner.settings import Listener, Settings, make_settings, read_toml
@@ -92,23 +92,37 @@ class Options(usage.Options):
         return make_settings(values, source)
 
 
+class CannotStart(SystemExit, Exception):
+    """
+    Ends twistd with one line of explanation.
+
+    As a C{SystemExit} it leaves no traceback.  As an C{Exception} it has twistd remove its pid file, and tell the
+    process that waits for its daemon to start.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.code = 1
+
+
 class Server(Service):
     """The server that twistd runs: a L{QueueService} that logs what it does, and ends with one line when it cannot."""
 
     _log = Logger()
 
-    def __init__(self, settings: Settings, queues: QueueService) -> None:
+    def __init__(self, settings: Settings, queues: QueueService, reactor: Any = None) -> None:
         self._settings = settings
         self.queues = queues
+        self._reactor = reactor
 
     def startService(self) -> None:
         self._log.info("darner: queue server, version {version}", version=darner.__version__)
         try:
             self.queues.startService()
-        except StoreUnusable as error:
-            sys.exit(f"darner: {error}")
+        except StoreError as error:
+            raise self._cannot_start(str(error)) from error
         except CannotListenError as error:
-            sys.exit(f"darner: cannot listen: {error}")
+            raise self._cannot_start(f"cannot listen: {error}") from error
         super().startService()
         for port in self.queues.ports:
             self._log.info("listening on {address}", address=port.getHost())
@@ -117,10 +131,22 @@ class Server(Service):
             self._log.info("debug logging is on")
         self._log.info("starting up")
 
+    def _cannot_start(self, reason: str) -> CannotStart:
+        self._log.critical("cannot start: {reason}", reason=reason)
+        # twistd has turned standard error into log messages by now.
+        print(f"darner: {reason}", file=sys.__stderr__)
+        return CannotStart(reason)
+
     def stopService(self) -> Deferred[None]:
         self._log.info("stopping: finishing what is running")
         super().stopService()
-        return self.queues.stopService().addCallback(lambda _: self._log.info("stopped"))
+        return self.queues.stopService().addCallback(self._stopped)
+
+    def _stopped(self, _: None) -> None:
+        self._log.info("stopped")
+        # twistd would end by the signal that stopped it; but a clean stop has status 0.
+        if getattr(self._reactor, "_exitSignal", None) is not None:
+            self._reactor._exitSignal = None
 
 
 def makeService(options: Options, reactor: Optional[Any] = None) -> Server:
@@ -133,16 +159,18 @@ def makeService(options: Options, reactor: Optional[Any] = None) -> Server:
         from twisted.internet import reactor
     try:
         settings = options.settings()
-        # Nothing is opened yet: twistd may still become a daemon.
-        check_directory(Path(settings.data_dir))
         endpoints = [
             (serverFromString(reactor, listener.endpoint), listener.reply_key or settings.reply_key)
             for listener in settings.listen
         ]
         if settings.tcp_port is not None:
             endpoints.insert(0, (tcp_endpoint(reactor, settings.tcp_port, settings.interface), settings.reply_key))
+        # Nothing is opened yet: twistd may still become a daemon.
+        check_directory(Path(settings.data_dir))
     except (SettingsError, StoreUnusable) as error:
         sys.exit(f"darner: {error}")
     except (ValueError, TypeError, LookupError) as error:
         sys.exit(f"darner: bad endpoint to listen at: {error}")
-    return Server(settings, QueueService(settings.data_dir, endpoints, settings, reactor))
+    # twistd may change the directory before it starts the service.
+    data_dir = Path(settings.data_dir).absolute()
+    return Server(settings, QueueService(data_dir, endpoints, settings, reactor), reactor)

@@ -241,9 +241,10 @@ class Turn:
         if not changes.queues and not changes.chunks:
             self._deliver(changes)
             return
+        # Before anything can fail, so that the queues know what it is that they refuse.
+        batch = self._batch(changes, True)
         try:
             self._store.mend()
-            batch = self._batch(changes, True)
             if changes.sync:
                 self._writing = Deferred()
                 self._in_thread(self._store.write, batch, True).addBoth(self._synced, changes)

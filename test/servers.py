@@ -1,0 +1,260 @@
+"""
+Real servers: twistd in a process of its own, for the tests that need one, and a small client that blocks.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Optional, Union
+
+from twisted.trial.unittest import SynchronousTestCase
+
+ROOT = Path(__file__).resolve().parent.parent
+
+TWISTD = (sys.executable, "-c", "from twisted.scripts.twistd import run; run()")
+"""Runs twistd; what follows are its options."""
+FOREGROUND = (*TWISTD, "--nodaemon", "--pidfile=", "darner")
+"""Runs the server in the foreground by twistd; what follows are darner's options."""
+MODULE = (sys.executable, "-m", "darner")
+"""The same by ``python -m darner``."""
+
+PATIENCE = 30.0
+"""Seconds after which something that does not happen is an error."""
+
+Address = Union[tuple[str, int], str]
+"""Host and port, or the path of a unix socket."""
+
+_LISTENING = re.compile(r"listening on IPv[46]Address\(type='TCP', host='([^']*)', port=(\d+)")
+
+
+def environment() -> dict[str, str]:
+    """@return: what a server of this checkout needs in its environment."""
+    return {"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin", "HOME": "/nonexistent", "PYTHONUNBUFFERED": "1"}
+
+
+def make_directory(case: SynchronousTestCase) -> Path:
+    """@return: a new directory with a short path (unix sockets want one), which goes when the test is over."""
+    path = Path(tempfile.mkdtemp(prefix="darner-"))
+    case.addCleanup(shutil.rmtree, path, ignore_errors=True)
+    return path
+
+
+def until(condition: Callable[[], object], what: str, patience: float = PATIENCE) -> None:
+    """Wait until something is so."""
+    deadline = time.monotonic() + patience
+    while not condition():
+        if time.monotonic() > deadline:
+            raise AssertionError(f"waited {patience} s in vain: {what}")
+        time.sleep(0.005)
+
+
+class Server:
+    """
+    A server in a process of its own.
+
+    @ivar directory: where it runs; its data directory is C{data} in there.
+    @ivar log: the file that has its standard output.
+    @ivar address: the TCP address that it listens at first.
+    """
+
+    def __init__(
+        self,
+        case: SynchronousTestCase,
+        *options: str,
+        program: Sequence[str] = FOREGROUND,
+        directory: Optional[Path] = None,
+        ready: bool = True,
+    ) -> None:
+        """
+        Start a server on a free port, and wait until it serves.
+
+        @param options: of the server's; by default those for a free port and the directory's data.
+        @param ready: whether to wait until it serves on a TCP port.
+        """
+        self.directory = directory or make_directory(case)
+        self.data = self.directory / "data"
+        self.options = options or ("--port=0", f"--data-dir={self.data}")
+        self._program = program
+        self.address = ("", 0)
+        case.addCleanup(self.kill)
+        self.start(ready)
+
+    def start(self, ready: bool = True) -> None:
+        """Start it, again if it has ended."""
+        self.log = self.directory / "out"
+        self._errors = self.directory / "err"
+        with self.log.open("wb") as out, self._errors.open("wb") as err:
+            self.process = subprocess.Popen(
+                [*self._program, *self.options],
+                stdin=subprocess.DEVNULL, stdout=out, stderr=err, cwd=self.directory, env=environment(),
+            )  # fmt: skip
+        if ready:
+            self.wait_for("] starting up")
+            self.address = self.addresses[0]
+
+    def wait_for(self, text: str, times: int = 1) -> None:
+        """Wait until the log has a text that often."""
+
+        def there() -> bool:
+            if self.text.count(text) >= times:
+                return True
+            if self.process.poll() is not None and self.text.count(text) < times:
+                raise AssertionError(f"the server has ended: {self.process.returncode}\n{self.text}{self.errors}")
+            return False
+
+        until(there, f"{text!r} in the log")
+
+    @property
+    def text(self) -> str:
+        """The log so far."""
+        return self.log.read_text()
+
+    @property
+    def errors(self) -> str:
+        """What it wrote to its standard error."""
+        return self._errors.read_text()
+
+    @property
+    def addresses(self) -> list[tuple[str, int]]:
+        """Every TCP address it listens at."""
+        return [(host, int(port)) for host, port in _LISTENING.findall(self.text)]
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    def client(self, address: Optional[Address] = None) -> Client:
+        """@return: a new connection to it."""
+        return Client(address or self.address)
+
+    def kill(self) -> None:
+        """End it as a crash does.  Harmless when it has ended."""
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+
+    def stop(self, signal: int = signal.SIGTERM, patience: float = PATIENCE) -> int:
+        """
+        Tell it to stop.
+
+        @return: its exit status.
+        """
+        self.process.send_signal(signal)
+        return self.process.wait(patience)
+
+    def restart(self) -> None:
+        """Kill it and start it anew on the same data."""
+        self.kill()
+        self.start()
+
+    def memory(self, name: str) -> int:
+        """@return: a figure of ``/proc/PID/status`` that is in kB, such as VmRSS and VmHWM, in bytes."""
+        status = Path(f"/proc/{self.pid}/status").read_text()
+        match = re.search(rf"^{name}:\s+(\d+) kB$", status, re.MULTILINE)
+        if match is None:
+            raise AssertionError(f"no {name} in {status}")
+        return int(match[1]) * 1024
+
+    def reset_peak_memory(self) -> None:
+        """Have VmHWM start anew from what is resident now."""
+        Path(f"/proc/{self.pid}/clear_refs").write_text("5")
+
+
+def run(*command: str, cwd: Path, patience: float = PATIENCE) -> subprocess.CompletedProcess[str]:
+    """Run a program to its end."""
+    return subprocess.run(
+        command, cwd=cwd, env=environment(), stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=patience
+    )
+
+
+class Client:
+    """A raw connection that blocks."""
+
+    def __init__(self, address: Address, patience: float = PATIENCE) -> None:
+        if isinstance(address, str):
+            self.socket = socket.socket(socket.AF_UNIX)
+            self.socket.settimeout(patience)
+            self.socket.connect(address)
+        else:
+            self.socket = socket.create_connection(address, patience)
+        self._reader = self.socket.makefile("rb")
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._reader.close()
+        self.socket.close()
+
+    def send(self, data: bytes) -> None:
+        self.socket.sendall(data)
+
+    def line(self) -> bytes:
+        """@return: the next line without its end; empty where the server has closed the connection."""
+        line = self._reader.readline()
+        if line and not line.endswith(b"\r\n"):
+            raise AssertionError(f"a torn line: {line!r}")
+        return line[:-2]
+
+    def read(self, size: int) -> bytes:
+        """@return: that many bytes, fewer only where the connection ends."""
+        return self._reader.read(size)
+
+    def rest(self) -> bytes:
+        """@return: all that comes until the server closes the connection."""
+        return self._reader.read()
+
+    def ask(self, request: bytes) -> bytes:
+        """@return: the one line that answers a request."""
+        self.send(request + b"\r\n")
+        return self.line()
+
+    def send_set(self, queue: bytes, payload: bytes, flags: int = 0, more: bytes = b"") -> None:
+        self.send(b"set %b %d 0 %d%b\r\n%b\r\n" % (queue, flags, len(payload), more, payload))
+
+    def set(self, queue: bytes, payload: bytes, flags: int = 0) -> bytes:
+        self.send_set(queue, payload, flags)
+        return self.line()
+
+    def value(self) -> Optional[tuple[int, bytes]]:
+        """@return: flags and payload that a get was answered with; C{None} where there was nothing."""
+        header = self.line()
+        if header == b"END":
+            return None
+        if not header.startswith(b"VALUE "):
+            raise AssertionError(f"no item: {header!r}")
+        _, _, flags, size = header.split()
+        payload = self.read(int(size) + 2)
+        if payload[-2:] != b"\r\n" or self.line() != b"END":
+            raise AssertionError("a torn item")
+        return int(flags), payload[:-2]
+
+    def get(self, target: bytes) -> Optional[bytes]:
+        """@return: an item's payload; C{None} where there was nothing."""
+        self.send(b"get %b\r\n" % target)
+        value = self.value()
+        return None if value is None else value[1]
+
+    def stats(self) -> dict[bytes, bytes]:
+        self.send(b"stats\r\n")
+        figures = {}
+        while (line := self.line()) != b"END":
+            _, name, figure = line.split(b" ", 2)
+            figures[name] = figure
+        return figures
+
+    def count(self, queue: bytes) -> int:
+        """@return: how many items a queue has."""
+        return int(self.stats().get(b"queue_%b_items" % queue, 0))

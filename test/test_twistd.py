@@ -1,0 +1,800 @@
+"""
+The server as its operators run it: a real twistd, real signals, real shortages.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+import signal
+import socket
+import struct
+import threading
+import time
+from pathlib import Path
+
+import plyvel
+from twisted.trial.unittest import SynchronousTestCase
+
+import darner
+from darner.errors import StoreUnusable
+from darner.records import CHUNK_BYTES
+from darner.store import LevelStore
+
+from .servers import MODULE, TWISTD, Client, Server, make_directory, run, until
+
+STOPS_WITHIN = 5.0
+"""Seconds that a clean stop may take, whatever there is to do."""
+
+
+def contents(path: Path) -> dict[str, tuple[int, bytes]]:
+    """@return: everything below a directory: each file's time of change and bytes."""
+    return {
+        str(entry.relative_to(path)): (entry.stat().st_mtime_ns, b"" if entry.is_dir() else entry.read_bytes())
+        for entry in sorted(path.rglob("*"))
+    }
+
+
+def put_many(client: Client, queue: bytes, count: int) -> None:
+    """Set many small items without waiting for each."""
+    sets = b"".join(b"set %b 0 0 8 noreply\r\n%08d\r\n" % (queue, number) for number in range(count))
+    client.send(sets)
+    assert client.ask(b"version").startswith(b"VERSION ")
+
+
+class OptionsTests(SynchronousTestCase):
+    """What the command line and the configuration file say is done."""
+
+    def serves(self, client: Client) -> None:
+        with client:
+            self.assertEqual(client.set(b"q", b"here"), b"STORED")
+            self.assertEqual(client.get(b"q"), b"here")
+
+    def test_long_options(self) -> None:
+        directory = make_directory(self)
+        elsewhere = directory / "else" / "where"
+        server = Server(self, f"--data-dir={elsewhere}", "--port=0", "--interface=127.0.0.2", directory=directory)
+        self.assertEqual(server.address[0], "127.0.0.2")
+        self.serves(server.client())
+        self.assertTrue((elsewhere / "darner").exists())
+        self.assertEqual(sorted(entry.name for entry in directory.iterdir()), ["else", "err", "out"])
+
+    def test_short_options(self) -> None:
+        directory = make_directory(self)
+        (directory / "darner.toml").write_text('reply_key = "request"\n')
+        server = Server(
+            self, "-d", "there", "-p", "0", "-i", "127.0.0.2", "-c", "darner.toml", directory=directory
+        )  # fmt: skip
+        self.assertEqual(server.address[0], "127.0.0.2")
+        with server.client() as client:
+            client.set(b"q", b"x")
+            self.assertEqual(client.ask(b"get q/t=1"), b"VALUE q/t=1 0 1")
+        self.assertTrue((directory / "there" / "darner").exists())
+
+    def test_several_places_to_listen_at(self) -> None:
+        """``--listen`` is taken as often as it is given, and leaves no other port open."""
+        directory = make_directory(self)
+        path = str(directory / "socket")
+        server = Server(
+            self, f"--listen=unix:{path}", "--listen=tcp6:0", "--listen=tcp:0:interface=127.0.0.1",
+            directory=directory,
+        )  # fmt: skip
+        self.assertEqual([host for host, _ in server.addresses], ["::", "127.0.0.1"])
+        self.serves(server.client(path))
+        host = "::1" if socket.has_ipv6 and _has_address("::1") else "127.0.0.1"
+        self.serves(server.client((host, server.addresses[0][1])))
+        self.serves(server.client(server.addresses[1]))
+
+    def test_port_and_listen_together(self) -> None:
+        directory = make_directory(self)
+        path = str(directory / "socket")
+        server = Server(self, "--port=0", f"--listen=unix:{path}", directory=directory)
+        self.serves(server.client())
+        self.serves(server.client(path))
+        self.assertEqual(server.stop(), 0)
+        self.assertFalse(os.path.exists(path))
+
+    def test_unix_socket_after_crash(self) -> None:
+        """A socket file that a crash left behind does not keep the server from starting."""
+        directory = make_directory(self)
+        path = str(directory / "socket")
+        server = Server(self, "--port=0", f"--listen=unix:{path}", directory=directory)
+        server.restart()
+        self.serves(server.client(path))
+
+    def test_debug(self) -> None:
+        """Connections and refused requests are logged only where that is asked for."""
+        for options in [], ["--debug"]:
+            server = Server(self, "--port=0", *options)
+            with server.client() as client:
+                self.assertEqual(client.ask(b"nonsense"), b"ERROR")
+            if options:
+                server.wait_for("disconnected")
+                self.assertIn("was refused", server.text)
+            server.stop()
+            self.assertEqual("connected" in server.text, bool(options))
+
+    def test_version(self) -> None:
+        for program in [*TWISTD, "darner"], MODULE:
+            done = run(*program, "--version", cwd=make_directory(self))
+            self.assertEqual((done.returncode, done.stdout, done.stderr), (0, f"darner {darner.__version__}\n", ""))
+
+    def test_help(self) -> None:
+        """The help explains every option."""
+        done = run(*TWISTD, "darner", "--help", cwd=make_directory(self))
+        self.assertEqual(done.returncode, 0)
+        options = (
+            "-d, --data-dir=", "-p, --port=", "-i, --interface=", "-c, --config=", "--listen=", "--debug",
+            "--reply-key=", "--version",
+        )  # fmt: skip
+        for option in options:
+            self.assertRegex(done.stdout, option + r" +\w+")
+
+    def test_twistd_lists_it(self) -> None:
+        done = run(*TWISTD, "--help", cwd=make_directory(self))
+        self.assertEqual(done.returncode, 0)
+        self.assertRegex(done.stdout, r"(?m)^ +darner +A durable message queue")
+
+    def test_config_file(self) -> None:
+        """A TOML file has the same names; the command line wins."""
+        directory = make_directory(self)
+        path = str(directory / "socket")
+        (directory / "darner.toml").write_text(
+            f'data_dir = "from file"\nport = 1\ninterface = "127.0.0.2"\nlisten = ["unix:{path}"]\n'
+            'max_item_bytes = "4 KiB"\nmax_open_reads = 2\ndebug = true\n'
+        )
+        server = Server(self, "--config=darner.toml", "--port=0", "--interface=127.0.0.3", directory=directory)
+        self.assertEqual([host for host, _ in server.addresses], ["127.0.0.3"])
+        self.assertTrue((directory / "from file" / "darner").exists())
+        with server.client(path) as client:
+            self.assertEqual(client.set(b"q", bytes(4097)), b"SERVER_ERROR object too large")
+            for payload in b"1", b"2", b"3":
+                self.assertEqual(client.set(b"q", payload), b"STORED")
+            self.assertEqual([client.get(b"q/open"), client.get(b"q/open")], [b"1", b"2"])
+            self.assertEqual(client.ask(b"get q/open"), b"CLIENT_ERROR close current item first")
+        server.wait_for("disconnected")
+
+    def assert_refused(self, *options: str) -> str:
+        directory = make_directory(self)
+        (directory / "wrong.toml").write_text('port = 22133\nprot = "x"\n')
+        (directory / "not.toml").write_text("port: 22133\n")
+        before = contents(directory)
+        done = run(*TWISTD, "--nodaemon", "darner", *options, cwd=directory)
+        self.assertNotEqual(done.returncode, 0)
+        self.assertEqual(contents(directory), before)
+        return done.stdout + done.stderr
+
+    def test_wrong_settings(self) -> None:
+        """What is wrong is said in one line, and nothing is made."""
+        for options, said in [
+            (["--config=missing.toml"], "cannot read missing.toml: No such file or directory"),
+            (["--config=wrong.toml"], "wrong.toml: unknown setting prot"),
+            (["--config=not.toml"], "not.toml is not TOML: "),
+            (["--port=65536"], "port"),
+            (["--reply-key=other"], "reply_key"),
+            (["--listen=carrier-pigeon:1"], "bad endpoint to listen at: "),
+        ]:
+            text = self.assert_refused(*options)
+            self.assertRegex(text, r"\Adarner: .*\n\Z")
+            self.assertIn(said, text)
+
+    def test_unknown_option(self) -> None:
+        self.assertIn("option --nonsense not recognized", self.assert_refused("--nonsense"))
+
+    def test_port_is_no_number(self) -> None:
+        self.assertIn("--port is not a number: many", self.assert_refused("--port=many"))
+
+
+def _has_address(host: str) -> bool:
+    with socket.socket(socket.AF_INET6) as probe:
+        try:
+            probe.bind((host, 0))
+        except OSError:
+            return False
+        return True
+
+
+class UnusableTests(SynchronousTestCase):
+    """What cannot be served from is left as it is, and one line says what is wrong and what to do."""
+
+    def setUp(self) -> None:
+        self.directory = make_directory(self)
+        self.data = self.directory / "data"
+
+    def assert_refused(self, said: str, *options: str) -> None:
+        before = contents(self.directory)
+        done = run(
+            *TWISTD, "--nodaemon", "darner", *(options or ("--port=0", f"--data-dir={self.data}")), cwd=self.directory
+        )
+        self.assertRegex(done.stderr, r"\Adarner: .*\n\Z")
+        self.assertIn(said, done.stderr)
+        self.assertGreater(done.returncode, 0)
+        self.assertEqual(contents(self.directory), before)
+
+    def test_in_use(self) -> None:
+        """The data directory of a running server is refused, and the server does not notice."""
+        server = Server(self, directory=self.directory)
+        with server.client() as client:
+            client.set(b"q", b"mine")
+            self.assert_refused(f"the data directory {self.data} is in use by another process: stop that one")
+            self.assertEqual(client.get(b"q"), b"mine")
+            self.assertEqual(client.set(b"q", b"more"), b"STORED")
+        self.assertEqual(server.stop(), 0)
+        server.start()
+        self.assertEqual(server.client().get(b"q"), b"more")
+
+    def test_in_use_by_a_tool(self) -> None:
+        """A tool that has the database open is noticed too."""
+        LevelStore(self.data).close()
+        with contextlib.closing(plyvel.DB(str(self.data / "leveldb"))):
+            error = self.assertRaises(StoreUnusable, LevelStore, self.data)
+        self.assertIn("is in use by another process", str(error))
+        LevelStore(self.data).close()
+
+    def test_free_again_after_crash(self) -> None:
+        """What a killed server held does not keep the next one from starting."""
+        Server(self, directory=self.directory).kill()
+        self.assertEqual(Server(self, directory=self.directory).stop(), 0)
+
+    def test_cannot_be_made(self) -> None:
+        self.assert_refused(
+            "cannot make the data directory /proc/darner/data: ", "--port=0", "--data-dir=/proc/darner/data"
+        )
+
+    def test_below_a_file(self) -> None:
+        self.data.write_bytes(b"a file")
+        self.assert_refused("cannot make the data directory", "--port=0", f"--data-dir={self.data / 'below'}")
+
+    def test_file_in_the_way(self) -> None:
+        self.data.write_bytes(b"a file")
+        self.assert_refused("is not a directory: name another data directory")
+
+    def test_foreign_files(self) -> None:
+        self.data.mkdir()
+        (self.data / "letter.txt").write_text("Dear Sir\n")
+        self.assert_refused("holds files that are not darner's (letter.txt, ...): name an empty directory")
+
+    def test_foreign_database(self) -> None:
+        self.data.mkdir()
+        (self.data / "CURRENT").write_text("MANIFEST-000002\n")
+        (self.data / "MANIFEST-000002").write_bytes(b"")
+        self.assert_refused("holds a LevelDB of something else: name an empty directory")
+
+    def test_the_cpp_darner(self) -> None:
+        """The C++ Darner keeps a LevelDB for each queue, named as the queue is."""
+        queue = self.data / "jobs"
+        queue.mkdir(parents=True)
+        (queue / "CURRENT").write_text("MANIFEST-000002\n")
+        for name in "LOCK", "LOG", "MANIFEST-000002", "000003.log":
+            (queue / name).write_bytes(b"")
+        self.assert_refused("holds queues of the C++ Darner: name an empty directory")
+
+    def test_kestrel(self) -> None:
+        """Kestrel keeps journals, named as the queue is."""
+        self.data.mkdir()
+        item = b"\0" * 8 + b"hello"
+        (self.data / "jobs").write_bytes(b"\2" + struct.pack("<I", len(item)) + item)
+        (self.data / "jobs.1300000000000").write_bytes(b"\1")
+        self.assert_refused("holds journals of Kestrel: name an empty directory")
+
+    def test_unknown_format(self) -> None:
+        self.data.mkdir()
+        (self.data / "darner").write_bytes(b"darner data directory, format 99\n")
+        self.assert_refused("is of a format that this version does not know: serve it with the version that made it")
+
+    def test_port_taken(self) -> None:
+        Server(self, directory=self.directory).stop()
+        with socket.socket() as other:
+            other.bind(("127.0.0.1", 0))
+            other.listen()
+            port = other.getsockname()[1]
+            elsewhere = self.directory / "elsewhere"
+            done = run(
+                *TWISTD, "--nodaemon", "darner", f"--port={port}", f"--data-dir={elsewhere}", cwd=self.directory
+            )
+        self.assertRegex(done.stderr, rf"\Adarner: cannot listen: .*127\.0\.0\.1:{port}.*in use.*\n\Z")
+        self.assertGreater(done.returncode, 0)
+        self.assertFalse((self.directory / "twistd.pid").exists())
+
+    def test_daemon_that_cannot_start(self) -> None:
+        """The process that was to become a daemon says so and exits as any other; no pid file stays behind."""
+        server = Server(self, directory=self.directory)
+        pid_file = self.directory / "pid"
+        log = self.directory / "log"
+        done = run(
+            *TWISTD, f"--pidfile={pid_file}", f"--logfile={log}", "darner", *server.options, cwd=self.directory
+        )
+        self.assertGreater(done.returncode, 0)
+        self.assertIn("the data directory", done.stderr)
+        self.assertFalse(pid_file.exists())
+        self.assertIn("is in use by another process: stop that one, or name another", log.read_text())
+
+
+class StopTests(SynchronousTestCase):
+    """A clean stop takes less than five seconds, loses nothing and ends with status 0."""
+
+    def assert_stops(self, server: Server, number: int = signal.SIGTERM) -> None:
+        started = time.monotonic()
+        self.assertEqual(server.stop(number), 0)
+        self.assertLess(time.monotonic() - started, STOPS_WITHIN)
+        self.assertEqual(server.errors, "")
+        self.assertNotIn("Traceback", server.text)
+
+    def test_sigterm(self) -> None:
+        self.assert_stops(Server(self), signal.SIGTERM)
+
+    def test_sigint(self) -> None:
+        self.assert_stops(Server(self), signal.SIGINT)
+
+    def test_impatience(self) -> None:
+        """A second signal, while it stops, changes nothing."""
+        server = Server(self)
+        with server.client() as client:
+            client.send(b"get q/t=60000\r\n")
+            self.assertEqual(client.stats, client.stats)
+            server.process.send_signal(signal.SIGTERM)
+            self.assert_stops(server)
+
+    def test_backlog(self) -> None:
+        server = Server(self)
+        with server.client() as client:
+            put_many(client, b"q", 100_000)
+            self.assert_stops(server)
+        server.start()
+        with server.client() as client:
+            self.assertEqual(client.count(b"q"), 100_000)
+            self.assertEqual(client.get(b"q"), b"00000000")
+
+    def test_flushed_and_deleted_backlog(self) -> None:
+        """Room that is still to be reclaimed does not hold up the stop."""
+        server = Server(self)
+        with server.client() as client:
+            for queue in b"flushed", b"deleted":
+                put_many(client, queue, 50_000)
+            client.ask(b"flush flushed")
+            client.ask(b"delete deleted")
+            self.assert_stops(server)
+        server.start()
+        with server.client() as client:
+            self.assertEqual(client.count(b"flushed") + client.count(b"deleted"), 0)
+
+    def test_open_reads(self) -> None:
+        """They are given back, in their old order, ahead of all else."""
+        server = Server(self)
+        clients = [server.client() for _ in range(20)]
+        put_many(clients[0], b"q", 30)
+        for number, client in enumerate(clients):
+            self.assertEqual(client.get(b"q/open"), b"%08d" % number)
+        for client in clients[5:10]:
+            self.assertEqual(client.ask(b"get q/close"), b"END")
+        self.assert_stops(server)
+        for client in clients:
+            self.assertEqual(client.rest(), b"")
+            client.close()
+        server.start()
+        with server.client() as client:
+            left = [number for number in range(30) if number not in range(5, 10)]
+            self.assertEqual([client.get(b"q") for _ in left], [b"%08d" % number for number in left])
+            self.assertIsNone(client.get(b"q"))
+
+    def test_waiting_clients(self) -> None:
+        """They are sent away without an item."""
+        server = Server(self)
+        clients = [server.client() for _ in range(20)]
+        for client in clients:
+            client.send(b"get q/t=600000\r\n")
+        with server.client() as client:
+            until(lambda: client.stats().get(b"cmd_get") == b"20", "everybody waits")
+        self.assert_stops(server)
+        for client in clients:
+            self.assertEqual(client.rest(), b"")
+            client.close()
+
+    def test_client_that_does_not_read(self) -> None:
+        """A client that takes none of its replies cannot hold up the stop."""
+        server = Server(self)
+        with server.client() as stubborn, server.client() as other:
+            for _ in range(4):
+                self.assertEqual(other.set(b"large", bytes(8 * 1024 * 1024)), b"STORED")
+            stubborn.send(b"get large/open\r\nget large/close/open\r\n" + b"get other/peek\r\n" * 1000)
+            until(lambda: other.count(b"large") < 4, "the first is being sent")
+            self.assert_stops(server)
+        server.start()
+        with server.client() as client:
+            self.assertEqual(client.count(b"large"), 4)
+
+    def test_set_under_way(self) -> None:
+        """A set that is half sent leaves nothing behind."""
+        server = Server(self)
+        with server.client() as client:
+            client.set(b"q", b"whole")
+            client.send(b"set q 0 0 3000000\r\n" + bytes(2_000_000))
+            time.sleep(0.1)
+            self.assert_stops(server)
+        server.start()
+        with server.client() as client:
+            self.assertEqual(client.count(b"q"), 1)
+            self.assertEqual(client.get(b"q"), b"whole")
+
+    def test_replies_under_way(self) -> None:
+        """Every set that was not answered when the stop came is answered, or is not stored."""
+        server = Server(self)
+        with server.client() as client:
+            client.send(b"".join(b"set q 0 0 8\r\n%08d\r\n" % number for number in range(20_000)))
+            self.assertEqual(client.line(), b"STORED")
+            self.assert_stops(server)
+            try:
+                acknowledged = 1 + client.rest().count(b"STORED\r\n")
+            except ConnectionResetError:
+                acknowledged = 1
+        server.start()
+        with server.client() as client:
+            self.assertGreaterEqual(client.count(b"q"), acknowledged)
+
+
+class RunningTests(SynchronousTestCase):
+    """From the start to the stop."""
+
+    def test_module(self) -> None:
+        """``python -m darner`` is the same in short."""
+        server = Server(self, program=MODULE)
+        with server.client() as client:
+            self.assertEqual(client.set(b"q", b"x"), b"STORED")
+        for number in signal.SIGTERM, signal.SIGINT:
+            self.assertEqual(server.stop(number), 0)
+            server.start()
+        self.assertEqual(sorted(entry.name for entry in server.directory.iterdir()), ["data", "err", "out"])
+
+    def test_log(self) -> None:
+        """It says what it is, where it listens, what it serves from, and at the end that it finishes."""
+        server = Server(self)
+        self.assertEqual(server.stop(), 0)
+        said = [
+            f"darner: queue server, version {darner.__version__}",
+            f"listening on IPv4Address(type='TCP', host='127.0.0.1', port={server.address[1]})",
+            f"data directory: {server.data}",
+            "starting up",
+            "stopping: finishing what is running",
+            "stopped",
+        ]
+        lines = [line.partition("] ")[2] for line in server.text.splitlines()]
+        self.assertEqual([line for line in lines if line in said], said)
+
+    def test_daemon(self) -> None:
+        directory = make_directory(self)
+        pid_file = directory / "pid"
+        log = directory / "log"
+        done = run(
+            *TWISTD, f"--pidfile={pid_file}", f"--logfile={log}", "darner", "--port=0", "--data-dir=data",
+            cwd=directory,
+        )  # fmt: skip
+        self.assertEqual((done.returncode, done.stdout, done.stderr), (0, "", ""))
+        pid = int(pid_file.read_text())
+        self.addCleanup(_kill, pid)
+        until(lambda: "] starting up" in log.read_text(), "it serves")
+        port = int(log.read_text().partition("port=")[2].partition(")")[0])
+        with Client(("127.0.0.1", port)) as client:
+            self.assertEqual(client.set(b"q", b"x"), b"STORED")
+        os.kill(pid, signal.SIGTERM)
+        until(lambda: not pid_file.exists(), "it ends", STOPS_WITHIN)
+        self.assertIn("] stopped\n", log.read_text())
+        server = Server(self, directory=directory)
+        with server.client() as client:
+            self.assertEqual(client.get(b"q"), b"x")
+
+    def test_run_directory(self) -> None:
+        """A relative data directory is meant from where twistd was called, also where it goes elsewhere to run."""
+        directory = make_directory(self)
+        (directory / "run").mkdir()
+        server = Server(
+            self, "--port=0", "--data-dir=data", directory=directory,
+            program=(*TWISTD, "--nodaemon", "--pidfile=", "--rundir=run", "darner"),
+        )  # fmt: skip
+        self.assertEqual(server.stop(), 0)
+        self.assertTrue((directory / "data" / "leveldb").exists())
+        self.assertEqual(list((directory / "run").iterdir()), [])
+
+    def test_stray_files(self) -> None:
+        """Files that somebody leaves in the data directory do not stop the start, and stay."""
+        server = Server(self)
+        with server.client() as client:
+            client.set(b"q", b"x")
+        server.stop()
+        strays = [server.data / "stray", server.data / "leveldb" / "stray", server.data / "folder" / "stray"]
+        strays[2].parent.mkdir()
+        for stray in strays:
+            stray.write_text("stray")
+        server.start()
+        with server.client() as client:
+            self.assertEqual(client.get(b"q"), b"x")
+        self.assertEqual([stray.read_text() for stray in strays], ["stray"] * 3)
+
+
+def _kill(pid: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
+
+
+class CrashTests(SynchronousTestCase):
+    """What was acknowledged before a kill -9 is so afterwards."""
+
+    ROUNDS = 6
+
+    def test_sets(self) -> None:
+        """Everything acknowledged is there, in order, once; what was not acknowledged may be."""
+        server = Server(self)
+        acknowledged: list[list[bytes]] = [[], [], []]
+        sent = [0, 0, 0]
+
+        def work(worker: int, at_once: int) -> None:
+            try:
+                with server.client() as client:
+                    while True:
+                        numbers = range(sent[worker], sent[worker] + at_once)
+                        sent[worker] += at_once
+                        payloads = [b"%d/%06d" % (worker, number) for number in numbers]
+                        option = b"/sync" if worker == 2 else b""
+                        client.send(
+                            b"".join(
+                                b"set q%d%b 0 0 %d\r\n%b\r\n" % (worker, option, len(payload), payload)
+                                for payload in payloads
+                            )
+                        )
+                        for payload in payloads:
+                            if client.line() != b"STORED":
+                                return
+                            acknowledged[worker].append(payload)
+            except (OSError, AssertionError):
+                pass
+
+        for round in range(self.ROUNDS):
+            threads = [threading.Thread(target=work, args=(0, 1)), threading.Thread(target=work, args=(1, 200)),
+                       threading.Thread(target=work, args=(2, 3))]  # fmt: skip
+            for thread in threads:
+                thread.start()
+            time.sleep(0.05 + 0.05 * round)
+            server.kill()
+            for thread in threads:
+                thread.join()
+            server.start()
+        with server.client() as client:
+            for worker in range(3):
+                queue = b"q%d" % worker
+                got = [client.get(queue) for _ in range(client.count(queue))]
+                self.assertIsNone(client.get(queue))
+                self.assertEqual(got, sorted(set(got)))
+                self.assertGreater(len(acknowledged[worker]), self.ROUNDS)
+                self.assertEqual(set(acknowledged[worker]) - set(got), set())
+                self.assertLessEqual(len(got), sent[worker])
+
+    def test_gets(self) -> None:
+        """No plain get hands out again what one has handed out before the crash; nothing else is lost."""
+        server = Server(self)
+        with server.client() as client:
+            put_many(client, b"q", 30_000)
+        got: list[bytes] = []
+
+        def work() -> None:
+            try:
+                with server.client() as client:
+                    while (payload := client.get(b"q")) is not None:
+                        got.append(payload)
+            except (OSError, AssertionError, ValueError):
+                pass
+
+        for round in range(self.ROUNDS):
+            thread = threading.Thread(target=work)
+            thread.start()
+            time.sleep(0.03 + 0.03 * round)
+            server.kill()
+            thread.join()
+            server.start()
+        before = len(got)
+        work()
+        self.assertGreater(before, self.ROUNDS)
+        self.assertGreater(len(got), before)
+        self.assertEqual(got, sorted(set(got)))
+        # What was on its way when the crash came may be gone: one item each time.
+        self.assertGreaterEqual(len(got), 30_000 - self.ROUNDS)
+
+    def test_open_reads(self) -> None:
+        """Open reads are given back by a crash; what was closed stays closed."""
+        server = Server(self)
+        with server.client() as first, server.client() as second:
+            put_many(first, b"q", 4)
+            for client in first, second:
+                client.get(b"q/open")
+            self.assertEqual(second.get(b"q/close/open"), b"%08d" % 2)
+            server.restart()
+        with server.client() as client:
+            self.assertEqual([client.get(b"q") for _ in range(4)], [b"%08d" % 0, b"%08d" % 2, b"%08d" % 3, None])
+
+    def test_one_item(self) -> None:
+        """The only item of a queue is there after a crash, also where it was never read."""
+        server = Server(self)
+        with server.client() as client:
+            for queue in b"a", b"b", b"c":
+                self.assertEqual(client.set(queue, queue), b"STORED")
+            self.assertEqual(client.get(b"b"), b"b")
+            self.assertEqual(client.set(b"b", b"another"), b"STORED")
+        server.restart()
+        server.restart()
+        with server.client() as client:
+            self.assertEqual([client.get(queue) for queue in (b"a", b"b", b"c")], [b"a", b"another", b"c"])
+
+    def test_a_set_of_one_chunk(self) -> None:
+        """The only chunk of a set that a crash cuts off is reclaimed as well."""
+        server = Server(self)
+        with server.client() as client:
+            client.send(b"set q 0 0 10000000\r\n" + bytes(CHUNK_BYTES + 1))
+            until(lambda: _disk_usage(server.data) > CHUNK_BYTES, "the chunk is written")
+            server.restart()
+        until(lambda: self._reclaimed(server), "it is reclaimed", 10)
+
+    def _reclaimed(self, server: Server) -> bool:
+        self.assertEqual(server.stop(), 0)
+        with contextlib.closing(plyvel.DB(str(server.data / "leveldb"))) as database:
+            found = any(key[:1] in (b"C", b"S") for key in database.iterator(include_value=False))
+        server.start()
+        return not found
+
+    def test_half_a_large_set(self) -> None:
+        """A large set that a crash cuts off leaves neither an item nor bytes on disk."""
+        server = Server(self)
+        with server.client() as client:
+            client.set(b"q", b"whole")
+            client.send(b"set q 0 0 40000000\r\n" + bytes(30_000_000))
+            until(lambda: _disk_usage(server.data) > 20_000_000, "chunks are written")
+            server.restart()
+        until(lambda: _disk_usage(server.data) < 2_000_000, "the room is reclaimed")
+        with server.client() as client:
+            self.assertEqual([client.get(b"q"), client.get(b"q")], [b"whole", None])
+
+
+def _disk_usage(path: Path) -> int:
+    total = 0
+    for entry in path.rglob("*"):
+        with contextlib.suppress(FileNotFoundError):  # it was compacted away just now
+            total += entry.stat().st_size
+    return total
+
+
+class ShortageTests(SynchronousTestCase):
+    """No shortage ends the process, and service goes on by itself when the shortage ends."""
+
+    def limit(self, server: Server, which: int, limit: int) -> None:
+        _, hard = resource.prlimit(server.process.pid, which)
+        resource.prlimit(server.process.pid, which, (limit, hard))
+
+    def test_disk_full(self) -> None:
+        """Sets are refused; what reads and closes need little room for goes on; sets work again without a restart."""
+        server = Server(self)
+        with server.client() as client, server.client() as other:
+            for number in range(6):
+                self.assertEqual(client.set(b"q", b"%d" % number), b"STORED")
+            self.assertEqual(client.get(b"q/open"), b"0")
+            # Room for the mark of what was read, and not for an item.
+            self.limit(server, resource.RLIMIT_FSIZE, 16 * 1024)
+            for payload in bytes(60_000), bytes(3_000_000):
+                reply = client.set(b"q", payload)
+                self.assertRegex(reply, b"^SERVER_ERROR cannot write: ")
+                self.assertEqual(client.get(b"new"), None)
+            self.assertEqual(other.get(b"q"), b"1")
+            self.assertEqual(other.get(b"q/open"), b"2")
+            self.assertEqual(client.get(b"q/close/open"), b"3")
+            self.assertEqual(other.ask(b"get q/abort"), b"END")
+            self.assertEqual(client.ask(b"get q/close"), b"END")
+            self.assertEqual(client.count(b"q"), 3)
+            self.limit(server, resource.RLIMIT_FSIZE, resource.RLIM_INFINITY)
+            self.assertEqual(client.set(b"q", bytes(60_000)), b"STORED")
+            self.assertEqual(client.set(b"q", bytes(3_000_000)), b"STORED")
+            server.restart()
+        with server.client() as client:
+            expected = [b"2", b"4", b"5", bytes(60_000), bytes(3_000_000), None]
+            self.assertEqual([client.get(b"q") for _ in expected], expected)
+
+    def test_disk_full_to_the_last_byte(self) -> None:
+        """Where nothing at all can be written, what was not written is not done: reads are refused as well."""
+        server = Server(self)
+        with server.client() as client, server.client() as other:
+            for number in range(4):
+                self.assertEqual(client.set(b"q", b"%d" % number), b"STORED")
+            self.limit(server, resource.RLIMIT_FSIZE, 0)
+            for _ in range(3):
+                self.assertRegex(client.set(b"q", b"refused"), b"^SERVER_ERROR cannot write: ")
+                self.assertRegex(client.set(b"new", b"refused"), b"^SERVER_ERROR cannot write: ")
+                self.assertRegex(client.ask(b"get q"), b"^SERVER_ERROR cannot write: ")
+            self.assertEqual(other.get(b"q/peek"), b"0")
+            self.assertEqual(other.get(b"q/open"), b"0")
+            self.assertEqual(client.get(b"q/open"), b"1")
+            self.assertEqual(client.ask(b"get q/abort"), b"END")
+            self.assertEqual(client.count(b"q"), 3)
+            self.assertEqual(client.count(b"new"), 0)
+            self.limit(server, resource.RLIMIT_FSIZE, resource.RLIM_INFINITY)
+            self.assertEqual(other.ask(b"get q/close"), b"END")
+            self.assertEqual(client.set(b"q", b"4"), b"STORED")
+            self.assertEqual(client.set(b"new", b"5"), b"STORED")
+            server.restart()
+        with server.client() as client:
+            self.assertEqual([client.get(b"q") for _ in range(5)], [b"1", b"2", b"3", b"4", None])
+            self.assertEqual([client.get(b"new"), client.get(b"new")], [b"5", None])
+
+    def test_disk_full_in_the_middle(self) -> None:
+        """Of many sets in a row exactly those are stored that were acknowledged."""
+        server = Server(self)
+        self.limit(server, resource.RLIMIT_FSIZE, 1024 * 1024)
+        stored = []
+        with server.client() as client:
+            for number in range(400):
+                payload = b"%03d" % number + bytes(20_000 if number % 40 else 2_000_000)
+                reply = client.set(b"q", payload)
+                if reply == b"STORED":
+                    stored.append(payload)
+                else:
+                    self.assertRegex(reply, b"^SERVER_ERROR cannot write: ")
+            self.limit(server, resource.RLIMIT_FSIZE, resource.RLIM_INFINITY)
+            server.restart()
+        self.assertTrue(0 < len(stored) < 400, len(stored))
+        with server.client() as client:
+            got = [client.get(b"q") for _ in range(client.count(b"q"))]
+            self.assertEqual([payload and payload[:3] for payload in got], [payload[:3] for payload in stored])
+            self.assertEqual(got, stored)
+
+    def assert_survives_a_crowd(self, server: Server, limit: int, size: int) -> None:
+        """Clients beyond the limit do not hurt those that are served; when they leave, others are served again."""
+        with server.client() as client:
+            self.assertEqual(client.set(b"q", b"1"), b"STORED")
+            self.limit(server, resource.RLIMIT_NOFILE, len(os.listdir(f"/proc/{server.process.pid}/fd")) + limit)
+            crowd = [socket.create_connection(server.address, 10) for _ in range(size)]
+            for member in crowd:
+                with contextlib.suppress(ConnectionError):
+                    member.sendall(b"version\r\n")
+            self.assertEqual(client.get(b"q"), b"1")
+            self.assertEqual(client.set(b"q", b"2"), b"STORED")
+            self.assertEqual(client.set(b"q", bytes(200_000)), b"STORED")
+            served = sum(_is_served(member) for member in crowd)
+            self.assertTrue(0 < served < size, served)
+            for member in crowd:
+                member.close()
+            until(lambda: _is_served(socket.create_connection(server.address, 10)), "newcomers are served", 10)
+            self.assertEqual([client.get(b"q"), client.get(b"q")], [b"2", bytes(200_000)])
+        self.assertEqual(server.stop(), 0)
+
+    def test_too_many_clients(self) -> None:
+        """The server's own port turns away whom it has no descriptor for, and says so."""
+        server = Server(self)
+        self.assert_survives_a_crowd(server, 128 + 50, 200)
+        self.assertIn("too many connections", server.text)
+
+    def test_too_many_clients_of_an_endpoint(self) -> None:
+        directory = make_directory(self)
+        server = Server(self, "--listen=tcp:0:interface=127.0.0.1", f"--data-dir={directory}/data")
+        self.assert_survives_a_crowd(server, 50, 200)
+
+    def test_no_descriptors_at_all(self) -> None:
+        """While there is not even a descriptor to refuse with, newcomers wait; they are served when there are some."""
+        server = Server(self)
+        with server.client() as client:
+            client.stats()
+            old = resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE)[0]
+            self.limit(server, resource.RLIMIT_NOFILE, len(os.listdir(f"/proc/{server.process.pid}/fd")))
+            crowd = [server.client() for _ in range(20)]
+            server.wait_for("cannot accept connections: Too many open files")
+            self.assertEqual(client.set(b"q", b"x"), b"STORED")
+            self.assertEqual(client.get(b"q"), b"x")
+            self.limit(server, resource.RLIMIT_NOFILE, old)
+            for member in crowd:
+                self.assertEqual(member.ask(b"version"), b"VERSION %b" % darner.__version__.encode())
+                member.close()
+        self.assertEqual(server.stop(), 0)
+
+
+def _is_served(member: socket.socket) -> bool:
+    """@return: whether a client that asks for the version gets it."""
+    member.settimeout(10)
+    try:
+        member.sendall(b"version\r\n")
+        return member.recv(100).startswith(b"VERSION ")
+    except ConnectionError:
+        return False
