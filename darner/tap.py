@@ -12,6 +12,7 @@ from twisted.application.service import Service
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.error import CannotListenError
+from twisted.internet.interfaces import IStreamServerEndpoint
 from twisted.logger import Logger
 from twisted.python import usage
 
@@ -121,7 +122,7 @@ class Server(Service):
             self.queues.startService()
         except StoreError as error:
             raise self._cannot_start(str(error)) from error
-        except CannotListenError as error:
+        except (CannotListenError, OSError, OverflowError) as error:
             raise self._cannot_start(f"cannot listen: {error}") from error
         super().startService()
         for port in self.queues.ports:
@@ -149,6 +150,14 @@ class Server(Service):
             self._reactor._exitSignal = None
 
 
+def _endpoint(reactor: Any, description: str) -> IStreamServerEndpoint:
+    try:
+        return serverFromString(reactor, description)
+    except Exception as error:
+        # Anything may come out of it, from an unknown kind of endpoint to a certificate that cannot be read.
+        raise SettingsError(f"bad endpoint to listen at: {description}: {error}") from error
+
+
 def makeService(options: Options, reactor: Optional[Any] = None) -> Server:
     """
     Put a server together.
@@ -160,7 +169,7 @@ def makeService(options: Options, reactor: Optional[Any] = None) -> Server:
     try:
         settings = options.settings()
         endpoints = [
-            (serverFromString(reactor, listener.endpoint), listener.reply_key or settings.reply_key)
+            (_endpoint(reactor, listener.endpoint), listener.reply_key or settings.reply_key)
             for listener in settings.listen
         ]
         if settings.tcp_port is not None:
@@ -169,8 +178,6 @@ def makeService(options: Options, reactor: Optional[Any] = None) -> Server:
         check_directory(Path(settings.data_dir))
     except (SettingsError, StoreUnusable) as error:
         sys.exit(f"darner: {error}")
-    except (ValueError, TypeError, LookupError) as error:
-        sys.exit(f"darner: bad endpoint to listen at: {error}")
     # twistd may change the directory before it starts the service.
     data_dir = Path(settings.data_dir).absolute()
     return Server(settings, QueueService(data_dir, endpoints, settings, reactor), reactor)
