@@ -156,8 +156,7 @@ class Reading(Call):
 
     def _untake(self, fifo: Fifo, item: Item) -> None:
         """The item reaches nobody: it goes back, unless its queue was deleted since."""
-        if fifo.number == self._number:
-            fifo.unread(item)
+        fifo.unread(item, self._number)
 
     def _put_back(self) -> None:
         """Undo L{_fetch}."""

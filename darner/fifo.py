@@ -420,13 +420,31 @@ class Fifo:
             if self._writing:
                 batch.put(self.number, self._writing, self._bytes_put)
         if self._marked and (puts or self._made):
-            self._marked = False
-            mark = Mark(self.consumed.low, self._next_id, self._bytes_put, self._bytes_consumed, self.floor)
+            changes = self._handed_changes = self.consumed.take_changes()
+            if self._fresh:
+                mark, changes = self._part_mark(changes)
+            else:
+                self._marked = False
+                mark = Mark(self.consumed.low, self._next_id, self._bytes_put, self._bytes_consumed, self.floor)
             batch.mark(self.number, mark)
-            self._handed_changes = self.consumed.take_changes()
-            if self._handed_changes:
-                batch.consume(self.number, self._handed_changes)
+            if changes:
+                batch.consume(self.number, changes)
             self._reclaimable = self._reclaimer.intervals(self)
+
+    def _part_mark(self, changes: list[tuple[int, int]]) -> tuple[Mark, list[tuple[int, int]]]:
+        """
+        @return: how far the queue is consumed but for the items that were put since the last batch.  They are not in
+            the store yet, and if this process ends now they never were; the turn that puts them writes all of it.
+        """
+        first = self._fresh[0].id
+        put = sum(item.size for item in self._fresh)
+        consumed = sum(item.size for item in self._fresh if item.id in self.consumed)
+        mark = Mark(
+            min(self.consumed.low, first), first, self._bytes_put - put, self._bytes_consumed - consumed,
+            min(self.floor, first),
+        )  # fmt: skip
+        self.consumed.put_back_changes(changes)
+        return mark, [(start, min(stop, first)) for start, stop in changes if start < first]
 
     def written(self) -> None:
         if self._removals:
@@ -466,8 +484,8 @@ class Fifo:
             self._begin_anew()
         return refused
 
-    def unread(self, item: Item) -> None:
-        if item.id in self.consumed:
+    def unread(self, item: Item, number: Optional[int]) -> None:
+        if number == self.number and item.id in self.consumed:
             self.consumed.discard(item.id)
             self._bytes_consumed -= item.size
             self._give_back(item)

@@ -104,8 +104,8 @@ class Queues:
 
     def release(self, fifo: Fifo) -> None:
         """Whoever made it to wait there does so no longer."""
-        if fifo.idle:
-            self._fifos.pop(fifo.name, None)
+        if fifo.idle and self._fifos.get(fifo.name) is fifo:
+            del self._fifos[fifo.name]
 
     def names(self) -> list[bytes]:
         """@return: the names of the queues that exist, sorted."""

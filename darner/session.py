@@ -192,7 +192,7 @@ class Session:
             return
         if not request.peek:
             reads = self._open_reads(request.queue)
-            if reads and (not request.open or len(reads) >= self._queues.max_open_reads):
+            if reads and not (request.open and self._may_open(reads)):
                 raise TooManyOpenReads()
         if request.peek:
             self._queues.stats.cmd_peek += 1
@@ -226,7 +226,7 @@ class Session:
         slot = self._hand_out(item, request.key if self._whole_key else request.queue, wire.END)
         if not request.peek:
             self._queues.stats.get_hits += 1
-            self._turn.read(fifo, item, request.open, self._replies, slot)
+        self._turn.read(fifo, item, request.open or request.peek, self._replies, slot)
         if open is not None:
             self._opens.setdefault(request.queue, deque()).append(open)
         return True
@@ -246,16 +246,23 @@ class Session:
         names = dict.fromkeys(request.queues)
         if any(self._open_reads(name) for name in names):
             raise TooManyOpenReads()
-        for name in names:
-            self._queues.stats.cmd_get += 1
-            fifo = self._queues.find(name)
-            item = fifo.take() if fifo is not None else None
-            if fifo is None or item is None:
-                self._queues.stats.get_misses += 1
-                continue
-            self._queues.stats.get_hits += 1
-            self._turn.read(fifo, item, False, self._replies, self._hand_out(item, name, b""))
-        self._reply(wire.END)
+        taken: list[tuple[Fifo, Item, int]] = []
+        end = wire.END
+        try:
+            for name in names:
+                self._queues.stats.cmd_get += 1
+                fifo = self._queues.find(name)
+                item = fifo.take() if fifo is not None else None
+                if fifo is None or item is None:
+                    self._queues.stats.get_misses += 1
+                    continue
+                self._queues.stats.get_hits += 1
+                taken.append((fifo, item, self._hand_out(item, name, b"")))
+        except StoreError as error:
+            end = wire.error_reply(error)
+        last = self._reply(end)
+        for fifo, item, slot in taken:
+            self._turn.read(fifo, item, False, self._replies, slot, last)
 
     def _delete(self, request: wire.Delete) -> None:
         self._queues.delete(request.queue)
@@ -311,6 +318,11 @@ class Session:
             del self._opens[queue]
             return None
         return reads
+
+    def _may_open(self, reads: deque[OpenRead]) -> bool:
+        limit = self._queues.max_open_reads
+        # One whose item was refused by the store may stand between others.
+        return len(reads) < limit or sum(read.is_open for read in reads) < limit
 
     def _close(self, queue: bytes) -> None:
         reads = self._open_reads(queue)

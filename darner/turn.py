@@ -41,9 +41,10 @@ class Reply(Protocol):
         """It will not be given; something else stands in its place."""
 
 
-def _spoil(replies: Replies, slot: int, error: StoreError) -> None:
+def _spoil(replies: Replies, slot: int, end: int, error: StoreError) -> None:
     spoilt: Union[bytes, Reply] = replies[slot]
-    replies[slot] = error
+    replies[slot] = b""
+    replies[end] = error
     if not isinstance(spoilt, (bytes, StoreError)):
         spoilt.cancel()
 
@@ -66,6 +67,9 @@ class Owner(Protocol):
 class Changing(Protocol):
     """A queue, as the turn sees it."""
 
+    number: Optional[int]
+    """What the store knows it by; another one after it was deleted."""
+
     def write_to(self, batch: IBatch, puts: bool) -> None:
         """Add what changed since the last turn to the batch; without C{puts} only what was consumed."""
 
@@ -79,8 +83,12 @@ class Changing(Protocol):
         @return: their ids.
         """
 
-    def unread(self, item: Item) -> None:
-        """That C{item} was read could not be written: it is an item again."""
+    def unread(self, item: Item, number: Optional[int]) -> None:
+        """
+        That C{item} was read could not be written: it is an item again, if the queue is not deleted.
+
+        @param number: the queue's number when it was read.
+        """
 
     def not_written(self) -> None:
         """What was consumed is not in the store either, and is to be written with the next turn."""
@@ -100,7 +108,7 @@ class _Changes:
     queues: dict[Changing, None] = Factory(dict)
     owners: dict[Owner, None] = Factory(dict)
     puts: list[tuple[Replies, int]] = Factory(list)
-    reads: list[tuple[Changing, Item, bool, Replies, int]] = Factory(list)
+    reads: list[tuple[Changing, Optional[int], Item, bool, Replies, int, int]] = Factory(list)
     consumed: list[tuple[Replies, int]] = Factory(list)
     chunks: list[tuple[Inflow, int, int, bytes]] = Factory(list)
     sync: bool = False
@@ -191,9 +199,17 @@ class Turn:
         """The reply at C{slot} says that an item is stored."""
         self._gathering.puts.append((replies, slot))
 
-    def read(self, queue: Changing, item: Item, tentative: bool, replies: Replies, slot: int) -> None:
-        """The reply at C{slot} hands out an item, which is consumed by that or (C{tentative}) open."""
-        self._gathering.reads.append((queue, item, tentative, replies, slot))
+    def read(
+        self, queue: Changing, item: Item, tentative: bool, replies: Replies, slot: int, end: Optional[int] = None
+    ) -> None:
+        """
+        The reply at C{slot} hands out an item, which is consumed by that or (C{tentative}) not.
+
+        @param end: the slot of what ends the reply and would tell of an error, where that is another one.
+        """
+        self._gathering.reads.append(
+            (queue, queue.number, item, tentative, replies, slot, slot if end is None else end)
+        )
 
     def consumed(self, replies: Replies, slot: int) -> None:
         """The reply at C{slot} says that items are gone: closed, flushed or deleted."""
@@ -287,13 +303,13 @@ class Turn:
         self._log.error("the store refused a write: {error}", error=error)
         refused = {queue: queue.refuse() for queue in changes.queues}
         for replies, slot in changes.puts:
-            _spoil(replies, slot, error)
+            _spoil(replies, slot, slot, error)
         for inflow, *_ in changes.chunks:
             inflow.fail(error)
         # An item may have been read before its put was written, also in the turn that is gathering.
-        for queue, item, _, replies, slot in changes.reads + self._gathering.reads:
+        for queue, _, item, _, replies, slot, end in changes.reads + self._gathering.reads:
             if item.id in refused.get(queue, ()):
-                _spoil(replies, slot, error)
+                _spoil(replies, slot, end, error)
         try:
             self._store.mend()
             self._store.write(self._batch(changes, False))
@@ -306,12 +322,12 @@ class Turn:
 
     def _undo(self, changes: _Changes, refused: dict[Changing, set[int]], error: StoreError) -> None:
         """Not even what was consumed can be written."""
-        for queue, item, tentative, replies, slot in changes.reads:
+        for queue, number, item, tentative, replies, slot, end in changes.reads:
             if not tentative and item.id not in refused.get(queue, ()):
-                _spoil(replies, slot, error)
-                queue.unread(item)
+                _spoil(replies, slot, end, error)
+                queue.unread(item, number)
         for replies, slot in changes.consumed:
-            _spoil(replies, slot, error)
+            _spoil(replies, slot, slot, error)
         for queue in changes.queues:
             queue.not_written()
             self._gathering.queues[queue] = None

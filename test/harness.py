@@ -1,0 +1,302 @@
+"""
+What tests of the queues share: queues on a clock that stands still, clients without a transport, a store with faults.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.task import Clock
+from zope.interface import implementer
+
+from darner import wire
+from darner.errors import StoreError
+from darner.interfaces import IBatch, IStore
+from darner.items import Item, Mark, QueueState, Step
+from darner.memory import MemoryStore
+from darner.queues import Queues, Surroundings
+from darner.session import Session
+
+EPOCH = 1_700_000_000
+"""What the wall clock of a test says at its start, in seconds."""
+
+REFUSED = b"SERVER_ERROR no room\r\n"
+"""What clients are told of a write that the test made fail."""
+
+
+@implementer(IBatch)
+class FaultyBatch:
+    """A batch that knows whether it needs room."""
+
+    def __init__(self, batch: Any) -> None:
+        self.batch = batch
+        self.puts = False
+
+    def create(self, name: bytes, number: int, created: int) -> None:
+        self.puts = True
+        self.batch.create(name, number, created)
+
+    def remove(self, name: bytes, number: int) -> None:
+        self.batch.remove(name, number)
+
+    def put(self, number: int, items: Sequence[Item], bytes_put: int) -> None:
+        self.puts = True
+        self.batch.put(number, items, bytes_put)
+
+    def mark(self, number: int, mark: Mark) -> None:
+        self.batch.mark(number, mark)
+
+    def consume(self, number: int, changes: Sequence[tuple[int, int]]) -> None:
+        self.batch.consume(number, changes)
+
+    def chunk(self, stream: int, index: int, data: bytes) -> None:
+        self.puts = True
+        self.batch.chunk(stream, index, data)
+
+
+@implementer(IStore)
+class FaultyStore:
+    """
+    A store whose faults a test chooses.  Nothing is ever really synced.
+
+    @ivar full: refuse writes that need room.
+    @ivar broken: refuse so many writes, whatever they are.
+    @ivar unmendable: fail to L{mend}.
+    @ivar unreadable: fail to read items and chunks.
+    @ivar numberless: fail to give numbers.
+    @ivar explosive: fail writes with an error that is no L{StoreError}.
+    @ivar writes: of each successful write, whether it was to be synced.
+    @ivar reads: of each read, how many items it gave.
+    """
+
+    def __init__(self, store: Any) -> None:
+        self.store = store
+        self.full = False
+        self.broken = 0
+        self.unmendable = False
+        self.unreadable = False
+        self.numberless = False
+        self.explosive = False
+        self.writes: list[bool] = []
+        self.reads: list[int] = []
+
+    def recover(self) -> list[QueueState]:
+        return self.store.recover()
+
+    def leftovers(self) -> tuple[list[int], list[int]]:
+        return self.store.leftovers()
+
+    def new_number(self) -> int:
+        self._unless(self.numberless, "no numbers")
+        return self.store.new_number()
+
+    def new_stream(self) -> int:
+        self._unless(self.numberless, "no numbers")
+        return self.store.new_stream()
+
+    def batch(self) -> FaultyBatch:
+        return FaultyBatch(self.store.batch())
+
+    def write(self, batch: Any, sync: bool = False) -> None:
+        if self.explosive:
+            raise RuntimeError("boom")
+        self._unless(self.full and batch.puts, "no room")
+        if self.broken:
+            self.broken -= 1
+            raise StoreError("no room")
+        self.store.write(batch.batch)
+        self.writes.append(sync)
+
+    def mend(self) -> None:
+        self._unless(self.unmendable, "no room")
+        self.store.mend()
+
+    def read(self, number: int, start: int, stop: int, max_bytes: int) -> list[Item]:
+        self._unless(self.unreadable, "unreadable")
+        items = self.store.read(number, start, stop, max_bytes)
+        self.reads.append(len(items))
+        return items
+
+    def chunk(self, stream: int, index: int) -> bytes:
+        self._unless(self.unreadable, "unreadable")
+        return self.store.chunk(stream, index)
+
+    def reclaim(self, *arguments: int) -> Step:
+        return self.store.reclaim(*arguments)
+
+    def reclaim_queue(self, *arguments: int) -> Step:
+        return self.store.reclaim_queue(*arguments)
+
+    def reclaim_stream(self, *arguments: int) -> Step:
+        return self.store.reclaim_stream(*arguments)
+
+    def compact(self) -> None:
+        self.store.compact()
+
+    def close(self) -> None:
+        self.store.close()
+
+    def _unless(self, fault: bool, reason: str) -> None:
+        if fault:
+            raise StoreError(reason)
+
+
+class Server:
+    """
+    Queues over a store, without a network and with time that a test moves.
+
+    @ivar holding: whether writes that were given to a thread stay there until L{release}.
+    @ivar held: those that do.
+    """
+
+    def __init__(self, store: Any = None, make: Callable[..., Queues] = Queues, **settings: Any) -> None:
+        self.store = FaultyStore(MemoryStore() if store is None else store)
+        self.clock = Clock()
+        self._make = make
+        self._settings = settings
+        self.holding = False
+        self.start()
+
+    def start(self) -> None:
+        """Serve what is in the store; what was in memory is forgotten, and nothing that was to happen will."""
+        now = self.clock.seconds()
+        self.clock = Clock()
+        self.clock.rightNow = now
+        clock = self.clock
+        self.held: list[tuple[Deferred[Any], Callable[..., Any], tuple[Any, ...]]] = []
+        surroundings = Surroundings(
+            clock, lambda call: clock.callLater(0, call), self._in_thread, lambda: EPOCH + clock.seconds()
+        )
+        self.queues = self._make(self.store, surroundings, **self._settings)
+        self.queues.start()
+
+    def stop(self) -> None:
+        """Stop cleanly; the clients are gone."""
+        stopped = Deferred.fromCoroutine(self.queues.stop())
+        self.turn()
+        assert stopped.called
+
+    def restart(self) -> None:
+        """Stop cleanly and start anew."""
+        self.stop()
+        self.start()
+
+    def _in_thread(self, call: Callable[..., Any], *arguments: Any) -> Deferred[Any]:
+        if not self.holding or call != self.store.write:
+            return maybeDeferred(call, *arguments)
+        done: Deferred[Any] = Deferred()
+        self.held.append((done, call, arguments))
+        return done
+
+    def release(self) -> None:
+        """Let the write that is held in a thread come to its end, and what follows from that happen."""
+        done, call, arguments = self.held.pop(0)
+        maybeDeferred(call, *arguments).chainDeferred(done)
+        self.turn()
+
+    def turn(self) -> None:
+        """Let everything happen that is to happen now."""
+        self.clock.advance(0)
+
+    def client(self, **settings: Any) -> Client:
+        return Client(self, **settings)
+
+    def figures(self, queue: bytes) -> tuple[int, int]:
+        """@return: a queue's items and bytes."""
+        figures = self.queues.queue_figures(queue)
+        return (figures["items"], figures["bytes"]) if figures else (0, 0)
+
+
+class Client:
+    """
+    A front end without a transport, and its one client.
+
+    @ivar sent: what the client was sent and has not looked at yet.
+    @ivar writes: the same, in the pieces in which it was sent.
+    @ivar closed: whether the connection was closed after the replies.
+    @ivar aborted: whether it was cut.
+    """
+
+    PIECE = 20_000
+
+    def __init__(self, server: Server, **settings: Any) -> None:
+        self.server = server
+        self.session = Session(server.queues, self, **settings)
+        self._requests: deque[tuple[wire.Request, bytes]] = deque()
+        self.writes: list[bytes] = []
+        self.closed = False
+        self.aborted = False
+
+    # Asking
+
+    def ask(self, line: bytes) -> None:
+        """Send a request; it has to wait if the session is busy."""
+        self._send(wire.parse(line), b"")
+
+    def set(self, queue: bytes, payload: bytes, flags: int = 0, expiry: int = 0, end: bytes = b"") -> None:
+        """Send a set; C{queue} may have options, and C{end} follows the byte count."""
+        request = wire.parse(b"set %b %d %d %d%b" % (queue, flags, expiry, len(payload), end))
+        assert isinstance(request, wire.Set)
+        self._send(request, payload)
+
+    def _send(self, request: wire.Request, payload: bytes) -> None:
+        self._requests.append((request, payload))
+        self.proceed()
+
+    def does(self, line: bytes) -> bytes:
+        """@return: what the client is sent by the end of the turn in which it sends this request."""
+        self.ask(line)
+        self.server.turn()
+        return self.hears()
+
+    def sets(self, queue: bytes, payload: bytes, **more: Any) -> bytes:
+        """As L{does}, for a set."""
+        self.set(queue, payload, **more)
+        self.server.turn()
+        return self.hears()
+
+    def hears(self) -> bytes:
+        """@return: what the client was sent since the last time."""
+        data = b"".join(self.writes)
+        self.writes.clear()
+        return data
+
+    def leave(self) -> None:
+        """Go away."""
+        self._requests.clear()
+        self.session.end()
+
+    # The session's outlet
+
+    def write(self, data: bytes) -> None:
+        self.writes.append(data)
+
+    def proceed(self) -> None:
+        while self._requests and not self.session.busy:
+            request, payload = self._requests.popleft()
+            if not isinstance(request, wire.Set):
+                self.session.perform(request)
+            elif not self.session.fits(request):
+                self.session.refuse_size(request)
+            elif len(payload) <= self.PIECE:
+                self.session.put(request, payload)
+            else:
+                inflow = self.session.inflow()
+                for at in range(0, len(payload), self.PIECE):
+                    self.session.receive(inflow, payload[at : at + self.PIECE])
+                self.session.put_flow(request, inflow)
+
+    def close(self) -> None:
+        self.closed = True
+
+    def abort(self) -> None:
+        self.aborted = True
+
+
+def value(queue: bytes, payload: bytes, flags: int = 0, end: bytes = wire.END) -> bytes:
+    """@return: the reply that hands out an item."""
+    return wire.value(queue, flags, payload, end)
+
