@@ -173,21 +173,23 @@ class MemoryStore:
         self.unheld.update(streams)
         return Step(ids[limit] if len(ids) > limit else None, sum(item.size for item in gone), streams)
 
-    def reclaim_queue(self, number: int, limit: int) -> Step:
-        items = self.queues[number].items
+    def reclaim_queue(self, number: int, next_id: int, limit: int) -> Step:
+        items = self.queues[number].items if number in self.queues else {}
         step = self._give_up(items, sorted(items), limit)
         if step.next_id is None:
-            del self.queues[number]
+            self.queues.pop(number, None)
             self.deleted.discard(number)
         return step
 
     def reclaim_stream(self, stream: int, next_index: int, limit: int) -> Step:
-        chunks = self.chunks.get(stream, {})
+        if stream not in self.unheld:
+            return Step()
+        chunks = self.chunks[stream]
         gone = sorted(chunks)[:limit]
         freed = sum(len(chunks.pop(index)) for index in gone)
         if chunks:
             return Step(min(chunks), freed)
-        self.chunks.pop(stream, None)
+        del self.chunks[stream]
         self.unheld.discard(stream)
         return Step(None, freed)
 

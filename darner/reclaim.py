@@ -96,7 +96,6 @@ class Reclaimer:
         self._job(self._reclaim_intervals, fifo, number, intervals)
 
     def queue(self, number: int) -> None:
-        self._scanned.pop(number, None)
         self._job(self._reclaim_queue, number)
 
     def stream(self, stream: int) -> None:
@@ -139,7 +138,7 @@ class Reclaimer:
                 return
             self._jobs.popleft()
             if self._freed >= COMPACT_BYTES:
-                await self._compact()
+                self._jobs.appendleft(self._compact)
         if self._freed or self._touched:
             self._soon(QUIET)
 
@@ -148,11 +147,13 @@ class Reclaimer:
         if isinstance(result, Failure):
             self._log.failure("reclaiming failed unexpectedly", result)
             self._jobs.popleft()
+            self._soon(0)
         assert working is not None
         working.callback(None)
 
     async def _compact(self) -> None:
         self._freed = 0
+        self._store.mend()
         await self._in_thread(self._store.compact)
 
     def _soon(self, delay: float) -> None:
@@ -182,6 +183,7 @@ class Reclaimer:
     async def _steps(self, step: Callable[[int], Step], next_id: int = 0) -> bool:
         """@return: whether all steps were made, and not cut short by L{stop}."""
         while not self._stopped:
+            self._store.mend()
             made: Step = await self._in_thread(step, next_id)
             self._freed += made.freed
             for stream in made.streams:
@@ -207,7 +209,8 @@ class Reclaimer:
         return self._store.reclaim(number, start, stop, next_id, STEP)
 
     async def _reclaim_queue(self, number: int) -> None:
-        await self._steps(lambda _: self._store.reclaim_queue(number, STEP))
+        self._scanned.pop(number, None)
+        await self._steps(lambda next_id: self._store.reclaim_queue(number, next_id, STEP))
 
     async def _reclaim_stream(self, stream: int) -> None:
         if stream in self._pins:

@@ -9,8 +9,8 @@ key                            value
 ``!format``                    ``darner 1``
 ``!numbers``, ``!streams``     u64: every queue or stream number below it may be in use
 ``N`` name                     u64 number, u64 created (ms): a queue, and the number it is kept under
-``Q`` number ``00``            the mark, as five u64: low, next_id, bytes_put, bytes_consumed, floor
-``Q`` number ``01`` start      u64 stop: the ids from start up to stop are consumed, above the low-water mark
+``Q`` number ``00`` start      u64 stop: the ids from start up to stop are consumed, above the low-water mark
+``Q`` number ``01``            the mark, as five u64: low, next_id, bytes_put, bytes_consumed, floor
 ``Q`` number ``02`` last id    a run: u64 bytes_put, u32 count, then the items with the count ids that end in last id
 ``Q`` number ``ff``            empty; the end of the queue, for whoever looks for its last run
 ``D`` number                   empty; a deleted queue that is still to be reclaimed
@@ -18,6 +18,9 @@ key                            value
 ``S`` stream                   a stream that no item holds.  Empty: it is being written, or its writer died.
                                u64 chunk count: its item is consumed, and it is to be reclaimed
 =============================  ======================================================================================
+
+The mark and the end stay as long as the queue does.  So whoever looks for an interval or a run, and there is none,
+comes upon them, and not upon the deletion marks of all that was reclaimed behind them.
 
 Every chunk of a stream is L{CHUNK_BYTES} long, but for the last.
 
@@ -81,11 +84,11 @@ def name_key(name: bytes) -> bytes:
 
 
 def mark_key(number: int) -> bytes:
-    return _QUEUE_KEY.pack(b"Q", number, 0)
+    return _QUEUE_KEY.pack(b"Q", number, 1)
 
 
 def interval_key(number: int, start: int) -> bytes:
-    return _ITEM_KEY.pack(b"Q", number, 1, start)
+    return _ITEM_KEY.pack(b"Q", number, 0, start)
 
 
 def run_key(number: int, last: int) -> bytes:

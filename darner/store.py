@@ -32,6 +32,7 @@ _DATABASE: Final = "leveldb"
 
 _HARMLESS: Final = frozenset({"lost+found", "twistd.log", "twistd.pid"})
 _NUMBERS_AT_ONCE: Final = 1024
+_TORN: Final = "cannot write: the store awaits mending after a fault"
 
 _T = TypeVar("_T")
 
@@ -160,6 +161,7 @@ class LevelStore:
         self._torn = False
         self._in_threads = 0
         self._lock = threading.Lock()
+        self._writing = threading.Lock()
         self._dirty: dict[bytes, tuple[bytes, bytes]] = {}
         if not (path / MARKER).exists():
             self._claim()
@@ -169,14 +171,14 @@ class LevelStore:
             if self._database().get(records.FORMAT_KEY) not in (records.FORMAT, None):
                 raise StoreUnusable(f"the store in {path} is of a format that this version does not know")
             self._database().put(records.FORMAT_KEY, records.FORMAT)
+            self._numbers = (self._counter(records.NUMBERS_KEY), 0)
+            self._streams = (max(1, self._counter(records.STREAMS_KEY)), 0)
         except plyvel.Error as error:
             self.close()
             raise StoreUnusable(f"the store in {path} cannot be opened: {_reason(error)}") from error
         except BaseException:
             self.close()
             raise
-        self._numbers = (self._counter(records.NUMBERS_KEY), 0)
-        self._streams = (max(1, self._counter(records.STREAMS_KEY)), 0)
 
     def _open(self) -> None:
         directory = self.path / _DATABASE
@@ -191,7 +193,7 @@ class LevelStore:
                 compression=None,
             )
         except plyvel.IOError as error:
-            if "LOCK" in str(error) or "lock" in str(error):
+            if _reason(error).startswith("IO error: lock "):
                 raise self._in_use() from error
             raise
         except OSError as error:
@@ -233,7 +235,8 @@ class LevelStore:
         number, end = given
         if number >= end:
             end = number + _NUMBERS_AT_ONCE
-            self._guarded(lambda: self._database().put(key, records.pack_u64(end)))
+            self.mend()
+            self._write([(key, records.pack_u64(end))], False)
         return number + 1, end
 
     def new_number(self) -> int:
@@ -257,7 +260,7 @@ class LevelStore:
         number, created = records.unpack_name(value)
         mark = records.unpack_mark(self._database().get(records.mark_key(number)))
         with self._database().iterator(
-            start=records.interval_key(number, mark.low), stop=records.run_key(number, 0)
+            start=records.interval_key(number, mark.low), stop=records.mark_key(number)
         ) as entries:
             above = [(records.key_number(start), records.unpack_u64(stop)) for start, stop in entries]
         state = QueueState(
@@ -306,26 +309,28 @@ class LevelStore:
             self._write(batch.writes, False)
 
     def _write(self, writes: Sequence[tuple[bytes, Optional[bytes]]], sync: bool) -> None:
-        if self._torn:
-            raise StoreError("cannot write: the store awaits mending after a fault")
-        try:
-            with self._database().write_batch(sync=sync) as batch:
-                put, delete = batch.put, batch.delete
-                for key, value in writes:
-                    if value is None:
-                        delete(key)
-                    else:
-                        put(key, value)
-        except (plyvel.Error, OSError) as error:
-            self._torn = True
-            raise StoreError(f"cannot write: {_reason(error)}") from error
+        # One at a time, as in LevelDB itself: so that no thread writes behind a tear that another is just making.
+        with self._writing:
+            if self._torn:
+                raise StoreError(_TORN)
+            try:
+                with self._database().write_batch(sync=sync) as batch:
+                    put, delete = batch.put, batch.delete
+                    for key, value in writes:
+                        if value is None:
+                            delete(key)
+                        else:
+                            put(key, value)
+            except (plyvel.Error, OSError) as error:
+                self._torn = True
+                raise StoreError(f"cannot write: {_reason(error)}") from error
 
     def mend(self) -> None:
         if not self._torn:
             return
         with self._lock:
             if self._in_threads:
-                raise StoreError("cannot write: the store awaits mending after a fault")
+                raise StoreError(_TORN)
             try:
                 if self._db is not None:
                     self._db.close()
@@ -377,21 +382,22 @@ class LevelStore:
                     deletion.run(key, value)
         return self._delete(deletion)
 
-    def reclaim_queue(self, number: int, limit: int) -> Step:
-        return self._in_thread(lambda: self._reclaim_queue(number, limit))
+    def reclaim_queue(self, number: int, next_id: int, limit: int) -> Step:
+        return self._in_thread(lambda: self._reclaim_queue(number, next_id, limit))
 
-    def _reclaim_queue(self, number: int, limit: int) -> Step:
+    def _reclaim_queue(self, number: int, next_id: int, limit: int) -> Step:
         deletion = _Deletion()
-        with self._database().iterator(
-            start=records.mark_key(number), stop=records.end_key(number), include_stop=True
-        ) as entries:
+        start = records.run_key(number, next_id) if next_id else records.interval_key(number, 0)
+        with self._database().iterator(start=start, stop=records.end_key(number)) as entries:
             for key, value in entries:
+                run = records.is_run(key)
                 if deletion.count >= limit:
-                    return self._delete(deletion, 0)
-                if records.is_run(key):
+                    return self._delete(deletion, records.key_number(key) if run else 0)
+                if run:
                     deletion.run(key, value)
                 else:
                     deletion.key(key, len(value))
+        deletion.key(records.end_key(number), 0)
         deletion.key(records.deleted_key(number), 0)
         return self._delete(deletion)
 
@@ -400,6 +406,8 @@ class LevelStore:
 
     def _reclaim_stream(self, stream: int, next_index: int, limit: int) -> Step:
         unheld = self._database().get(records.unheld_key(stream))
+        if unheld is None:
+            return Step()  # it is reclaimed already
         count = records.unpack_u64(unheld) if unheld else self._count_chunks(stream)
         deletion = _Deletion()
         stop = min(count, next_index + limit)
@@ -424,9 +432,9 @@ class LevelStore:
 
     def compact(self) -> None:
         """Compact where keys were deleted since the last time."""
-        dirty, self._dirty = self._dirty, {}
-        for low, high in dirty.values():
+        for kind, (low, high) in list(self._dirty.items()):
             self._in_thread(functools.partial(self._compact, low, high + b"\0"))
+            del self._dirty[kind]
 
     def _compact(self, start: bytes, stop: bytes) -> None:
         self._database().compact_range(start=start, stop=stop)
@@ -495,7 +503,8 @@ def _reason(error: BaseException) -> str:
     """What LevelDB or the operating system said, in one line."""
     if isinstance(error, OSError) and error.errno is not None:
         return os.strerror(error.errno)
-    text = " ".join(str(error).split())
+    said = error.args[0] if error.args else ""
+    text = " ".join((said.decode(errors="replace") if isinstance(said, bytes) else str(said)).split())
     for number in (errno.ENOSPC, errno.EIO, errno.EFBIG, errno.EDQUOT, errno.EROFS):
         if os.strerror(number) in text:
             return os.strerror(number)

@@ -100,7 +100,8 @@ class MonotonicClock:
 
     def _run(self) -> None:
         now = self._seconds()
-        while self._calls and self._calls[0][0] <= now:
+        # Once stopped, what was already on its way here does nothing, nor does it start the thread anew.
+        while self._thread is not None and self._calls and self._calls[0][0] <= now:
             due, _, call = heappop(self._calls)
             # A call that was moved stands in the heap a second time.
             if not call.active() or due != call.time:
@@ -114,5 +115,5 @@ class MonotonicClock:
                     call.func(*call.args, **call.kw)
                 except Exception:
                     self._log.failure("a delayed call failed")
-        if self._calls:
+        if self._thread is not None and self._calls:
             self._arm(self._calls[0][0])
