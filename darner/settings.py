@@ -103,9 +103,21 @@ def _converter() -> Converter:
     for kind in (int, str, bool):
         converter.register_structure_hook(kind, _strictly(kind))
     structure = make_dict_structure_fn(Listener, converter, _cattrs_forbid_extra_keys=True)
-    converter.register_structure_hook(
-        Listener, lambda value, _: Listener(value) if isinstance(value, str) else structure(value, Listener)
-    )
+
+    def listener(value: Any, _: object) -> Listener:
+        if isinstance(value, str):
+            return Listener(value)
+        if not isinstance(value, dict):
+            raise ValueError(f"{value!r} is neither an endpoint nor a table with one")
+        return structure(value, Listener)
+
+    def listeners(value: object, _: object) -> tuple[Listener, ...]:
+        if not isinstance(value, list):
+            raise ValueError(f"{value!r} is not a list of endpoints")
+        return tuple(converter.structure(value, list[Listener]))
+
+    converter.register_structure_hook(Listener, listener)
+    converter.register_structure_hook_func(lambda kind: kind == tuple[Listener, ...], listeners)
     return converter
 
 
@@ -115,7 +127,10 @@ _CONVERTER: Final = _converter()
 def _explain(error: BaseException, kind: object) -> str:
     if isinstance(error, ForbiddenExtraKeysError):
         return "unknown setting " + ", ".join(sorted(error.extra_fields))
-    return str(error) or "wrong"
+    if isinstance(error, KeyError):
+        return "missing"
+    # What attrs raises carries more than the text.
+    return str(error.args[0])
 
 
 def make_settings(values: dict[str, Any], source: str) -> Settings:

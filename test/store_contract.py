@@ -179,7 +179,7 @@ class StoreContract(Base):
         given = [[self.store.new_number(), self.store.new_stream()] for _ in range(3000)]
         self.again()
         given += [[self.store.new_number(), self.store.new_stream()] for _ in range(3000)]
-        numbers, streams = zip(*given)
+        numbers, streams = zip(*given, strict=True)
         self.assertEqual(len(set(numbers)), 6000)
         self.assertEqual(len(set(streams)), 6000)
 

@@ -4,6 +4,8 @@ Tests of `darner.consumed`.
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
@@ -154,5 +156,5 @@ class ModelTests(SynchronousTestCase):
             self.assertEqual(consumed.next_missing(id), next(other for other in missing if other >= id))
         intervals = list(consumed.intervals())
         self.assertEqual({id for start, stop in intervals for id in range(start, stop)}, model)
-        for (_, stop), (start, _) in zip(intervals, intervals[1:]):
+        for (_, stop), (start, _) in pairwise(intervals):
             self.assertLess(stop, start, "intervals are apart from each other")

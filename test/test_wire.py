@@ -288,7 +288,7 @@ COMMANDS = st.sampled_from(
 )
 WORDS = st.one_of(
     st.binary(max_size=12),
-    st.sampled_from([b"q", b"q/open", b"q/t=", b"0", b"-1", b"5", b"noreply", b"/", b"//", b"=", b"q/sync", b"q/abort"]),
+    st.sampled_from([b"q", b"q/open", b"q/t=", b"0", b"-1", b"5", b"noreply", b"//", b"=", b"q/sync", b"q/abort"]),
     st.integers().map(lambda number: b"%d" % number),
 )
 LINES = st.one_of(

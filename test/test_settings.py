@@ -1,0 +1,155 @@
+"""
+Tests of `darner.settings`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import attrs
+from twisted.trial.unittest import SynchronousTestCase
+
+from darner.errors import SettingsError
+from darner.settings import DEFAULT_PORT, Listener, Settings, make_settings, parse_size, read_toml
+
+
+class SettingsTests(SynchronousTestCase):
+    """What a server runs with."""
+
+    def refusal(self, **values: Any) -> str:
+        message = str(self.assertRaises(SettingsError, make_settings, values, "darner.toml"))
+        self.assertNotIn("\n", message)
+        source, _, reason = message.partition(": ")
+        self.assertEqual(source, "darner.toml")
+        return reason
+
+    def test_defaults(self) -> None:
+        settings = make_settings({}, "darner.toml")
+        self.assertEqual(settings, Settings())
+        self.assertEqual((settings.data_dir, settings.interface), ("data", "127.0.0.1"))
+        self.assertEqual((settings.reply_key, settings.max_item_bytes, settings.max_open_reads), ("queue", 2**30, 1))
+        self.assertFalse(settings.debug)
+
+    def test_frozen(self) -> None:
+        with self.assertRaises(attrs.exceptions.FrozenInstanceError):
+            Settings().debug = True  # type: ignore[misc]
+
+    def test_values_are_left_alone(self) -> None:
+        values = {"max_item_bytes": "1KiB"}
+        self.assertEqual(make_settings(values, "darner.toml").max_item_bytes, 1024)
+        self.assertEqual(values, {"max_item_bytes": "1KiB"})
+
+    def test_all(self) -> None:
+        self.assertEqual(
+            make_settings(
+                {
+                    "data_dir": "/srv/queues",
+                    "port": 0,
+                    "interface": "::",
+                    "listen": ["tcp6:1", {"endpoint": "unix:/s", "reply_key": "request"}],
+                    "reply_key": "request",
+                    "max_item_bytes": "16MiB",
+                    "max_open_reads": 100,
+                    "debug": True,
+                },
+                "darner.toml",
+            ),
+            Settings(
+                "/srv/queues", 0, "::", (Listener("tcp6:1"), Listener("unix:/s", "request")), "request",
+                16 * 2**20, 100, True,
+            ),
+        )  # fmt: skip
+
+    def test_unknown(self) -> None:
+        self.assertEqual(self.refusal(prot=1, data=2), "unknown setting data, prot")
+
+    def test_types(self) -> None:
+        self.assertEqual(self.refusal(port="1"), "port: '1' is not of type int")
+        self.assertEqual(self.refusal(port=True), "port: True is not of type int")
+        self.assertEqual(self.refusal(data_dir=5), "data_dir: 5 is not of type str")
+        self.assertEqual(self.refusal(debug="yes"), "debug: 'yes' is not of type bool")
+
+    def test_ranges(self) -> None:
+        self.assertEqual(self.refusal(port=65536), "'port' must be <= 65535: 65536")
+        self.assertEqual(self.refusal(port=-1), "'port' must be >= 0: -1")
+        self.assertEqual(self.refusal(max_open_reads=0), "'max_open_reads' must be > 0: 0")
+        self.assertEqual(self.refusal(max_item_bytes="0KiB"), "'max_item_bytes' must be > 0: 0")
+        self.assertEqual(
+            self.refusal(reply_key="both"), "'reply_key' must be in ('queue', 'request') (got 'both')"
+        )
+
+    def test_all_that_is_wrong(self) -> None:
+        self.assertEqual(
+            self.refusal(port="1", debug=1), "port: '1' is not of type int; debug: 1 is not of type bool"
+        )
+
+    def test_listen(self) -> None:
+        for listen, reason in (
+            ("tcp:1", "listen: 'tcp:1' is not a list of endpoints"),
+            (5, "listen: 5 is not a list of endpoints"),
+            ([5], "listen[0]: 5 is neither an endpoint nor a table with one"),
+            (["tcp:1", {"reply_key": "queue"}], "listen[1].endpoint: missing"),
+            ([{"endpoint": "tcp:1", "port": 2}], "listen[0]: unknown setting port"),
+            (
+                [{"endpoint": "tcp:1", "reply_key": "both"}],
+                "listen[0]: 'reply_key' must be in ('queue', 'request') (got 'both')",
+            ),
+        ):
+            self.assertEqual(self.refusal(listen=listen), reason)
+
+    def test_tcp_port(self) -> None:
+        """The usual port, where nothing else is listened at."""
+        elsewhere = (Listener("unix:/s"),)
+        self.assertEqual(Settings().tcp_port, DEFAULT_PORT)
+        self.assertEqual(Settings(port=5).tcp_port, 5)
+        self.assertEqual(Settings(port=0).tcp_port, 0)
+        self.assertIsNone(Settings(listen=elsewhere).tcp_port)
+        self.assertEqual(Settings(port=5, listen=elsewhere).tcp_port, 5)
+
+
+class SizeTests(SynchronousTestCase):
+    """Sizes, as people write them."""
+
+    def test_good(self) -> None:
+        for text, size in (
+            (5, 5), ("5", 5), ("5B", 5), ("1KiB", 1024), (" 16 MiB ", 16 * 2**20), ("1gib", 2**30), ("1KB", 1000),
+            ("2MB", 2_000_000), ("1GB", 10**9), ("0", 0),
+        ):  # fmt: skip
+            self.assertEqual(parse_size(text), size, text)
+
+    def test_bad(self) -> None:
+        for text in ("", "KiB", "1.5MiB", "-1", "1 parsec", "1KiB and more"):
+            error = self.assertRaises(ValueError, parse_size, text)
+            self.assertEqual(str(error), f"{text!r} is not a size like 64KiB, 16MiB or 1000000")
+        for value in (True, 1.5, None, []):
+            self.assertEqual(str(self.assertRaises(ValueError, parse_size, value)), "not a size")
+
+    def test_in_settings(self) -> None:
+        error = self.assertRaises(SettingsError, make_settings, {"max_item_bytes": "much"}, "command line")
+        self.assertEqual(
+            str(error), "command line: max_item_bytes: 'much' is not a size like 64KiB, 16MiB or 1000000"
+        )
+
+
+class TomlTests(SynchronousTestCase):
+    """Reading a configuration file."""
+
+    def file(self, content: bytes) -> Path:
+        path = Path(self.mktemp())
+        path.write_bytes(content)
+        return path
+
+    def test_read(self) -> None:
+        path = self.file(b'port = 5\nlisten = ["tcp:1"]\n[[more]]\nx = 1\n')
+        self.assertEqual(read_toml(path), {"port": 5, "listen": ["tcp:1"], "more": [{"x": 1}]})
+
+    def test_missing(self) -> None:
+        error = self.assertRaises(SettingsError, read_toml, Path("nowhere.toml"))
+        self.assertEqual(str(error), "cannot read nowhere.toml: No such file or directory")
+
+    def test_not_toml(self) -> None:
+        for content in (b"port: 5\n", b"port = \xff\n"):
+            path = self.file(content)
+            message = str(self.assertRaises(SettingsError, read_toml, path))
+            self.assertTrue(message.startswith(f"{path} is not TOML: "), message)
