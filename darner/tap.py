@@ -152,10 +152,11 @@ class Server(Service):
 
 def _endpoint(reactor: Any, description: str) -> IStreamServerEndpoint:
     try:
-        return serverFromString(reactor, description)
+        endpoint: IStreamServerEndpoint = serverFromString(reactor, description)
     except Exception as error:
         # Anything may come out of it, from an unknown kind of endpoint to a certificate that cannot be read.
         raise SettingsError(f"bad endpoint to listen at: {description}: {error}") from error
+    return endpoint
 
 
 def makeService(options: Options, reactor: Optional[Any] = None) -> Server:
