@@ -1,0 +1,135 @@
+"""
+Tests of how the rooms of the house lie: which module may import which.
+
+A lower module knows nothing of a higher one, so that it can be read, tested and replaced without it.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+from twisted.trial.unittest import SynchronousTestCase
+
+import darner
+
+PACKAGE = Path(darner.__file__).parent
+
+LAYERS = (
+    "errors",
+    "consumed",
+    "items",
+    "interfaces",
+    "wire",
+    "stats",
+    "settings",
+    "timers",
+    "records mapped",
+    "store memory turn",
+    "fifo",
+    "reclaim",
+    "streams",
+    "queues",
+    "session calls",
+    "protocol",
+    "listen",
+    "service",
+    "tap",
+    "__main__ load",
+    "bench",
+)
+"""Lower ones first; a module may import those of the layers below its own."""
+
+PLACE = {module: place for place, layer in enumerate(LAYERS) for module in layer.split()}
+
+REACTOR = ("service", "tap")
+"""Those that may fall back to the global reactor, and only when one of their functions is called."""
+
+
+def tree(module: str) -> ast.Module:
+    return ast.parse((PACKAGE / f"{module}.py").read_bytes())
+
+
+def imported(node: ast.AST) -> Iterator[str]:
+    """Every dotted name that an import statement may mean."""
+    if isinstance(node, ast.Import):
+        yield from (alias.name for alias in node.names)
+    elif isinstance(node, ast.ImportFrom):
+        base = ".".join(["darner"] * bool(node.level) + [node.module] * bool(node.module))
+        yield base
+        yield from (f"{base}.{alias.name}" for alias in node.names)
+
+
+def imports(tree: ast.AST) -> set[str]:
+    """Every dotted name that is imported anywhere in a tree."""
+    return {name for node in ast.walk(tree) for name in imported(node)}
+
+
+def imports_at_once(tree: ast.AST) -> set[str]:
+    """Every dotted name that is imported by importing the module: outside functions."""
+    if isinstance(tree, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)):
+        return set()
+    return set(imported(tree)).union(*(imports_at_once(child) for child in ast.iter_child_nodes(tree)))
+
+
+class LayoutTests(SynchronousTestCase):
+    """Imports run one way."""
+
+    def setUp(self) -> None:
+        self.modules = {path.stem: tree(path.stem) for path in PACKAGE.glob("*.py") if path.stem != "__init__"}
+
+    def test_every_module_has_its_place(self) -> None:
+        self.assertEqual(sorted(set(self.modules) - set(PLACE)), [])
+
+    def test_imports_run_one_way(self) -> None:
+        backwards = [
+            f"{module} imports {name}"
+            for module, tree in self.modules.items()
+            for name in imports(tree)
+            for parts in [name.split(".")]
+            if parts[0] == "darner" and len(parts) > 1 and PLACE.get(parts[1], -1) >= PLACE.get(module, -1)
+        ]
+        self.assertEqual(backwards, [])
+
+    def test_package_imports_nothing(self) -> None:
+        """So that the plugin, which is always loaded, costs nothing."""
+        self.assertEqual({name for name in imports(tree("__init__")) if name.startswith("darner")}, set())
+
+    def test_only_the_store_knows_leveldb(self) -> None:
+        self.assertEqual([module for module, tree in self.modules.items() if "plyvel" in imports(tree)], ["store"])
+
+    def test_global_reactor(self) -> None:
+        """Reactor and clock come in through constructors; importing a module installs no reactor."""
+        reactor = "twisted.internet.reactor"
+        using = {module for module, tree in self.modules.items() if reactor in imports(tree)}
+        self.assertLessEqual(using, set(REACTOR))
+        at_once = {module for module, tree in self.modules.items() if reactor in imports_at_once(tree)}
+        self.assertEqual(at_once, set())
+
+    def test_no_twisted(self) -> None:
+        """The wire format and the plain data know nothing of Twisted."""
+        for module in ("errors", "consumed", "items", "wire", "stats", "records"):
+            self.assertEqual([name for name in imports(self.modules[module]) if name.startswith("twisted")], [])
+
+
+class ImportsTests(SynchronousTestCase):
+    """The tests above see every way to import."""
+
+    def test_ways(self) -> None:
+        for statement, name in (
+            ("import darner.store", "darner.store"),
+            ("from darner.store import LevelStore", "darner.store"),
+            ("from darner import wire, store", "darner.store"),
+            ("from . import store", "darner.store"),
+            ("from .store import LevelStore", "darner.store"),
+            ("if TYPE_CHECKING:\n from darner.store import LevelStore", "darner.store"),
+            ("from twisted.internet import reactor", "twisted.internet.reactor"),
+        ):
+            self.assertIn(name, imports(ast.parse(statement)), statement)
+            self.assertIn(name, imports_at_once(ast.parse(statement)), statement)
+
+    def test_in_a_function(self) -> None:
+        for function in ("def f():\n import plyvel", "class C:\n async def f(self):\n  import plyvel"):
+            self.assertEqual(imports(ast.parse(function)), {"plyvel"})
+            self.assertEqual(imports_at_once(ast.parse(function)), set())
