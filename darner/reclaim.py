@@ -191,6 +191,9 @@ class Reclaimer:
             if made.next_id is None:
                 return True
             next_id = made.next_id
+            if self._freed >= COMPACT_BYTES:
+                # A little at a time: what is compacted is in memory meanwhile.
+                await self._compact()
         return False
 
     async def _reclaim_intervals(self, fifo: Fifo, number: int, intervals: list[tuple[int, int]]) -> None:

@@ -25,6 +25,7 @@ from darner.consumed import Consumed
 from darner.errors import StoreError, StoreUnusable
 from darner.interfaces import IBatch, IStore
 from darner.items import ITEM_OVERHEAD, Item, Mark, QueueState, Step
+from darner.mapped import let_go
 
 MARKER: Final = "darner"
 MARKER_TEXT: Final = b"darner data directory, format 1\n"
@@ -144,6 +145,8 @@ class LevelStore:
 
     WRITE_BUFFER: Final = 8 * 1024 * 1024
     CACHE: Final = 4 * 1024 * 1024
+    MAPPED: Final = 8 * 1024 * 1024
+    """How many bytes are read before the memory into which LevelDB maps its tables is given back."""
 
     def __init__(self, path: Path, open_database: Callable[..., Any] = plyvel.DB) -> None:
         """
@@ -158,6 +161,7 @@ class LevelStore:
         self._open_database = open_database
         self._db: Any = None  # a plyvel.DB, while it is open
         self._marker: Optional[IO[bytes]] = None
+        self._mapped = 0
         self._torn = False
         self._in_threads = 0
         self._lock = threading.Lock()
@@ -355,14 +359,22 @@ class LevelStore:
                     if start <= item.id < stop:
                         items.append(item)
                         max_bytes -= len(item.payload) + ITEM_OVERHEAD
+                self._has_read(len(value))
                 if max_bytes <= 0 or last + 1 >= stop:
                     break
         return items
+
+    def _has_read(self, size: int) -> None:
+        self._mapped += size
+        if self._mapped > self.MAPPED:
+            self._mapped = 0
+            let_go(self.path / _DATABASE)
 
     def chunk(self, stream: int, index: int) -> bytes:
         data: Optional[bytes] = self._guarded(lambda: self._database().get(records.chunk_key(stream, index)))
         if data is None:
             raise StoreError(f"chunk {index} of stream {stream} is missing")
+        self._has_read(len(data))
         return data
 
     # Reclaiming
@@ -435,6 +447,7 @@ class LevelStore:
         for kind, (low, high) in list(self._dirty.items()):
             self._in_thread(functools.partial(self._compact, low, high + b"\0"))
             del self._dirty[kind]
+        let_go(self.path / _DATABASE)
 
     def _compact(self, start: bytes, stop: bytes) -> None:
         self._database().compact_range(start=start, stop=stop)
