@@ -6,7 +6,7 @@ Plain data that the rooms hand each other; nothing here knows how it is written 
 
 from __future__ import annotations
 
-from typing import Final, Optional
+from typing import Final, NamedTuple, Optional
 
 from attrs import define, field, frozen
 
@@ -57,8 +57,7 @@ class Item:
         return f"<Item {self.id}: {self.size} bytes, flags {self.flags}>"
 
 
-@frozen
-class Mark:
+class Mark(NamedTuple):
     """
     How far a queue is consumed, as one small record that a consuming turn writes anew.
 

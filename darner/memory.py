@@ -149,7 +149,7 @@ class MemoryStore:
     def read(self, number: int, start: int, stop: int, max_bytes: int) -> list[Item]:
         found: list[Item] = []
         items = self.queues[number].items
-        for id in range(start, stop):
+        for id in range(start, min(stop, max(items, default=-1) + 1)):
             if max_bytes <= 0:
                 break
             if id in items:

@@ -114,9 +114,9 @@ class QueueProtocol(LineReceiver):
         """Take requests from the buffer as long as the session takes them."""
         self._working = True
         try:
-            while self._at < len(self._data) and not self.session.busy:
-                if not (self._take_line() if self.line_mode else self._take_raw()):
-                    break
+            session = self.session
+            while not session.busy and (self._take_line() if self.line_mode else self._take_raw()):
+                pass
         finally:
             self._working = False
         if self._closed:
@@ -137,17 +137,20 @@ class QueueProtocol(LineReceiver):
 
     def _take_line(self) -> bool:
         """@return: whether there was a whole line."""
-        end = self._data.find(b"\n", self._at)
-        length = (end if end >= 0 else len(self._data)) - self._at
-        if length > self.MAX_LENGTH and not (end > 0 and length == self.MAX_LENGTH + 1 and self._data[end - 1] == 13):
+        data, at = self._data, self._at
+        end = data.find(b"\n", at)
+        if (end if end >= 0 else len(data)) - at > self.MAX_LENGTH and not self._fits(data[at:end], end):
             self.lineLengthExceeded(b"")
             return False
         if end < 0:
             return False
-        line = self._data[self._at : end]
         self._at = end + 1
-        self.lineReceived(line)
+        self.lineReceived(data[at:end])
         return True
+
+    def _fits(self, line: bytes, end: int) -> bool:
+        """The carriage return is not of the line."""
+        return end >= 0 and len(line) == self.MAX_LENGTH + 1 and line.endswith(b"\r")
 
     def lineLengthExceeded(self, line: bytes) -> None:
         """No command is that long; where the next one starts, nobody knows."""
@@ -197,7 +200,7 @@ class QueueProtocol(LineReceiver):
 
     def _take_raw(self) -> bool:
         """@return: whether any of a payload could be taken."""
-        if self._held_back:
+        if self._at == len(self._data) or self._held_back:
             return False
         if self._missing:
             piece = self._data[self._at : self._at + self._missing]

@@ -77,7 +77,10 @@ class Queues:
         @raise darner.errors.StoreError: it cannot be read.
         """
         for state in self.store.recover():
-            self.make(state.name).recover(state)
+            fifo = self.make(state.name)
+            fifo.recover(state)
+            if any(stop > state.floor for _, stop in state.consumed.intervals()):
+                self.reclaimer.reclaim(fifo, state.number, list(state.consumed.intervals()))
         self.reclaimer.start()
 
     async def stop(self) -> None:
@@ -124,7 +127,7 @@ class Queues:
         size = len(payload)
         if size > self.max_item_bytes:
             raise ItemTooLarge()
-        item = self._queue_for_put(name).put(flags, self._expiry_time(expiry), size, payload)
+        item = self._queue_for_put(name).put(flags, expiry and self._expiry_time(expiry), size, payload)
         self.stats.total_items += 1
         return item
 
@@ -133,7 +136,7 @@ class Queues:
         payload = inflow.finish()
         try:
             item = self._queue_for_put(name).put(
-                flags, self._expiry_time(expiry), inflow.size, payload, inflow.stream
+                flags, expiry and self._expiry_time(expiry), inflow.size, payload, inflow.stream
             )
         except StoreError:
             inflow.abandon()
@@ -148,9 +151,7 @@ class Queues:
         return fifo
 
     def _expiry_time(self, expiry: int) -> int:
-        """@return: by memcache's rules an expiry, in ms since the epoch; 0 is never."""
-        if expiry == 0:
-            return 0
+        """@return: an expiry that is not 0, by memcache's rules, in ms since the epoch."""
         if expiry < 0:
             return 1
         if expiry < RELATIVE_EXPIRY:

@@ -85,8 +85,9 @@ class Reclaimer:
 
     def intervals(self, fifo: Fifo) -> list[tuple[int, int]]:
         if fifo.unreclaimed < RECLAIM_BYTES:
-            self._touched.add(fifo)
-            self._soon(QUIET)
+            if fifo not in self._touched:
+                self._touched.add(fifo)
+                self._soon(QUIET)
             return []
         self._touched.discard(fifo)
         fifo.unreclaimed = 0

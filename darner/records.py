@@ -143,7 +143,7 @@ def unpack_name(value: bytes) -> tuple[int, int]:
 
 
 def pack_mark(mark: Mark) -> bytes:
-    return _MARK.pack(mark.low, mark.next_id, mark.bytes_put, mark.bytes_consumed, mark.floor)
+    return _MARK.pack(*mark)
 
 
 def unpack_mark(value: bytes) -> Mark:
@@ -158,6 +158,12 @@ def runs(items: Sequence[Item], bytes_put: int) -> Iterator[tuple[int, bytes]]:
     @param bytes_put: payload bytes of all items ever put on the queue, these included.
     @return: for each run the last id in it and its value.
     """
+    if len(items) == 1 and not items[0].stream:
+        # Most turns of a few clients put one item.
+        item = items[0]
+        head = _RUN.pack(bytes_put, 1) + _ITEM.pack(_INLINE, item.flags, item.time, item.expiry, item.size)
+        yield item.id, head + item.payload
+        return
     total = bytes_put - sum(item.size for item in items)
     parts: list[bytes] = []
     count = held = 0

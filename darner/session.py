@@ -70,7 +70,11 @@ class _Value:
 
 
 class Session:
-    """One client's dealings with the queues."""
+    """
+    One client's dealings with the queues.
+
+    @ivar busy: whether requests have to be held back.
+    """
 
     _log = Logger()
 
@@ -90,14 +94,14 @@ class Session:
         self._choked = False
         self._closing = False
         self._ended = False
+        self.busy = False
 
-    @property
-    def busy(self) -> bool:
+    def _update_busy(self) -> None:
         """
-        Whether requests have to be held back: the client waits for an item, a large one is on its way to it, it does
-        not read, enough replies gathered for this turn, or the connection is about to end.
+        Find out whether requests have to be held back: the client waits for an item, a large one is on its way to it,
+        it does not read, enough replies gathered for this turn, or the connection is about to end.
         """
-        return (
+        self.busy = (
             self._waiter is not None
             or self._streaming > 0
             or self._choked
@@ -128,6 +132,8 @@ class Session:
         self._replies.append(reply)
         if isinstance(reply, bytes):
             self._gathered += len(reply) + REPLY_OVERHEAD
+            if self._gathered > TURN_BYTES:
+                self.busy = True
         self._turn.answers(self)
         return len(self._replies) - 1
 
@@ -141,9 +147,7 @@ class Session:
 
     def refuse_size(self, request: wire.Set) -> None:
         """The payload of a set that does not fit has been skipped."""
-        self._queues.stats.cmd_set += 1
-        if not request.noreply:
-            self._reply(wire.error_reply(ItemTooLarge()))
+        self._not_stored(request, ItemTooLarge())
 
     def inflow(self) -> Inflow:
         """@return: where to L{receive} a payload that comes in pieces; give it to L{put_flow}, or abandon it."""
@@ -161,20 +165,29 @@ class Session:
 
     def put(self, request: wire.Set, payload: bytes) -> None:
         """Put an item whose payload is here, at most a chunk of it."""
-        self._put(request, lambda: self._queues.put(request.queue, request.flags, request.expiry, payload))
+        try:
+            self._queues.put(request.queue, request.flags, request.expiry, payload)
+        except DarnerError as error:
+            self._not_stored(request, error)
+        else:
+            self._stored(request)
 
     def put_flow(self, request: wire.Set, inflow: Inflow) -> None:
         """Put an item whose payload came in pieces."""
-        self._put(request, lambda: self._queues.put_flow(request.queue, request.flags, request.expiry, inflow))
-
-    def _put(self, request: wire.Set, put: Callable[[], Item]) -> None:
-        self._queues.stats.cmd_set += 1
         try:
-            put()
+            self._queues.put_flow(request.queue, request.flags, request.expiry, inflow)
         except DarnerError as error:
-            if not request.noreply:
-                self._reply(wire.error_reply(error))
-            return
+            self._not_stored(request, error)
+        else:
+            self._stored(request)
+
+    def _not_stored(self, request: wire.Set, error: DarnerError) -> None:
+        self._queues.stats.cmd_set += 1
+        if not request.noreply:
+            self._reply(wire.error_reply(error))
+
+    def _stored(self, request: wire.Set) -> None:
+        self._queues.stats.cmd_set += 1
         if request.sync:
             self._turn.sync()
         if not request.noreply:
@@ -235,12 +248,14 @@ class Session:
         if not item.stream:
             return self._reply(wire.value(key, item.flags, item.payload, end))
         self._streaming += 1
+        self._update_busy()
         outflow = self._queues.outflow(item, self._streamed)
         header = wire.value_header(key, item.flags, item.size)
         return self._reply(_Value(header, outflow, wire.AFTER_PAYLOAD + end))
 
     def _streamed(self) -> None:
         self._streaming -= 1
+        self._update_busy()
 
     def _get_many(self, request: wire.GetMany) -> None:
         names = dict.fromkeys(request.queues)
@@ -300,10 +315,12 @@ class Session:
     def _quit(self, request: wire.Quit) -> None:
         self._reply(b"")
         self._closing = True
+        self._update_busy()
 
     def _refused(self, request: wire.Refused) -> None:
         self._reply(request.reply)
         self._closing = self._closing or request.close
+        self._update_busy()
 
     # Open reads
 
@@ -352,6 +369,7 @@ class Session:
             self._miss(request)
 
         self._waiter = (fifo, fifo.wait(serve))
+        self._update_busy()
         self._timer = self._queues.clock.callLater(request.wait / 1000, give_up)
 
     def stop_waiting(self) -> None:
@@ -359,6 +377,7 @@ class Session:
         if self._waiter is not None:
             fifo, waiter = self._waiter
             self._waiter = None
+            self._update_busy()
             fifo.leave(waiter)
             self._queues.release(fifo)
         if self._timer is not None:
@@ -369,6 +388,7 @@ class Session:
         """Send the replies there are, and end the connection."""
         if not self._closing:
             self._closing = True
+            self._update_busy()
             self._turn.answers(self)
 
     def end(self) -> None:
@@ -389,6 +409,8 @@ class Session:
     def seal(self) -> Replies:
         replies, self._replies = self._replies, []
         self._gathered = 0
+        if self.busy:
+            self._update_busy()
         return replies
 
     def deliver(self, replies: Replies) -> None:
@@ -417,10 +439,12 @@ class Session:
     def choke(self) -> None:
         """The client does not read: stop sending chunks."""
         self._choked = True
+        self._update_busy()
 
     def unchoke(self) -> None:
         """The client reads again."""
         self._choked = False
+        self._update_busy()
         if not self._ended:
             self._pump()
 

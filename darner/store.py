@@ -318,6 +318,9 @@ class LevelStore:
             if self._torn:
                 raise StoreError(_TORN)
             try:
+                if len(writes) == 1 and writes[0][1] is not None:
+                    self._database().put(*writes[0], sync=sync)  # half the price of a batch
+                    return
                 with self._database().write_batch(sync=sync) as batch:
                     put, delete = batch.put, batch.delete
                     for key, value in writes:

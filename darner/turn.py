@@ -17,7 +17,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Optional, Protocol, Union
 
-from attrs import Factory, define
 from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -101,18 +100,20 @@ class Inflow(Protocol):
         """One of its chunks is not in the store."""
 
 
-@define
 class _Changes:
     """What happened in one turn."""
 
-    queues: dict[Changing, None] = Factory(dict)
-    owners: dict[Owner, None] = Factory(dict)
-    puts: list[tuple[Replies, int]] = Factory(list)
-    reads: list[tuple[Changing, Optional[int], Item, bool, Replies, int, int]] = Factory(list)
-    consumed: list[tuple[Replies, int]] = Factory(list)
-    chunks: list[tuple[Inflow, int, int, bytes]] = Factory(list)
-    sync: bool = False
-    sealed: list[tuple[Owner, Replies]] = Factory(list)
+    __slots__ = ("chunks", "consumed", "owners", "puts", "queues", "reads", "sealed", "sync")
+
+    def __init__(self) -> None:
+        self.queues: dict[Changing, None] = {}
+        self.owners: dict[Owner, None] = {}
+        self.puts: list[tuple[Replies, int]] = []
+        self.reads: list[tuple[Changing, Optional[int], Item, bool, Replies, int, int]] = []
+        self.consumed: list[tuple[Replies, int]] = []
+        self.chunks: list[tuple[Inflow, int, int, bytes]] = []
+        self.sync = False
+        self.sealed: list[tuple[Owner, Replies]] = []
 
 
 class Turn:
@@ -235,6 +236,7 @@ class Turn:
         if self._writing is not None:
             return
         changes = self._gathering
+        # Taken before the turn is written and answered: who asks then, asks for the next turn.
         waiting, self._waiting = self._waiting, []
         if changes.queues or changes.owners or changes.chunks:
             self._gathering = _Changes()

@@ -18,7 +18,7 @@ import re
 from collections.abc import Callable
 from typing import Final, Optional, Union
 
-from attrs import frozen
+from attrs import field, frozen
 
 from darner.errors import BadQueueName, ClientError, DarnerError, QueueFull
 
@@ -64,10 +64,11 @@ class Get:
     close: bool = False
     abort: bool = False
     peek: bool = False
+    fetches: bool = field(init=False)
+    """Whether this read wants an item (a lone close or abort wants none)."""
 
-    @property
-    def fetches(self) -> bool:
-        """Whether this read wants an item (a lone close or abort wants none)."""
+    @fetches.default
+    def _fetches(self) -> bool:
         return not self.abort and (self.open or not self.close)
 
 
