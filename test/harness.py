@@ -67,7 +67,6 @@ class FaultyStore:
     @ivar unmendable: fail to L{mend}.
     @ivar unreadable: fail to read items and chunks.
     @ivar numberless: fail to give numbers.
-    @ivar explosive: fail writes with an error that is no L{StoreError}.
     @ivar writes: of each successful write, whether it was to be synced.
     @ivar reads: of each read, how many items it gave.
     """
@@ -79,7 +78,6 @@ class FaultyStore:
         self.unmendable = False
         self.unreadable = False
         self.numberless = False
-        self.explosive = False
         self.writes: list[bool] = []
         self.reads: list[int] = []
 
@@ -101,8 +99,6 @@ class FaultyStore:
         return FaultyBatch(self.store.batch())
 
     def write(self, batch: Any, sync: bool = False) -> None:
-        if self.explosive:
-            raise RuntimeError("boom")
         self._unless(self.full and batch.puts, "no room")
         if self.broken:
             self.broken -= 1

@@ -1,0 +1,238 @@
+"""All queues of a server: `darner.queues`."""
+
+from __future__ import annotations
+
+import tempfile
+import weakref
+from pathlib import Path
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface.verify import verifyObject
+
+from darner import wire
+from darner.errors import ItemTooLarge
+from darner.interfaces import IBatch, IStore
+from darner.store import LevelStore
+from test.harness import EPOCH, FaultyStore, Server, value
+
+YEAR = 365 * 24 * 3600
+
+
+class QueuesTestCase(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.server = Server()
+        self.client = self.server.client()
+
+    def restart(self) -> None:
+        self.client.leave()
+        self.server.restart()
+        self.client = self.server.client()
+
+
+class NamesTests(QueuesTestCase):
+    def test_a_first_set_makes_a_queue(self) -> None:
+        self.assertEqual(self.server.queues.names(), [])
+        for name in (b"b", b".", b"a:1"):
+            self.client.sets(name, b"1")
+        self.assertEqual(self.server.queues.names(), [b".", b"a:1", b"b"])
+        self.assertEqual(self.server.queues.queue_figures(b"none"), {})
+
+    def test_they_are_found_again(self) -> None:
+        self.client.sets(b"empty", b"1")
+        self.client.does(b"get empty")
+        self.client.sets(b"full", b"12")
+        self.restart()
+        self.assertEqual(self.server.queues.names(), [b"empty", b"full"])
+        self.assertEqual(self.server.figures(b"empty"), (0, 0))
+        self.assertEqual(self.server.figures(b"full"), (1, 2))
+        self.assertEqual(self.server.queues.figures("")["queue_creates"], 0)
+
+    def test_a_queue_that_nobody_knows_any_more_takes_no_memory(self) -> None:
+        self.client.sets(b"q", b"1")
+        fifo = weakref.ref(self.server.queues.make(b"q"))
+        self.client.does(b"delete q")
+        self.server.clock.advance(1)
+        self.assertIsNone(self.server.queues.find(b"q"))
+        self.assertIsNone(fifo())
+
+    def test_delete_and_make_again(self) -> None:
+        self.client.sets(b"q", b"1")
+        self.client.ask(b"delete q")
+        self.assertEqual(self.client.sets(b"q", b"2"), wire.DELETED + wire.STORED)
+        self.assertEqual(self.client.does(b"get q"), value(b"q", b"2"))
+        self.restart()
+        self.assertEqual(self.server.queues.names(), [b"q"])
+
+    def test_released_twice(self) -> None:
+        """What somebody made of it in between stays."""
+        queues = self.server.queues
+        old = queues.make(b"q")
+        queues.release(old)
+        queues.put(b"q", 0, 0, b"1")
+        queues.release(old)
+        self.assertEqual(queues.names(), [b"q"])
+
+    def test_delete_takes_no_longer_for_a_long_queue(self) -> None:
+        for number in range(500):
+            self.client.set(b"q", b"%d" % number)
+        self.server.turn()
+        store = self.server.store
+        before = len(store.writes), len(store.reads)
+        self.client.ask(b"delete q")
+        self.server.queues.turn.end()
+        self.assertEqual((len(store.writes), len(store.reads)), (before[0] + 1, before[1]))
+
+
+class PutTests(QueuesTestCase):
+    def test_over_the_limit(self) -> None:
+        server = Server(max_item_bytes=3)
+        server.queues.put(b"q", 0, 0, b"123")
+        self.assertRaises(ItemTooLarge, server.queues.put, b"q", 0, 0, b"1234")
+        self.assertEqual(server.queues.figures("")["total_items"], 1)
+
+    def test_expiry(self) -> None:
+        for expiry, seconds in ((1, 1), (999_999, 999_999), (EPOCH + YEAR, YEAR)):
+            server = Server()
+            client = server.client()
+            client.sets(b"q", b"1", expiry=expiry)
+            client.sets(b"q", b"2", expiry=expiry)
+            client.sets(b"q", b"3")
+            server.clock.advance(seconds - 0.5)
+            self.assertEqual(client.does(b"get q"), value(b"q", b"1"))
+            server.clock.advance(0.5)
+            self.assertEqual(client.does(b"get q"), value(b"q", b"3"))
+            self.assertEqual(server.queues.queue_figures(b"q")["expired_items"], 1)
+
+    def test_expired_already(self) -> None:
+        for expiry in (-1, EPOCH - 1):
+            self.client.sets(b"q", b"1", expiry=expiry)
+            self.assertEqual(self.client.does(b"get q"), wire.END)
+
+    def test_expiry_survives_a_restart(self) -> None:
+        self.client.sets(b"q", b"1", expiry=5)
+        self.restart()
+        self.server.clock.advance(5)
+        self.assertEqual(self.client.does(b"get q"), wire.END)
+
+
+class FiguresTests(QueuesTestCase):
+    def test_of_a_queue(self) -> None:
+        client = self.client
+        self.server.clock.advance(1)
+        for payload in (b"1", b"12", b"123"):
+            client.sets(b"q", payload)
+        self.server.clock.advance(2.5)
+        client.does(b"get q/open")
+        client.does(b"get q/abort")
+        client.does(b"get q/open")
+        client.does(b"get q/peek")
+        expected = {
+            "items": 2, "bytes": 5, "total_items": 3, "expired_items": 0, "waiters": 0, "open_transactions": 1,
+            "transactions": 2, "canceled_transactions": 1, "total_flushes": 0, "age_msec": 2500,
+            "create_time": (EPOCH + 1) * 1000,
+        }  # fmt: skip
+        self.assertEqual(self.server.queues.queue_figures(b"q"), expected)
+        client.does(b"flush q")
+        figures = self.server.queues.queue_figures(b"q")
+        self.assertEqual((figures["items"], figures["total_flushes"], figures["age_msec"]), (0, 1, 0))
+
+    def test_begin_anew_when_the_queue_is_deleted(self) -> None:
+        self.client.sets(b"q", b"1")
+        self.client.does(b"delete q")
+        self.client.sets(b"q", b"2")
+        self.assertEqual(self.server.queues.queue_figures(b"q")["total_items"], 1)
+
+
+class StopTests(QueuesTestCase):
+    def test_all_that_was_gathered_is_written(self) -> None:
+        self.client.set(b"q", b"1")
+        self.client.set(b"q", b"2")
+        self.restart()
+        self.assertEqual(self.server.figures(b"q"), (2, 2))
+
+    def test_a_write_in_a_thread_is_waited_for(self) -> None:
+        self.server.holding = True
+        self.client.set(b"q/sync", b"1")
+        self.server.turn()
+        stopped = Deferred.fromCoroutine(self.server.queues.stop())
+        self.server.turn()
+        self.assertNoResult(stopped)
+        self.server.holding = False
+        self.server.release()
+        self.successResultOf(stopped)
+        self.assertEqual(self.client.hears(), wire.STORED)
+        self.assertEqual(self.server.clock.getDelayedCalls(), [])
+
+    def test_nothing_goes_on_afterwards(self) -> None:
+        self.client.sets(b"q", b"1")
+        self.client.does(b"get q")
+        self.server.stop()
+        self.assertEqual(self.server.clock.getDelayedCalls(), [])
+
+
+class HarnessTests(SynchronousTestCase):
+    """The store with faults keeps the interface."""
+
+    def test_interfaces(self) -> None:
+        store = Server().store
+        self.assertTrue(verifyObject(IStore, store))
+        self.assertTrue(verifyObject(IBatch, store.batch()))
+
+
+class DiskTests(SynchronousTestCase):
+    """The same on a real disk, through a crash at every point."""
+
+    def setUp(self) -> None:
+        directory = tempfile.TemporaryDirectory()
+        self.addCleanup(directory.cleanup)
+        self.path = Path(directory.name)
+        self.server = Server(LevelStore(self.path))
+        self.addCleanup(lambda: self.server.store.close())
+
+    def crash(self) -> Any:
+        self.server.store.close()
+        self.server.store = FaultyStore(LevelStore(self.path))
+        self.server.start()
+        return self.server.client()
+
+    def test_holes(self) -> None:
+        client = self.server.client()
+        for number in range(300):
+            client.set(b"q", b"%d" % number)
+            if number % 50 == 0:
+                self.server.turn()
+        self.server.turn()
+        self.assertEqual(client.hears(), wire.STORED * 300)
+        reader = self.server.client()
+        reader.does(b"get q/open")
+        for number in range(1, 200):
+            self.assertEqual(client.does(b"get q"), value(b"q", b"%d" % number))
+        client = self.crash()
+        self.assertEqual(self.server.figures(b"q"), (101, 301))
+        self.server.clock.advance(1)
+        for number in (0, *range(200, 300)):
+            self.assertEqual(client.does(b"get q"), value(b"q", b"%d" % number))
+        self.assertEqual(client.does(b"get q"), wire.END)
+        client = self.crash()
+        self.assertEqual(self.server.figures(b"q"), (0, 0))
+
+    def test_a_read_that_was_answered_is_not_handed_out_again(self) -> None:
+        client = self.server.client()
+        client.sets(b"q", b"1")
+        client.sets(b"q", b"2")
+        self.assertEqual(client.does(b"get q"), value(b"q", b"1"))
+        client = self.crash()
+        self.assertEqual(client.does(b"get q"), value(b"q", b"2"))
+
+    def test_deleted_queues_stay_deleted(self) -> None:
+        client = self.server.client()
+        client.sets(b"q", b"1")
+        client.ask(b"delete q")
+        self.server.queues.turn.end()
+        client = self.crash()
+        self.assertEqual(self.server.queues.names(), [])
+        self.assertEqual(client.does(b"get q"), wire.END)
+        self.server.clock.advance(1)
+        self.assertEqual(self.server.store.leftovers(), ([], []))
