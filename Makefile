@@ -1,0 +1,37 @@
+# make run: serve ./data on port 22133.   make test: all tests.   make lint: style and types.   make clean: start over.
+
+VENV ?= .venv
+PYTHON ?= python3
+DATA ?= data
+ARGS ?=
+TRIAL ?= twisted.trial
+TESTS ?= test
+
+.PHONY: run test lint clean
+
+run: $(VENV)/.run
+	@exec $(VENV)/bin/twistd --nodaemon --pidfile= darner --data-dir=$(DATA) $(ARGS)
+
+# By "python -m", so that the checkout comes before Python's own package "test".
+test: $(VENV)/.test
+	$(VENV)/bin/python -m $(TRIAL) $(TESTS)
+
+lint: $(VENV)/.dev
+	$(VENV)/bin/ruff check
+	$(VENV)/bin/mypy
+
+$(VENV)/.run: setup.cfg pyproject.toml
+	PYTHON=$(PYTHON) bash .ci/setup $(VENV)
+	@touch $@
+
+$(VENV)/.test: setup.cfg pyproject.toml
+	PYTHON=$(PYTHON) bash .ci/setup $(VENV) test
+	@touch $@
+
+$(VENV)/.dev: setup.cfg pyproject.toml
+	PYTHON=$(PYTHON) bash .ci/setup $(VENV) dev
+	@touch $@
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info _trial_temp* .coverage* .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -prune -exec rm -rf {} +
