@@ -414,9 +414,11 @@ class CancellingTests(CallsTestCase):
     async def test_when_its_time_is_just_up(self) -> None:
         # Nothing is handed out when the cancelling comes between the end of the wait and that of the turn.
         self.cancelled(self.service.get(b"q"))
-        waiting = self.service.get(b"q", timeout=0.01)
-        (call,) = self.service.queues.find(b"q").waiters
-        call.serve.__self__._give_up()
+        waiting = self.service.get(b"q", timeout=60)
+        (waiter,) = self.service.queues.find(b"q").waiters
+        reading = waiter.serve.__self__
+        reading._timer.cancel()
+        reading._give_up()
         self.cancelled(waiting)
         await self.service.put(b"q", b"x")
         self.assertEqual(await self.payloads(b"q"), [b"x"])
