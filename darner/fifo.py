@@ -11,22 +11,19 @@ and to the store at the end of the turn, by L{Fifo.write_to}.
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Callable
-from heapq import heapify, heappop, heappush
 from itertools import chain
-from typing import Final, Optional, Protocol
+from typing import Optional, Protocol
 
 from twisted.logger import Logger
 
 from darner.errors import StoreError
+from darner.head import WINDOW_BYTES, Head, Room
 from darner.interfaces import IBatch, IStore
 from darner.items import ITEM_OVERHEAD, Item, Mark, QueueState
 from darner.stats import QueueStats
 from darner.turn import Turn
-
-WINDOW_BYTES: Final = 256 * 1024
-"""About how many bytes of a queue's head are held in memory."""
 
 
 class Reclaims(Protocol):
@@ -93,9 +90,16 @@ class Fifo:
         store: IStore,
         turn: Turn,
         reclaimer: Reclaims,
+        room: Room,
         window_bytes: int = WINDOW_BYTES,
     ) -> None:
+        """
+        @param room: what the windows of all queues have together.
+        @param window_bytes: about how much of the queue's head is held in memory.
+        """
         self.name = name
+        self._room = room
+        self._head = Head(bound=window_bytes)
         self._reclaimer = reclaimer
         self._store = store
         self._turn = turn
@@ -128,15 +132,17 @@ class Fifo:
         self.unreclaimed = 0
         self.count = state.next_id - len(state.consumed)
         self.bytes = state.bytes_put - state.bytes_consumed
-        self._window: deque[Item] = deque()
-        self._window_held = 0
-        self._read_id = 0  # what follows the last id that was taken into memory
-        self._returned: list[tuple[int, Item]] = []
+        self._forget_head(0)
         self._open: dict[int, Item] = {}
         self._fresh: list[Item] = []  # put since the last batch
         self._writing: list[Item] = []  # in the batch that is being written
         self._handed_changes: list[tuple[int, int]] = []
         self._reclaimable: list[tuple[int, int]] = []
+
+    def _forget_head(self, read_id: int) -> None:
+        self._head.held = 0
+        self._room.account(self._head)
+        self._head = Head(read_id, self._window_bytes)
 
     def recover(self, state: QueueState) -> None:
         """Begin with what the store has of this queue."""
@@ -180,31 +186,23 @@ class Fifo:
         self.bytes += size
         self.stats.total_items += 1
         self._fresh.append(item)
-        if self._read_id == id and self._window_held < self._window_bytes:
-            self._hold(item)
+        self._head.follow(item)
         self._turn.changed(self)
         if self.waiters:
             self.serve()
         return item
-
-    def _hold(self, item: Item) -> None:
-        self._window.append(item)
-        self._window_held += len(item.payload) + ITEM_OVERHEAD
-        self._read_id = item.id + 1
 
     # Reading
 
     def peek(self) -> Optional[Item]:
         """@return: the item at the head, which stays there; C{None} where there is nothing."""
         while True:
-            if self._returned:
-                item = self._returned[0][1]
-            else:
-                if not self._window:
-                    self._read_ahead()
-                    if not self._window:
-                        return None
-                item = self._window[0]
+            item = self._head.first()
+            if item is None:
+                self._read_ahead()
+                item = self._head.first()
+                if item is None:
+                    return None
             if not item.expiry or item.expiry > self._turn.now:
                 return item
             self._take_head()
@@ -213,11 +211,7 @@ class Fifo:
 
     def _take_head(self) -> Item:
         """Take the item at the head out of memory.  It is neither to be had nor consumed."""
-        if self._returned:
-            item = heappop(self._returned)[1]
-        else:
-            item = self._window.popleft()
-            self._window_held -= len(item.payload) + ITEM_OVERHEAD
+        item = self._head.take_first()
         self.count -= 1
         self.bytes -= item.size
         return item
@@ -273,7 +267,7 @@ class Fifo:
         return True
 
     def _give_back(self, item: Item) -> None:
-        heappush(self._returned, (item.id, item))
+        self._head.give_back(item)
         self.count += 1
         self.bytes += item.size
 
@@ -286,8 +280,9 @@ class Fifo:
 
     def _read_ahead(self) -> None:
         """Fill the empty window with what comes next, from the store or from what is on its way there."""
-        start = self.consumed.next_missing(self._read_id)
-        while start < self._next_id and not self._window:
+        head = self._head
+        start = self.consumed.next_missing(head.read_id)
+        while start < self._next_id and not head.held:
             waiting = list(chain(self._writing, self._fresh))
             written = waiting[0].id if waiting else self._next_id
             if start < written:
@@ -298,7 +293,7 @@ class Fifo:
                 stop = self._next_id
                 items = waiting
             self._take_in(start, items, stop)
-            start = self.consumed.next_missing(self._read_id)
+            start = self.consumed.next_missing(head.read_id)
 
     def _take_in(self, start: int, items: list[Item], stop: int) -> None:
         """
@@ -309,18 +304,18 @@ class Fifo:
         @param stop: where the items end if there are none at all.
         """
         for item in items:
-            if self._window_held >= self._window_bytes:
+            if self._head.full:
                 return
             if item.id < start or item.id in self.consumed:
                 continue
             self._miss(start, item.id)
-            self._hold(item)
+            self._head.hold(item)
             start = item.id + 1
         if not items:
             self._miss(start, stop)
-            self._read_id = stop
+            self._head.read_id = stop
         else:
-            self._read_id = max(self._read_id, items[-1].id + 1)
+            self._head.read_id = max(self._head.read_id, items[-1].id + 1)
 
     def _miss(self, start: int, stop: int) -> None:
         """Account for items that should be in the store and are not, which takes a damaged store."""
@@ -379,10 +374,7 @@ class Fifo:
         self.unreclaimed += self.bytes + self.count * ITEM_OVERHEAD
         self.count = self.bytes = 0
         self.stats.total_flushes += 1
-        self._window.clear()
-        self._window_held = 0
-        self._returned.clear()
-        self._read_id = self._next_id
+        self._forget_head(self._next_id)
         self._marked = True
         self._turn.changed(self)
 
@@ -447,6 +439,7 @@ class Fifo:
         return mark, [(start, min(stop, first)) for start, stop in changes if start < first]
 
     def written(self) -> None:
+        self._room.account(self._head)
         if self._removals:
             for number in self._removals[: self._handed_removals]:
                 self._reclaimer.queue(number)
@@ -467,10 +460,7 @@ class Fifo:
         self.not_written()
         items, self._writing = self._writing, []
         refused = {item.id for item in items}
-        self._window = deque(item for item in self._window if item.id not in refused)
-        self._window_held = sum(len(item.payload) + ITEM_OVERHEAD for item in self._window)
-        self._returned = [entry for entry in self._returned if entry[0] not in refused]
-        heapify(self._returned)
+        self._head.remove(refused)
         for item in items:
             if item.stream:
                 self._reclaimer.stream(item.stream)

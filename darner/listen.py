@@ -378,7 +378,7 @@ class FastPort:
                     return
                 continue
             sock.setblocking(False)
-            if sock.fileno() >= _descriptor_limit() - SPARE_DESCRIPTORS:
+            if sock.fileno() >= _descriptor_limit():
                 self._refuse(sock)
             else:
                 self._connect(sock, name)
@@ -479,8 +479,11 @@ class FastPort:
 
 
 def _descriptor_limit() -> int:
+    """@return: the first descriptor that clients do not get."""
     limit: int = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    return limit if limit != resource.RLIM_INFINITY else sys.maxsize
+    if limit == resource.RLIM_INFINITY:
+        return sys.maxsize
+    return limit - min(SPARE_DESCRIPTORS, limit // 4)
 
 
 @implementer(IStreamServerEndpoint)

@@ -14,6 +14,7 @@ from twisted.internet.interfaces import IReactorTime
 
 from darner.errors import ItemTooLarge, StoreError
 from darner.fifo import Fifo
+from darner.head import Room
 from darner.interfaces import IStore
 from darner.items import Item
 from darner.reclaim import Reclaimer
@@ -67,6 +68,7 @@ class Queues:
         self.max_item_bytes = max_item_bytes
         self.max_open_reads = max_open_reads
         self._fifos: dict[bytes, Fifo] = {}
+        self._room = Room()
         self._started = surroundings.clock.seconds()
         self.stopped = False
 
@@ -102,7 +104,7 @@ class Queues:
         """@return: the queue of that name, to put an item there or to wait for one; a first put makes it exist."""
         fifo = self._fifos.get(name)
         if fifo is None:
-            fifo = self._fifos[name] = Fifo(name, self.store, self.turn, self.reclaimer)
+            fifo = self._fifos[name] = Fifo(name, self.store, self.turn, self.reclaimer, self._room)
         return fifo
 
     def release(self, fifo: Fifo) -> None:

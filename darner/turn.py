@@ -259,9 +259,9 @@ class Turn:
         if not changes.queues and not changes.chunks:
             self._deliver(changes)
             return
-        # Before anything can fail, so that the queues know what it is that they refuse.
-        batch = self._batch(changes, True)
         try:
+            # Before anything can fail, so that the queues know what it is that they refuse.
+            batch = self._batch(changes, True)
             self._store.mend()
             if changes.sync:
                 self._writing = Deferred()
@@ -270,18 +270,22 @@ class Turn:
             self._store.write(batch)
         except StoreError as error:
             self._failed(changes, error)
+        except Exception as error:
+            self._failed(changes, self._fault(Failure(), error))
         else:
             self._done(changes)
+
+    def _fault(self, failure: Failure, error: BaseException) -> StoreError:
+        """A fault of ours is no reason to leave anybody without an answer."""
+        self._log.failure("a write failed unexpectedly", failure)
+        return StoreError(f"cannot write: {error}")
 
     def _synced(self, result: Union[Failure, None], changes: _Changes) -> None:
         done, self._writing = self._writing, None
         assert done is not None
         if isinstance(result, Failure):
             error = result.value
-            if not isinstance(error, StoreError):
-                self._log.failure("a write failed unexpectedly", result)
-                error = StoreError(f"cannot write: {error}")
-            self._failed(changes, error)
+            self._failed(changes, error if isinstance(error, StoreError) else self._fault(result, error))
         else:
             self._done(changes)
         done.callback(None)

@@ -8,6 +8,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from darner.errors import StoreError
 from darner.fifo import Fifo
+from darner.head import Room
 from darner.items import ITEM_OVERHEAD, Item
 from darner.memory import MemoryStore
 from darner.records import CHUNK_BYTES
@@ -23,11 +24,12 @@ class FifoTestCase(SynchronousTestCase):
         self.memory = MemoryStore()
         self.server = Server(self.memory)
         self.store = self.server.store
+        self.room = Room()
         self.fifo = self.new()
 
     def new(self, name: bytes = b"q") -> Fifo:
         queues = self.server.queues
-        return Fifo(name, self.store, queues.turn, queues.reclaimer, self.window_bytes)
+        return Fifo(name, self.store, queues.turn, queues.reclaimer, self.room, self.window_bytes)
 
     def put(self, *payloads: bytes, expiry: int = 0) -> None:
         for payload in payloads:

@@ -8,6 +8,7 @@ import os
 import resource
 import select
 import socket
+import sys
 import time
 from typing import Any
 from unittest import skipUnless
@@ -465,7 +466,7 @@ class FastPortTests(FastTestCase):
         """Clients beyond the limit are told so; service goes on, and takes clients again when others leave."""
         first = self.connect()
         limit = first.socket.fileno() + 6
-        self.patch(listen, "_descriptor_limit", lambda: limit + listen.SPARE_DESCRIPTORS)
+        self.patch(listen, "_descriptor_limit", lambda: limit)
         clients = [self.connect() for _ in range(10)]
         for client in clients:
             client.send(b"version\r\n")
@@ -530,6 +531,6 @@ class FastPortTests(FastTestCase):
         self.assertIn(len(served), range(1, 7))
 
     def test_the_descriptor_limit(self) -> None:
-        self.assertGreater(listen._descriptor_limit(), 0)
-        self.patch(resource, "getrlimit", lambda _: (resource.RLIM_INFINITY, 0))
-        self.assertGreater(listen._descriptor_limit(), 1 << 30)
+        for limit, left in ((100, 75), (1024, 1024 - listen.SPARE_DESCRIPTORS), (resource.RLIM_INFINITY, sys.maxsize)):
+            self.patch(resource, "getrlimit", lambda _, limit=limit: (limit, limit))
+            self.assertEqual(listen._descriptor_limit(), left)

@@ -355,7 +355,7 @@ class SmallWindows(Queues):
     def make(self, name: bytes) -> Fifo:
         fifo = self._fifos.get(name)
         if fifo is None:
-            fifo = self._fifos[name] = Fifo(name, self.store, self.turn, self.reclaimer, window_bytes=700)
+            fifo = self._fifos[name] = Fifo(name, self.store, self.turn, self.reclaimer, self._room, window_bytes=700)
         return fifo
 
 

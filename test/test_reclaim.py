@@ -14,6 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from darner import reclaim
 from darner.errors import StoreError
 from darner.fifo import Fifo, OpenRead
+from darner.head import Room
 from darner.items import Step
 from darner.memory import MemoryStore
 from darner.reclaim import QUIET, RECLAIM_BYTES, RETRY, Reclaimer
@@ -124,7 +125,7 @@ class ReclaimTestCase(SynchronousTestCase):
 
     def fifo(self, *sizes: int, name: bytes = b"q") -> Fifo:
         """@return: a queue with items of these sizes, each put by a turn of its own."""
-        fifo = Fifo(name, self.store, self.turn, self.reclaimer)
+        fifo = Fifo(name, self.store, self.turn, self.reclaimer, Room())
         for size in sizes:
             fifo.put(0, 0, size, bytes(size))
             self.settle()

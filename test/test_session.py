@@ -473,6 +473,19 @@ class LargeItemTests(SessionTestCase):
         self.server.release()
         self.assertFalse(self.b.session.congested)
 
+    def test_no_number_for_its_queue(self) -> None:
+        """Its chunks are there already, and do not stay."""
+        request = wire.parse(b"set new 0 0 256000")
+        assert isinstance(request, wire.Set)
+        inflow = self.b.session.inflow()
+        self.b.session.receive(inflow, LARGE)
+        self.server.turn()
+        self.store.numberless = True
+        self.b.session.put_flow(request, inflow)
+        self.server.clock.advance(1)
+        self.assertEqual(self.b.hears(), b"SERVER_ERROR no numbers\r\n")
+        self.assertEqual(self.store.store.chunks, {})
+
     def test_no_number_for_its_stream(self) -> None:
         self.a.sets(b"q", b"1")
         self.store.numberless = True
