@@ -399,6 +399,15 @@ class CompactionTests(ReclaimTestCase):
         self.take(fifo, 2)
         self.assertEqual(self.store.compactions, 1)
 
+    def test_much_in_one_go(self) -> None:
+        """In between the steps as well, so that no compaction has much to do."""
+        self.patch(reclaim, "STEP", 2)
+        self.patch(reclaim, "COMPACT_BYTES", 2 * MUCH)
+        fifo = self.fifo(*[MUCH] * 6)
+        fifo.delete()
+        self.settle()
+        self.assertEqual(self.store.compactions, 3)
+
     def test_fault(self) -> None:
         """It is tried again, and what else is to be done is not forgotten over it."""
         self.patch(reclaim, "COMPACT_BYTES", 2 * MUCH)
@@ -414,6 +423,26 @@ class CompactionTests(ReclaimTestCase):
         self.clock.pump([RETRY] * 3)
         self.assertGreaterEqual(self.store.compactions, 1)
         self.assertNotIn(stream, self.store.chunks)
+        self.assertFalse(self.reclaimer.pending)
+
+
+class OneAtATimeTests(ReclaimTestCase):
+    """The thread is given one step at a time."""
+
+    def test_quiet_moment_under_a_step(self) -> None:
+        """What is due then waits for the step to end, and is not forgotten."""
+        fifo, deleted = self.fifo(10, 10), self.fifo(10, name=b"deleted")
+        self.holding = True
+        deleted.delete()
+        self.settle()
+        self.take(fifo, 1)
+        self.clock.pump([QUIET] * 3)
+        self.assertEqual(len(self.held), 1)
+        self.holding = False
+        self.release()
+        self.quiet()
+        self.assertEqual(self.kept(fifo), [1])
+        self.assertEqual(self.store.leftovers(), ([], []))
         self.assertFalse(self.reclaimer.pending)
 
 

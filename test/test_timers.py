@@ -35,9 +35,9 @@ class ClockTestCase(SynchronousTestCase):
 
         The thread sleeps by the real clock, so it is nudged to look again.
         """
-        self.now += seconds
         nudged: list[None] = []
         self.clock.callLater(0, nudged.append, None)
+        self.now += seconds
         while not nudged:
             self.wakes.get(timeout=SOON)()
 
@@ -206,10 +206,10 @@ class StopTests(ClockTestCase):
     def test_stop_out_of_a_call(self) -> None:
         self.clock.callLater(1, self.clock.stop)
         self.clock.callLater(2, self.called.append, "later")
-        self.now += 1
         self.clock.callLater(0, self.called.append, "nudge")
+        self.now += 1
         self.wakes.get(timeout=SOON)()
-        self.assertNotIn("later", self.called)
+        self.assertEqual(self.called, ["nudge"])
         self.assertEqual(self.threads(), [])
 
     def test_begin_anew(self) -> None:
