@@ -18,35 +18,20 @@ import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, Final, Optional, Union
+from typing import Any, Final, Optional
 
-from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import Deferred, execute
 from twisted.internet.endpoints import TCP4ServerEndpoint, TCP6ServerEndpoint
-from twisted.internet.error import CannotListenError, ConnectionAborted, ConnectionDone, ConnectionLost
-from twisted.internet.interfaces import (
-    IConsumer,
-    IHalfCloseableProtocol,
-    IListeningPort,
-    IProducer,
-    IProtocolFactory,
-    IPushProducer,
-    IReadDescriptor,
-    IStreamServerEndpoint,
-    ITCPTransport,
-)
-from twisted.internet.protocol import Protocol
+from twisted.internet.error import CannotListenError
+from twisted.internet.interfaces import IListeningPort, IProtocolFactory, IReadDescriptor, IStreamServerEndpoint
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from darner.connection import IN, Address, FastConnection, socket_address
 from darner.protocol import QueueFactory
 from darner.wire import server_error
 
-READ_BYTES: Final = 64 * 1024
-"""How much is read from a connection at once."""
-SEND_BUFFER: Final = 64 * 1024
-"""Unsent bytes at which a connection's producer is told to pause."""
 EVENTS: Final = 256
 """How many connections are served before the reactor gets its turn."""
 WORK: Final = 0.004
@@ -68,239 +53,7 @@ RETRY_ACCEPT: Final = 1.0
 
 TOO_MANY_CONNECTIONS: Final = server_error(b"too many connections")
 
-_IN: Final = getattr(select, "EPOLLIN", 1)
-_OUT: Final = getattr(select, "EPOLLOUT", 4)
-_BROKEN: Final = getattr(select, "EPOLLERR", 8) | getattr(select, "EPOLLHUP", 16)
-_AGAIN: Final = (errno.EAGAIN, errno.EWOULDBLOCK, errno.EINTR)
 _SHORTAGE: Final = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
-
-_Address = Union[IPv4Address, IPv6Address]
-
-
-def _address(name: tuple[Any, ...], family: int) -> _Address:
-    if family == socket.AF_INET6:
-        return IPv6Address("TCP", *name[:2], *name[2:])
-    return IPv4Address("TCP", *name[:2])
-
-
-@implementer(ITCPTransport, IConsumer, IPushProducer)
-class FastConnection:
-    """
-    One connection of a L{FastPort}.
-
-    What is written is sent at once where nothing waits before it: the protocol writes once a turn, so there is nothing
-    to gain by gathering.
-    """
-
-    def __init__(self, port: FastPort, sock: socket.socket, peer: _Address) -> None:
-        self._port = port
-        self._socket = sock
-        self.fd = sock.fileno()
-        self._peer = peer
-        self._receive = sock.recv
-        self._send = sock.send
-        self._unsent: deque[memoryview] = deque()
-        self._unsent_bytes = 0
-        self._events = _IN
-        self._reading = True
-        self._read_closed = False
-        self._write_closing = False
-        self._write_closed = False
-        self._producer: Optional[IProducer] = None
-        self._streaming = False
-        self._producer_paused = False
-        self.disconnecting = False
-        self.connected = True
-        self.protocol: Protocol
-
-    # What the port tells
-
-    def ready(self, events: int) -> None:
-        """The socket can be read from or written to, or is broken."""
-        if events & _OUT:
-            self._flush()
-        if events & _IN and self._reading and self.connected:
-            self._read()
-        elif events & _BROKEN and self.connected and not events & _OUT:
-            self.lose(Failure(ConnectionLost()))
-
-    def _read(self) -> None:
-        try:
-            data = self._receive(READ_BYTES)
-        except OSError as error:
-            if error.errno not in _AGAIN:
-                self.lose(Failure(ConnectionLost(error.strerror)))
-            return
-        if data:
-            self.protocol.dataReceived(data)
-            return
-        self._read_closed = True
-        self._reading = False
-        self._watch()
-        if IHalfCloseableProtocol.providedBy(self.protocol):
-            self.protocol.readConnectionLost()
-        else:
-            self.lose(Failure(ConnectionDone()))
-
-    def lose(self, reason: Failure) -> None:
-        """Close the socket, and tell the protocol."""
-        if not self.connected:
-            return
-        self.connected = False
-        self.disconnecting = True
-        self._unsent.clear()
-        producer, self._producer = self._producer, None
-        self._port.forget(self)
-        self._socket.close()
-        if producer is not None:
-            producer.stopProducing()
-        self.protocol.connectionLost(reason)
-
-    def _watch(self) -> None:
-        """Tell epoll what to look for."""
-        events = (_IN if self._reading else 0) | (_OUT if self._unsent else 0)
-        if events != self._events and self.connected:
-            self._events = events
-            self._port.watch(self.fd, events)
-
-    # Writing
-
-    def write(self, data: bytes) -> None:
-        if self._write_closed or self._write_closing or not self.connected or not data:
-            return
-        if not self._unsent:
-            try:
-                sent = self._send(data)
-            except OSError as error:
-                if error.errno not in _AGAIN:
-                    # Not from here: the caller is in the middle of something.
-                    self._port.later(self.lose, Failure(ConnectionLost(error.strerror)))
-                    self._write_closed = True
-                    return
-                sent = 0
-            if sent == len(data):
-                return
-            data = data[sent:]
-        self._unsent.append(memoryview(data))
-        self._unsent_bytes += len(data)
-        self._watch()
-        if self._unsent_bytes > SEND_BUFFER and self._producer is not None and not self._producer_paused:
-            self._producer_paused = True
-            if self._streaming:
-                self._producer.pauseProducing()  # type: ignore[attr-defined]
-
-    def writeSequence(self, data: Any) -> None:
-        self.write(b"".join(data))
-
-    def _flush(self) -> None:
-        """Send what could not be sent before."""
-        while self._unsent:
-            piece = self._unsent[0]
-            try:
-                sent = self._send(piece)
-            except OSError as error:
-                if error.errno not in _AGAIN:
-                    self.lose(Failure(ConnectionLost(error.strerror)))
-                return
-            self._unsent_bytes -= sent
-            if sent < len(piece):
-                self._unsent[0] = piece[sent:]
-                return
-            self._unsent.popleft()
-        self._watch()
-        if self._producer is not None and (self._producer_paused or not self._streaming):
-            self._producer_paused = False
-            self._producer.resumeProducing()  # type: ignore[attr-defined]
-        elif self.disconnecting:
-            self.lose(Failure(ConnectionDone()))
-        elif self._write_closing:
-            self._close_write()
-
-    def registerProducer(self, producer: IProducer, streaming: bool) -> None:
-        if self._producer is not None:
-            raise RuntimeError(f"a producer is registered already: {self._producer!r}")
-        if not self.connected:
-            producer.stopProducing()
-            return
-        self._producer = producer
-        self._streaming = streaming
-        self._producer_paused = False
-        if not streaming:
-            self._port.later(producer.resumeProducing)  # type: ignore[attr-defined]
-
-    def unregisterProducer(self) -> None:
-        self._producer = None
-        if self.connected and self.disconnecting and not self._unsent:
-            self._port.later(self.lose, Failure(ConnectionDone()))
-
-    # Closing
-
-    def loseConnection(self, _connDone: object = None) -> None:
-        if self.connected and not self.disconnecting:
-            self.disconnecting = True
-            self._reading = False
-            self._watch()
-            if not self._unsent and self._producer is None:
-                self._port.later(self.lose, Failure(ConnectionDone()))
-
-    def abortConnection(self) -> None:
-        if self.connected:
-            # The peer is told by a reset, and nothing unsent lingers in the kernel.
-            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
-            self.disconnecting = True
-            self._reading = False
-            self._watch()
-            self._port.later(self.lose, Failure(ConnectionAborted()))
-
-    def loseWriteConnection(self) -> None:
-        self._write_closing = True
-        if not self._unsent:
-            self._close_write()
-
-    def _close_write(self) -> None:
-        if not self._write_closed and self.connected:
-            self._write_closed = True
-            try:
-                self._socket.shutdown(socket.SHUT_WR)
-            except OSError:
-                self._port.later(self.lose, Failure(ConnectionLost()))
-                return
-            if IHalfCloseableProtocol.providedBy(self.protocol):
-                self.protocol.writeConnectionLost()
-
-    # Reading
-
-    def pauseProducing(self) -> None:
-        self._reading = False
-        self._watch()
-
-    def resumeProducing(self) -> None:
-        if self.connected and not self.disconnecting and not self._read_closed:
-            self._reading = True
-            self._watch()
-
-    def stopProducing(self) -> None:
-        self.loseConnection()
-
-    # The socket
-
-    def getHost(self) -> _Address:
-        return _address(self._socket.getsockname(), self._socket.family)
-
-    def getPeer(self) -> _Address:
-        return self._peer
-
-    def getTcpNoDelay(self) -> bool:
-        return bool(self._socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
-
-    def setTcpNoDelay(self, enabled: bool) -> None:
-        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, enabled)
-
-    def getTcpKeepAlive(self) -> bool:
-        return bool(self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE))
-
-    def setTcpKeepAlive(self, enabled: bool) -> None:
-        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, enabled)
 
 
 @implementer(IListeningPort, IReadDescriptor)
@@ -340,7 +93,7 @@ class FastPort:
         self._listening = listening
         self._listening_fd = listening.fileno()
         self._epoll = select.epoll()
-        self._epoll.register(self._listening_fd, _IN)
+        self._epoll.register(self._listening_fd, IN)
         self._factory.doStart()
         self._reactor.addReader(self)
 
@@ -362,9 +115,9 @@ class FastPort:
             self._reactor.removeReader(self)
             self._epoll.close()
 
-    def getHost(self) -> _Address:
+    def getHost(self) -> Address:
         assert self._listening is not None
-        return _address(self._listening.getsockname(), self._listening.family)
+        return socket_address(self._listening.getsockname(), self._listening.family)
 
     def _accept(self) -> None:
         assert self._listening is not None
@@ -384,12 +137,12 @@ class FastPort:
                 self._connect(sock, name)
 
     def _connect(self, sock: socket.socket, name: tuple[Any, ...]) -> None:
-        peer = _address(name, sock.family)
+        peer = socket_address(name, sock.family)
         connection = FastConnection(self, sock, peer)
         protocol = self._factory.buildProtocol(peer)
         connection.protocol = protocol
         self._connections[connection.fd] = connection
-        self._epoll.register(connection.fd, _IN)
+        self._epoll.register(connection.fd, IN)
         self._refusing = False
         protocol.makeConnection(connection)
 
@@ -410,7 +163,7 @@ class FastPort:
 
     def _accept_again(self) -> None:
         if self._listening is not None:
-            self._epoll.modify(self._listening_fd, _IN)
+            self._epoll.modify(self._listening_fd, IN)
 
     # Serving
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import Any, Final, Optional, Protocol, Union
+from typing import Any, Final, Optional, Union
 
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
@@ -19,54 +19,15 @@ from darner import wire
 from darner.errors import DarnerError, ItemTooLarge, StoreError, TooManyOpenReads
 from darner.fifo import Fifo, OpenRead, Waiter
 from darner.items import Item
+from darner.outbox import Outbox, Outlet, Value, discard
 from darner.queues import Queues
-from darner.streams import Inflow, Outflow
+from darner.streams import Inflow
 from darner.turn import Replies
 
 TURN_BYTES: Final = 256 * 1024
 """How many bytes of replies gather for one client in a turn before others get theirs."""
 REPLY_OVERHEAD: Final = 1024
 """What a reply counts besides its bytes: so that some 256 small requests of one client are served in a turn."""
-
-
-class Outlet(Protocol):
-    """Where a session's replies go: the front end's connection."""
-
-    def write(self, data: bytes) -> None:
-        """Send bytes to the client."""
-
-    def proceed(self) -> None:
-        """Replies went out, or the session is no longer busy: hand over the requests that were held back."""
-
-    def close(self) -> None:
-        """Send what was written and end the connection."""
-
-    def abort(self) -> None:
-        """End the connection at once."""
-
-
-class _Value:
-    """The reply that hands out a large item, piece by piece."""
-
-    def __init__(self, header: bytes, outflow: Outflow, end: bytes) -> None:
-        self._before = header
-        self._outflow = outflow
-        self._after = end
-
-    def piece(self) -> bytes:
-        """
-        @return: what comes next, or nothing when it is complete.
-        @raise StoreError: it cannot be read.
-        """
-        chunk = next(self._outflow, None)
-        if chunk is None:
-            rest, self._after = self._after, b""
-            return rest
-        before, self._before = self._before, b""
-        return before + chunk if before else chunk
-
-    def cancel(self) -> None:
-        self._outflow.cancel()
 
 
 class Session:
@@ -90,8 +51,7 @@ class Session:
         self._waiter: Optional[tuple[Fifo, Waiter]] = None
         self._timer: Optional[IDelayedCall] = None
         self._streaming = 0
-        self._outbox: deque[Any] = deque()
-        self._choked = False
+        self._outbox = Outbox(outlet, lambda: self._turn.answers(self))
         self._closing = False
         self._ended = False
         self.busy = False
@@ -104,7 +64,7 @@ class Session:
         self.busy = (
             self._waiter is not None
             or self._streaming > 0
-            or self._choked
+            or self._outbox.choked
             or self._gathered > TURN_BYTES
             or self._closing
         )
@@ -127,7 +87,7 @@ class Session:
         except DarnerError as error:
             self._reply(wire.error_reply(error))
 
-    def _reply(self, reply: Union[bytes, _Value]) -> int:
+    def _reply(self, reply: Union[bytes, Value]) -> int:
         """@return: the slot of the reply, for the turn."""
         self._replies.append(reply)
         if isinstance(reply, bytes):
@@ -251,7 +211,7 @@ class Session:
         self._update_busy()
         outflow = self._queues.outflow(item, self._streamed)
         header = wire.value_header(key, item.flags, item.size)
-        return self._reply(_Value(header, outflow, wire.AFTER_PAYLOAD + end))
+        return self._reply(Value(header, outflow, wire.AFTER_PAYLOAD + end))
 
     def _streamed(self) -> None:
         self._streaming -= 1
@@ -401,7 +361,6 @@ class Session:
             for read in reads:
                 read.fifo.abort(read)
         self._opens.clear()
-        self._discard(self._outbox)
         self._outbox.clear()
 
     # Replies
@@ -415,57 +374,20 @@ class Session:
 
     def deliver(self, replies: Replies) -> None:
         if self._ended:
-            self._discard(replies)
-            return
-        if self._outbox:
-            self._outbox.extend(replies)
-        else:
-            try:
-                data = b"".join(replies)
-            except TypeError:
-                self._outbox.extend(replies)
-                self._pump()
-                return
-            if data:
-                self._outlet.write(data)
+            discard(replies)
+        elif self._outbox.send(replies):
             self._idle()
 
-    @staticmethod
-    def _discard(replies: Union[Replies, deque[Any]]) -> None:
-        for reply in replies:
-            if isinstance(reply, _Value):
-                reply.cancel()
-
     def choke(self) -> None:
-        """The client does not read: stop sending chunks."""
-        self._choked = True
+        """The client does not read: send it no more."""
+        self._outbox.choked = True
         self._update_busy()
 
     def unchoke(self) -> None:
         """The client reads again."""
-        self._choked = False
+        self._outbox.choked = False
         self._update_busy()
-        if not self._ended:
-            self._pump()
-
-    def _pump(self) -> None:
-        """Send what is in the outbox, as far as the client takes it."""
-        while self._outbox and not self._choked and not self._ended:
-            reply = self._outbox[0]
-            try:
-                piece = reply.piece() if isinstance(reply, _Value) else b""
-            except StoreError as error:
-                # Half of it is sent: the client cannot be told but by the end of the connection.
-                self._log.error("cannot read a large item: {error}", error=error)
-                self._outlet.abort()
-                return
-            if piece:
-                self._outlet.write(piece)
-                continue
-            self._outbox.popleft()
-            if not isinstance(reply, _Value):
-                self._outlet.write(reply if isinstance(reply, bytes) else wire.error_reply(reply))
-        if not self._outbox and not self._choked and not self._ended:
+        if not self._ended and self._outbox.pump():
             self._idle()
 
     def _idle(self) -> None:

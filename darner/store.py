@@ -1,20 +1,18 @@
 """
 Queues on disk: one LevelDB for all of them.
 
-A data directory holds the file ``darner`` that says what it is and in which format, and the LevelDB in ``leveldb/``.
 How the records look stands in `darner.records`; why they look so in `docs/design.rst`.
 """
 
 from __future__ import annotations
 
 import errno
-import fcntl
 import functools
 import os
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import IO, Any, Final, Optional, TypeVar
+from typing import Any, Final, Optional, TypeVar
 
 import plyvel
 from twisted.logger import Logger
@@ -22,76 +20,16 @@ from zope.interface import implementer
 
 from darner import records
 from darner.consumed import Consumed
+from darner.directory import DataDirectory, in_use
 from darner.errors import StoreError, StoreUnusable
 from darner.interfaces import IBatch, IStore
 from darner.items import ITEM_OVERHEAD, Item, Mark, QueueState, Step
 from darner.mapped import let_go
 
-MARKER: Final = "darner"
-MARKER_TEXT: Final = b"darner data directory, format 1\n"
-_DATABASE: Final = "leveldb"
-
-_HARMLESS: Final = frozenset({"lost+found", "twistd.log", "twistd.pid"})
 _NUMBERS_AT_ONCE: Final = 1024
 _TORN: Final = "cannot write: the store awaits mending after a fault"
 
 _T = TypeVar("_T")
-
-
-def check_directory(path: Path) -> None:
-    """
-    See whether a data directory can be served from, without changing anything but making it where it is missing.
-
-    @raise StoreUnusable: it cannot be made or written, or what is in it is not ours.
-    """
-    try:
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except FileExistsError:
-        raise StoreUnusable(f"{path} is not a directory: name another data directory") from None
-    except OSError as error:
-        raise StoreUnusable(f"cannot make the data directory {path}: {error.strerror}") from None
-    if not os.access(path, os.R_OK | os.W_OK | os.X_OK):
-        raise StoreUnusable(f"cannot write to the data directory {path}: change its owner or mode, or name another")
-    try:
-        marker = (path / MARKER).read_bytes()
-    except FileNotFoundError:
-        entries = sorted(entry for entry in path.iterdir() if _matters(entry))
-        if entries:
-            raise StoreUnusable(_foreign(path, entries)) from None
-    except OSError as error:
-        raise StoreUnusable(f"cannot read {path / MARKER}: {error.strerror}") from None
-    else:
-        if marker != MARKER_TEXT:
-            raise StoreUnusable(
-                f"{path} is of a format that this version does not know: "
-                "serve it with the version that made it, or name another data directory"
-            )
-
-
-def _matters(entry: Path) -> bool:
-    return not (entry.name.startswith(".") or entry.name in _HARMLESS)
-
-
-def _foreign(path: Path, entries: Sequence[Path]) -> str:
-    if any((entry / "CURRENT").exists() for entry in entries):
-        what = "holds queues of the C++ Darner"
-    elif (path / "CURRENT").exists():
-        what = "holds a LevelDB of something else"
-    elif all(entry.is_file() for entry in entries) and any(_is_journal(entry) for entry in entries):
-        what = "holds journals of Kestrel"
-    else:
-        what = f"holds files that are not darner's ({entries[0].name}, ...)"
-    return f"{path} {what}: name an empty directory as the data directory (nothing was touched)"
-
-
-def _is_journal(entry: Path) -> bool:
-    """Kestrel's journals are ``queue`` or ``queue.<time>`` and start with one of ten small operation codes."""
-    try:
-        with entry.open("rb") as journal:
-            first = journal.read(1)
-    except OSError:
-        return False
-    return len(first) == 1 and first[0] < 10
 
 
 @implementer(IBatch)
@@ -154,23 +92,19 @@ class LevelStore:
 
         @param path: the data directory.
         @param open_database: what opens the LevelDB; C{plyvel.DB} but for tests of its faults.
-        @raise StoreUnusable: see L{check_directory}; also when another process has it open.
+        @raise StoreUnusable: see L{DataDirectory}; also when LevelDB cannot open what is there.
         """
-        check_directory(path)
         self.path = path
         self._open_database = open_database
         self._db: Any = None  # a plyvel.DB, while it is open
-        self._marker: Optional[IO[bytes]] = None
         self._mapped = 0
         self._torn = False
         self._in_threads = 0
         self._lock = threading.Lock()
         self._writing = threading.Lock()
         self._dirty: dict[bytes, tuple[bytes, bytes]] = {}
-        if not (path / MARKER).exists():
-            self._claim()
+        self._directory = DataDirectory(path)
         try:
-            self._hold()
             self._open()
             if self._database().get(records.FORMAT_KEY) not in (records.FORMAT, None):
                 raise StoreUnusable(f"the store in {path} is of a format that this version does not know")
@@ -185,11 +119,9 @@ class LevelStore:
             raise
 
     def _open(self) -> None:
-        directory = self.path / _DATABASE
         try:
-            directory.mkdir(mode=0o700, exist_ok=True)
             self._db = self._open_database(
-                str(directory),
+                str(self._directory.database),
                 create_if_missing=True,
                 write_buffer_size=self.WRITE_BUFFER,
                 lru_cache_size=self.CACHE,
@@ -198,35 +130,8 @@ class LevelStore:
             )
         except plyvel.IOError as error:
             if _reason(error).startswith("IO error: lock "):
-                raise self._in_use() from error
+                raise in_use(self.path) from error
             raise
-        except OSError as error:
-            raise StoreUnusable(f"cannot open the store in {self.path}: {error.strerror}") from error
-
-    def _hold(self) -> None:
-        """Keep other servers out: LevelDB sees to that as well, but only after it has touched its own log file."""
-        self._marker = (self.path / MARKER).open("rb")
-        try:
-            fcntl.flock(self._marker, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise self._in_use() from error
-
-    def _in_use(self) -> StoreUnusable:
-        return StoreUnusable(
-            f"the data directory {self.path} is in use by another process: stop that one, or name another"
-        )
-
-    def _claim(self) -> None:
-        """Say that the directory is ours: the marker is there whole, or not at all."""
-        new = self.path / ".darner.new"
-        try:
-            with new.open("wb") as marker:
-                marker.write(MARKER_TEXT)
-                marker.flush()
-                os.fsync(marker.fileno())
-            new.rename(self.path / MARKER)
-        except OSError as error:
-            raise StoreUnusable(f"cannot write to the data directory {self.path}: {error.strerror}") from error
 
     # Numbers
 
@@ -371,7 +276,7 @@ class LevelStore:
         self._mapped += size
         if self._mapped > self.MAPPED:
             self._mapped = 0
-            let_go(self.path / _DATABASE)
+            let_go(self._directory.database)
 
     def chunk(self, stream: int, index: int) -> bytes:
         data: Optional[bytes] = self._guarded(lambda: self._database().get(records.chunk_key(stream, index)))
@@ -450,7 +355,7 @@ class LevelStore:
         for kind, (low, high) in list(self._dirty.items()):
             self._in_thread(functools.partial(self._compact, low, high + b"\0"))
             del self._dirty[kind]
-        let_go(self.path / _DATABASE)
+        let_go(self._directory.database)
 
     def _compact(self, start: bytes, stop: bytes) -> None:
         self._database().compact_range(start=start, stop=stop)
@@ -462,9 +367,7 @@ class LevelStore:
             self._db.close()
             self._db = None
             self._torn = False
-        if self._marker is not None:
-            self._marker.close()
-            self._marker = None
+        self._directory.release()
 
     def _database(self) -> Any:
         if self._db is None:

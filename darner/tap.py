@@ -17,11 +17,11 @@ from twisted.logger import Logger
 from twisted.python import usage
 
 import darner
+from darner.directory import check_directory
 from darner.errors import SettingsError, StoreError, StoreUnusable
 from darner.listen import tcp_endpoint
 from darner.service import QueueService
 from darner.settings import Listener, Settings, make_settings, read_toml
-from darner.store import check_directory
 
 
 class Options(usage.Options):

@@ -275,7 +275,7 @@ class Turn:
         else:
             self._done(changes)
 
-    def _fault(self, failure: Failure, error: BaseException) -> StoreError:
+    def _fault(self, failure: Failure, error: Optional[BaseException]) -> StoreError:
         """A fault of ours is no reason to leave anybody without an answer."""
         self._log.failure("a write failed unexpectedly", failure)
         return StoreError(f"cannot write: {error}")

@@ -33,7 +33,7 @@ LAYERS = (
     "streams",
     "queues outbox",
     "session calls",
-    "protocol",
+    "protocol connection",
     "listen",
     "service",
     "tap",

@@ -718,7 +718,7 @@ class DirectoryTests(LevelTestCase):
     def test_cannot_be_claimed(self) -> None:
         path = self.filled()
         (path / ".darner.new").mkdir()
-        self.assertEqual(self.refusal(path), "cannot write to the data directory DIR: Is a directory")
+        self.assertEqual(self.refusal(path), "cannot serve from the data directory DIR: Is a directory")
 
     def test_marker_cannot_be_read(self) -> None:
         path = self.filled()
@@ -784,7 +784,7 @@ class DirectoryTests(LevelTestCase):
 
     def test_database_is_a_file(self) -> None:
         path = self.filled(darner=MARKER_TEXT, leveldb=b"")
-        self.assertEqual(self.refusal(path), "cannot open the store in DIR: File exists")
+        self.assertEqual(self.refusal(path), "cannot serve from the data directory DIR: File exists")
 
     def test_of_the_cpp_darner(self) -> None:
         """It keeps a LevelDB in a directory for each queue."""

@@ -1,0 +1,128 @@
+"""
+The data directory: whose it is, in which format, and that only one process serves from it.
+
+It holds the file ``darner`` that says so, and the LevelDB in ``leveldb/``.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO, Final, Optional
+
+from darner.errors import StoreUnusable
+
+MARKER: Final = "darner"
+MARKER_TEXT: Final = b"darner data directory, format 1\n"
+_DATABASE: Final = "leveldb"
+_HARMLESS: Final = frozenset({"lost+found", "twistd.log", "twistd.pid"})
+
+
+def check_directory(path: Path) -> None:
+    """
+    See whether a data directory can be served from, without changing anything but making it where it is missing.
+
+    @raise StoreUnusable: it cannot be made or written, or what is in it is not ours.
+    """
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except FileExistsError:
+        raise StoreUnusable(f"{path} is not a directory: name another data directory") from None
+    except OSError as error:
+        raise StoreUnusable(f"cannot make the data directory {path}: {error.strerror}") from None
+    if not os.access(path, os.R_OK | os.W_OK | os.X_OK):
+        raise StoreUnusable(f"cannot write to the data directory {path}: change its owner or mode, or name another")
+    try:
+        marker = (path / MARKER).read_bytes()
+    except FileNotFoundError:
+        entries = sorted(entry for entry in path.iterdir() if _matters(entry))
+        if entries:
+            raise StoreUnusable(_foreign(path, entries)) from None
+    except OSError as error:
+        raise StoreUnusable(f"cannot read {path / MARKER}: {error.strerror}") from None
+    else:
+        if marker != MARKER_TEXT:
+            raise StoreUnusable(
+                f"{path} is of a format that this version does not know: "
+                "serve it with the version that made it, or name another data directory"
+            )
+
+
+def _matters(entry: Path) -> bool:
+    return not (entry.name.startswith(".") or entry.name in _HARMLESS)
+
+
+def _foreign(path: Path, entries: Sequence[Path]) -> str:
+    if any((entry / "CURRENT").exists() for entry in entries):
+        what = "holds queues of the C++ Darner"
+    elif (path / "CURRENT").exists():
+        what = "holds a LevelDB of something else"
+    elif all(entry.is_file() for entry in entries) and any(_is_journal(entry) for entry in entries):
+        what = "holds journals of Kestrel"
+    else:
+        what = f"holds files that are not darner's ({entries[0].name}, ...)"
+    return f"{path} {what}: name an empty directory as the data directory (nothing was touched)"
+
+
+def _is_journal(entry: Path) -> bool:
+    """Kestrel's journals are ``queue`` or ``queue.<time>`` and start with one of ten small operation codes."""
+    try:
+        with entry.open("rb") as journal:
+            first = journal.read(1)
+    except OSError:
+        return False
+    return len(first) == 1 and first[0] < 10
+
+
+def in_use(path: Path) -> StoreUnusable:
+    """The error for a directory that another process serves from."""
+    return StoreUnusable(f"the data directory {path} is in use by another process: stop that one, or name another")
+
+
+class DataDirectory:
+    """
+    A data directory that this process serves from.
+
+    @ivar database: where its LevelDB is.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """
+        Make it ours.
+
+        @raise StoreUnusable: see L{check_directory}; also when another process serves from it.
+        """
+        check_directory(path)
+        self._path = path
+        self._marker: Optional[IO[bytes]] = None
+        self.database = path / _DATABASE
+        try:
+            if not (path / MARKER).exists():
+                self._claim()
+            self.database.mkdir(mode=0o700, exist_ok=True)
+            # LevelDB keeps others out as well, but only after it has touched its own log file.
+            self._marker = (path / MARKER).open("rb")
+        except OSError as error:
+            raise StoreUnusable(f"cannot serve from the data directory {path}: {error.strerror}") from error
+        try:
+            fcntl.flock(self._marker, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            self.release()
+            raise in_use(path) from error
+
+    def _claim(self) -> None:
+        """Say that the directory is ours: the marker is there whole, or not at all."""
+        new = self._path / ".darner.new"
+        with new.open("wb") as marker:
+            marker.write(MARKER_TEXT)
+            marker.flush()
+            os.fsync(marker.fileno())
+        new.rename(self._path / MARKER)
+
+    def release(self) -> None:
+        """Let other processes have it.  Idempotent."""
+        if self._marker is not None:
+            self._marker.close()
+            self._marker = None
