@@ -2,7 +2,7 @@
 ``darner-bench``: load and latency of any server that speaks this protocol, by its address.
 
 Modelled on the ``db`` tool of the C++ Darner.  Every reply is checked to the byte.  The load comes from processes of
-its own with a bare epoll loop, so that the tool is not what is measured; where it was nevertheless, it says so.
+its own (`darner.crowd`); where they are what was measured, and not the server, the report says so.
 """
 
 from __future__ import annotations
@@ -10,297 +10,87 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
+import multiprocessing.connection
 import os
-import select
-import socket
 import sys
-import time
-from array import array
-from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from multiprocessing.connection import Connection
 from typing import Any, Final, Optional
 
-from attrs import asdict, define, evolve, field, frozen
+from attrs import asdict, evolve, frozen
 
 import darner
+from darner.crowd import Crowd
+from darner.load import Load, Tally
 
 PERCENTILES: Final = (50.0, 66.0, 75.0, 80.0, 90.0, 95.0, 98.0, 99.0, 99.9)
 BUSY: Final = 0.9
-"""Share of a core from which a load process is taken for the bottleneck."""
-REPORT_EVERY: Final = 0.25
-
-_STORED: Final = b"STORED\r\n"
-_END: Final = b"END\r\n"
+"""Share of its time from which a busy load process is taken for the bottleneck."""
 
 
 @frozen
-class Load:
-    """What to ask of a server."""
+class Result:
+    """The outcome of a load."""
 
-    host: str = "127.0.0.1"
-    port: int = 22133
-    queue: str = "db_bench"
-    sets: int = 10_000
-    gets: int = 10_000
-    item_bytes: int = 64
-    clients: int = 10
-    in_flight: int = 1
-    """Requests that a client has under way at a time."""
-    sync: bool = False
-    """Whether sets ask for stable storage."""
-    reliable: bool = False
-    """Whether reads are open reads, each closed by the next."""
-    wait: int = 0
-    """How long a get waits for an item, in ms."""
-    bad: float = 0.0
-    """Share of requests at which the client hangs up in the middle and comes back."""
-    seconds: Optional[float] = None
-    """How long to run instead of until all sets and gets are made; they are then the ratio of the two."""
-    processes: int = 1
+    load: Load
+    tally: Tally
 
+    @property
+    def seconds(self) -> float:
+        """From the first request to the last reply."""
+        return self.tally.ended - self.tally.started
 
-@define
-class Tally:
-    """What came of it."""
+    @property
+    def requests(self) -> int:
+        """How many were answered."""
+        return self.tally.sets + self.tally.gets
 
-    sets: int = 0
-    gets: int = 0
-    misses: int = 0
-    errors: int = 0
-    hang_ups: int = 0
-    bytes_in: int = 0
-    bytes_out: int = 0
-    latencies: array[int] = field(factory=lambda: array("I"), repr=False)
-    """Of each request, in us."""
-    cpu: float = 0.0
-    """CPU seconds of the load process."""
-    first_error: str = ""
+    @property
+    def rate(self) -> float:
+        """Requests a second."""
+        return self.requests / self.seconds if self.requests else 0.0
 
-    def add(self, other: Tally) -> None:
-        """Take another process's tally into this one."""
-        for name in ("sets", "gets", "misses", "errors", "hang_ups", "bytes_in", "bytes_out"):
-            setattr(self, name, getattr(self, name) + getattr(other, name))
-        self.latencies.extend(other.latencies)
-        self.cpu = max(self.cpu, other.cpu)
-        self.first_error = self.first_error or other.first_error
+    @property
+    def limited_by_tool(self) -> bool:
+        """Whether a load process was busy nearly all the time, so that the server may well be faster."""
+        return self.tally.busy > BUSY
 
+    def percentile(self, percent: float) -> int:
+        """@return: how many us that share of the requests took at most."""
+        return _percentiles(self.tally.latencies, (percent,))[0]
 
-def _plan(load: Load) -> Iterator[bool]:
-    """
-    Which request comes next, gets and sets mixed evenly and as many of each as are asked for: whether it is a get.
+    def percentiles(self) -> dict[str, int]:
+        """@return: latencies in us, by the percentage of requests that took no longer."""
+        if not self.requests:
+            return {}
+        percents = (*PERCENTILES, 100.0)
+        names = [f"{percent:g}" for percent in percents]
+        return dict(zip(names, _percentiles(self.tally.latencies, percents), strict=True))
 
-    Without end where the load has a running time.
-    """
-    ratio = load.gets / load.sets if load.sets else float("inf")
-    while True:
-        sets, gets = load.sets, load.gets
-        while sets or gets:
-            get = bool(gets) and (not sets or gets / sets > ratio)
-            if get:
-                gets -= 1
-            else:
-                sets -= 1
-            yield get
-        if load.seconds is None:
-            return
+    def as_dict(self) -> dict[str, Any]:
+        """The outcome as plain data, for JSON."""
+        return {
+            "load": asdict(self.load, filter=lambda attribute, _: attribute.name != "dialect"),
+            "seconds": self.seconds,
+            "requests": self.requests,
+            "rate": self.rate,
+            "latency_us": self.percentiles(),
+            "limited_by_tool": self.limited_by_tool,
+            **asdict(self.tally, filter=lambda attribute, _: attribute.name not in ("latencies", "started", "ended")),
+        }
 
 
-class _Client:
-    """One connection."""
-
-    def __init__(self, run: _Run) -> None:
-        self._run = run
-        self.pending: deque[tuple[bool, float]] = deque()
-        self._connect()
-
-    def _connect(self) -> None:
-        self.socket = socket.create_connection((self._run.load.host, self._run.load.port))
-        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.socket.setblocking(False)
-        self._receive = self.socket.recv
-        self._unsent = b""
-        self._data = b""
-        self.pending.clear()
-        self._run.join(self)
-
-    def fill(self, now: float) -> None:
-        """Send as many requests as may be under way."""
-        run = self._run
-        requests = []
-        for _ in range(run.load.in_flight - len(self.pending)):
-            get = run.next_request()
-            if get is None:
-                break
-            request = run.get_request if get else run.set_request
-            if run.load.bad and run.is_bad():
-                self._hang_up(b"".join(requests) + request[: len(request) // 2], now)
-                return
-            requests.append(request)
-            self.pending.append((get, now))
-        if requests:
-            self._send(b"".join(requests))
-
-    def _send(self, data: bytes) -> None:
-        self._run.tally.bytes_out += len(data)
-        if self._unsent:
-            data = self._unsent + data
-        try:
-            sent = self.socket.send(data)
-        except BlockingIOError:
-            sent = 0
-        if sent < len(data) or self._unsent:
-            self._unsent = data[sent:]
-            self._run.watch(self, bool(self._unsent))
-
-    def _hang_up(self, data: bytes, now: float) -> None:
-        """Be a bad client: leave in the middle of a request, with replies under way, and come back."""
-        self._run.tally.hang_ups += 1
-        with suppress(OSError):
-            self.socket.send(data)
-        self._run.leave(self)
-        self.socket.close()
-        self._run.done += len(self.pending) + 1
-        self._connect()
-        self.fill(now)
-
-    def ready(self, writable: bool) -> None:
-        """The socket can be read from, or written to."""
-        if writable:
-            self._send(b"")
-        try:
-            data = self._receive(1 << 18)
-        except BlockingIOError:
-            return
-        if not data:
-            raise ConnectionError("the server closed the connection")
-        run = self._run
-        tally = run.tally
-        pending = self.pending
-        now = time.perf_counter()
-        tally.bytes_in += len(data)
-        if self._data:
-            data = self._data + data
-        at = done = 0
-        while pending:
-            get, sent = pending[0]
-            reply = run.value_reply if get else _STORED
-            if data.startswith(reply, at):
-                at += len(reply)
-            else:
-                length = self._other_reply(data, at, get)
-                if not length:
-                    break
-                at += length
-            if get:
-                tally.gets += 1
-            else:
-                tally.sets += 1
-            pending.popleft()
-            done += 1
-            tally.latencies.append(int((now - sent) * 1e6))
-        self._data = data[at:]
-        if done:
-            run.done += done
-            self.fill(now)
-
-    def _other_reply(self, data: bytes, at: int, get: bool) -> int:
-        """@return: the length of a reply that is not the usual one; 0 while some of it is missing."""
-        tally = self._run.tally
-        if get and data.startswith(_END, at):
-            tally.misses += 1
-            return len(_END)
-        rest = data[at : at + len(self._run.value_reply)]
-        if any(reply.startswith(rest) for reply in ((self._run.value_reply, _END) if get else (_STORED,))):
-            return 0
-        end = data.find(b"\n", at)
-        if end < 0 and len(rest) < 2048:
-            return 0
-        tally.errors += 1
-        tally.first_error = tally.first_error or rest[:80].split(b"\r\n")[0].decode("latin-1")
-        if end < 0 or rest.startswith(b"VALUE"):
-            raise ConnectionError(f"not the reply that was expected: {tally.first_error}")
-        return end + 1 - at
-
-
-class _Run:
-    """The load that one process makes."""
-
-    def __init__(self, load: Load) -> None:
-        self.load = load
-        self.tally = Tally()
-        self.done = 0
-        queue = load.queue.encode()
-        payload = (bytes(range(33, 127)) * (load.item_bytes // 94 + 1))[: load.item_bytes]
-        key = queue + (b"/sync" if load.sync else b"")
-        self.set_request = b"set %b 0 0 %d\r\n%b\r\n" % (key, len(payload), payload)
-        options = (b"/close/open" if load.reliable else b"") + (b"/t=%d" % load.wait if load.wait else b"")
-        self.get_request = b"get %b%b\r\n" % (queue, options)
-        self.value_reply = b"VALUE %b 0 %d\r\n%b\r\nEND\r\n" % (queue, len(payload), payload)
-        self._poll = select.poll() if not hasattr(select, "epoll") else select.epoll()
-        self._clients: dict[int, _Client] = {}
-        self._plan = _plan(load)
-        self._badness = 0.0
-
-    def join(self, client: _Client) -> None:
-        self._clients[client.socket.fileno()] = client
-        self._poll.register(client.socket.fileno(), select.POLLIN)
-
-    def leave(self, client: _Client) -> None:
-        self._poll.unregister(client.socket.fileno())
-        del self._clients[client.socket.fileno()]
-
-    def watch(self, client: _Client, writing: bool) -> None:
-        self._poll.modify(client.socket.fileno(), select.POLLIN | (select.POLLOUT if writing else 0))
-
-    def next_request(self) -> Optional[bool]:
-        return next(self._plan, None)
-
-    def is_bad(self) -> bool:
-        self._badness += self.load.bad
-        if self._badness >= 1:
-            self._badness -= 1
-            return True
-        return False
-
-    def run(self, connection: Connection) -> Tally:
-        """Connect, wait for the signal, and make the load."""
-        for _ in range(self.load.clients):
-            _Client(self)
-        connection.send("ready")
-        connection.recv()
-        started = reported = time.perf_counter()
-        cpu = time.process_time()
-        for client in list(self._clients.values()):
-            client.fill(started)
-        clients = self._clients
-        while True:
-            events = self._poll.poll(1)
-            for fd, event in events:
-                if fd in clients:
-                    clients[fd].ready(bool(event & select.POLLOUT))
-            now = time.perf_counter()
-            if now - reported > REPORT_EVERY:
-                reported = now
-                connection.send(self.done)
-                if self.load.seconds is not None and now - started > self.load.seconds:
-                    self._plan = iter(())
-            if len(events) < len(clients) and self._finished():
-                break
-        self.tally.cpu = time.process_time() - cpu
-        return self.tally
-
-    def _finished(self) -> bool:
-        """Whether no reply is missing.  The plan is at its end then: else every client would have a request under way."""
-        return not any(client.pending for client in self._clients.values())
-
-
-def _process(load: Load, connection: Connection) -> None:
-    try:
-        connection.send(_Run(load).run(connection))
-    except (OSError, ConnectionError) as error:
-        connection.send(f"{type(error).__name__}: {error}")
+def _percentiles(latencies: dict[int, int], percents: Sequence[float]) -> list[int]:
+    """@param percents: in ascending order."""
+    total = sum(latencies.values())
+    figures: list[int] = []
+    counted = 0
+    for latency in sorted(latencies):
+        counted += latencies[latency]
+        while len(figures) < len(percents) and counted >= total * percents[len(figures)] / 100:
+            figures.append(latency)
+    return figures
 
 
 def _shares(load: Load) -> Iterator[Load]:
@@ -311,58 +101,99 @@ def _shares(load: Load) -> Iterator[Load]:
         return total * (index + 1) // processes - total * index // processes
 
     for index in range(processes):
-        yield evolve(
-            load,
-            sets=share(load.sets, index),
-            gets=share(load.gets, index),
-            clients=share(load.clients, index),
-        )
+        clients = share(load.clients, index)
+        if load.seconds is None:
+            yield evolve(load, clients=clients, sets=share(load.sets, index), gets=share(load.gets, index))
+        else:
+            yield evolve(load, clients=clients)
 
 
-@frozen
-class Result:
-    """The outcome of a load."""
+def _process(load: Load, connection: Connection) -> None:
+    try:
+        with suppress(KeyboardInterrupt):
+            connection.send(Crowd(load).run(connection))
+    except OSError as error:
+        connection.send(f"{type(error).__name__}: {error}")
 
-    load: Load
-    seconds: float
-    tally: Tally
 
-    @property
-    def requests(self) -> int:
-        return len(self.tally.latencies)
+class Running:
+    """A load that is being made."""
 
-    @property
-    def rate(self) -> float:
-        """Requests a second."""
-        return self.requests / self.seconds if self.seconds else 0.0
+    def __init__(self, load: Load) -> None:
+        """
+        Start the processes, and with them the load as soon as every client is connected.
 
-    @property
-    def limited_by_tool(self) -> bool:
-        """Whether a load process was busy nearly all the time, so that the server may well be faster."""
-        return self.seconds > 0 and self.tally.cpu / self.seconds > BUSY
+        @raise ConnectionError: the server cannot be reached.
+        """
+        self._load = load
+        # A new interpreter each: what calls this may have threads, or an event loop.
+        context = multiprocessing.get_context("spawn")
+        self._processes: list[Any] = []
+        self._connections: list[Connection] = []
+        try:
+            for share in _shares(load):
+                ours, theirs = context.Pipe()
+                process = context.Process(target=_process, args=(share, theirs), daemon=True)
+                process.start()
+                self._processes.append(process)
+                self._connections.append(ours)
+                theirs.close()
+            for connection in self._connections:
+                _received(connection)
+            self._tell("go")
+        except BaseException:
+            self._end()
+            raise
 
-    def percentiles(self) -> dict[str, int]:
-        """@return: latencies in us, by the percentage of requests that took no longer."""
-        ordered = sorted(self.tally.latencies)
-        if not ordered:
-            return {}
-        last = len(ordered) - 1
-        figures = {f"{percent:g}": ordered[min(last, int(len(ordered) * percent / 100))] for percent in PERCENTILES}
-        figures["100"] = ordered[-1]
-        return figures
+    def _tell(self, word: str) -> None:
+        for connection in self._connections:
+            connection.send(word)
 
-    def as_dict(self) -> dict[str, Any]:
-        """The outcome as plain data, for JSON."""
-        counts = asdict(self.tally, filter=lambda attribute, _: attribute.name != "latencies")
-        return {
-            "load": asdict(self.load),
-            "seconds": self.seconds,
-            "requests": self.requests,
-            "rate": self.rate,
-            "latency_us": self.percentiles(),
-            "limited_by_tool": self.limited_by_tool,
-            **counts,
-        }
+    def stop(self) -> Result:
+        """End it now; see L{wait}."""
+        self._tell("stop")
+        return self.wait()
+
+    def wait(self, bar: Any = None) -> Result:
+        """
+        Wait for its end.
+
+        @param bar: shows the progress, as one of tqdm.
+        @raise ConnectionError: the server hung up, or sent what no server of this protocol sends.
+        """
+        total = Tally()
+        done = dict.fromkeys(self._connections, 0)
+        running = list(self._connections)
+        try:
+            while running:
+                for ready in multiprocessing.connection.wait(running):
+                    assert isinstance(ready, Connection)
+                    message = _received(ready)
+                    if isinstance(message, Tally):
+                        total.add(message)
+                        running.remove(ready)
+                    elif bar is not None:
+                        done[ready] = message
+                        bar.update(sum(done.values()) - bar.n)
+        finally:
+            self._end()
+        return Result(self._load, total)
+
+    def _end(self) -> None:
+        for process, connection in zip(self._processes, self._connections, strict=True):
+            process.terminate()
+            process.join()
+            connection.close()
+
+
+def _received(connection: Connection) -> Any:
+    try:
+        message = connection.recv()
+    except EOFError:
+        raise ConnectionError("a load process has ended") from None
+    if isinstance(message, str) and message != "ready":
+        raise ConnectionError(message)
+    return message
 
 
 def run(load: Load, progress: bool = False) -> Result:
@@ -372,59 +203,22 @@ def run(load: Load, progress: bool = False) -> Result:
     @param progress: whether to show a progress line on standard error.
     @raise ConnectionError: the server cannot be reached, hung up, or sent what no server of this protocol sends.
     """
-    workers = []
-    for share in _shares(load):
-        ours, theirs = multiprocessing.Pipe()
-        worker = multiprocessing.Process(target=_process, args=(share, theirs), daemon=True)
-        worker.start()
-        theirs.close()
-        workers.append((worker, ours))
-    try:
-        return _conduct(load, [connection for _, connection in workers], progress)
-    finally:
-        for worker, _ in workers:
-            worker.terminate()
-            worker.join()
-
-
-def _conduct(load: Load, connections: list[Connection], progress: bool) -> Result:
-    for connection in connections:
-        _expect_tally(connection.recv())
-    started = time.perf_counter()
-    for connection in connections:
-        connection.send("go")
-    total = Tally()
-    done = dict.fromkeys(connections, 0)
+    running = Running(load)
     bar = _progress_bar(load) if progress else None
-    running = list(connections)
-    while running:
-        for ready in multiprocessing.connection.wait(running):
-            assert isinstance(ready, Connection)
-            message = _expect_tally(ready.recv())
-            if isinstance(message, Tally):
-                total.add(message)
-                running.remove(ready)
-            else:
-                done[ready] = message
-                if bar is not None:
-                    bar.update(sum(done.values()) - bar.n)
-    seconds = time.perf_counter() - started
-    if bar is not None:
-        bar.close()
-    return Result(load, seconds, total)
-
-
-def _expect_tally(message: Any) -> Any:
-    if isinstance(message, str) and message != "ready":
-        raise ConnectionError(message)
-    return message
+    try:
+        return running.wait(bar)
+    finally:
+        if bar is not None:
+            bar.close()
 
 
 def _progress_bar(load: Load) -> Any:
-    from tqdm import tqdm
-
-    total = load.sets + load.gets if load.seconds is None else None
-    return tqdm(total=total, unit=" requests", leave=False)
+    """@return: C{None} without tqdm."""
+    try:
+        from tqdm import tqdm
+    except ImportError:
+        return None
+    return tqdm(total=load.sets + load.gets if load.seconds is None else None, unit=" requests", leave=False)
 
 
 def _report(result: Result) -> str:
@@ -435,8 +229,8 @@ def _report(result: Result) -> str:
         ("Gets:", f"{tally.gets} ({tally.misses} found nothing)"),
         ("Errors:", f"{tally.errors}" + (f" (first: {tally.first_error})" if tally.first_error else "")),
         ("Time taken:", f"{result.seconds:.3f} s"),
-        ("Read rate:", f"{tally.bytes_in / result.seconds / 1024:.1f} KiB/s"),
-        ("Write rate:", f"{tally.bytes_out / result.seconds / 1024:.1f} KiB/s"),
+        ("Bytes read:", f"{tally.bytes_in} ({tally.bytes_in / max(result.seconds, 1e-6) / 1024:.1f} KiB/s)"),
+        ("Bytes written:", f"{tally.bytes_out} ({tally.bytes_out / max(result.seconds, 1e-6) / 1024:.1f} KiB/s)"),
         ("Requests per second:", f"{result.rate:.0f}"),
     ]
     if tally.hang_ups:
@@ -445,7 +239,7 @@ def _report(result: Result) -> str:
     text += "\nPercentage of the requests served within a certain time (us)\n"
     text += "".join(f"{percent:>7}%  {figure}\n" for percent, figure in result.percentiles().items())
     if result.limited_by_tool:
-        text += "\nThe load processes were busy all the time: the server may be faster.  Try --processes.\n"
+        text += "\nThe load processes were busy all the time: the server may be faster.  Try more --processes.\n"
     return text
 
 
@@ -456,7 +250,7 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )  # fmt: skip
     add = parser.add_argument
-    add("--version", action="version", version=f"darner {darner.__version__}")
+    add("-v", "--version", action="version", version=f"darner {darner.__version__}")
     add("-H", "--host", default=defaults.host, help="address of the server")
     add("-p", "--port", type=int, default=defaults.port, help="port of the server")
     add("-q", "--queue", default=defaults.queue, help="queue to work on")
@@ -480,13 +274,21 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
     parser = _parser()
     options = vars(parser.parse_args(arguments))
     as_json = options.pop("json")
-    if options["clients"] < 1 or options["in_flight"] < 1 or not 0 <= options["bad"] < 1:
-        parser.error("--clients and --in-flight are at least 1, --bad is from 0 up to, not including, 1")
+    for name in ("clients", "in_flight", "processes"):
+        if options[name] < 1:
+            parser.error(f"--{name.replace('_', '-')} is at least 1")
+    for name in ("sets", "gets", "item_bytes", "wait", "seconds"):
+        if (options[name] or 0) < 0:
+            parser.error(f"--{name.replace('_', '-')} is at least 0")
+    if not 0 <= options["bad"] < 1:
+        parser.error("--bad is from 0 up to, not including, 1")
     try:
         result = run(Load(**options), progress=sys.stderr.isatty() and not as_json)
     except OSError as error:
         print(f"darner-bench: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        return 130
     print(json.dumps(result.as_dict()) if as_json else _report(result), end="\n" if as_json else "")
     return 1 if result.tally.errors else 0
 
