@@ -15,6 +15,8 @@ from darner.items import ITEM_OVERHEAD, Item
 
 WINDOW_BYTES: Final = 256 * 1024
 """About how many bytes of one queue's head are held in memory."""
+GRAIN: Final = 1024
+"""What is less than that is not worth accounting for."""
 ROOM_BYTES: Final = 8 * 1024 * 1024
 """About how many bytes the heads of all queues may take together."""
 
@@ -98,7 +100,7 @@ class Room:
         """Take note of how large a window is now."""
         held = head.held
         known = self._heads.get(head, 0)
-        if held == known:
+        if held == known or (held and abs(held - known) < GRAIN):
             return
         self.held += held - known
         if held:

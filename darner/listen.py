@@ -200,7 +200,7 @@ class FastPort:
                 elif fd == self._listening_fd and self._listening is not None:
                     self._accept()
         finally:
-            self._turn.end_here()
+            self._turn.end()
             self._serving = False
         if self._later:
             self._do_later()

@@ -147,7 +147,9 @@ class Queues:
         return item
 
     def _queue_for_put(self, name: bytes) -> Fifo:
-        fifo = self._fifos.get(name) or self.make(name)
+        fifo = self._fifos.get(name)
+        if fifo is None:
+            fifo = self.make(name)
         if fifo.number is None:
             self.stats.queue_creates += 1
         return fifo

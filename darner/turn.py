@@ -172,13 +172,8 @@ class Turn:
         self.end()
 
     def begin(self) -> None:
-        """Somebody who serves many at once begins, and will call L{end_here} soon."""
+        """Somebody who serves many at once begins, and will call L{end} soon."""
         self._held = True
-
-    def end_here(self) -> None:
-        """End what L{begin} began."""
-        self._held = False
-        self.end()
 
     def answers(self, owner: Owner) -> None:
         """C{owner} has replies that go out when this turn is written."""
@@ -232,6 +227,7 @@ class Turn:
 
     def end(self) -> None:
         """End the turn: write what was gathered, and have it answered."""
+        self._held = False
         self._now = 0
         if self._writing is not None:
             return
@@ -321,6 +317,8 @@ class Turn:
             self._store.write(self._batch(changes, False))
         except StoreError as second:
             self._undo(changes, refused, second)
+        except Exception as second:
+            self._undo(changes, refused, self._fault(Failure(), second))
         else:
             for queue in changes.queues:
                 queue.written()
