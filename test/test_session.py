@@ -373,6 +373,17 @@ class LargeItemTests(SessionTestCase):
             reader.session.unchoke()
         self.assertEqual(reader.hears(), value(b"q", LARGE) + b"next\r\n")
 
+    def test_a_fast_reader_of_a_very_large_one_leaves_room_for_others(self) -> None:
+        payload = LARGE * 3
+        self.a.sets(b"q", payload)
+        self.a.ask(b"get q")
+        self.server.queues.turn.end()
+        self.assertTrue(0 < len(b"".join(self.a.writes)) < len(payload))
+        self.assertTrue(self.a.session.busy)
+        self.server.turn()
+        self.assertEqual(self.a.hears(), value(b"q", payload))
+        self.assertFalse(self.a.session.busy)
+
     def test_the_reader_goes_away(self) -> None:
         """A plain read is gone, its chunks too; nobody else is held up."""
         self.a.sets(b"q", LARGE)

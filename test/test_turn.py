@@ -61,6 +61,17 @@ class GatheringTests(TurnTestCase):
         self.assertHears(b=wire.STORED)
         self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
 
+    def test_who_serves_many_at_once_ends_the_turn_itself(self) -> None:
+        """The reactor does not have to come round for it."""
+        self.turn.begin()
+        self.a.set(b"q", b"1")
+        self.b.ask(b"get q")
+        self.assertEqual(self.server.clock.getDelayedCalls(), [])
+        self.turn.end()
+        self.assertHears(a=wire.STORED, b=value(b"q", b"1"))
+        self.assertEqual(self.store.writes, [False])
+        self.assertEqual(self.a.sets(b"q", b"2"), wire.STORED)
+
     def test_written_fires_after_the_write(self) -> None:
         self.a.set(b"q", b"1")
         seen: list[list[bool]] = []
@@ -182,6 +193,42 @@ class SyncTests(TurnTestCase):
         self.server.holding = False
         self.assertEqual(self.a.sets(b"q/sync", b"2"), wire.STORED)
         self.assertEqual(self.a.does(b"get q"), value(b"q", b"2"))
+
+
+class FaultTests(TurnTestCase):
+    """An error that nobody thought of is logged, and everybody is answered all the same."""
+
+    def explode(self, times: int) -> None:
+        write = self.store.write
+        left = [None] * times
+
+        def explosive(batch: Any, sync: bool = False) -> None:
+            if left:
+                left.pop()
+                raise RuntimeError("boom")
+            write(batch, sync)
+
+        self.store.write = explosive  # type: ignore[method-assign]
+
+    def test_once(self) -> None:
+        self.a.sets(b"q", b"1")
+        self.explode(1)
+        self.a.set(b"q", b"2")
+        self.b.ask(b"get q")
+        self.server.turn()
+        self.assertHears(a=b"SERVER_ERROR cannot write: boom\r\n", b=value(b"q", b"1"))
+        self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
+
+    def test_twice(self) -> None:
+        self.a.sets(b"q", b"1")
+        self.explode(2)
+        error = b"SERVER_ERROR cannot write: boom\r\n"
+        self.a.set(b"q", b"2")
+        self.b.ask(b"get q")
+        self.server.turn()
+        self.assertHears(a=error, b=error)
+        self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 2)
+        self.assertEqual(self.b.does(b"get q"), value(b"q", b"1"))
 
 
 class FullTests(TurnTestCase):
