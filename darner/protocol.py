@@ -34,6 +34,8 @@ How much of what a client sends ahead is held while its requests have to wait.
 
 Beyond that it is not read from, and until it is its going away cannot be seen.
 """
+
+
 @implementer(IPushProducer)
 class _Sending:
     """What a transport tells of its write side, for the session."""
@@ -139,7 +141,9 @@ class QueueProtocol(LineReceiver):
         """@return: whether there was a whole line."""
         data, at = self._data, self._at
         end = data.find(b"\n", at)
-        if (end if end >= 0 else len(data)) - at > self.MAX_LENGTH and not self._fits(data[at:end], end):
+        stop = end if end >= 0 else len(data)
+        # The carriage return is not of the line, and may come before the line feed does.
+        if stop - at > self.MAX_LENGTH and (stop - at > self.MAX_LENGTH + 1 or data[stop - 1 : stop] != b"\r"):
             self.lineLengthExceeded(b"")
             return False
         if end < 0:
@@ -147,10 +151,6 @@ class QueueProtocol(LineReceiver):
         self._at = end + 1
         self.lineReceived(data[at:end])
         return True
-
-    def _fits(self, line: bytes, end: int) -> bool:
-        """The carriage return is not of the line."""
-        return end >= 0 and len(line) == self.MAX_LENGTH + 1 and line.endswith(b"\r")
 
     def lineLengthExceeded(self, line: bytes) -> None:
         """No command is that long; where the next one starts, nobody knows."""

@@ -32,7 +32,6 @@ the L{StoreError}.
 """
 
 
-
 class Reply(Protocol):
     """A reply that is more than bytes."""
 

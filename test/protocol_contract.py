@@ -246,7 +246,8 @@ class ProtocolContract:
 
     def test_long_line_ends_the_connection(self) -> None:
         self.assertEqual(self.ask(b"g" * 2048 + b"\r\n"), b"ERROR\r\n")
-        for line in (b"g" * 2049 + b"\n", b"g" * 2049 + b"\r\n", b"g" * 5000):
+        self.assertEqual(self.ask(b"g" * 2048 + b"\r") + self.ask(b"\n"), b"ERROR\r\n")
+        for line in (b"g" * 2049 + b"\n", b"g" * 2049 + b"\r\n", b"g" * 2049, b"g" * 2049 + b"\r", b"g" * 5000):
             client = self.connect()
             self.assertEqual(self.ask(line, client), b"CLIENT_ERROR line too long\r\n")
             self.assertTrue(client.closed)
