@@ -137,12 +137,16 @@ class FastPort:
                 self._connect(sock, name)
 
     def _connect(self, sock: socket.socket, name: tuple[Any, ...]) -> None:
+        try:
+            self._epoll.register(sock.fileno(), IN)
+        except OSError:
+            self._refuse(sock)
+            return
         peer = socket_address(name, sock.family)
         connection = FastConnection(self, sock, peer)
         protocol = self._factory.buildProtocol(peer)
         connection.protocol = protocol
         self._connections[connection.fd] = connection
-        self._epoll.register(connection.fd, IN)
         self._refusing = False
         protocol.makeConnection(connection)
 
@@ -191,14 +195,15 @@ class FastPort:
         try:
             for fd, events in ready:
                 connection = connections.get(fd)
-                if connection is not None:
-                    try:
+                try:
+                    if connection is not None:
                         connection.ready(events)
-                    except Exception:
-                        self._log.failure("a connection failed")
-                        connection.lose(Failure())
-                elif fd == self._listening_fd and self._listening is not None:
-                    self._accept()
+                    elif fd == self._listening_fd and self._listening is not None:
+                        self._accept()
+                except Exception:
+                    self._log.failure("a connection failed")
+                    if connection is not None:
+                        self.later(connection.lose, Failure())
         finally:
             self._turn.end()
             self._serving = False
@@ -228,7 +233,11 @@ class FastPort:
         self._later_scheduled = False
         while self._later:
             call, arguments = self._later.popleft()
-            call(*arguments)
+            try:
+                call(*arguments)
+            except Exception:
+                # The reactor would take the port for lost.
+                self._log.failure("a connection failed")
 
 
 def _descriptor_limit() -> int:

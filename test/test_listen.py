@@ -384,6 +384,16 @@ class FastConnectionTests(FastTestCase):
         self.assertEqual(self.reason(), ZeroDivisionError)
         self.assertEqual(self.made[1].data, b"y")
 
+    def test_a_fault_at_the_end_of_a_connection_is_not_the_end_of_the_port(self) -> None:
+        other = self.connect()
+        self.protocol.dataReceived = self.protocol.connectionLost = lambda _: 1 / 0
+        self.client.send(b"x")
+        other.send(b"y")
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 2)
+        self.assertEqual(self.made[1].data, b"y")
+        self.connect().send(b"z")
+        self.assertEqual(self.made[2].data, b"z")
+
 
 @needs_epoll
 class HalfClosedTests(FastConnectionTests):
@@ -502,6 +512,25 @@ class FastPortTests(FastTestCase):
         self.reactor.advance(listen.RETRY_ACCEPT + 0.1)
         self.spin()
         self.assertTrue(client.receive().startswith(b"VERSION"))
+
+    def test_no_room_in_the_epoll(self) -> None:
+        """The kernel bounds what a user's epolls watch: who is beyond that is told so, and the port listens on."""
+        port = self.port()
+        real, errors = port._epoll, [errno.ENOSPC]
+
+        class Failing:
+            def register(self, *arguments: int) -> None:
+                if errors:
+                    number = errors.pop()
+                    raise OSError(number, os.strerror(number))
+                real.register(*arguments)
+
+            def __getattr__(self, name: str) -> Any:
+                return getattr(real, name)
+
+        port._epoll = Failing()
+        self.assertEqual(self.ask(b"version\r\n"), b"SERVER_ERROR too many connections\r\n")
+        self.assertTrue(self.ask(b"version\r\n").startswith(b"VERSION"))
 
     def test_stopping_during_a_shortage(self) -> None:
         port = self.port()
