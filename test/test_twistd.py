@@ -9,12 +9,16 @@ import os
 import resource
 import signal
 import socket
+import ssl
 import struct
+import sys
 import threading
 import time
 from pathlib import Path
 
 import plyvel
+from OpenSSL.crypto import FILETYPE_PEM
+from twisted.internet.ssl import KeyPair
 from twisted.trial.unittest import SynchronousTestCase
 
 import darner
@@ -22,7 +26,7 @@ from darner.errors import StoreUnusable
 from darner.records import CHUNK_BYTES
 from darner.store import LevelStore
 
-from .servers import MODULE, TWISTD, Client, Server, make_directory, run, until
+from .servers import FOREGROUND, MODULE, TWISTD, Client, Server, make_directory, run, until
 
 STOPS_WITHIN = 5.0
 """Seconds that a clean stop may take, whatever there is to do."""
@@ -102,6 +106,31 @@ class OptionsTests(SynchronousTestCase):
         server = Server(self, "--port=0", f"--listen=unix:{path}", directory=directory)
         server.restart()
         self.serves(server.client(path))
+
+    def test_tls(self) -> None:
+        directory = make_directory(self)
+        key, certificate = directory / "key.pem", directory / "cert.pem"
+        pair = KeyPair.generate(size=2048)
+        key.write_bytes(pair.dump(FILETYPE_PEM))
+        certificate.write_bytes(pair.selfSignedCert(1, CN=b"darner").dumpPEM())
+        listen = f"--listen=ssl:0:interface=127.0.0.1:privateKey={key}:certKey={certificate}"
+        server = Server(self, listen, directory=directory)
+        context = ssl.create_default_context(cafile=str(certificate))
+        context.check_hostname = False
+        payload = bytes(range(256)) * 2000
+        with socket.create_connection(server.address, 10) as plain, context.wrap_socket(plain) as client:
+            client.sendall(b"set q 5 0 %d\r\n%b\r\nget q\r\nquit\r\n" % (len(payload), payload))
+            replies = client.makefile("rb").read()
+        self.assertEqual(replies, b"STORED\r\nVALUE q 5 %d\r\n%b\r\nEND\r\n" % (len(payload), payload))
+        self.assertEqual(server.stop(), 0)
+
+    def test_systemd(self) -> None:
+        """A socket that the process was started with is served."""
+        server = Server(
+            self, "--listen=systemd:domain=INET:index=0", program=(sys.executable, "-c", _ACTIVATE, *FOREGROUND[1:])
+        )
+        self.serves(server.client())
+        self.assertEqual(server.stop(), 0)
 
     def test_debug(self) -> None:
         """Connections and refused requests are logged only where that is asked for."""
@@ -184,6 +213,18 @@ class OptionsTests(SynchronousTestCase):
 
     def test_port_is_no_number(self) -> None:
         self.assertIn("--port is not a number: many", self.assert_refused("--port=many"))
+
+
+_ACTIVATE = """
+import os, socket, sys
+listening = socket.create_server(("127.0.0.1", 0))
+if listening.fileno() != 3:
+    os.dup2(listening.fileno(), 3)
+os.set_inheritable(3, True)
+os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS="1", LISTEN_FDNAMES="darner")
+os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
+"""
+"""What systemd does for a service with a socket: the arguments are those of Python."""
 
 
 def _has_address(host: str) -> bool:
