@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import contextlib
 import os
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from twisted.internet.defer import Deferred, maybeDeferred
-from twisted.internet.endpoints import TCP4ServerEndpoint
+from twisted.internet.endpoints import TCP4ClientEndpoint, TCP4ServerEndpoint, connectProtocol
+from twisted.internet.protocol import Protocol
 from twisted.internet.task import Clock, deferLater
+from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from darner.protocol import QueueFactory
@@ -321,14 +324,70 @@ class ClientInputTests(StoredTestCase):
         self.assertEqual(client.receive().count(b"VERSION"), 500_000)
 
 
-class ListeningTests(TestCase):
-    """A shortage does not end the service."""
+class ThreadTests(TestCase):
+    """What is slow is done in a thread, and nobody waits for it; what is short needs none."""
 
-    async def test_endpoints_close_with_the_service(self) -> None:
+    timeout = 60
+
+    async def test_nobody_waits_for_a_compaction(self) -> None:
+        from twisted.internet import reactor
+
+        compacting, go_on, compacted = threading.Event(), threading.Event(), threading.Event()
+
+        class SlowStore(LevelStore):
+            def compact(self) -> None:
+                compacting.set()
+                go_on.wait(10)
+                super().compact()
+                compacted.set()
+
+        service = QueueService(self.mktemp(), open_store=SlowStore)
+        service.startService()
+        self.addCleanup(service.stopService)
+        self.addCleanup(go_on.set)
+        await service.put(b"q", b"x")
+        await service.get(b"q")
+        while not compacting.is_set():
+            await deferLater(reactor, 0.01)
+        for n in range(100):
+            await service.put(b"q", b"%d" % n, sync=n == 50)
+            self.assertEqual((await service.get(b"q")).payload, b"%d" % n)
+        self.assertFalse(compacted.is_set())
+
+    async def test_a_put_and_a_get_need_no_thread(self) -> None:
+        service = QueueService(self.mktemp())
+        service.startService()
+        self.addCleanup(service.stopService)
+        used: list[Any] = []
+        in_thread = service.queues.turn._in_thread
+        self.patch(service.queues.turn, "_in_thread", lambda *work: used.append(work) or in_thread(*work))
+        await service.put(b"q", b"x")
+        await service.get(b"q")
+        self.assertEqual(used, [])
+        await service.put(b"q", b"x", sync=True)
+        self.assertEqual(len(used), 1)
+
+
+class Gone(Protocol):
+    """A client that tells when its connection has ended."""
+
+    def __init__(self) -> None:
+        self.gone: Deferred[None] = Deferred()
+
+    def connectionLost(self, reason: Failure) -> None:
+        self.gone.callback(None)
+
+
+class StopTests(TestCase):
+    """Twisted's service for an endpoint leaves connections open when it stops; ours does not."""
+
+    async def test_connections_end_with_the_service(self) -> None:
         from twisted.internet import reactor
 
         service = QueueService(self.mktemp(), [TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1")])
         service.startService()
-        self.assertEqual(len(service.ports), 1)
+        address = service.ports[0].getHost()
+        client = await connectProtocol(TCP4ClientEndpoint(reactor, address.host, address.port), Gone())
         await service.stopService()
         self.assertEqual(service.ports, [])
+        await client.gone
