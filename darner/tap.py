@@ -28,10 +28,10 @@ class Options(usage.Options):
     """The command line.  What is given here wins over the configuration file."""
 
     synopsis = "[options]"
-    longdesc = """
-    darner is a durable message queue server that speaks the memcache text protocol, as Kestrel and Darner do.
-    Queues are kept in the data directory; point any memcache client at the port.
-    """
+    longdesc = (
+        "darner is a durable message queue server that speaks the memcache text protocol, as Kestrel and Darner do.  "
+        "Queues are kept in the data directory; point any memcache client at the port."
+    )
 
     optParameters = [
         ["data-dir", "d", None, "Directory in which the queues are kept; made if it is missing.  [default: data]"],
