@@ -200,6 +200,8 @@ class Fifo:
             item = self._head.first()
             if item is None:
                 self._read_ahead()
+                # At once: a queue that is only looked at, or whose items are opened, has nothing to be written.
+                self._room.account(self._head)
                 item = self._head.first()
                 if item is None:
                     return None
@@ -208,6 +210,10 @@ class Fifo:
             self._take_head()
             self._consume(item)
             self.stats.expired_items += 1
+
+    def _age(self, item: Item) -> int:
+        """@return: how long ago an item was put, in ms; 0 where the clock was set back since."""
+        return max(0, self._turn.now - item.time)
 
     def _take_head(self) -> Item:
         """Take the item at the head out of memory.  It is neither to be had nor consumed."""
@@ -222,7 +228,7 @@ class Fifo:
         if item is not None:
             self._take_head()
             self._consume(item)
-            self.stats.age_msec = self._turn.now - item.time
+            self.stats.age_msec = self._age(item)
         return item
 
     def open(self) -> Optional[OpenRead]:
@@ -233,7 +239,7 @@ class Fifo:
         self._take_head()
         self._open[item.id] = item
         self.stats.transactions += 1
-        self.stats.age_msec = self._turn.now - item.time
+        self.stats.age_msec = self._age(item)
         return OpenRead(self, item)
 
     def is_open(self, item: Item) -> bool:

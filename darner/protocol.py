@@ -96,7 +96,7 @@ class QueueProtocol(LineReceiver):
     def readConnectionLost(self) -> None:
         """The client will send nothing more: answer what it sent, wait for nothing, and end."""
         self._half_closed = True
-        self.session.stop_waiting()
+        self.session.hurry()
         self._work()
 
     def writeConnectionLost(self) -> None:

@@ -48,10 +48,11 @@ class Session:
         self._replies: Replies = []
         self._gathered = 0
         self._opens: dict[bytes, deque[OpenRead]] = {}
-        self._waiter: Optional[tuple[Fifo, Waiter]] = None
+        self._waiter: Optional[tuple[Fifo, Waiter, wire.Get]] = None
         self._timer: Optional[IDelayedCall] = None
         self._streaming = 0
         self._outbox = Outbox(outlet, lambda: self._turn.answers(self))
+        self._hurried = False
         self._closing = False
         self._ended = False
         self.busy = False
@@ -174,7 +175,7 @@ class Session:
         fifo = self._queues.find(request.queue)
         if fifo is not None and self._fetch(fifo, request):
             return
-        if request.wait:
+        if request.wait and not self._hurried:
             self._wait(self._queues.make(request.queue), request)
         else:
             self._miss(request)
@@ -323,19 +324,29 @@ class Session:
             except DarnerError as error:
                 self._reply(wire.error_reply(error))
 
-        def give_up() -> None:
-            self._timer = None
+        self._waiter = (fifo, fifo.wait(serve), request)
+        self._update_busy()
+        self._timer = self._queues.clock.callLater(request.wait / 1000, self._time_out)
+
+    def _time_out(self) -> None:
+        self._timer = None
+        self._give_up()
+
+    def _give_up(self) -> None:
+        if self._waiter is not None:
+            _, _, request = self._waiter
             self.stop_waiting()
             self._miss(request)
 
-        self._waiter = (fifo, fifo.wait(serve))
-        self._update_busy()
-        self._timer = self._queues.clock.callLater(request.wait / 1000, give_up)
+    def hurry(self) -> None:
+        """The client will send nothing more and may well be gone: it waits for an item neither now nor later."""
+        self._hurried = True
+        self._give_up()
 
     def stop_waiting(self) -> None:
         """Wait for an item no longer; nothing is said of it."""
         if self._waiter is not None:
-            fifo, waiter = self._waiter
+            fifo, waiter, _ = self._waiter
             self._waiter = None
             self._update_busy()
             fifo.leave(waiter)

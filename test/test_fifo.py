@@ -225,6 +225,22 @@ class WindowTests(FifoTestCase):
         self.fifo.abort(first)
         self.assertEqual(self.take_all(), payloads[:1])
 
+    def test_what_is_only_looked_at_counts_at_once(self) -> None:
+        """It changes nothing, so that there is no write after which it would be counted."""
+        payloads = self.fill(20)
+        self.crash()
+        for look in (Fifo.peek, Fifo.open):
+            self.room = Room(1)
+            self.fifo = self.new()
+            self.fifo.recover(self.store.recover()[0])
+            self.assertIsNotNone(look(self.fifo))
+            self.assertGreater(self.room.held, 0)
+            other = self.new(b"other")
+            other.recover(self.store.recover()[0])
+            self.assertIsNotNone(other.peek())
+            self.assertLessEqual(self.room.held, self.window_bytes + 100 + ITEM_OVERHEAD)
+        self.assertEqual(self.take_all(), payloads[1:])
+
     def test_what_is_on_its_way_to_the_store_is_read_from_memory(self) -> None:
         """The head in the store, the middle in the batch in the thread, the tail not even there."""
         payloads = self.fill(40)
@@ -671,3 +687,12 @@ class StateTests(FifoTestCase):
         self.server.clock.advance(1)
         self.fifo.open()
         self.assertEqual(self.fifo.stats.age_msec, 2500)
+
+    def test_age_after_the_clock_was_set_back(self) -> None:
+        self.put(b"one", b"two")
+        self.turn()
+        self.server.clock.rightNow -= 3600
+        self.take()
+        self.assertEqual(self.fifo.stats.age_msec, 0)
+        self.fifo.open()
+        self.assertEqual(self.fifo.stats.age_msec, 0)

@@ -142,11 +142,14 @@ class FlowTests(MemoryTestCase):
         self.assertTrue(self.client.closed)
 
     def test_half_closed_connection_waits_for_nothing(self) -> None:
-        self.client.send(b"get q/t=1000\r\n")
+        """Nor does a request behind the one that waited: its client may be gone, and an item would reach nobody."""
+        self.client.send(b"get q/t=1000\r\nget r/open/t=1000\r\n")
         self.client.protocol.readConnectionLost()
         self.clock.advance(0)
+        self.assertEqual(self.client.receive(), b"END\r\nEND\r\n")
         self.assertTrue(self.client.closed)
         self.assertIsNone(self.queues.find(b"q"))
+        self.assertIsNone(self.queues.find(b"r"))
 
     def test_client_that_closed_its_reading_side_is_gone(self) -> None:
         self.client.protocol.writeConnectionLost()

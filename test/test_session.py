@@ -285,6 +285,20 @@ class WaitTests(SessionTestCase):
         self.a.leave()
         self.check(self.b, b"get q", value(b"q", b"1"))
 
+    def test_who_hurries_waits_no_longer_and_is_told_so(self) -> None:
+        self.check(self.a, b"get q/t=1000", b"")
+        self.a.ask(b"get q/open/t=1000")
+        self.a.ask(b"version")
+        self.a.session.hurry()
+        self.server.turn()
+        self.assertEqual(self.a.hears(), wire.END * 2 + wire.version(darner.__version__))
+        self.check(self.a, b"get q/t=1000", wire.END)
+        self.b.sets(b"q", b"1")
+        self.check(self.a, b"get q/t=1000", value(b"q", b"1"))
+        self.server.clock.advance(2)
+        self.server.turn()
+        self.assertEqual(self.a.hears(), b"")
+
     def test_to_peek(self) -> None:
         self.a.does(b"get q/peek/t=1000")
         self.b.does(b"get q/t=1000")
