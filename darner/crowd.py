@@ -73,6 +73,7 @@ class Client:
         load = self._crowd.load
         self.socket = socket.create_connection((load.host, load.port))
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.exchange(*self._crowd.dialect.greeting)
         self.socket.setblocking(False)
         self._under_way: deque[tuple[_Batch, float]] = deque()
         self._free = load.in_flight
@@ -212,12 +213,16 @@ class Client:
         self._free += 1
         crowd.under_way -= 1
 
-    def say_farewell(self, request: bytes, reply: bytes) -> None:
-        """Say a last word, if there is one."""
+    def exchange(self, request: bytes, reply: bytes) -> None:
+        """Say something at the beginning or the end, if there is anything to be said."""
         if request:
             self.socket.settimeout(PATIENCE)
             self.socket.sendall(request)
-            self.socket.recv(len(reply), socket.MSG_WAITALL)
+            said = b""
+            while len(said) < len(reply) and (more := self.socket.recv(len(reply) - len(said))):
+                said += more
+            if said != reply:
+                raise ConnectionError(f"{said!r} in reply to {request!r}")
 
 
 class Crowd:
@@ -291,7 +296,7 @@ class Crowd:
         self.tally.cpu = time.process_time() - cpu
         self.tally.busy = self.tally.cpu / (self.tally.ended - self.tally.started)
         for client in self._clients.values():
-            client.say_farewell(*self.dialect.farewell)
+            client.exchange(*self.dialect.farewell)
         return self.tally
 
     def _loop(self, connection: Connection) -> None:

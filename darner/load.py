@@ -46,6 +46,7 @@ class Dialect:
     @ivar replies: what is answered to each when all is well.  Where that is not always the same, something that no
         server says, so that L{read} is asked.
     @ivar farewell: a last request, so that nothing stays open, and its reply.
+    @ivar greeting: the same for what comes first on a connection.
     """
 
     miss = b"END\r\n"
@@ -62,6 +63,7 @@ class Dialect:
             b"STORED\r\n",
             b"VALUE %b 0 %d\r\n%b\r\nEND\r\n" % (queue, len(payload), payload),
         )
+        self.greeting = (b"", b"")
         self.farewell = (b"get %b/close\r\n" % queue, b"END\r\n") if load.reliable else (b"", b"")
 
     def read(self, data: Union[bytes, bytearray], at: int, kind: int) -> Reply:

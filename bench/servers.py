@@ -1,0 +1,330 @@
+"""
+The servers that are compared: started in directories of their own on free loopback ports, measured from outside.
+
+This server is that of this checkout.  Peers are found on C{PATH}, the C++ Darner by C{DARNER_CPP}, the path of its
+binary.  A server that runs already, and speaks this protocol, may be named by its address; what only its process could
+tell is then left out.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import resource
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Final, Optional
+
+from attrs import frozen
+
+import darner
+from bench.dialects import Beanstalk, RedisLists
+from darner.load import Dialect, Load
+
+PATIENCE: Final = 300.0
+"""Seconds that a server may take to start or to stop."""
+_ROOT: Final = Path(__file__).resolve().parent.parent
+_TICKS: Final = os.sysconf("SC_CLK_TCK")
+
+
+@frozen
+class Memory:
+    """What a process has in memory, in bytes."""
+
+    resident: int
+    """All of it, with the pages of files that it has mapped."""
+    anonymous: int
+    """Without those."""
+    peak: int
+    """The most that was resident so far."""
+
+
+class Server:
+    """A server of some kind; this one's protocol unless its kind says otherwise."""
+
+    name: ClassVar[str]
+    """What it is called in tables."""
+    dialect: ClassVar[type[Dialect]] = Dialect
+
+    def __init__(self) -> None:
+        self.host = "127.0.0.1"
+        self.port = 0
+        self.process: Optional[subprocess.Popen[bytes]] = None
+        self.directory = Path()
+
+    @classmethod
+    def program(cls) -> Optional[str]:
+        """@return: what is to be run, or C{None} where it is missing."""
+        raise NotImplementedError
+
+    @classmethod
+    def version(cls) -> str:
+        """@return: what it says of its version."""
+        program = cls.program()
+        assert program is not None
+        said = subprocess.run([program, *cls.version_option], capture_output=True, text=True, check=False).stdout
+        match = re.search(r"\d+(\.\d+)+", said)
+        return match[0] if match else "of an unknown version"
+
+    version_option: ClassVar[Sequence[str]] = ("--version",)
+
+    def options(self) -> Sequence[str]:
+        """@return: its command line."""
+        raise NotImplementedError
+
+    # Running
+
+    def start(self) -> float:
+        """
+        Start it, again if it has been stopped, with the data that it had then.
+
+        @return: the seconds until it answered.
+        """
+        if not self.port:
+            self.port = _free_port()
+            self.directory = Path(tempfile.mkdtemp(prefix="bench-"))
+        program = self.program()
+        assert program is not None
+        with (self.directory / "log").open("ab") as log:
+            started = time.perf_counter()
+            self.process = subprocess.Popen(
+                [program, *self.options()],
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self.directory, env=_environment(),
+            )  # fmt: skip
+        while not self._answers():
+            if self.process.poll() is not None:
+                raise ConnectionError(f"{self.name} ended with {self.process.returncode}: {self._last_words()}")
+            if time.perf_counter() - started > PATIENCE:
+                raise ConnectionError(f"{self.name} does not answer")
+            time.sleep(0.002)
+        return time.perf_counter() - started
+
+    def _last_words(self) -> str:
+        return (self.directory / "log").read_bytes()[-300:].decode("utf-8", "replace")
+
+    def _answers(self) -> bool:
+        """Whether it serves: it may listen before it has read its data."""
+        try:
+            with socket.create_connection((self.host, self.port), timeout=PATIENCE) as client:
+                client.sendall(self.dialect(Load(queue="nothing_in_it")).requests[1])
+                reply = client.recv(64)
+        except OSError:
+            return False
+        return bool(reply) and not reply.startswith(b"-LOADING")
+
+    def stop(self) -> float:
+        """
+        Stop it in its clean way.
+
+        @return: the seconds that it took.
+        """
+        process, self.process = self.process, None
+        if process is None:
+            return 0.0
+        started = time.perf_counter()
+        process.terminate()
+        try:
+            process.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        return time.perf_counter() - started
+
+    def kill(self) -> None:
+        """End it as a crash does."""
+        process, self.process = self.process, None
+        if process is not None:
+            process.kill()
+            process.wait()
+
+    def remove(self) -> None:
+        """End it, and remove its data."""
+        self.kill()
+        if self.directory != Path():
+            shutil.rmtree(self.directory, ignore_errors=True)
+
+    def load(self, **load: Any) -> Load:
+        """@return: a load for this server."""
+        return Load(host=self.host, port=self.port, dialect=self.dialect, **load)
+
+    # Measuring
+
+    def cpu(self) -> float:
+        """@return: the CPU seconds that it has used, children that have ended included."""
+        if self.process is None:
+            return 0.0
+        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        return sum(map(int, fields[11:15])) / _TICKS
+
+    def memory(self) -> Memory:
+        """@return: what it has in memory now."""
+        assert self.process is not None
+        text = Path(f"/proc/{self.process.pid}/status").read_text()
+        figures = {name: int(size) * 1024 for name, size in re.findall(r"^(\w+):\s+(\d+) kB$", text, re.MULTILINE)}
+        return Memory(figures["VmRSS"], figures["RssAnon"], figures["VmHWM"])
+
+    def descriptors(self) -> int:
+        """@return: how many files and sockets it has open."""
+        assert self.process is not None
+        return len(os.listdir(f"/proc/{self.process.pid}/fd"))
+
+    def disk(self) -> int:
+        """@return: the bytes on disk that its data takes."""
+        size = 0
+        for directory, _, files in os.walk(self.directory):
+            for file in files:
+                try:
+                    size += os.stat(os.path.join(directory, file)).st_blocks * 512
+                except FileNotFoundError:
+                    continue
+        return size
+
+
+class Darner(Server):
+    """This server."""
+
+    name = "darner"
+
+    @classmethod
+    def program(cls) -> Optional[str]:
+        return sys.executable
+
+    @classmethod
+    def version(cls) -> str:
+        return darner.__version__
+
+    def options(self) -> Sequence[str]:
+        return ("-m", "darner", "-p", str(self.port), "-d", str(self.directory / "data"))
+
+
+class CppDarner(Server):
+    """The C++ Darner."""
+
+    name = "C++ Darner"
+
+    @classmethod
+    def program(cls) -> Optional[str]:
+        path = os.environ.get("DARNER_CPP", "")
+        return path if os.path.isfile(path) and os.access(path, os.X_OK) else None
+
+    def options(self) -> Sequence[str]:
+        data = self.directory / "data"
+        data.mkdir(exist_ok=True)
+        return ("-p", str(self.port), "-d", str(data))
+
+
+class Redis(Server):
+    """Redis with an append-only file that is written to stable storage every second."""
+
+    name = "Redis everysec"
+    dialect = RedisLists
+    fsync = "everysec"
+
+    @classmethod
+    def program(cls) -> Optional[str]:
+        return shutil.which("redis-server")
+
+    def options(self) -> Sequence[str]:
+        options = {
+            "port": self.port, "bind": self.host, "dir": self.directory, "save": "", "maxclients": 20000,
+            "appendonly": "yes", "appendfsync": self.fsync,
+        }  # fmt: skip
+        return [word for name, value in options.items() for word in (f"--{name}", str(value))]
+
+
+class RedisAlways(Redis):
+    """Redis that answers when the append-only file is on stable storage."""
+
+    name = "Redis always"
+    fsync = "always"
+
+
+class Beanstalkd(Server):
+    """beanstalkd with a binlog, and its default of an fsync every 50 ms."""
+
+    name = "beanstalkd"
+    dialect = Beanstalk
+    fsync: ClassVar[Sequence[str]] = ()
+    version_option = ("-v",)
+
+    @classmethod
+    def program(cls) -> Optional[str]:
+        return shutil.which("beanstalkd")
+
+    def options(self) -> Sequence[str]:
+        data = self.directory / "data"
+        data.mkdir(exist_ok=True)
+        return ("-l", self.host, "-p", str(self.port), "-b", str(data), "-z", str(2**24), *self.fsync)
+
+
+class BeanstalkdAlways(Beanstalkd):
+    """beanstalkd with an fsync for every job."""
+
+    name = "beanstalkd -f0"
+    fsync = ("-f", "0")
+
+
+class Memcached(Server):
+    """memcached with one thread: an upper bound, as it keeps one value in memory and no queue."""
+
+    name = "memcached"
+    version_option = ("-V",)
+
+    @classmethod
+    def program(cls) -> Optional[str]:
+        return shutil.which("memcached")
+
+    def options(self) -> Sequence[str]:
+        user = ("-u", "root") if os.getuid() == 0 else ()
+        return ("-l", self.host, "-p", str(self.port), "-U", "0", "-t", "1", "-c", "20000", "-I", "32m", *user)
+
+
+KINDS: Final[dict[str, type[Server]]] = {
+    "darner": Darner,
+    "cpp": CppDarner,
+    "redis": Redis,
+    "redis-always": RedisAlways,
+    "beanstalkd": Beanstalkd,
+    "beanstalkd-always": BeanstalkdAlways,
+    "memcached": Memcached,
+}
+
+
+def at_address(name: str, host: str, port: int) -> type[Server]:
+    """@return: a server that runs already, and goes on running."""
+
+    class Address(Server):
+        def start(self) -> float:
+            self.host, self.port = host, port
+            return 0.0
+
+    Address.name = name
+    return Address
+
+
+def _environment() -> dict[str, str]:
+    paths = [str(_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port: int = taken.getsockname()[1]
+        return port
+
+
+def allow_descriptors() -> int:
+    """
+    Allow this process, and those that it starts, as many descriptors as may be.
+
+    @return: how many.
+    """
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return hard
