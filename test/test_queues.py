@@ -74,15 +74,18 @@ class NamesTests(QueuesTestCase):
         queues.release(old)
         self.assertEqual(queues.names(), [b"q"])
 
-    def test_delete_takes_no_longer_for_a_long_queue(self) -> None:
-        for number in range(500):
-            self.client.set(b"q", b"%d" % number)
-        self.server.turn()
+    def test_delete_and_flush_take_no_longer_for_a_long_queue(self) -> None:
+        """One write, and not one item is read."""
         store = self.server.store
-        before = len(store.writes), len(store.reads)
-        self.client.ask(b"delete q")
-        self.server.queues.turn.end()
-        self.assertEqual((len(store.writes), len(store.reads)), (before[0] + 1, before[1]))
+        for line in (b"delete q", b"flush q", b"flush_all"):
+            for number in range(500):
+                self.client.set(b"q", b"%d" % number)
+            self.server.turn()
+            before = len(store.writes), len(store.reads)
+            self.client.ask(line)
+            self.server.queues.turn.end()
+            self.assertEqual((len(store.writes), len(store.reads)), (before[0] + 1, before[1]), line)
+            self.assertEqual(self.server.queues.queue_figures(b"q").get("items", 0), 0)
 
 
 class PutTests(QueuesTestCase):
