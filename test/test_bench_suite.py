@@ -24,7 +24,8 @@ from .servers import ROOT, make_directory
 
 def bench(case: SynchronousTestCase, *arguments: str) -> tuple[int, str, str]:
     """@return: the exit status and the output of C{python -m bench --quick}, run where no peer is to be found."""
-    environment = {"PATH": "/nonexistent", "HOME": "/nonexistent", "TMPDIR": str(make_directory(case))}
+    home = str(make_directory(case))
+    environment = {"PATH": home, "HOME": home, "TMPDIR": str(make_directory(case))}
     done = subprocess.run(
         [sys.executable, "-m", "bench", "--quick", "--rounds=1", *arguments],
         cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=False,
@@ -42,8 +43,8 @@ class BenchmarkTests(SynchronousTestCase):
         self.assertIn(f"== {name}\n", out)
         self.assertNotIn("failed", out + err)
         self.assertNotIn("wrong replies", out)
-        self.assertIn("darner", out)
         if name != "figures":
+            self.assertIn("darner", out)
             self.assertIn("missing: ", out)
             self.assertIn("C++ Darner", out.rpartition("missing: ")[2])
 
