@@ -100,6 +100,10 @@ class Server:
         if ready:
             self.wait_for("] starting up")
             self.address = self.addresses[0]
+            # It says that it starts before its reactor runs; when it answers, signals are heard as well.
+            with self.client(self.addresses[-1]) as client:
+                client.send(b"version\r\nquit\r\n")
+                client.rest()
 
     def wait_for(self, text: str, times: int = 1) -> None:
         """Wait until the log has a text that often."""

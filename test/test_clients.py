@@ -49,11 +49,7 @@ class _Contract:
     }  # fmt: skip
 
     def setUp(self: Any) -> None:
-        self.server = Server(self)
-        if self.options:
-            self.server.kill()
-            self.server.options += self.options
-            self.server.start()
+        self.server = Server(self, "--port=0", *self.options)
 
     def client(self: Any) -> Any:
         client = self.connect(*self.server.address)
