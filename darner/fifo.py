@@ -82,6 +82,39 @@ class Fifo:
     @ivar unreclaimed: about how many bytes were consumed since the reclaimer last looked.
     """
 
+    __slots__ = (
+        "__weakref__",
+        "_bytes_consumed",
+        "_bytes_put",
+        "_fresh",
+        "_handed_changes",
+        "_handed_removals",
+        "_head",
+        "_made",
+        "_making",
+        "_marked",
+        "_next_id",
+        "_open",
+        "_reclaimable",
+        "_reclaimer",
+        "_removals",
+        "_room",
+        "_store",
+        "_turn",
+        "_window_bytes",
+        "_writing",
+        "bytes",
+        "consumed",
+        "count",
+        "created",
+        "floor",
+        "name",
+        "number",
+        "stats",
+        "unreclaimed",
+        "waiters",
+    )
+
     _log = Logger()
 
     def __init__(

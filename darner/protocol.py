@@ -81,6 +81,8 @@ class QueueProtocol(LineReceiver):
 
     def connectionMade(self) -> None:
         self.session = Session(self.factory.queues, self, self.factory.whole_key)
+        self._stats = self.factory.queues.stats
+        self._parse = self.factory.lines.parse
         self.factory.joined(self)
         if ITCPTransport.providedBy(self.transport):
             self.transport.setTcpNoDelay(True)
@@ -106,7 +108,7 @@ class QueueProtocol(LineReceiver):
     # Framing
 
     def dataReceived(self, data: bytes) -> None:
-        self.factory.queues.stats.bytes_read += len(data)
+        self._stats.bytes_read += len(data)
         self._data = self._data[self._at :] + data if self._at < len(self._data) else data
         self._at = 0
         if not self._working:
@@ -157,7 +159,7 @@ class QueueProtocol(LineReceiver):
         self._lose_step(wire.LINE_TOO_LONG)
 
     def lineReceived(self, line: bytes) -> None:
-        request = self.factory.lines.parse(line)
+        request = self._parse(line)
         if isinstance(request, wire.Set):
             self._expect(request)
         elif isinstance(request, wire.Refused):
@@ -183,12 +185,12 @@ class QueueProtocol(LineReceiver):
 
     def _expect(self, request: wire.Set) -> None:
         end = self._at + request.size
-        if len(self._data) >= end + 2 and request.size <= CHUNK_BYTES and self.session.fits(request):
+        data = self._data
+        if len(data) >= end + 2 and request.size <= CHUNK_BYTES:
             # The whole of a small payload is here, as it nearly always is.
-            payload = self._data[self._at : end]
-            good = self._data[end : end + 2] == b"\r\n"
+            payload = data[self._at : end]
             self._at = end + 2
-            if good:
+            if data.startswith(b"\r\n", end):
                 self.session.put(request, payload)
             else:
                 self._lose_step(wire.BAD_DATA_CHUNK)
@@ -250,7 +252,7 @@ class QueueProtocol(LineReceiver):
     # The session's outlet
 
     def write(self, data: bytes) -> None:
-        self.factory.queues.stats.bytes_written += len(data)
+        self._stats.bytes_written += len(data)
         self.transport.write(data)
 
     def proceed(self) -> None:
