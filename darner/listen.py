@@ -163,7 +163,7 @@ class FastPort:
         """Not even a descriptor to refuse with: accept again in a while."""
         self._log.error("cannot accept connections: {error}", error=error.strerror)
         self._epoll.modify(self._listening_fd, 0)
-        self._reactor.callLater(RETRY_ACCEPT, self._accept_again)
+        self._factory.queues.clock.callLater(RETRY_ACCEPT, self._accept_again)
 
     def _accept_again(self) -> None:
         if self._listening is not None:

@@ -509,7 +509,7 @@ class FastPortTests(FastTestCase):
         client = self.connect()
         client.send(b"version\r\n")
         self.assertEqual((client.receive(), errors), (b"", []))
-        self.reactor.advance(listen.RETRY_ACCEPT + 0.1)
+        self.clock.advance(listen.RETRY_ACCEPT + 0.1)
         self.spin()
         self.assertTrue(client.receive().startswith(b"VERSION"))
 
@@ -536,7 +536,7 @@ class FastPortTests(FastTestCase):
         port = self.port()
         port._accept_none(OSError(errno.EMFILE, "none"))
         self.stop(self.ports.pop(False))
-        self.reactor.advance(listen.RETRY_ACCEPT + 0.1)
+        self.clock.advance(listen.RETRY_ACCEPT + 0.1)
         self.assertEqual(self.reactor.readers, [])
 
     def test_the_reactor_gets_its_turn(self) -> None:
