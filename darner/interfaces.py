@@ -4,7 +4,7 @@ The seams: what one room of the house may expect of another, and what those who 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import TYPE_CHECKING, Optional
 
 from zope.interface import Attribute, Interface
@@ -118,8 +118,12 @@ class IStore(Interface):
     def reclaim_stream(stream: int, next_index: int, limit: int) -> Step:
         """Give up the room of a stream that no item holds, in one bounded step as L{reclaim} does."""
 
-    def compact() -> None:
-        """Give the room of all that was reclaimed back to the file system.  May take seconds."""
+    def compact(wanted: Callable[[], bool] = ...) -> None:
+        """
+        Give the room of all that was reclaimed back to the file system.  May take seconds.
+
+        @param wanted: asked now and then whether to go on; by default to the end.
+        """
 
     def close() -> None:
         """Close the store.  No other thread may be in any of its methods.  Idempotent."""

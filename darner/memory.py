@@ -193,7 +193,7 @@ class MemoryStore:
         self.unheld.discard(stream)
         return Step(None, freed)
 
-    def compact(self) -> None:
+    def compact(self, wanted: Callable[[], bool] = lambda: True) -> None:
         pass
 
     def close(self) -> None:

@@ -155,7 +155,7 @@ class Reclaimer:
     async def _compact(self) -> None:
         self._freed = 0
         self._store.mend()
-        await self._in_thread(self._store.compact)
+        await self._in_thread(self._store.compact, lambda: not self._stopped)
 
     def _soon(self, delay: float) -> None:
         if self._stopped:

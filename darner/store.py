@@ -350,9 +350,11 @@ class LevelStore:
                 self._dirty[kind] = (min(low, known[0]), max(high, known[1]))
         return Step(next_id, deletion.freed, tuple(deletion.streams))
 
-    def compact(self) -> None:
+    def compact(self, wanted: Callable[[], bool] = lambda: True) -> None:
         """Compact where keys were deleted since the last time."""
         for kind, (low, high) in list(self._dirty.items()):
+            if not wanted():
+                return
             self._in_thread(functools.partial(self._compact, low, high + b"\0"))
             del self._dirty[kind]
         let_go(self._directory.database)

@@ -129,8 +129,8 @@ class FaultyStore:
     def reclaim_stream(self, *arguments: int) -> Step:
         return self.store.reclaim_stream(*arguments)
 
-    def compact(self) -> None:
-        self.store.compact()
+    def compact(self, wanted: Callable[[], bool]) -> None:
+        self.store.compact(wanted)
 
     def close(self) -> None:
         self.store.close()

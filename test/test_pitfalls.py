@@ -335,10 +335,10 @@ class ThreadTests(TestCase):
         compacting, go_on, compacted = threading.Event(), threading.Event(), threading.Event()
 
         class SlowStore(LevelStore):
-            def compact(self) -> None:
+            def compact(self, wanted: Callable[[], bool] = lambda: True) -> None:
                 compacting.set()
                 go_on.wait(10)
-                super().compact()
+                super().compact(wanted)
                 compacted.set()
 
         service = QueueService(self.mktemp(), open_store=SlowStore)

@@ -77,9 +77,9 @@ class WorkedStore(MemoryStore):
         self._maybe_fail()
         return super().reclaim_stream(*arguments)
 
-    def compact(self) -> None:
+    def compact(self, wanted: Callable[[], bool] = lambda: True) -> None:
         self._maybe_fail()
-        self.compactions += 1
+        self.compactions += wanted()
 
 
 class ReclaimTestCase(SynchronousTestCase):
@@ -512,6 +512,21 @@ class StopTests(ReclaimTestCase):
         self.successResultOf(stopped)
         self.assertEqual((self.kept(fifo), self.held), ([2, 3, 4], []))
         self.assertEqual(fifo.floor, 0)
+
+    def test_under_a_compaction(self) -> None:
+        """It is told that it is not wanted any more: it may have hundreds of ranges to go."""
+        fifo = self.fifo(10)
+        self.take(fifo, 1)
+        self.clock.advance(QUIET)
+        self.settle()
+        self.holding = True
+        self.clock.advance(QUIET)
+        self.assertEqual(len(self.held), 1)
+        stopped = self.reclaimer.stop()
+        self.assertNoResult(stopped)
+        self.release()
+        self.successResultOf(stopped)
+        self.assertEqual(self.store.compactions, 0)
 
     def test_under_a_step_that_fails(self) -> None:
         for fault in (StoreError("no"), ZeroDivisionError("ours")):

@@ -407,6 +407,22 @@ class RoomTests(LevelTestCase):
         self.assertLess(disk_usage(store.path), full / 10)
         self.assertEqual([item.id for item in store.read(writer.number, 0, 100, EVERYTHING)], [0])
 
+    def test_compact_as_long_as_it_is_wanted(self) -> None:
+        """The rest is compacted the next time."""
+        compacted: list[bytes] = []
+        store = self.open()
+        for number in range(3):
+            writer = Writer(store, b"q%d" % number)
+            writer.put(b"x")
+            writer.remove()
+            all_steps(lambda next_id, number=writer.number: store.reclaim_queue(number, next_id, 10))
+        self.patch(store, "_compact", lambda start, stop: compacted.append(start))
+        store.compact(lambda: len(compacted) < 2)
+        self.assertEqual(len(compacted), 2)
+        store.compact()
+        self.assertEqual(len(compacted), len(set(compacted)))
+        self.assertGreater(len(compacted), 2)
+
     def test_mapped_memory_is_let_go(self) -> None:
         """However much is read, what LevelDB has mapped for that does not stay in memory."""
         let_go: list[Path] = []
