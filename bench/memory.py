@@ -21,7 +21,7 @@ def memory(conditions: Conditions) -> Outcome:
     8 MiB.
     """
     outcome = Outcome()
-    sizes = conditions.choose((0, 1024, 8192, 65536, 262144, 1_000_000), (0, 1024))
+    sizes = conditions.choose((0, 1024, 16384, 131072, 1_000_000), (0, 1024))
     lines: dict[str, list[tuple[float, float]]] = {}
     summary = []
     with conditions.servers("darner", "cpp", "redis", "beanstalkd") as servers:
