@@ -1,11 +1,13 @@
 """
 The data directory: whose it is, in which format, and that only one process serves from it.
 
-It holds the file ``darner`` that says so, and the LevelDB in ``leveldb/``.
+It holds the file ``darner`` that says so, the LevelDB in ``leveldb/``, and ``reserve``, a file without contents that
+keeps room on the disk.
 """
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 from collections.abc import Sequence
@@ -17,6 +19,9 @@ from darner.errors import StoreUnusable
 MARKER: Final = "darner"
 MARKER_TEXT: Final = b"darner data directory, format 1\n"
 _DATABASE: Final = "leveldb"
+_RESERVE: Final = "reserve"
+RESERVE_BYTES: Final = 12 * 1024 * 1024
+"""Enough to open the database anew after a fault, which writes what is in its logs to a table, and to work on."""
 _HARMLESS: Final = frozenset({"lost+found", "twistd.log", "twistd.pid"})
 
 
@@ -81,11 +86,52 @@ def in_use(path: Path) -> StoreUnusable:
     return StoreUnusable(f"the data directory {path} is in use by another process: stop that one, or name another")
 
 
+class Reserve:
+    """
+    Room on the disk that is kept for the time when there is no other.
+
+    A full disk must not keep anybody from taking items away, and to do that takes some writing.
+    """
+
+    def __init__(self, path: Path, size: int) -> None:
+        """@param size: in bytes."""
+        self._path = path
+        self._size = size
+        self.held = False
+
+    def take(self) -> bool:
+        """@return: whether the room is kept now; it is not taken from the last that there is."""
+        if not self.held:
+            try:
+                self._allocate()
+            except OSError:
+                self.give_up()
+        return self.held
+
+    def _allocate(self) -> None:
+        file = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            space = os.fstatvfs(file)
+            missing = self._size - os.fstat(file).st_blocks * 512
+            if missing > 0 and space.f_bavail * space.f_frsize < missing + self._size // 2:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            os.posix_fallocate(file, 0, self._size)
+            self.held = True
+        finally:
+            os.close(file)
+
+    def give_up(self) -> None:
+        """Let the room be used."""
+        self.held = False
+        self._path.unlink(missing_ok=True)
+
+
 class DataDirectory:
     """
     A data directory that this process serves from.
 
     @ivar database: where its LevelDB is.
+    @ivar reserve: room for what has to be written when the disk is full.
     """
 
     def __init__(self, path: Path) -> None:
@@ -98,6 +144,7 @@ class DataDirectory:
         self._path = path
         self._marker: Optional[IO[bytes]] = None
         self.database = path / _DATABASE
+        self.reserve = Reserve(path / _RESERVE, RESERVE_BYTES)
         try:
             if not (path / MARKER).exists():
                 self._claim()

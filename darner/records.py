@@ -9,18 +9,20 @@ key                            value
 ``!format``                    ``darner 1``
 ``!numbers``, ``!streams``     u64: every queue or stream number below it may be in use
 ``N`` name                     u64 number, u64 created (ms): a queue, and the number it is kept under
-``Q`` number ``00`` start      u64 stop: the ids from start up to stop are consumed, above the low-water mark
+``Q`` number ``00`` last id    a run: u64 bytes_put, u32 count, then the items with the count ids that end in last id
 ``Q`` number ``01``            the mark, as five u64: low, next_id, bytes_put, bytes_consumed, floor
-``Q`` number ``02`` last id    a run: u64 bytes_put, u32 count, then the items with the count ids that end in last id
-``Q`` number ``ff``            empty; the end of the queue, for whoever looks for its last run
+``Q`` number ``02`` start      u64 stop: the ids from start up to stop are consumed, above the low-water mark
+``Q`` number ``ff``            empty; the end of the queue
 ``D`` number                   empty; a deleted queue that is still to be reclaimed
 ``C`` stream, u32 index        a chunk of a large item
 ``S`` stream                   a stream that no item holds.  Empty: it is being written, or its writer died.
                                u64 chunk count: its item is consumed, and it is to be reclaimed
 =============================  ======================================================================================
 
-The mark and the end stay as long as the queue does.  So whoever looks for an interval or a run, and there is none,
-comes upon them, and not upon the deletion marks of all that was reclaimed behind them.
+The mark and the end stay as long as the queue does.  So whoever looks for a run or an interval, and there is none,
+comes upon them, and not upon the deletion marks of all that was reclaimed behind them.  The mark comes after the runs,
+so that a table of LevelDB's with the newest runs and the mark overlaps none with older runs, and need not be merged
+with them.
 
 Every chunk of a stream is L{CHUNK_BYTES} long, but for the last.
 
@@ -88,11 +90,11 @@ def mark_key(number: int) -> bytes:
 
 
 def interval_key(number: int, start: int) -> bytes:
-    return _ITEM_KEY.pack(b"Q", number, 0, start)
+    return _ITEM_KEY.pack(b"Q", number, 2, start)
 
 
 def run_key(number: int, last: int) -> bytes:
-    return _ITEM_KEY.pack(b"Q", number, 2, last)
+    return _ITEM_KEY.pack(b"Q", number, 0, last)
 
 
 def end_key(number: int) -> bytes:
@@ -122,7 +124,7 @@ def chunk_index(key: bytes) -> int:
 
 
 def is_run(key: bytes) -> bool:
-    return key[0:1] == b"Q" and key[9] == 2
+    return key[0:1] == b"Q" and key[9] == 0
 
 
 def neighbourhood(key: bytes) -> bytes:

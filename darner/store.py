@@ -34,12 +34,18 @@ _T = TypeVar("_T")
 
 @implementer(IBatch)
 class LevelBatch:
-    """A batch as the list of the keys it writes; C{None} in place of a value deletes."""
+    """
+    A batch as the list of the keys it writes; C{None} in place of a value deletes.
+
+    @ivar puts: whether it adds something, and not only takes away.
+    """
 
     def __init__(self) -> None:
         self.writes: list[tuple[bytes, Optional[bytes]]] = []
+        self.puts = False
 
     def create(self, name: bytes, number: int, created: int) -> None:
+        self.puts = True
         self.writes += (
             (records.name_key(name), records.pack_name(number, created)),
             (records.mark_key(number), records.pack_mark(Mark())),
@@ -50,6 +56,7 @@ class LevelBatch:
         self.writes += ((records.name_key(name), None), (records.deleted_key(number), b""))
 
     def put(self, number: int, items: Sequence[Item], bytes_put: int) -> None:
+        self.puts = True
         for last, value in records.runs(items, bytes_put):
             self.writes.append((records.run_key(number, last), value))
         for item in items:
@@ -65,6 +72,7 @@ class LevelBatch:
             self.writes.append((records.interval_key(number, start), value))
 
     def chunk(self, stream: int, index: int, data: bytes) -> None:
+        self.puts = True
         if index == 0:
             self.writes.append((records.unheld_key(stream), b""))
         self.writes.append((records.chunk_key(stream, index), data))
@@ -76,12 +84,13 @@ class LevelStore:
     Queues in a LevelDB.
 
     After a failed write LevelDB's log may be torn, and what is written behind the tear would not be found again.  So
-    the database is opened anew before the next write, which starts a new log.
+    the database is opened anew before the next write, which starts a new log.  That takes room, and so does to consume
+    items; where the disk is full, there is the directory's reserve.  Nothing is put before it is there again.
     """
 
     _log = Logger()
 
-    WRITE_BUFFER: Final = 8 * 1024 * 1024
+    WRITE_BUFFER: Final = 4 * 1024 * 1024
     CACHE: Final = 4 * 1024 * 1024
     MAPPED: Final = 8 * 1024 * 1024
     """How many bytes are read before the memory into which LevelDB maps its tables is given back."""
@@ -105,7 +114,7 @@ class LevelStore:
         self._dirty: dict[bytes, tuple[bytes, bytes]] = {}
         self._directory = DataDirectory(path)
         try:
-            self._open()
+            self._open_at_start()
             if self._database().get(records.FORMAT_KEY) not in (records.FORMAT, None):
                 raise StoreUnusable(f"the store in {path} is of a format that this version does not know")
             self._database().put(records.FORMAT_KEY, records.FORMAT)
@@ -117,6 +126,14 @@ class LevelStore:
         except BaseException:
             self.close()
             raise
+
+    def _open_at_start(self) -> None:
+        self._directory.reserve.take()
+        try:
+            self._open()
+        except plyvel.IOError:
+            self._directory.reserve.give_up()
+            self._open()
 
     def _open(self) -> None:
         try:
@@ -144,6 +161,7 @@ class LevelStore:
         number, end = given
         if number >= end:
             end = number + _NUMBERS_AT_ONCE
+            self._require_room()
             self.mend()
             self._write([(key, records.pack_u64(end))], False)
         return number + 1, end
@@ -169,7 +187,7 @@ class LevelStore:
         number, created = records.unpack_name(value)
         mark = records.unpack_mark(self._database().get(records.mark_key(number)))
         with self._database().iterator(
-            start=records.interval_key(number, mark.low), stop=records.mark_key(number)
+            start=records.interval_key(number, mark.low), stop=records.end_key(number)
         ) as entries:
             above = [(records.key_number(start), records.unpack_u64(stop)) for start, stop in entries]
         state = QueueState(
@@ -177,7 +195,7 @@ class LevelStore:
             Consumed(mark.low, above),
         )  # fmt: skip
         # Nothing at or above the mark's next id was ever deleted, so neither look below meets a deletion mark.
-        bounds = {"start": records.run_key(number, mark.next_id), "stop": records.end_key(number)}
+        bounds = {"start": records.run_key(number, mark.next_id), "stop": records.mark_key(number)}
         with self._database().iterator(include_value=False, **bounds) as keys:
             newer = next(keys, None) is not None
         newest = self._last(**bounds) if newer else None
@@ -212,10 +230,18 @@ class LevelStore:
 
     def write(self, batch: IBatch, sync: bool = False) -> None:
         assert isinstance(batch, LevelBatch)
+        if batch.puts:
+            self._require_room()
         if sync:
             self._in_thread(lambda: self._write(batch.writes, True))
         else:
             self._write(batch.writes, False)
+
+    def _require_room(self) -> None:
+        """@raise StoreError: there is no room to put anything."""
+        reserve = self._directory.reserve
+        if not reserve.held and not reserve.take():
+            raise StoreError(f"cannot write: {os.strerror(errno.ENOSPC)}")
 
     def _write(self, writes: Sequence[tuple[bytes, Optional[bytes]]], sync: bool) -> None:
         # One at a time, as in LevelDB itself: so that no thread writes behind a tear that another is just making.
@@ -247,6 +273,7 @@ class LevelStore:
                 if self._db is not None:
                     self._db.close()
                     self._db = None
+                self._directory.reserve.give_up()
                 self._open()
             except (plyvel.Error, StoreUnusable) as error:
                 raise StoreError(f"cannot write: {_reason(error)}") from error
@@ -259,7 +286,7 @@ class LevelStore:
     def _read(self, number: int, start: int, stop: int, max_bytes: int) -> list[Item]:
         items: list[Item] = []
         with self._database().iterator(
-            start=records.run_key(number, start), stop=records.end_key(number)
+            start=records.run_key(number, start), stop=records.mark_key(number)
         ) as entries:
             for key, value in entries:
                 last = records.key_number(key)
@@ -307,13 +334,12 @@ class LevelStore:
 
     def _reclaim_queue(self, number: int, next_id: int, limit: int) -> Step:
         deletion = _Deletion()
-        start = records.run_key(number, next_id) if next_id else records.interval_key(number, 0)
+        start = records.run_key(number, next_id)
         with self._database().iterator(start=start, stop=records.end_key(number)) as entries:
             for key, value in entries:
-                run = records.is_run(key)
-                if deletion.count >= limit:
-                    return self._delete(deletion, records.key_number(key) if run else 0)
-                if run:
+                if records.is_run(key):
+                    if deletion.count >= limit:
+                        return self._delete(deletion, records.key_number(key))
                     deletion.run(key, value)
                 else:
                     deletion.key(key, len(value))

@@ -130,6 +130,7 @@ class Server(Service):
         # waits: tens of milliseconds each time, and less than one when it is frozen.
         gc.collect()
         gc.freeze()
+        gc.set_threshold(10_000, 20, 20)
         for port in self.queues.ports:
             self._log.info("listening on {address}", address=port.getHost())
         self._log.info("data directory: {path}", path=Path(self._settings.data_dir).absolute())

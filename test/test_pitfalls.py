@@ -210,7 +210,7 @@ class DeletionTests(StoredTestCase):
             self.assertEqual(self.ask(b"get %b\r\n" % name), self.value(b"00000", queue=name))
         self.assertIn(b"CLIENT_ERROR", self.ask(b"set ../../x 0 0 1\r\nx\r\n"))
         self.assertEqual(sorted(self.path.parent.iterdir()), before)
-        self.assertEqual(sorted(entry.name for entry in self.path.iterdir()), ["darner", "leveldb"])
+        self.assertEqual(sorted(entry.name for entry in self.path.iterdir()), ["darner", "leveldb", "reserve"])
 
     def test_half_deleted_queue_does_not_come_back(self) -> None:
         self.fill(1000)

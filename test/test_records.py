@@ -27,7 +27,7 @@ class KeyTests(SynchronousTestCase):
         seven = b"\0\0\0\0\0\0\0\7"
         nine = b"\0\0\0\0\0\0\0\x09"
         self.assertEqual(records.name_key(b"jobs"), b"Njobs")
-        self.assertEqual(records.run_key(7, 9), b"Q" + seven + b"\2" + nine)
+        self.assertEqual(records.run_key(7, 9), b"Q" + seven + b"\0" + nine)
         self.assertEqual(records.end_key(7), b"Q" + seven + b"\xff")
         self.assertEqual(records.chunk_key(7, 258), b"C" + seven + b"\0\0\1\2")
         self.assertEqual(records.deleted_key(7), b"D" + seven)
@@ -43,14 +43,14 @@ class KeyTests(SynchronousTestCase):
     @settings(deadline=None)
     def test_a_queue_lies_together(self, number: int, low: int, high: int) -> None:
         """
-        Whoever looks for intervals meets the mark behind them, and who looks for runs the end, whatever was deleted.
+        Whoever looks for runs meets the mark behind them, and who looks for intervals the end, whatever was deleted.
         """
         intervals, runs = records.interval_key(number, low), records.run_key(number, high)
-        self.assertLess(intervals, records.mark_key(number))
-        self.assertLess(records.mark_key(number), runs)
-        self.assertLess(runs, records.end_key(number))
+        self.assertLess(runs, records.mark_key(number))
+        self.assertLess(records.mark_key(number), intervals)
+        self.assertLess(intervals, records.end_key(number))
         if number < U64:
-            self.assertLess(records.end_key(number), records.interval_key(number + 1, 0))
+            self.assertLess(records.end_key(number), records.run_key(number + 1, 0))
 
     @given(NUMBERS, NUMBERS, st.integers(0, 2**32 - 1))
     @settings(deadline=None)

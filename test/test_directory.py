@@ -1,0 +1,189 @@
+"""Tests of `darner.directory`'s reserve, and of what it is for.  The rest of it is in `test.test_store`."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import plyvel
+from twisted.internet.defer import maybeDeferred
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from darner.directory import RESERVE_BYTES, Reserve
+from darner.errors import StoreUnusable
+from darner.protocol import QueueFactory
+from darner.queues import Queues, Surroundings
+from darner.store import LevelStore
+from test.test_protocol import MemoryClient
+
+MIB = 1024 * 1024
+
+
+class ReserveTests(SynchronousTestCase):
+    """Room that is kept."""
+
+    def setUp(self) -> None:
+        self.path = Path(self.mktemp())
+        self.reserve = Reserve(self.path, MIB)
+
+    def leave(self, room: int) -> None:
+        self.patch(os, "fstatvfs", lambda _: SimpleNamespace(f_bavail=room // 4096, f_frsize=4096))
+
+    def test_take_and_give_up(self) -> None:
+        self.assertTrue(self.reserve.take())
+        self.assertEqual((self.reserve.held, self.path.stat().st_size), (True, MIB))
+        self.assertGreaterEqual(self.path.stat().st_blocks * 512, MIB)
+        self.reserve.give_up()
+        self.reserve.give_up()
+        self.assertEqual((self.reserve.held, self.path.exists()), (False, False))
+
+    def test_one_that_is_there_is_kept_on_a_full_disk(self) -> None:
+        self.reserve.take()
+        self.leave(0)
+        self.assertTrue(Reserve(self.path, MIB).take())
+
+    def test_the_last_room_is_not_taken(self) -> None:
+        self.leave(MIB + MIB // 4)
+        self.assertFalse(self.reserve.take())
+        self.assertFalse(self.path.exists())
+        self.leave(2 * MIB)
+        self.assertTrue(self.reserve.take())
+
+
+class SmallDisk:
+    """A disk with little room, for a LevelDB and a reserve.  What is deleted from the database comes back at once."""
+
+    def __init__(self, case: SynchronousTestCase, path: Path, room: int) -> None:
+        self._reserve = path / "reserve"
+        self.room = room
+        self.opened = 0
+        case.patch(os, "fstatvfs", lambda _: SimpleNamespace(f_bavail=self.left // 4096, f_frsize=4096))
+
+    @property
+    def left(self) -> int:
+        reserve = self._reserve.stat().st_blocks * 512 if self._reserve.exists() else 0
+        return max(0, self.room - reserve)
+
+    def open(self, *args: Any, **options: Any) -> Any:
+        if self.left < 4 * MIB:
+            raise plyvel.IOError(b"IO error: 000005.ldb: No space left on device")
+        self.opened += 1
+        return Limited(self, plyvel.DB(*args, **options))
+
+
+class Limited:
+    """A database on a L{SmallDisk}."""
+
+    def __init__(self, disk: SmallDisk, database: Any) -> None:
+        self._disk = disk
+        self._database = database
+
+    def put(self, key: bytes, value: bytes, sync: bool = False) -> None:
+        with self.write_batch(sync=sync) as batch:
+            batch.put(key, value)
+
+    def write_batch(self, sync: bool = False) -> Any:
+        return LimitedBatch(self._disk, self._database.write_batch(sync=sync))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._database, name)
+
+
+class LimitedBatch:
+    def __init__(self, disk: SmallDisk, batch: Any) -> None:
+        self._disk = disk
+        self._batch = batch
+        self._size = 0
+        self.delete = batch.delete
+
+    def put(self, key: bytes, value: bytes) -> None:
+        self._size += len(key) + len(value)
+        self._batch.put(key, value)
+
+    def __enter__(self) -> LimitedBatch:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._size > self._disk.left:
+            raise plyvel.IOError(b"IO error: 000003.log: No space left on device")
+        self._disk.room -= self._size
+        self._batch.write()
+
+
+class FullDiskTests(SynchronousTestCase):
+    """On a full disk sets are refused, and reads and closes go on; sets work again when there is room."""
+
+    def setUp(self) -> None:
+        self.path = Path(self.mktemp())
+        self.disk = SmallDisk(self, self.path, RESERVE_BYTES + 12 * MIB)
+        self.start()
+
+    def start(self) -> None:
+        self.clock = Clock()
+        self.store = LevelStore(self.path, self.disk.open)
+        self.addCleanup(self.store.close)
+        self.queues = Queues(
+            self.store, Surroundings(self.clock, lambda call: self.clock.callLater(0, call), maybeDeferred)
+        )
+        self.queues.start()
+        self.client = MemoryClient(self.clock, QueueFactory(self.queues))
+
+    def ask(self, request: bytes) -> bytes:
+        self.client.send(request)
+        return self.client.receive()
+
+    def set(self, number: int) -> bytes:
+        payload = b"%08d" % number + bytes(50_000)
+        return self.ask(b"set q 0 0 %d\r\n%b\r\n" % (len(payload), payload))
+
+    def fill(self) -> int:
+        for number in range(10_000):
+            reply = self.set(number)
+            if reply != b"STORED\r\n":
+                self.assertEqual(reply, b"SERVER_ERROR cannot write: No space left on device\r\n")
+                return number
+        raise AssertionError("the disk is not full")
+
+    def test_the_queue_can_be_drained(self) -> None:
+        count = self.fill()
+        self.assertGreater(count, 100)
+        opened = self.disk.opened
+        for _ in range(20):
+            self.assertEqual(self.set(0), b"SERVER_ERROR cannot write: No space left on device\r\n")
+        for number in range(count):
+            options = b"/close/open" if number % 2 else b"/close"
+            reply = self.ask(b"get q%b\r\n" % options if number % 2 else b"get q/close\r\nget q\r\n")
+            self.assertIn(b"%08d" % number, reply)
+        self.assertEqual(self.ask(b"get q/close\r\nget q\r\n"), b"END\r\nEND\r\n")
+        self.assertLessEqual(self.disk.opened, opened + 1)  # it is not opened anew for each set that is refused
+        self.disk.room += 24 * MIB
+        self.assertEqual(self.set(7), b"STORED\r\n")
+
+    def test_nothing_is_half_there(self) -> None:
+        count = self.fill()
+        large = b"set q 0 0 200000\r\n" + bytes(200_000) + b"\r\n"
+        self.assertEqual(self.ask(large), b"SERVER_ERROR cannot write: No space left on device\r\n")
+        self.assertEqual(self.ask(b"set new 0 0 1\r\nx\r\n")[:12], b"SERVER_ERROR")
+        self.store.close()
+        self.start()
+        self.assertEqual((self.queues.names(), self.queues.make(b"q").count), ([b"q"], count))
+        self.clock.advance(1)
+        self.assertEqual(self.store.leftovers(), ([], []))
+
+    def test_start_on_a_full_disk(self) -> None:
+        count = self.fill()
+        self.store.close()
+        self.disk.room = RESERVE_BYTES + MIB
+        self.start()
+        self.assertEqual(self.queues.make(b"q").count, count)
+        self.assertIn(b"%08d" % 0, self.ask(b"get q\r\n"))
+        self.assertEqual(self.set(0)[:12], b"SERVER_ERROR")
+
+    def test_no_room_at_all(self) -> None:
+        self.store.close()
+        self.disk.room = 0
+        error = self.assertRaises(StoreUnusable, LevelStore, self.path, self.disk.open)
+        self.assertIn("No space left on device", str(error))
