@@ -48,6 +48,11 @@ def make_directory(case: SynchronousTestCase) -> Path:
     return path
 
 
+def _hear_interrupts() -> None:
+    """Whoever runs the tests in the background may have had their children ignore SIGINT."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def until(condition: Callable[[], object], what: str, patience: float = PATIENCE) -> None:
     """Wait until something is so."""
     deadline = time.monotonic() + patience
@@ -96,6 +101,7 @@ class Server:
             self.process = subprocess.Popen(
                 [*self._program, *self.options],
                 stdin=subprocess.DEVNULL, stdout=out, stderr=err, cwd=self.directory, env=environment(),
+                preexec_fn=_hear_interrupts,
             )  # fmt: skip
         if ready:
             self.wait_for("] starting up")

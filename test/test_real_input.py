@@ -215,7 +215,7 @@ class LargeItemTests(SynchronousTestCase):
 
     def size_on_disk(self) -> int:
         sizes = 0
-        for path in _files(self.server.data):
+        for path in _files(self.server.data / "leveldb"):
             with contextlib.suppress(FileNotFoundError):
                 sizes += path.stat().st_size
         return sizes
