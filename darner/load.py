@@ -7,6 +7,7 @@ What ``darner-bench`` and the benchmarks ask of a server, how that is spelled, a
 from __future__ import annotations
 
 import math
+import random
 from collections import defaultdict
 from collections.abc import Sequence
 from typing import Final, NamedTuple, Optional, Union
@@ -18,8 +19,14 @@ GET: Final = 1
 FOLLOW_UP: Final = 2
 """What is left to say when a get has found something, in protocols that ask for that."""
 
+_PRINTABLE: Final = bytes(33 + byte % 94 for byte in range(256))
 _SEQUENCE: Final = 1 << 18
 """How many requests are planned ahead where there is no end to them."""
+
+
+def make_payload(size: int) -> bytes:
+    """@return: printable bytes that cannot be compressed much, always the same: every item of a load is this one."""
+    return random.Random(size).randbytes(size).translate(_PRINTABLE)
 
 
 class Reply(NamedTuple):
@@ -53,7 +60,7 @@ class Dialect:
 
     def __init__(self, load: Load) -> None:
         queue = load.queue.encode()
-        payload = self.payload = (bytes(range(33, 127)) * (load.item_bytes // 94 + 1))[: load.item_bytes]
+        payload = self.payload = make_payload(load.item_bytes)
         options = (b"/close/open" if load.reliable else b"") + (b"/t=%d" % load.wait if load.wait else b"")
         self.requests: Sequence[bytes] = (
             b"set %b%b 0 0 %d\r\n%b\r\n" % (queue, b"/sync" if load.sync else b"", len(payload), payload),

@@ -10,6 +10,7 @@ import json
 import socket
 import sys
 import threading
+import zlib
 from collections.abc import Callable
 from typing import Any
 from unittest import mock
@@ -20,7 +21,7 @@ from twisted.trial.unittest import SynchronousTestCase
 import darner
 from darner.bench import Result, _shares, main, run
 from darner.crowd import Crowd
-from darner.load import FOLLOW_UP, GET, SET, Dialect, Load, Reply, Tally, plan
+from darner.load import FOLLOW_UP, GET, SET, Dialect, Load, Reply, Tally, make_payload, plan
 
 from .servers import MODULE, Server
 
@@ -117,11 +118,18 @@ class DialectTests(SynchronousTestCase):
     """What is said in this protocol, and how answers are read."""
 
     def setUp(self) -> None:
+        self.patch(sys.modules["darner.load"], "make_payload", lambda size: b"abcdef"[:size])
         self.dialect = Dialect(Load(queue="q", item_bytes=3))
-        self.value = b"VALUE q 0 3\r\n!\"#\r\nEND\r\n"
+        self.value = b"VALUE q 0 3\r\nabc\r\nEND\r\n"
+
+    def test_payload(self) -> None:
+        payload = make_payload(10_000)
+        self.assertEqual(payload, make_payload(10_000))
+        self.assertRegex(payload, rb"\A[!-~]{10000}\Z")
+        self.assertGreater(len(zlib.compress(payload)), 8000)
 
     def test_requests(self) -> None:
-        self.assertEqual(self.dialect.requests, (b"set q 0 0 3\r\n!\"#\r\n", b"get q\r\n"))
+        self.assertEqual(self.dialect.requests, (b"set q 0 0 3\r\nabc\r\n", b"get q\r\n"))
         self.assertEqual(self.dialect.replies, (b"STORED\r\n", self.value))
         self.assertEqual(self.dialect.farewell, (b"", b""))
 
@@ -152,7 +160,7 @@ class DialectTests(SynchronousTestCase):
         self.check(GET, b"ERROR\r\n", Reply(7, error="b'ERROR\\r\\n' in reply to a get"))
 
     def test_wrong_value(self) -> None:
-        other_payload, other_flags = self.value.replace(b"#", b"$"), self.value.replace(b" 0 ", b" 1 ")
+        other_payload, other_flags = self.value.replace(b"abc", b"abd"), self.value.replace(b" 0 ", b" 1 ")
         for wrong in (other_payload, other_flags, b"VALUE q 0 0\r\n\r\nEND\r\n"):
             reply = self.dialect.read(wrong, 0, GET)
             self.assertEqual(reply.length, len(wrong))

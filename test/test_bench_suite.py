@@ -206,6 +206,9 @@ class DialectsTests(SynchronousTestCase):
 
     load = Load(queue="q", item_bytes=3)
 
+    def setUp(self) -> None:
+        self.patch(sys.modules["darner.load"], "make_payload", lambda size: b"abcdef"[:size])
+
     def check(self, dialect: object, kind: int, data: bytes, reply: Reply) -> None:
         """Whole, byte by byte, and with more around it."""
         read = dialect.read  # type: ignore[attr-defined]
@@ -218,20 +221,20 @@ class DialectsTests(SynchronousTestCase):
         dialect = RedisLists(self.load)
         self.assertEqual(
             dialect.requests,
-            (b"*3\r\n$5\r\nRPUSH\r\n$1\r\nq\r\n$3\r\n!\"#\r\n", b"*2\r\n$4\r\nLPOP\r\n$1\r\nq\r\n"),
+            (b"*3\r\n$5\r\nRPUSH\r\n$1\r\nq\r\n$3\r\nabc\r\n", b"*2\r\n$4\r\nLPOP\r\n$1\r\nq\r\n"),
         )
         self.check(dialect, SET, b":12\r\n", Reply(5))
         self.check(dialect, SET, b"-ERR\r\n", Reply(6, error="b'-ERR\\r\\n' in reply to a set"))
-        self.check(dialect, GET, b"$3\r\n!\"#\r\n", Reply(9))
+        self.check(dialect, GET, b"$3\r\nabc\r\n", Reply(9))
         self.check(dialect, GET, b"$-1\r\n", Reply(5, found=False))
 
     def test_beanstalkd(self) -> None:
         dialect = Beanstalk(self.load)
-        self.assertEqual(dialect.requests[:2], (b"put 0 0 3600 3\r\n!\"#\r\n", b"reserve-with-timeout 0\r\n"))
+        self.assertEqual(dialect.requests[:2], (b"put 0 0 3600 3\r\nabc\r\n", b"reserve-with-timeout 0\r\n"))
         self.check(dialect, SET, b"INSERTED 7\r\n", Reply(12))
-        self.check(dialect, GET, b"RESERVED 7 3\r\n!\"#\r\n", Reply(19, follow_up=b"delete 7\r\n"))
+        self.check(dialect, GET, b"RESERVED 7 3\r\nabc\r\n", Reply(19, follow_up=b"delete 7\r\n"))
         self.check(
-            dialect, GET, b"RESERVED 7 2\r\n!\"\r\n", Reply(18, error="another item", follow_up=b"delete 7\r\n")
+            dialect, GET, b"RESERVED 7 2\r\nab\r\n", Reply(18, error="another item", follow_up=b"delete 7\r\n")
         )
         self.check(dialect, GET, b"TIMED_OUT\r\n", Reply(11, found=False))
         self.check(dialect, FOLLOW_UP, b"DELETED\r\n", Reply(9))
