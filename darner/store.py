@@ -92,6 +92,8 @@ class LevelStore:
 
     WRITE_BUFFER: Final = 4 * 1024 * 1024
     CACHE: Final = 4 * 1024 * 1024
+    OPEN_FILES: Final = 74
+    """The fewest that LevelDB takes.  It maps the 2 MiB tables that are open into memory, where they count as ours."""
     MAPPED: Final = 8 * 1024 * 1024
     """How many bytes are read before the memory into which LevelDB maps its tables is given back."""
 
@@ -142,7 +144,7 @@ class LevelStore:
                 create_if_missing=True,
                 write_buffer_size=self.WRITE_BUFFER,
                 lru_cache_size=self.CACHE,
-                max_open_files=256,
+                max_open_files=self.OPEN_FILES,
                 compression=None,
             )
         except plyvel.IOError as error:
