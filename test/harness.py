@@ -129,7 +129,7 @@ class FaultyStore:
     def reclaim_stream(self, *arguments: int) -> Step:
         return self.store.reclaim_stream(*arguments)
 
-    def compact(self, wanted: Callable[[], bool]) -> None:
+    def compact(self, wanted: Callable[[], bool] = lambda: True) -> None:
         self.store.compact(wanted)
 
     def close(self) -> None:

@@ -34,6 +34,7 @@ class ReserveTests(SynchronousTestCase):
 
     def test_take_and_give_up(self) -> None:
         self.assertTrue(self.reserve.take())
+        self.assertTrue(self.reserve.take())
         self.assertEqual((self.reserve.held, self.path.stat().st_size), (True, MIB))
         self.assertGreaterEqual(self.path.stat().st_blocks * 512, MIB)
         self.reserve.give_up()
