@@ -83,6 +83,9 @@ class IStore(Interface):
         @raise StoreError: nothing of the batch was changed.
         """
 
+    def pressed() -> bool:
+        """@return: whether the store has fallen behind with its own work, so that large payloads had better wait."""
+
     def mend() -> None:
         """
         Make the store writable again after a write failed; to be called before each write, from the reactor's thread.

@@ -143,6 +143,9 @@ class MemoryStore:
         for change in batch.changes:
             change()
 
+    def pressed(self) -> bool:
+        return False
+
     def mend(self) -> None:
         pass
 

@@ -71,6 +71,7 @@ class QueueProtocol(LineReceiver):
         self._data = b""
         self._at = 0
         self._working = False
+        self._held_back = False
         self._not_reading = False
         self._request: Optional[wire.Set] = None
         self._inflow: Optional[Inflow] = None
@@ -117,6 +118,7 @@ class QueueProtocol(LineReceiver):
     def _work(self) -> None:
         """Take requests from the buffer as long as the session takes them."""
         self._working = True
+        self._held_back = False
         try:
             session = self.session
             while not session.busy and (self._take_line() if self.line_mode else self._take_raw()):
@@ -135,7 +137,7 @@ class QueueProtocol(LineReceiver):
             else:
                 self.transport.resumeProducing()  # type: ignore[attr-defined]
         if self._held_back:
-            self.session.resume_when_written()
+            self.session.resume_when_relieved()
         elif self._half_closed and not self.session.busy:
             self.session.finish()
 
@@ -178,11 +180,6 @@ class QueueProtocol(LineReceiver):
 
     # Payloads
 
-    @property
-    def _held_back(self) -> bool:
-        """Whether what follows of a large payload, to its very end, has to wait until what came before is written."""
-        return self._inflow is not None and self._inflow.stream > 0 and self.session.congested
-
     def _expect(self, request: wire.Set) -> None:
         end = self._at + request.size
         data = self._data
@@ -202,7 +199,10 @@ class QueueProtocol(LineReceiver):
 
     def _take_raw(self) -> bool:
         """@return: whether any of a payload could be taken."""
-        if self._at == len(self._data) or self._held_back:
+        if self._at == len(self._data):
+            return False
+        if self._inflow is not None and self._inflow.stream and self.session.congested:
+            self._held_back = True
             return False
         if self._missing:
             piece = self._data[self._at : self._at + self._missing]

@@ -28,6 +28,8 @@ TURN_BYTES: Final = 256 * 1024
 """How many bytes of replies gather for one client in a turn before others get theirs."""
 REPLY_OVERHEAD: Final = 1024
 """What a reply counts besides its bytes: so that some 256 small requests of one client are served in a turn."""
+RELIEF: Final = 0.01
+"""Seconds for which large payloads are held back when the store has fallen behind."""
 
 
 class Session:
@@ -50,6 +52,7 @@ class Session:
         self._opens: dict[bytes, deque[OpenRead]] = {}
         self._waiter: Optional[tuple[Fifo, Waiter, wire.Get]] = None
         self._timer: Optional[IDelayedCall] = None
+        self._relief: Optional[IDelayedCall] = None
         self._streaming = 0
         self._outbox = Outbox(outlet, lambda: self._turn.answers(self))
         self._hurried = False
@@ -72,8 +75,22 @@ class Session:
 
     @property
     def congested(self) -> bool:
-        """Whether more of a large payload has to be held back: what came before is still being written."""
-        return self._turn.busy
+        """
+        Whether more of a large payload has to be held back: what came before is still being written, or the store has
+        fallen behind, so that others would have to wait.
+        """
+        return self._turn.busy or self._queues.store.pressed()
+
+    def resume_when_relieved(self) -> None:
+        """Have L{Outlet.proceed} called when more of a large payload may be taken, or a little later."""
+        if self._turn.busy:
+            self._turn.answers(self)
+        elif self._relief is None:
+            self._relief = self._queues.clock.callLater(RELIEF, self._relieved)
+
+    def _relieved(self) -> None:
+        self._relief = None
+        self._outlet.proceed()
 
     # Requests
 
@@ -118,11 +135,7 @@ class Session:
         """Take a piece of a payload."""
         inflow.write(data)
         if inflow.stream:
-            self.resume_when_written()
-
-    def resume_when_written(self) -> None:
-        """Have L{Outlet.proceed} called when what was gathered so far is written."""
-        self._turn.answers(self)
+            self._turn.answers(self)  # with nothing but a call of `Outlet.proceed`
 
     def put(self, request: wire.Set, payload: bytes) -> None:
         """Put an item whose payload is here, at most a chunk of it."""
@@ -368,6 +381,9 @@ class Session:
             return
         self._ended = True
         self.stop_waiting()
+        if self._relief is not None:
+            self._relief.cancel()
+            self._relief = None
         for reads in self._opens.values():
             for read in reads:
                 read.fifo.abort(read)

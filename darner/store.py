@@ -27,6 +27,7 @@ from darner.items import ITEM_OVERHEAD, Item, Mark, QueueState, Step
 from darner.mapped import let_go
 
 _NUMBERS_AT_ONCE: Final = 1024
+_NEWEST_TABLES: Final = b"leveldb.num-files-at-level0"
 _TORN: Final = "cannot write: the store awaits mending after a fault"
 
 _T = TypeVar("_T")
@@ -92,6 +93,8 @@ class LevelStore:
 
     WRITE_BUFFER: Final = 4 * 1024 * 1024
     CACHE: Final = 4 * 1024 * 1024
+    PRESSED: Final = 5
+    """Tables that are not merged yet, of which LevelDB slows every write down at 8 and stops at 12."""
     OPEN_FILES: Final = 74
     """The fewest that LevelDB takes.  It maps the 2 MiB tables that are open into memory, where they count as ours."""
     MAPPED: Final = 8 * 1024 * 1024
@@ -264,6 +267,9 @@ class LevelStore:
             except (plyvel.Error, OSError) as error:
                 self._torn = True
                 raise StoreError(f"cannot write: {_reason(error)}") from error
+
+    def pressed(self) -> bool:
+        return self._db is not None and int(self._db.get_property(_NEWEST_TABLES) or 0) >= self.PRESSED
 
     def mend(self) -> None:
         if not self._torn:

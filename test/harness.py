@@ -129,6 +129,9 @@ class FaultyStore:
     def reclaim_stream(self, *arguments: int) -> Step:
         return self.store.reclaim_stream(*arguments)
 
+    def pressed(self) -> bool:
+        return self.store.pressed()
+
     def compact(self, wanted: Callable[[], bool] = lambda: True) -> None:
         self.store.compact(wanted)
 

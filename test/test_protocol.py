@@ -123,6 +123,32 @@ class FlowTests(MemoryTestCase):
         self.clock.advance(0)
         self.assertTrue(self.client.receive().startswith(b"VERSION"))
 
+    def test_a_large_payload_waits_while_the_store_is_behind(self) -> None:
+        """Small sets do not; and when the store has caught up the large one goes on by itself."""
+        behind = [True]
+        self.patch(self.queues.store, "pressed", lambda: behind[0])
+        other = self.connect()
+        self.client.send(b"set q 0 0 %d\r\n%b" % (len(LARGE), LARGE[:70_000]))
+        self.client.send(LARGE[70_000:80_000])
+        self.client.send(LARGE[80_000:] + b"\r\n")
+        self.advance(1)
+        other.send(b"set q 0 0 1\r\nx\r\n")
+        self.assertEqual((self.client.receive(), other.receive()), (b"", b"STORED\r\n"))
+        behind[0] = False
+        self.advance(1)
+        self.assertEqual(self.client.receive(), b"STORED\r\n")
+        other.send(b"get q\r\nget q\r\n")
+        self.assertIn(LARGE, other.receive())
+
+    def test_client_that_goes_while_the_store_is_behind(self) -> None:
+        self.patch(self.queues.store, "pressed", lambda: True)
+        self.client.send(b"set q 0 0 %d\r\n%b" % (len(LARGE), LARGE[:70_000]))
+        self.client.send(LARGE[70_000:])
+        self.client.hang_up()
+        self.advance(1)
+        self.assertEqual(self.queues.store.leftovers(), ([], []))
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
     def test_one_client_does_not_take_a_whole_turn(self) -> None:
         other = self.connect()
         pieces = []

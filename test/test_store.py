@@ -395,6 +395,31 @@ def disk_usage(path: Path) -> int:
     return sum(file.stat().st_size for file in (path / "leveldb").rglob("*") if file.is_file())
 
 
+class PressureTests(LevelTestCase):
+    """A store that has fallen behind says so."""
+
+    def test_pressed(self) -> None:
+        files = [b"0"]
+
+        class Behind:
+            def __init__(self, database: Any) -> None:
+                self._database = database
+
+            def get_property(self, name: bytes) -> Optional[bytes]:
+                assert self._database.get_property(name) is not None
+                return files[0]
+
+            def __getattr__(self, name: str) -> Any:
+                return getattr(self._database, name)
+
+        store = self.open(open_database=lambda *args, **options: Behind(plyvel.DB(*args, **options)))
+        self.assertFalse(store.pressed())
+        files[0] = b"%d" % LevelStore.PRESSED
+        self.assertTrue(store.pressed())
+        store.close()
+        self.assertFalse(store.pressed())
+
+
 class RoomTests(LevelTestCase):
     """Room on disk comes back."""
 
