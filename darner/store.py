@@ -93,7 +93,7 @@ class LevelStore:
 
     WRITE_BUFFER: Final = 4 * 1024 * 1024
     CACHE: Final = 4 * 1024 * 1024
-    PRESSED: Final = 5
+    PRESSED: Final = 4
     """Tables that are not merged yet, of which LevelDB slows every write down at 8 and stops at 12."""
     OPEN_FILES: Final = 74
     """The fewest that LevelDB takes.  It maps the 2 MiB tables that are open into memory, where they count as ours."""
