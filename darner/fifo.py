@@ -510,6 +510,9 @@ class Fifo:
                 self.bytes -= item.size
             self._consume(item)
         if not self._made and not self._fresh and not self._open:
+            if self.number is not None:
+                # Where it was the fsync that failed, the queue may be in the store all the same.
+                self._removals.append(self.number)
             self._begin_anew()
         return refused
 

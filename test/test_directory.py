@@ -188,3 +188,85 @@ class FullDiskTests(SynchronousTestCase):
         self.disk.room = 0
         error = self.assertRaises(StoreUnusable, LevelStore, self.path, self.disk.open)
         self.assertIn("No space left on device", str(error))
+
+
+class FailingSync:
+    """A database whose writes arrive, but whose fsync fails."""
+
+    def __init__(self, database: Any, faults: list[str]) -> None:
+        """@param faults: has an entry for each fsync that is still to fail."""
+        self._database = database
+        self._faults = faults
+
+    def write_batch(self, sync: bool = False) -> Any:
+        batch = self._database.write_batch(sync=sync)
+        if not sync or not self._faults:
+            return batch
+        self._faults.pop()
+        return FailingBatch(batch)
+
+    def put(self, key: bytes, value: bytes, sync: bool = False) -> None:
+        with self.write_batch(sync=sync) as batch:
+            batch.put(key, value)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._database, name)
+
+
+class FailingBatch:
+    def __init__(self, batch: Any) -> None:
+        self._batch = batch
+        self.put = batch.put
+        self.delete = batch.delete
+
+    def __enter__(self) -> FailingBatch:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._batch.write()
+        raise plyvel.IOError(b"IO error: 000003.log: Input/output error")
+
+
+class FailingSyncTests(SynchronousTestCase):
+    """What was refused because it could not be made safe is not there after a restart, although it was written."""
+
+    def setUp(self) -> None:
+        self.path = Path(self.mktemp())
+        self.clock = Clock()
+        faults = ["once"]
+        self.start(lambda *arguments, **options: FailingSync(plyvel.DB(*arguments, **options), faults))
+
+    def start(self, open_database: Any = plyvel.DB) -> None:
+        self.store = LevelStore(self.path, open_database)
+        self.addCleanup(self.store.close)
+        self.queues = Queues(
+            self.store, Surroundings(self.clock, lambda call: self.clock.callLater(0, call), maybeDeferred)
+        )
+        self.queues.start()
+        self.client = MemoryClient(self.clock, QueueFactory(self.queues))
+
+    def ask(self, request: bytes) -> bytes:
+        self.client.send(request)
+        return self.client.receive()
+
+    def restart(self) -> None:
+        self.store.close()
+        self.start()
+        self.clock.advance(1)
+
+    def test_of_a_new_queue(self) -> None:
+        self.assertEqual(self.ask(b"set q/sync 0 0 1\r\nx\r\n"), b"SERVER_ERROR cannot write: Input/output error\r\n")
+        self.restart()
+        self.assertEqual((self.queues.names(), self.ask(b"get q\r\n")), ([], b"END\r\n"))
+        self.assertEqual(self.store.leftovers(), ([], []))
+
+    def test_of_a_queue_that_is_there(self) -> None:
+        self.ask(b"set q 0 0 1\r\na\r\n")
+        self.assertIn(b"SERVER_ERROR", self.ask(b"set q/sync 0 0 1\r\nx\r\n"))
+        self.assertEqual(self.ask(b"set q/sync 0 0 1\r\nb\r\n"), b"STORED\r\n")
+        self.restart()
+        self.assertEqual(self.queues.make(b"q").count, 2)
+        self.assertEqual(
+            self.ask(b"get q\r\nget q\r\nget q\r\n"),
+            b"VALUE q 0 1\r\na\r\nEND\r\nVALUE q 0 1\r\nb\r\nEND\r\nEND\r\n",
+        )
