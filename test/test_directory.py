@@ -114,17 +114,15 @@ class LimitedBatch:
         self._batch.write()
 
 
-class FullDiskTests(SynchronousTestCase):
-    """On a full disk sets are refused, and reads and closes go on; sets work again when there is room."""
+class OnDiskTestCase(SynchronousTestCase):
+    """A server on a store in C{path}, and one client of it."""
 
     def setUp(self) -> None:
         self.path = Path(self.mktemp())
-        self.disk = SmallDisk(self, self.path, RESERVE_BYTES + 12 * MIB)
-        self.start()
-
-    def start(self) -> None:
         self.clock = Clock()
-        self.store = LevelStore(self.path, self.disk.open)
+
+    def start(self, open_database: Any = plyvel.DB) -> None:
+        self.store = LevelStore(self.path, open_database)
         self.addCleanup(self.store.close)
         self.queues = Queues(
             self.store, Surroundings(self.clock, lambda call: self.clock.callLater(0, call), maybeDeferred)
@@ -135,6 +133,15 @@ class FullDiskTests(SynchronousTestCase):
     def ask(self, request: bytes) -> bytes:
         self.client.send(request)
         return self.client.receive()
+
+
+class FullDiskTests(OnDiskTestCase):
+    """On a full disk sets are refused, and reads and closes go on; sets work again when there is room."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.disk = SmallDisk(self, self.path, RESERVE_BYTES + 12 * MIB)
+        self.start(self.disk.open)
 
     def set(self, number: int) -> bytes:
         payload = b"%08d" % number + bytes(50_000)
@@ -169,7 +176,7 @@ class FullDiskTests(SynchronousTestCase):
         self.assertEqual(self.ask(large), b"SERVER_ERROR cannot write: No space left on device\r\n")
         self.assertEqual(self.ask(b"set new 0 0 1\r\nx\r\n")[:12], b"SERVER_ERROR")
         self.store.close()
-        self.start()
+        self.start(self.disk.open)
         self.assertEqual((self.queues.names(), self.queues.make(b"q").count), ([b"q"], count))
         self.clock.advance(1)
         self.assertEqual(self.store.leftovers(), ([], []))
@@ -178,7 +185,7 @@ class FullDiskTests(SynchronousTestCase):
         count = self.fill()
         self.store.close()
         self.disk.room = RESERVE_BYTES + MIB
-        self.start()
+        self.start(self.disk.open)
         self.assertEqual(self.queues.make(b"q").count, count)
         self.assertIn(b"%08d" % 0, self.ask(b"get q\r\n"))
         self.assertEqual(self.set(0)[:12], b"SERVER_ERROR")
@@ -227,27 +234,13 @@ class FailingBatch:
         raise plyvel.IOError(b"IO error: 000003.log: Input/output error")
 
 
-class FailingSyncTests(SynchronousTestCase):
+class FailingSyncTests(OnDiskTestCase):
     """What was refused because it could not be made safe is not there after a restart, although it was written."""
 
     def setUp(self) -> None:
-        self.path = Path(self.mktemp())
-        self.clock = Clock()
+        super().setUp()
         faults = ["once"]
         self.start(lambda *arguments, **options: FailingSync(plyvel.DB(*arguments, **options), faults))
-
-    def start(self, open_database: Any = plyvel.DB) -> None:
-        self.store = LevelStore(self.path, open_database)
-        self.addCleanup(self.store.close)
-        self.queues = Queues(
-            self.store, Surroundings(self.clock, lambda call: self.clock.callLater(0, call), maybeDeferred)
-        )
-        self.queues.start()
-        self.client = MemoryClient(self.clock, QueueFactory(self.queues))
-
-    def ask(self, request: bytes) -> bytes:
-        self.client.send(request)
-        return self.client.receive()
 
     def restart(self) -> None:
         self.store.close()
