@@ -7,6 +7,7 @@ keeps room on the disk.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -126,6 +127,19 @@ class Reserve:
         self._path.unlink(missing_ok=True)
 
 
+def _log_number(name: str) -> int:
+    digits = name.partition(".")[0]
+    return int(digits) if digits.isdecimal() else -1
+
+
+def _sync(path: Path) -> None:
+    file = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)
+
+
 class DataDirectory:
     """
     A data directory that this process serves from.
@@ -143,6 +157,7 @@ class DataDirectory:
         check_directory(path)
         self._path = path
         self._marker: Optional[IO[bytes]] = None
+        self._newest_log = ""
         self.database = path / _DATABASE
         self.reserve = Reserve(path / _RESERVE, RESERVE_BYTES)
         try:
@@ -158,6 +173,24 @@ class DataDirectory:
         except OSError as error:
             self.release()
             raise in_use(path) from error
+
+    def sync_older_logs(self) -> None:
+        """
+        Bring what LevelDB wrote to a log before the newest to stable storage.
+
+        A write with sync makes the newest log safe, and it alone: when LevelDB has begun a new log and has not made a
+        table of the one before yet, that holds what was written before, as the queue of an item and its chunks.
+
+        @raise OSError: it cannot be done.
+        """
+        logs = sorted((name for name in os.listdir(self.database) if name.endswith(".log")), key=_log_number)
+        for name in logs[:-1]:
+            # What is gone is in a table by now, and that is safe.
+            with contextlib.suppress(FileNotFoundError):
+                _sync(self.database / name)
+        if logs and logs[-1] != self._newest_log:
+            _sync(self.database)
+            self._newest_log = logs[-1]
 
     def _claim(self) -> None:
         """Say that the directory is ours: the marker is there whole, or not at all."""

@@ -238,9 +238,17 @@ class LevelStore:
         if batch.puts:
             self._require_room()
         if sync:
-            self._in_thread(lambda: self._write(batch.writes, True))
+            self._in_thread(lambda: self._write_safely(batch.writes))
         else:
             self._write(batch.writes, False)
+
+    def _write_safely(self, writes: Sequence[tuple[bytes, Optional[bytes]]]) -> None:
+        self._write(writes, True)
+        try:
+            self._directory.sync_older_logs()
+        except OSError as error:
+            self._torn = True
+            raise StoreError(f"cannot write: {_reason(error)}") from error
 
     def _require_room(self) -> None:
         """@raise StoreError: there is no room to put anything."""

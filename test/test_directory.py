@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,7 +14,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from darner.directory import RESERVE_BYTES, Reserve
-from darner.errors import StoreUnusable
+from darner.errors import StoreError, StoreUnusable
 from darner.protocol import QueueFactory
 from darner.queues import Queues, Surroundings
 from darner.store import LevelStore
@@ -52,6 +53,54 @@ class ReserveTests(SynchronousTestCase):
         self.assertFalse(self.path.exists())
         self.leave(2 * MIB)
         self.assertTrue(self.reserve.take())
+
+
+class OlderLogsTests(SynchronousTestCase):
+    """A write with sync is safe together with all that was written before it."""
+
+    def setUp(self) -> None:
+        self.path = Path(self.mktemp())
+        self.store = LevelStore(self.path)
+        self.addCleanup(self.store.close)
+        self.directory = self.store._directory
+        self.synced: list[str] = []
+        self.patch(os, "fsync", lambda file: self.synced.append(Path(os.readlink(f"/proc/self/fd/{file}")).name))
+
+    def write(self) -> None:
+        batch = self.store.batch()
+        batch.create(b"q", self.store.new_number(), 0)
+        self.store.write(batch, sync=True)
+
+    def test_logs_before_the_newest(self) -> None:
+        for name in ("000001.log", "000002.log", "9999999.log"):
+            (self.directory.database / name).touch()
+        self.write()
+        logs = {path.name for path in self.directory.database.glob("*.log")}
+        self.assertGreaterEqual(len(logs), 4)
+        self.assertEqual(set(self.synced), logs - {"9999999.log"} | {"leveldb"})
+
+    def test_the_directory_when_a_log_is_new(self) -> None:
+        self.write()
+        self.write()
+        self.assertEqual(self.synced, ["leveldb"])
+
+    def test_log_that_is_gone_by_then(self) -> None:
+        listed = ["000001.log", "000009.log", "x.log"]
+        self.patch(os, "listdir", lambda _: listed)
+        self.directory.sync_older_logs()
+        self.assertEqual(self.synced, ["leveldb"])
+
+    def test_a_fault(self) -> None:
+        def fail(file: int) -> None:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+        self.patch(os, "fsync", fail)
+        error = self.assertRaises(StoreError, self.write)
+        self.assertEqual(str(error), "cannot write: Input/output error")
+        self.assertRaises(StoreError, self.write)
+        self.store.mend()
+        self.patch(os, "fsync", lambda _: None)
+        self.write()
 
 
 class SmallDisk:
