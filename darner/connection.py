@@ -257,6 +257,10 @@ class FastConnection:
 
     # The socket
 
+    def getHandle(self) -> socket.socket:
+        """@return: the socket, for its options."""
+        return self._socket
+
     def getHost(self) -> Address:
         return socket_address(self._socket.getsockname(), self._socket.family)
 

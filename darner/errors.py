@@ -30,6 +30,27 @@ class TooManyOpenReads(ClientError):
         super().__init__("close current item first")
 
 
+class Unauthenticated(ClientError):
+    """The connection has to name a user and a password first."""
+
+    def __init__(self) -> None:
+        super().__init__("unauthenticated")
+
+
+class AuthenticationFailed(ClientError):
+    """There is no such user, or the password is another."""
+
+    def __init__(self) -> None:
+        super().__init__("authentication failure")
+
+
+class NotAllowed(ClientError):
+    """The user has no right to this."""
+
+    def __init__(self) -> None:
+        super().__init__("not allowed")
+
+
 class ServerError(DarnerError):
     """A well-formed request could not be served.  Nothing was changed by it."""
 
@@ -43,6 +64,13 @@ class ItemTooLarge(ServerError):
 
 class QueueFull(DarnerError):
     """A queue is at its limit and refuses the item (`NOT_STORED` on the wire)."""
+
+
+class TooManyLogins(ServerError):
+    """So many passwords wait to be checked that this one was not looked at."""
+
+    def __init__(self) -> None:
+        super().__init__("too many logins, try again")
 
 
 class Stopped(ServerError):

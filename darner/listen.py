@@ -29,8 +29,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from darner.connection import IN, Address, FastConnection, socket_address
-from darner.protocol import QueueFactory
-from darner.wire import server_error
+from darner.protocol import TOO_MANY_CONNECTIONS, QueueFactory
 
 EVENTS: Final = 256
 """How many connections are served before the reactor gets its turn."""
@@ -50,8 +49,6 @@ SPARE_DESCRIPTORS: Final = 128
 """Descriptors that are left to the store and the rest of the process: clients do not get them."""
 RETRY_ACCEPT: Final = 1.0
 """Seconds until accepting is tried again after it failed for want of descriptors or memory."""
-
-TOO_MANY_CONNECTIONS: Final = server_error(b"too many connections")
 
 _SHORTAGE: Final = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
@@ -73,7 +70,6 @@ class FastPort:
         self._listening: Optional[socket.socket] = None
         self._later: deque[tuple[Callable[..., object], tuple[object, ...]]] = deque()
         self._later_scheduled = False
-        self._refusing = False
         self._serving = False
 
     # Listening
@@ -131,7 +127,10 @@ class FastPort:
                     return
                 continue
             sock.setblocking(False)
-            if sock.fileno() >= _descriptor_limit():
+            if self._factory.full():
+                self._refuse(sock)
+            elif sock.fileno() >= _descriptor_limit():
+                self._factory.rejected()
                 self._refuse(sock)
             else:
                 self._connect(sock, name)
@@ -140,6 +139,7 @@ class FastPort:
         try:
             self._epoll.register(sock.fileno(), IN)
         except OSError:
+            self._factory.rejected()
             self._refuse(sock)
             return
         peer = socket_address(name, sock.family)
@@ -147,14 +147,10 @@ class FastPort:
         protocol = self._factory.buildProtocol(peer)
         connection.protocol = protocol
         self._connections[connection.fd] = connection
-        self._refusing = False
         protocol.makeConnection(connection)
 
     def _refuse(self, sock: socket.socket) -> None:
         """Tell a client that there is no room for it."""
-        if not self._refusing:
-            self._refusing = True
-            self._log.warn("too many connections: refusing new ones")
         with suppress(OSError):
             sock.send(TOO_MANY_CONNECTIONS)
         sock.close()

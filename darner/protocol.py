@@ -6,8 +6,10 @@ What a request means is the session's business (`darner.session`), how it is spe
 
 from __future__ import annotations
 
+import socket
 from typing import Final, Optional
 
+from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import (
     IAddress,
@@ -16,24 +18,26 @@ from twisted.internet.interfaces import (
     ITCPTransport,
     ITransport,
 )
-from twisted.internet.protocol import ServerFactory, connectionDone
+from twisted.internet.protocol import Protocol, ServerFactory, connectionDone
 from twisted.logger import Logger
 from twisted.protocols.basic import LineReceiver
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from darner import wire
+from darner.access import Access
+from darner.guard import GuardedSession
+from darner.limits import Limits, Patience
+from darner.outbox import Outlet
 from darner.queues import Queues
 from darner.records import CHUNK_BYTES
 from darner.session import Session
 from darner.streams import Inflow
 
-HELD_BYTES: Final = 256 * 1024
-"""
-How much of what a client sends ahead is held while its requests have to wait.
+TOO_MANY_CONNECTIONS: Final = wire.server_error(b"too many connections")
 
-Beyond that it is not read from, and until it is its going away cannot be seen.
-"""
+_PROBES: Final = (("TCP_KEEPINTVL", 15), ("TCP_KEEPCNT", 4))
+"""How TCP asks for a silent client: every 15 seconds, and four times in vain mean that it is gone."""
 
 
 @implementer(IPushProducer)
@@ -79,15 +83,31 @@ class QueueProtocol(LineReceiver):
         self._refusal = b""
         self._half_closed = False
         self._closed = False
+        self.active = True
+        self.quiet_since: Optional[float] = None
 
     def connectionMade(self) -> None:
-        self.session = Session(self.factory.queues, self, self.factory.whole_key)
+        self.session = self.factory.make_session(self)
+        self._queues = self.factory.queues
         self._stats = self.factory.queues.stats
         self._parse = self.factory.lines.parse
         self.factory.joined(self)
         if ITCPTransport.providedBy(self.transport):
             self.transport.setTcpNoDelay(True)
+            self._keep_alive(self.transport, self.factory.limits.keep_alive)
         self.transport.registerProducer(_Sending(self.session), True)  # type: ignore[attr-defined]
+
+    @staticmethod
+    def _keep_alive(transport: ITCPTransport, silence: float) -> None:
+        """Have TCP find out when the client's machine is gone."""
+        # A unix socket calls itself TCP as well.
+        if not silence or not isinstance(transport.getPeer(), (IPv4Address, IPv6Address)):
+            return
+        transport.setTcpKeepAlive(True)
+        handle = getattr(transport, "getHandle", lambda: None)()
+        for name, number in (("TCP_KEEPIDLE", max(1, round(silence))), *_PROBES):
+            if handle is not None and hasattr(socket, name):
+                handle.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), number)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._closed = True
@@ -109,6 +129,7 @@ class QueueProtocol(LineReceiver):
     # Framing
 
     def dataReceived(self, data: bytes) -> None:
+        self.active = True
         self._stats.bytes_read += len(data)
         self._data = self._data[self._at :] + data if self._at < len(self._data) else data
         self._at = 0
@@ -130,16 +151,25 @@ class QueueProtocol(LineReceiver):
         if self._at:
             self._data = self._data[self._at :]
             self._at = 0
-        if self._not_reading != (len(self._data) > HELD_BYTES):
+        if self._data or self._not_reading:
+            self._watch_held()
+        if self._held_back:
+            self.session.resume_when_relieved()
+        elif self._half_closed and not self.session.busy:
+            self.session.finish()
+
+    def _watch_held(self) -> None:
+        """
+        Read from the client as long as not too much of what it sent ahead is held.
+
+        While it is not read from, its going away cannot be seen.
+        """
+        if self._not_reading != (len(self._data) > self._queues.client_bytes):
             self._not_reading = not self._not_reading
             if self._not_reading:
                 self.transport.pauseProducing()  # type: ignore[attr-defined]
             else:
                 self.transport.resumeProducing()  # type: ignore[attr-defined]
-        if self._held_back:
-            self.session.resume_when_relieved()
-        elif self._half_closed and not self.session.busy:
-            self.session.finish()
 
     def _take_line(self) -> bool:
         """@return: whether there was a whole line."""
@@ -194,7 +224,7 @@ class QueueProtocol(LineReceiver):
             return
         self._request = request
         self._missing = request.size
-        self._inflow = self.session.inflow() if self.session.fits(request) else None
+        self._inflow = self.session.inflow() if self.session.takes(request) else None
         self.setRawMode()
 
     def _take_raw(self) -> bool:
@@ -234,7 +264,7 @@ class QueueProtocol(LineReceiver):
             if self._refusal:
                 self.session.reply(self._refusal)
         elif inflow is None:
-            self.session.refuse_size(request)
+            self.session.refuse(request)
         else:
             self.session.put_flow(request, inflow)
 
@@ -249,9 +279,25 @@ class QueueProtocol(LineReceiver):
         self._at = 0
         self._refuse(wire.Refused(reply, close=True))
 
+    # Silence
+
+    @property
+    def stalled(self) -> bool:
+        """Whether the client owes something: the rest of a request, the reading of its replies, its log-in."""
+        session = self.session
+        if session.busy or self._held_back:
+            return session.choked
+        return session.anonymous or not self.line_mode or self._at < len(self._data)
+
+    @property
+    def idle(self) -> bool:
+        """Whether the client has asked for nothing that it has not got."""
+        return not (self.session.busy or self._held_back)
+
     # The session's outlet
 
     def write(self, data: bytes) -> None:
+        self.active = True
         self._stats.bytes_written += len(data)
         self.transport.write(data)
 
@@ -270,6 +316,15 @@ class QueueProtocol(LineReceiver):
             self.transport.abortConnection()  # type: ignore[attr-defined]
 
 
+class _Refusal(Protocol):
+    """Tells a client that there is no room for it."""
+
+    def connectionMade(self) -> None:
+        transport: ITransport = self.transport  # type: ignore[assignment]
+        transport.write(TOO_MANY_CONNECTIONS)
+        transport.loseConnection()
+
+
 class QueueFactory(ServerFactory):
     """
     Connections to one set of queues.
@@ -283,35 +338,72 @@ class QueueFactory(ServerFactory):
 
     _log = Logger()
 
-    def __init__(self, queues: Queues, whole_key: bool = False, debug: bool = False) -> None:
+    def __init__(
+        self,
+        queues: Queues,
+        whole_key: bool = False,
+        debug: bool = False,
+        limits: Limits = Limits(),  # noqa: B008  (it is frozen)
+        access: Optional[Access] = None,
+    ) -> None:
         """
         @param whole_key: whether C{VALUE} names the key as it was sent, options and all, and not the bare queue.
         @param debug: whether to log connections and refused requests.
+        @param limits: what is asked of clients.
+        @param access: who may do what; C{None}: everybody may do everything.
         """
         self.queues = queues
         self.whole_key = whole_key
         self.debug = debug
+        self.limits = limits
+        self._access = access
         self._gone: Optional[Deferred[None]] = None
+        self._refusing = False
         self.lines = wire.LineCache()
         self.connections: set[QueueProtocol] = set()
+        self._patience = Patience(limits, queues.clock, self.connections, queues.stats)
 
-    def buildProtocol(self, addr: Optional[IAddress]) -> QueueProtocol:  # type: ignore[override]
+    def buildProtocol(self, addr: Optional[IAddress]) -> Protocol:
+        if self.full():
+            return _Refusal()
         protocol = QueueProtocol()
         protocol.factory = self
         return protocol
 
+    def full(self) -> bool:
+        """@return: whether one client more would be one too many; it has to be told so, and counts as rejected."""
+        most = self.limits.max_connections
+        if not most or self.queues.stats.curr_connections < most:
+            return False
+        self.rejected()
+        return True
+
+    def rejected(self) -> None:
+        """A client is told that there is no room for it."""
+        self.queues.stats.rejected_connections += 1
+        if not self._refusing:
+            self._refusing = True
+            self._log.warn("too many connections: refusing new ones")
+
+    def make_session(self, outlet: Outlet) -> Session:
+        if self._access is None:
+            return Session(self.queues, outlet, self.whole_key)
+        return GuardedSession(self.queues, outlet, self.whole_key, self._access)
+
     def joined(self, connection: QueueProtocol) -> None:
         """A client has connected."""
+        self._refusing = False
         self.connections.add(connection)
-        self.queues.stats.curr_connections += 1
-        self.queues.stats.total_connections += 1
+        self.queues.joined()
+        self._patience.update()
         if self.debug:
             self._log.debug("{peer} connected", peer=connection.transport.getPeer())
 
     def left(self, connection: QueueProtocol, reason: Failure) -> None:
         """A client has gone."""
         self.connections.discard(connection)
-        self.queues.stats.curr_connections -= 1
+        self.queues.left()
+        self._patience.update()
         if self.debug:
             peer = connection.transport.getPeer()
             self._log.debug("{peer} disconnected: {why}", peer=peer, why=reason.getErrorMessage())

@@ -17,6 +17,7 @@ from darner.fifo import Fifo
 from darner.head import Room
 from darner.interfaces import IStore
 from darner.items import Item
+from darner.limits import client_bytes
 from darner.reclaim import Reclaimer
 from darner.stats import ServerStats
 from darner.streams import Inflow, Outflow
@@ -53,6 +54,7 @@ class Queues:
     @ivar stats: the server's counters.
     @ivar max_item_bytes: the largest payload that is taken.
     @ivar max_open_reads: how many open reads one client may have on one queue.
+    @ivar client_bytes: how much is held at most for each client, in each direction (`darner.limits`).
     @ivar stopped: whether L{stop} is done, so that nothing can be written any more.
     """
 
@@ -67,6 +69,7 @@ class Queues:
         self.stats = ServerStats()
         self.max_item_bytes = max_item_bytes
         self.max_open_reads = max_open_reads
+        self.client_bytes = client_bytes(0)
         self._fifos: dict[bytes, Fifo] = {}
         self._room = Room()
         self._started = surroundings.clock.seconds()
@@ -93,6 +96,19 @@ class Queues:
             fifo.remark()
         await self.turn.written()
         self.stopped = True
+
+    # Clients
+
+    def joined(self) -> None:
+        """A client has connected, by whatever front end."""
+        self.stats.curr_connections += 1
+        self.stats.total_connections += 1
+        self.client_bytes = client_bytes(self.stats.curr_connections)
+
+    def left(self) -> None:
+        """A client has gone."""
+        self.stats.curr_connections -= 1
+        self.client_bytes = client_bytes(self.stats.curr_connections)
 
     # Finding queues
 
@@ -205,6 +221,10 @@ class Queues:
             "bytes": sum(fifo.bytes for fifo in fifos),
             "curr_connections": stats.curr_connections,
             "total_connections": stats.total_connections,
+            "rejected_connections": stats.rejected_connections,
+            "idle_kicks": stats.idle_kicks,
+            "auth_cmds": stats.auth_cmds,
+            "auth_errors": stats.auth_errors,
             "cmd_get": stats.cmd_get,
             "cmd_set": stats.cmd_set,
             "cmd_peek": stats.cmd_peek,

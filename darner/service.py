@@ -19,9 +19,12 @@ from twisted.python.failure import Failure
 from twisted.python.threadpool import ThreadPool
 from zope.interface import implementer
 
+from darner.access import Access
 from darner.calls import Call, Consuming, Opening, Peeking, Putting, Reading
 from darner.errors import ClientError, DarnerError, ItemTooLarge, Stopped
 from darner.interfaces import IMessage, IOpenRead, IQueueService, IStore
+from darner.limits import Limits
+from darner.passwords import Passwords
 from darner.protocol import QueueFactory
 from darner.queues import Queues, Surroundings
 from darner.settings import Settings
@@ -86,6 +89,7 @@ class QueueService(Service):
         Open the store and listen.
 
         @raise darner.errors.StoreError: the data directory cannot be served from.
+        @raise darner.errors.SettingsError: the password file cannot be read.
         @raise twisted.internet.error.CannotListenError: a port is taken.
         """
         self._store = self._open_store(self._data_dir)
@@ -99,6 +103,7 @@ class QueueService(Service):
             self._settings.max_open_reads,
         )
         try:
+            self._access = self._read_access()
             self.queues.start()
             for endpoint, reply_key in self._endpoints:
                 self._listen(self.queues, endpoint, reply_key)
@@ -111,11 +116,20 @@ class QueueService(Service):
             raise
         super().startService()
 
+    def _read_access(self) -> Optional[Access]:
+        if self._settings.password_file is None:
+            return None
+        return Access(Passwords(Path(self._settings.password_file)), self._settings.users, self._in_thread)
+
     def _in_thread(self, work: Callable[..., Any], *arguments: Any) -> Deferred[Any]:
         return deferToThreadPool(self._reactor, self._pool, work, *arguments)
 
     def _listen(self, queues: Queues, endpoint: IStreamServerEndpoint, reply_key: str) -> None:
-        factory = QueueFactory(queues, whole_key=reply_key == "request", debug=self._settings.debug)
+        settings = self._settings
+        limits = Limits(
+            settings.max_connections, settings.idle_timeout, settings.stall_timeout, settings.keep_alive
+        )
+        factory = QueueFactory(queues, reply_key == "request", settings.debug, limits, self._access)
         failures: list[Failure] = []
         endpoint.listen(factory).addCallbacks(self.ports.append, failures.append)
         if failures:

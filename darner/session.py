@@ -24,10 +24,11 @@ from darner.queues import Queues
 from darner.streams import Inflow
 from darner.turn import Replies
 
-TURN_BYTES: Final = 256 * 1024
-"""How many bytes of replies gather for one client in a turn before others get theirs."""
 REPLY_OVERHEAD: Final = 1024
-"""What a reply counts besides its bytes: so that some 256 small requests of one client are served in a turn."""
+"""
+What a reply counts besides its bytes, of the L{Queues.client_bytes} that gather for one client in a turn before others
+get theirs: so that some 256 small requests of one client are served in a turn.
+"""
 RELIEF: Final = 0.01
 """Seconds for which large payloads are held back when the store has fallen behind."""
 
@@ -69,9 +70,19 @@ class Session:
             self._waiter is not None
             or self._streaming > 0
             or self._outbox.choked
-            or self._gathered > TURN_BYTES
+            or self._gathered > self._queues.client_bytes
             or self._closing
         )
+
+    @property
+    def choked(self) -> bool:
+        """Whether the client does not read the replies it has coming."""
+        return self._outbox.choked
+
+    @property
+    def anonymous(self) -> bool:
+        """Whether the client still has to say who it is."""
+        return False
 
     @property
     def congested(self) -> bool:
@@ -110,7 +121,7 @@ class Session:
         self._replies.append(reply)
         if isinstance(reply, bytes):
             self._gathered += len(reply) + REPLY_OVERHEAD
-            if self._gathered > TURN_BYTES:
+            if self._gathered > self._queues.client_bytes:
                 self.busy = True
         self._turn.answers(self)
         return len(self._replies) - 1
@@ -119,12 +130,12 @@ class Session:
         """Tell the client something that depends on nothing, in its order among the other replies."""
         self._reply(reply)
 
-    def fits(self, request: wire.Set) -> bool:
-        """Whether the payload of a set is within the limit."""
+    def takes(self, request: wire.Set) -> bool:
+        """Whether to take the payload of a set at all: whether it is within the limit."""
         return request.size <= self._queues.max_item_bytes
 
-    def refuse_size(self, request: wire.Set) -> None:
-        """The payload of a set that does not fit has been skipped."""
+    def refuse(self, request: wire.Set) -> None:
+        """The payload of a set that is not taken has been skipped."""
         self._not_stored(request, ItemTooLarge())
 
     def inflow(self) -> Inflow:
@@ -270,14 +281,18 @@ class Session:
 
     def _stats(self, request: wire.Stats) -> None:
         lines = [wire.stat(name, figure) for name, figure in self._queues.figures(darner.__version__).items()]
-        for queue in self._queues.names():
+        for queue in self._names():
             figures = self._queues.queue_figures(queue)
             lines += [wire.queue_stat(queue, name, figure) for name, figure in figures.items()]
         self._reply(b"".join(lines) + wire.END)
 
+    def _names(self) -> list[bytes]:
+        """@return: the queues whose figures are told when all are asked for."""
+        return self._queues.names()
+
     def _dump_stats(self, request: wire.DumpStats) -> None:
         blocks = []
-        for queue in request.queues or self._queues.names():
+        for queue in request.queues or self._names():
             figures = self._queues.queue_figures(queue)
             if figures:
                 blocks.append(wire.queue_dump(queue, figures))

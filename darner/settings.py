@@ -43,6 +43,18 @@ class Listener:
 
 
 @frozen
+class Rights:
+    """What a user may do, by patterns of queue names as in a shell: ``*``, ``jobs_*``, ``job?``, ``[a-f]*``."""
+
+    read: tuple[str, ...] = ("*",)
+    """Queues that may be read: taken from, opened, peeked at."""
+    write: tuple[str, ...] = ("*",)
+    """Queues on which items may be put."""
+    admin: tuple[str, ...] = ()
+    """Queues that may be flushed and deleted; with ``*`` among them also C{flush_all}."""
+
+
+@frozen
 class Settings:
     """What a server runs with."""
 
@@ -65,6 +77,21 @@ class Settings:
     """The largest item that is taken, in bytes."""
     max_open_reads: int = attrs.field(default=1, validator=validators.gt(0))
     """How many open reads a connection may have on one queue."""
+    max_connections: int = attrs.field(default=0, validator=validators.ge(0))
+    """How many clients may be connected, over all listeners; 0 is as many as there are descriptors."""
+    idle_timeout: float = attrs.field(default=0.0, validator=validators.ge(0))
+    """Seconds after which a client that asks for nothing is disconnected; 0 is never.  To wait for items is to ask."""
+    stall_timeout: float = attrs.field(default=60.0, validator=validators.ge(0))
+    """
+    Seconds after which a client is disconnected that stops in the middle of a request, does not read its replies, or
+    does not log in; 0 is never.
+    """
+    keep_alive: float = attrs.field(default=60.0, validator=validators.ge(0))
+    """Seconds of silence after which TCP asks whether a client is still there; 0 is never."""
+    password_file: Optional[str] = None
+    """File with users and passwords; C{None}: everybody may do everything."""
+    users: dict[str, Rights] = attrs.field(factory=dict)
+    """The rights of users; who is not in here may read and write all queues."""
     debug: bool = False
     """Whether connections and refused requests are logged."""
 
@@ -89,6 +116,25 @@ def parse_size(value: Union[int, str]) -> int:
     return value
 
 
+_SECONDS: Final = {"MS": 0.001, "S": 1, "M": 60, "MIN": 60, "H": 3600, "D": 86400}
+
+
+def parse_duration(value: Union[float, int, str]) -> float:
+    """
+    @param value: a number of seconds, or text like ``250ms``, ``30s``, ``5min``, ``2h``, ``1d``.
+    @return: seconds.
+    @raise ValueError: it is neither.
+    """
+    if isinstance(value, str):
+        match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([A-Za-z]+)", value.strip())
+        if match is None or match[2].upper() not in _SECONDS:
+            raise ValueError(f"{value!r} is not a duration like 250ms, 30s, 5min, 2h or a number of seconds")
+        return float(match[1]) * _SECONDS[match[2].upper()]
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise ValueError("not a duration")
+    return float(value)
+
+
 def _strictly(kind: type) -> Any:
     def structure(value: object, _: object) -> object:
         if type(value) is not kind:
@@ -102,6 +148,15 @@ def _converter() -> Converter:
     converter = Converter(forbid_extra_keys=True)
     for kind in (int, str, bool):
         converter.register_structure_hook(kind, _strictly(kind))
+    converter.register_structure_hook(float, lambda value, _: parse_duration(value))
+
+    def patterns(value: object, _: object) -> tuple[str, ...]:
+        if not isinstance(value, list):
+            raise ValueError(f"{value!r} is not a list of patterns of queue names")
+        return tuple(converter.structure(value, list[str]))
+
+    converter.register_structure_hook_func(lambda kind: kind == tuple[str, ...], patterns)
+    rights = make_dict_structure_fn(Rights, converter, _cattrs_forbid_extra_keys=True)
     structure = make_dict_structure_fn(Listener, converter, _cattrs_forbid_extra_keys=True)
 
     def listener(value: Any, _: object) -> Listener:
@@ -116,6 +171,12 @@ def _converter() -> Converter:
             raise ValueError(f"{value!r} is not a list of endpoints")
         return tuple(converter.structure(value, list[Listener]))
 
+    def table(value: object, _: object) -> Rights:
+        if not isinstance(value, dict):
+            raise ValueError(f"{value!r} is not a table of rights")
+        return rights(value, Rights)
+
+    converter.register_structure_hook(Rights, table)
     converter.register_structure_hook(Listener, listener)
     converter.register_structure_hook_func(lambda kind: kind == tuple[Listener, ...], listeners)
     return converter
@@ -129,6 +190,8 @@ def _explain(error: BaseException, kind: object) -> str:
         return "unknown setting " + ", ".join(sorted(error.extra_fields))
     if isinstance(error, KeyError):
         return "missing"
+    if isinstance(error, AttributeError):
+        return "not a table"
     # What attrs raises carries more than the text.
     return str(error.args[0])
 

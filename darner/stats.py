@@ -17,6 +17,10 @@ class ServerStats:
     total_items: int = 0
     curr_connections: int = 0
     total_connections: int = 0
+    rejected_connections: int = 0
+    idle_kicks: int = 0
+    auth_cmds: int = 0
+    auth_errors: int = 0
     cmd_get: int = 0
     cmd_set: int = 0
     cmd_peek: int = 0

@@ -5,10 +5,12 @@ The twistd plugin's other half: command line options, and putting the parts of a
 from __future__ import annotations
 
 import gc
+import os
 import sys
 from pathlib import Path
 from typing import Any, Optional
 
+from attrs import evolve
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import serverFromString
@@ -21,6 +23,7 @@ import darner
 from darner.directory import check_directory
 from darner.errors import SettingsError, StoreError, StoreUnusable
 from darner.listen import tcp_endpoint
+from darner.passwords import Passwords
 from darner.service import QueueService
 from darner.settings import Listener, Settings, make_settings, read_toml
 
@@ -39,6 +42,7 @@ class Options(usage.Options):
         ["port", "p", None, "TCP port to listen on.  [default: 22133, or none where --listen is given]"],
         ["interface", "i", None, "Address to listen on with --port.  [default: 127.0.0.1]"],
         ["config", "c", None, "TOML file with settings, of the same names as here with _ in place of -."],
+        ["password-file", None, None, "File with users and passwords; clients have to log in.  See darner-passwd."],
         ["reply-key", None, None, "What VALUE names: the bare 'queue', or the key of the 'request'.  [default: queue]"],
     ]
 
@@ -84,7 +88,7 @@ class Options(usage.Options):
             values = read_toml(Path(source))
             make_settings(values, source)
             source = f"{source} and command line"
-        for name in ("data-dir", "port", "interface", "reply-key"):
+        for name in ("data-dir", "port", "interface", "reply-key", "password-file"):
             if self[name] is not None:
                 values[name.replace("-", "_")] = self[name]
         if self["debug"]:
@@ -118,10 +122,12 @@ class Server(Service):
         self._reactor = reactor
 
     def startService(self) -> None:
+        # LevelDB makes its files readable for everybody.  A stricter umask of twistd's stays.
+        os.umask(os.umask(0o077) | 0o077)
         self._log.info("darner: queue server, version {version}", version=darner.__version__)
         try:
             self.queues.startService()
-        except StoreError as error:
+        except (StoreError, SettingsError) as error:
             raise self._cannot_start(str(error)) from error
         except (CannotListenError, OSError, OverflowError) as error:
             raise self._cannot_start(f"cannot listen: {error}") from error
@@ -181,6 +187,9 @@ def makeService(options: Options, reactor: Optional[Any] = None) -> Server:
         ]
         if settings.tcp_port is not None:
             endpoints.insert(0, (tcp_endpoint(reactor, settings.tcp_port, settings.interface), settings.reply_key))
+        if settings.password_file is not None:
+            Passwords(Path(settings.password_file))
+            settings = evolve(settings, password_file=str(Path(settings.password_file).absolute()))
         # Nothing is opened yet: twistd may still become a daemon.
         check_directory(Path(settings.data_dir))
     except (SettingsError, StoreUnusable) as error:

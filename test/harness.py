@@ -278,8 +278,8 @@ class Client:
             request, payload = self._requests.popleft()
             if not isinstance(request, wire.Set):
                 self.session.perform(request)
-            elif not self.session.fits(request):
-                self.session.refuse_size(request)
+            elif not self.session.takes(request):
+                self.session.refuse(request)
             elif len(payload) <= self.PIECE:
                 self.session.put(request, payload)
             else:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from darner.limits import Limits
 from darner.queues import Queues
 from darner.records import CHUNK_BYTES
 
@@ -273,3 +274,68 @@ class ProtocolContract:
         self.assertEqual(self.ask(b"get q\r\n"), b"END\r\n")
         self.assertEqual(self.queues.names(), [])
         self.assertEqual(self.queues.store.leftovers(), ([], []))
+
+    # Limits
+
+    def test_too_many_connections(self) -> None:
+        """One too many is told so and goes; the others are served, and whoever comes when one has left."""
+        options = {"limits": Limits(max_connections=3)}
+        second, third = self.connect(**options), self.connect(**options)
+        for _ in range(3):
+            late = self.connect(**options)
+            late.send(b"")
+            self.assertEqual(late.receive(), b"SERVER_ERROR too many connections\r\n")
+            self.assertTrue(late.closed)
+        self.set(b"x", client=second)
+        third.hang_up()
+        self.advance(0)
+        self.set(b"y", client=self.connect(**options))
+        figures = self.queues.figures("")
+        self.assertEqual((figures["curr_connections"], figures["rejected_connections"]), (3, 3))
+
+    def test_stalled_clients(self) -> None:
+        """Who stops in the middle of a request is disconnected; who sleeps, waits or works is not."""
+        stalled, patient = [], []
+        for request, gone in (
+            (b"get", True),
+            (b"version\r\nset q 0 0 5\r\nhel", True),
+            (b"set q 0 0 5\r\nhello", True),
+            (b"set q 0 0 %d\r\n%b" % (len(LARGE), LARGE[:-1]), True),
+            (b"", False),
+            (b"version\r\n", False),
+            (b"get nothing/t=100000\r\n", False),
+            (b"get nothing/t=100000\r\nget", False),
+        ):
+            client = self.connect(limits=Limits(stall_timeout=10))
+            client.send(request)
+            client.receive()
+            (stalled if gone else patient).append(client)
+        slow = self.connect(limits=Limits(stall_timeout=10))
+        for piece in (b"se", b"t q 0 0", b" 5\r\nhe", b"llo", b"\r\n"):
+            slow.send(piece)
+            self.advance(9)
+        self.assertEqual(slow.receive(), b"STORED\r\n")
+        for client in (*stalled, *patient, slow):
+            client.receive()
+        self.assertEqual([client.closed for client in stalled], [True] * len(stalled))
+        self.assertEqual([client.closed for client in patient], [False] * len(patient))
+        self.assertEqual(self.queues.figures("")["idle_kicks"], len(stalled))
+        self.assertEqual(self.queues.queue_figures(b"q")["items"], 1)
+
+    def test_idle_clients(self) -> None:
+        """Who asks for nothing is disconnected where that is wanted, and what it had open goes back."""
+        options = {"limits": Limits(idle_timeout=10)}
+        self.set(b"x")
+        idle, waiting, busy = (self.connect(**options) for _ in range(3))
+        self.assertEqual(self.ask(b"get q/open\r\n", idle), self.value(b"x"))
+        waiting.send(b"get other/t=100000\r\n")
+        for _ in range(4):
+            self.ask(b"version\r\n", busy)
+            self.advance(5)
+        for client in (idle, waiting, busy):
+            client.receive()
+        self.assertEqual([idle.closed, waiting.closed, busy.closed], [True, False, False])
+        self.assertEqual(self.ask(b"get q\r\n"), self.value(b"x"))
+        self.advance(100)
+        self.client.send(b"version\r\n")  # no limits were set for it
+        self.assertFalse(self.client.closed)

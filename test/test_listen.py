@@ -128,22 +128,23 @@ class SocketTestCase(SynchronousTestCase):
             self.clock, self.reactor.callFromThread, maybeDeferred, lambda: 1e9 + self.clock.seconds()
         )
         self.queues = Queues(MemoryStore(), self.surroundings)
-        self.ports: dict[bool, Any] = {}
+        self.ports: dict[tuple[Any, ...], Any] = {}
 
-    def port(self, whole_key: bool = False) -> Any:
-        if whole_key not in self.ports:
-            factory = QueueFactory(self.queues, whole_key)
-            port = self.ports[whole_key] = self.successResultOf(self.make_endpoint().listen(factory))
+    def port(self, **options: Any) -> Any:
+        key = tuple(options.items())
+        if key not in self.ports:
+            factory = QueueFactory(self.queues, **options)
+            port = self.ports[key] = self.successResultOf(self.make_endpoint().listen(factory))
             self.addCleanup(self.stop, port)
-        return self.ports[whole_key]
+        return self.ports[key]
 
     def stop(self, port: Any) -> None:
         stopped = maybeDeferred(port.stopListening)
         self.spin()
         self.successResultOf(stopped)
 
-    def connect(self, whole_key: bool = False) -> SocketClient:
-        return SocketClient(self, ("127.0.0.1", self.port(whole_key).getHost().port))
+    def connect(self, **options: Any) -> SocketClient:
+        return SocketClient(self, ("127.0.0.1", self.port(**options).getHost().port))
 
     def spin(self) -> None:
         for _ in range(3):
@@ -461,7 +462,7 @@ class FastPortTests(FastTestCase):
 
     def test_connections_go_on_when_listening_stops(self) -> None:
         client = self.connect()
-        port = self.ports.pop(False)
+        port = self.ports.pop(())
         self.stop(port)
         self.stop(port)
         self.assertRaises(ConnectionRefusedError, socket.create_connection, client.socket.getpeername())
@@ -535,7 +536,7 @@ class FastPortTests(FastTestCase):
     def test_stopping_during_a_shortage(self) -> None:
         port = self.port()
         port._accept_none(OSError(errno.EMFILE, "none"))
-        self.stop(self.ports.pop(False))
+        self.stop(self.ports.pop(()))
         self.clock.advance(listen.RETRY_ACCEPT + 0.1)
         self.assertEqual(self.reactor.readers, [])
 

@@ -11,8 +11,9 @@ from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
+from darner.limits import CLIENT_BYTES
 from darner.memory import MemoryStore
-from darner.protocol import HELD_BYTES, QueueFactory
+from darner.protocol import QueueFactory
 from darner.queues import Queues, Surroundings
 from test.protocol_contract import LARGE, ProtocolContract
 
@@ -22,10 +23,21 @@ class MemoryClient:
 
     def __init__(self, clock: Clock, factory: QueueFactory) -> None:
         self._clock = clock
+        self._gone = False
         self.transport = StringTransport()
-        self.transport.abortConnection = self.transport.loseConnection
+        self.transport.loseConnection = self.transport.abortConnection = self._lose
         self.protocol = factory.buildProtocol(None)
         self.protocol.makeConnection(self.transport)
+
+    def _lose(self) -> None:
+        self.transport.disconnecting = True
+        self._clock.callLater(0, self._lost)
+
+    def _lost(self) -> None:
+        """Tell the protocol, once."""
+        if not self._gone:
+            self._gone = True
+            self.protocol.connectionLost(Failure(ConnectionDone()))
 
     @property
     def closed(self) -> bool:
@@ -42,7 +54,7 @@ class MemoryClient:
         return data
 
     def hang_up(self) -> None:
-        self.protocol.connectionLost(Failure(ConnectionDone()))
+        self._lost()
         self._clock.advance(0)
 
 
@@ -80,13 +92,13 @@ class FlowTests(MemoryTestCase):
 
     def test_a_waiting_client_is_read_from_up_to_a_bound(self) -> None:
         self.client.send(b"get q/t=1000\r\n")
-        self.client.send(b"version\r\n" * (HELD_BYTES // 9))
+        self.client.send(b"version\r\n" * (CLIENT_BYTES // 9))
         self.assertEqual(self.client.transport.producerState, "producing")
         self.client.send(b"version\r\n" * 10)
         self.assertEqual(self.client.transport.producerState, "paused")
         self.advance(1.1)
         self.assertEqual(self.client.transport.producerState, "producing")
-        self.assertEqual(self.client.receive().count(b"VERSION"), HELD_BYTES // 9 + 10)
+        self.assertEqual(self.client.receive().count(b"VERSION"), CLIENT_BYTES // 9 + 10)
 
     def test_a_client_that_does_not_read_is_not_served(self) -> None:
         producer = self.client.transport.producer

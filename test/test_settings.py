@@ -11,7 +11,16 @@ import attrs
 from twisted.trial.unittest import SynchronousTestCase
 
 from darner.errors import SettingsError
-from darner.settings import DEFAULT_PORT, Listener, Settings, make_settings, parse_size, read_toml
+from darner.settings import (
+    DEFAULT_PORT,
+    Listener,
+    Rights,
+    Settings,
+    make_settings,
+    parse_duration,
+    parse_size,
+    read_toml,
+)
 
 
 class SettingsTests(SynchronousTestCase):
@@ -51,13 +60,20 @@ class SettingsTests(SynchronousTestCase):
                     "reply_key": "request",
                     "max_item_bytes": "16MiB",
                     "max_open_reads": 100,
+                    "max_connections": 5,
+                    "idle_timeout": "2h",
+                    "stall_timeout": 1.5,
+                    "keep_alive": 0,
+                    "password_file": "/etc/passwords",
+                    "users": {"ann": {"read": ["a*"]}, "bob": {}},
                     "debug": True,
                 },
                 "darner.toml",
             ),
             Settings(
                 "/srv/queues", 0, "::", (Listener("tcp6:1"), Listener("unix:/s", "request")), "request",
-                16 * 2**20, 100, True,
+                16 * 2**20, 100, 5, 7200.0, 1.5, 0.0, "/etc/passwords",
+                {"ann": Rights(read=("a*",)), "bob": Rights()}, True,
             ),
         )  # fmt: skip
 
@@ -78,6 +94,24 @@ class SettingsTests(SynchronousTestCase):
         self.assertEqual(
             self.refusal(reply_key="both"), "'reply_key' must be in ('queue', 'request') (got 'both')"
         )
+
+    def test_users(self) -> None:
+        for users, reason in (
+            ([], "users: not a table"),
+            ({"ann": "all"}, "users['ann']: 'all' is not a table of rights"),
+            ({"ann": {"read": "*"}}, "users['ann'].read: '*' is not a list of patterns of queue names"),
+            ({"ann": {"read": [5]}}, "users['ann'].read[0]: 5 is not of type str"),
+            ({"ann": {"reed": []}}, "users['ann']: unknown setting reed"),
+        ):
+            self.assertEqual(self.refusal(users=users), reason)
+
+    def test_durations(self) -> None:
+        self.assertEqual(
+            self.refusal(idle_timeout="soon"),
+            "idle_timeout: 'soon' is not a duration like 250ms, 30s, 5min, 2h or a number of seconds",
+        )
+        self.assertEqual(self.refusal(idle_timeout=[]), "idle_timeout: not a duration")
+        self.assertEqual(self.refusal(stall_timeout=-1), "'stall_timeout' must be >= 0: -1.0")
 
     def test_all_that_is_wrong(self) -> None:
         self.assertEqual(
@@ -130,6 +164,23 @@ class SizeTests(SynchronousTestCase):
         self.assertEqual(
             str(error), "command line: max_item_bytes: 'much' is not a size like 64KiB, 16MiB or 1000000"
         )
+
+
+class DurationTests(SynchronousTestCase):
+    """Durations, as people write them."""
+
+    def test_good(self) -> None:
+        for text, seconds in (
+            (5, 5), (0.5, 0.5), ("250ms", 0.25), ("30s", 30), ("1.5 s", 1.5), ("5m", 300), ("5min", 300), ("2H", 7200),
+            (" 1d ", 86400),
+        ):  # fmt: skip
+            self.assertEqual(parse_duration(text), seconds, text)
+
+    def test_bad(self) -> None:
+        for text in ("", "5", "s", "-1s", "1 week", "1s 2s"):
+            self.assertRaises(ValueError, parse_duration, text)
+        for value in (True, None, []):
+            self.assertEqual(str(self.assertRaises(ValueError, parse_duration, value)), "not a duration")
 
 
 class TomlTests(SynchronousTestCase):

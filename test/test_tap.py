@@ -126,7 +126,7 @@ class OptionsTests(SynchronousTestCase):
 
     def test_help_names_every_option(self) -> None:
         text = str(Options())
-        for name in ("data-dir", "port", "interface", "listen", "config", "reply-key", "debug", "version"):
+        for name in ("data-dir", "port", "interface", "listen", "config", "reply-key", "password-file", "debug", "version"):
             self.assertIn(f"--{name}", text)
 
 
@@ -193,6 +193,22 @@ class MakeServiceTests(SynchronousTestCase):
             self.assertTrue(text.startswith(f"bad endpoint to listen at: {endpoint}: "), text)
         self.assertFalse(os.path.exists(self.path), "nothing is made")
 
+    def test_mutual_tls_endpoint(self) -> None:
+        self.assertRegex(self.refused("--listen=mtls:1:privateKey=nowhere:clientCA=nowhere"), "No such file")
+        junk = self.mktemp()
+        Path(junk).write_text("junk")
+        text = self.refused(f"--listen=mtls:1:privateKey={junk}:clientCA={junk}")
+        self.assertIn(f"{junk} has no certificate in PEM format", text)
+
+    def test_password_file(self) -> None:
+        passwords = Path(self.mktemp())
+        passwords.write_text("ann:secret\n")
+        server = makeService(parsed("-d", self.path, f"--password-file={passwords}"), self.memory)
+        self.assertEqual(server.queues._settings.password_file, str(passwords.absolute()))
+        passwords.write_text("secret\n")
+        text = self.refused(f"--password-file={passwords}")
+        self.assertEqual(text, f"{passwords}, line 1: not of the form user:password")
+
     def test_unusable_directory(self) -> None:
         Path(self.path).write_text("mine")
         self.assertIn("is not a directory", self.refused())
@@ -204,6 +220,9 @@ class ServerTests(TestCase):
 
     def setUp(self) -> None:
         self.path = self.mktemp()
+        umask = os.umask(0)
+        os.umask(umask)
+        self.addCleanup(os.umask, umask)
 
     def make(self, *arguments: str, **changes: Any) -> Server:
         server = makeService(parsed("-d", self.path, *arguments))
@@ -250,6 +269,22 @@ class ServerTests(TestCase):
         server.startService()
         self.assertIn("is in use by another process", self.refused(self.make("--port=0")))
         await server.stopService()
+
+    def test_the_password_file_has_gone(self) -> None:
+        passwords = Path(self.mktemp())
+        passwords.write_text("ann:secret\n")
+        server = self.make("--port=0", f"--password-file={passwords}")
+        passwords.unlink()
+        self.assertIn("No such file", self.refused(server))
+
+    async def test_private(self) -> None:
+        """Nobody else may read what is stored, and who runs it may be stricter."""
+        for given, expected in ((0o000, 0o077), (0o022, 0o077), (0o177, 0o177)):
+            os.umask(given)
+            server = self.make("--port=0")
+            server.startService()
+            await server.stopService()
+            self.assertEqual(os.umask(given), expected)
 
     async def test_it_cannot_listen(self) -> None:
         other = await TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1").listen(Factory())

@@ -10,7 +10,9 @@ import resource
 import signal
 import socket
 import ssl
+import stat
 import struct
+import subprocess
 import sys
 import threading
 import time
@@ -26,7 +28,7 @@ from darner.errors import StoreUnusable
 from darner.records import CHUNK_BYTES
 from darner.store import LevelStore
 
-from .servers import FOREGROUND, MODULE, TWISTD, Client, Server, make_directory, run, until
+from .servers import FOREGROUND, MODULE, TWISTD, Client, Server, environment, make_directory, run, until
 
 STOPS_WITHIN = 5.0
 """Seconds that a clean stop may take, whatever there is to do."""
@@ -122,6 +124,79 @@ class OptionsTests(SynchronousTestCase):
             client.sendall(b"set q 5 0 %d\r\n%b\r\nget q\r\nquit\r\n" % (len(payload), payload))
             replies = client.makefile("rb").read()
         self.assertEqual(replies, b"STORED\r\nVALUE q 5 %d\r\n%b\r\nEND\r\n" % (len(payload), payload))
+        self.assertEqual(server.stop(), 0)
+
+    def test_client_certificates(self) -> None:
+        """Only who has a certificate of the right authority gets in."""
+        directory = make_directory(self)
+
+        def make(name: str, serial: int) -> tuple[KeyPair, Path]:
+            pair = KeyPair.generate(size=2048)
+            path = directory / f"{name}.pem"
+            path.write_bytes(pair.dump(FILETYPE_PEM) + pair.selfSignedCert(serial, CN=name.encode()).dumpPEM())
+            return pair, path
+
+        (_, own), (_, friend), (_, stranger) = make("server", 1), make("friend", 2), make("stranger", 3)
+        listen = f"--listen=mtls:0:interface=127.0.0.1:privateKey={own}:clientCA={friend}"
+        server = Server(self, listen, directory=directory, ready=False)
+        server.wait_for("] starting up")
+        for certificate, replies in ((friend, b"STORED\r\n"), (stranger, b""), (None, b"")):
+            context = ssl.create_default_context(cafile=str(own))
+            context.check_hostname = False
+            if certificate is not None:
+                context.load_cert_chain(certificate)
+            received = b""
+            # In TLS 1.3 a client hears of its refusal when it reads.
+            with contextlib.suppress(ssl.SSLError, ConnectionError):
+                with socket.create_connection(server.addresses[0], 10) as plain, context.wrap_socket(plain) as client:
+                    client.sendall(b"set q 0 0 1\r\nx\r\nquit\r\n")
+                    received = client.makefile("rb").read()
+            self.assertEqual(received, replies, certificate)
+        self.assertEqual(server.stop(), 0)
+
+    def test_mode_of_a_unix_socket(self) -> None:
+        directory = make_directory(self)
+        path = directory / "s"
+        server = Server(self, "--port=0", f"--listen=unix:{path}:mode=620", directory=directory)
+        self.assertEqual(stat.S_IMODE(path.stat().st_mode), 0o620)
+        self.serves(server.client(str(path)))
+        self.assertEqual(server.stop(), 0)
+
+    def test_passwords(self) -> None:
+        """Users by a file that ``darner-passwd`` wrote, with rights by the configuration."""
+        directory = make_directory(self)
+        (directory / "darner.toml").write_text(
+            'port = 0\npassword_file = "passwords"\n[users.reader]\nread = ["jobs*"]\nwrite = []\n'
+        )
+        for user in ("reader", "writer"):
+            done = subprocess.run(
+                [sys.executable, "-c", "import sys; from darner.passwords import main; sys.exit(main())",
+                 "passwords", user],
+                input=f"{user}-secret\n", text=True, cwd=directory, env=environment(), timeout=60,
+            )  # fmt: skip
+            self.assertEqual(done.returncode, 0)
+        server = Server(self, "--config=darner.toml", directory=directory)
+        with server.client() as writer, server.client() as reader, server.client() as nobody:
+            self.assertEqual(nobody.ask(b"get jobs"), b"CLIENT_ERROR unauthenticated")
+            self.assertEqual(nobody.set(b"auth", b"reader writer-secret"), b"CLIENT_ERROR authentication failure")
+            self.assertEqual(nobody.rest(), b"")
+            for client, user in ((writer, b"writer"), (reader, b"reader")):
+                self.assertEqual(client.set(b"auth", b"%b %b-secret" % (user, user)), b"STORED")
+            self.assertEqual(writer.set(b"jobs", b"x"), b"STORED")
+            self.assertEqual(reader.set(b"jobs", b"x"), b"CLIENT_ERROR not allowed")
+            self.assertEqual(reader.get(b"jobs"), b"x")
+            self.assertEqual(reader.ask(b"get other"), b"CLIENT_ERROR not allowed")
+        self.assertEqual(server.stop(), 0)
+        self.assertNotIn("secret", server.text)
+
+    def test_private(self) -> None:
+        """Directories are for their owner alone, and so is every file in them."""
+        server = Server(self)
+        with server.client() as client:
+            for _ in range(10):
+                client.set(b"q", b"x" * 1_000_000)
+        for path in (server.data, *server.data.rglob("*")):
+            self.assertEqual(stat.S_IMODE(path.stat().st_mode), 0o700 if path.is_dir() else 0o600, path)
         self.assertEqual(server.stop(), 0)
 
     def test_systemd(self) -> None:

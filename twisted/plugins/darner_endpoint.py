@@ -1,0 +1,18 @@
+from twisted.internet.interfaces import IStreamServerEndpointStringParser
+from twisted.plugin import IPlugin
+from zope.interface import implementer
+
+
+@implementer(IPlugin, IStreamServerEndpointStringParser)
+class _MutualTLS:
+    """``mtls:``, which is in `darner.tls`: imported when somebody uses it."""
+
+    prefix = "mtls"
+
+    def parseStreamServer(self, reactor, *arguments, **named):
+        from darner.tls import mutual_tls_endpoint
+
+        return mutual_tls_endpoint(reactor, *arguments, **named)
+
+
+mutual_tls = _MutualTLS()
