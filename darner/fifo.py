@@ -14,16 +14,22 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable
 from itertools import chain
-from typing import Optional, Protocol
+from typing import Final, Optional, Protocol
 
 from twisted.logger import Logger
 
 from darner.errors import StoreError
 from darner.head import WINDOW_BYTES, Head, Room
 from darner.interfaces import IBatch, IStore
-from darner.items import ITEM_OVERHEAD, Item, Mark, QueueState
+from darner.items import ITEM_OVERHEAD, LET_GO, Item, Mark, QueueState
 from darner.stats import QueueStats
 from darner.turn import Turn
+
+HEAVY: Final = 1024
+"""
+Payloads above this size, in bytes, are not kept in memory while their items are open or given back: clients may have
+any number of those.
+"""
 
 
 class Reclaims(Protocol):
@@ -90,6 +96,7 @@ class Fifo:
         "_handed_changes",
         "_handed_removals",
         "_head",
+        "_heavy",
         "_made",
         "_making",
         "_marked",
@@ -171,6 +178,7 @@ class Fifo:
         self._writing: list[Item] = []  # in the batch that is being written
         self._handed_changes: list[tuple[int, int]] = []
         self._reclaimable: list[tuple[int, int]] = []
+        self._heavy: list[Item] = []  # of which the payload goes at the end of the turn
 
     def _forget_head(self, read_id: int) -> None:
         self._head.held = 0
@@ -239,10 +247,44 @@ class Fifo:
                 if item is None:
                     return None
             if not item.expiry or item.expiry > self._turn.now:
-                return item
+                if item.payload is not LET_GO or self._load(item):
+                    return item
+                continue
             self._take_head()
             self._consume(item)
             self.stats.expired_items += 1
+
+    def _load(self, item: Item) -> bool:
+        """
+        Read the payload of the item at the head again.
+
+        @return: whether it is there; it is consumed if not.
+        """
+        assert self.number is not None
+        found = self._store.read(self.number, item.id, item.id + 1, 1)
+        if found:
+            item.payload = found[0].payload
+            self._weigh(item)
+            return True
+        self._head.take_first()
+        self.bytes -= item.size
+        self._bytes_consumed += item.size
+        self._miss(item.id, item.id + 1)
+        return False
+
+    def _weigh(self, item: Item) -> None:
+        """What is here of the item may stay for this turn only."""
+        if item.size > HEAVY and not item.stream:
+            self._heavy.append(item)
+            self._turn.changed(self)
+
+    def _lighten(self) -> None:
+        """Let go of the payloads that were needed in this turn, but for those that are still to be written."""
+        written = self._fresh[0].id if self._fresh else self._next_id
+        for item in self._heavy:
+            if item.id < written:
+                item.payload = LET_GO
+        self._heavy = [item for item in self._heavy if item.id >= written]
 
     def _age(self, item: Item) -> int:
         """@return: how long ago an item was put, in ms; 0 where the clock was set back since."""
@@ -271,6 +313,7 @@ class Fifo:
             return None
         self._take_head()
         self._open[item.id] = item
+        self._weigh(item)
         self.stats.transactions += 1
         self.stats.age_msec = self._age(item)
         return OpenRead(self, item)
@@ -489,6 +532,8 @@ class Fifo:
             self._writing = []
         if self._handed_changes:
             self._handed_changes = []
+        if self._heavy:
+            self._lighten()
         if self._reclaimable:
             assert self.number is not None
             self._reclaimer.reclaim(self, self.number, self._reclaimable)

@@ -15,6 +15,9 @@ from darner.consumed import Consumed
 ITEM_OVERHEAD: Final = 160
 """About how many bytes an item takes in memory besides its payload."""
 
+LET_GO: Final = b"in the store"
+"""This object, and not its value, stands in place of a payload that is to be read from the store again."""
+
 
 class Item:
     """
@@ -28,7 +31,7 @@ class Item:
     @ivar time: when it was set, in ms since the epoch.
     @ivar expiry: when it expires, in ms since the epoch; 0 is never.
     @ivar size: its payload in bytes.
-    @ivar payload: the payload; empty where there is a stream.
+    @ivar payload: the payload; empty where there is a stream; the object L{LET_GO} where only the store has it.
     @ivar stream: the number of the stream that holds the payload; 0 where there is none.
     """
 
@@ -44,6 +47,9 @@ class Item:
         self.size = size
         self.payload = payload
         self.stream = stream
+
+    def copy(self) -> Item:
+        return Item(self.id, self.flags, self.time, self.expiry, self.size, self.payload, self.stream)
 
     def _fields(self) -> tuple[object, ...]:
         return self.id, self.flags, self.time, self.expiry, self.size, self.payload, self.stream

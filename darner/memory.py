@@ -31,7 +31,7 @@ class MemoryBatch:
         self.changes.append(lambda: self._store.remove(name, number))
 
     def put(self, number: int, items: Sequence[Item], bytes_put: int) -> None:
-        taken = tuple(items)
+        taken = tuple(item.copy() for item in items)
         self.changes.append(lambda: self._store.put(number, taken, bytes_put))
 
     def mark(self, number: int, mark: Mark) -> None:
@@ -156,7 +156,7 @@ class MemoryStore:
             if max_bytes <= 0:
                 break
             if id in items:
-                found.append(items[id])
+                found.append(items[id].copy())
                 max_bytes -= len(items[id].payload) + ITEM_OVERHEAD
         return found
 

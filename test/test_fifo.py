@@ -7,9 +7,9 @@ from typing import Any, Optional
 from twisted.trial.unittest import SynchronousTestCase
 
 from darner.errors import StoreError
-from darner.fifo import Fifo
+from darner.fifo import HEAVY, Fifo, OpenRead
 from darner.head import Room
-from darner.items import ITEM_OVERHEAD, Item
+from darner.items import ITEM_OVERHEAD, LET_GO, Item
 from darner.memory import MemoryStore
 from darner.records import CHUNK_BYTES
 from test.harness import EPOCH, Server
@@ -478,6 +478,106 @@ class UnreadTests(FifoTestCase):
         self.fifo.wait(lambda: got.append(self.take()))
         self.fifo.unread(item, self.fifo.number)
         self.assertEqual(got, [b"one"])
+
+
+class HeavyTests(FifoTestCase):
+    """Of items that are open or were given back, memory keeps no more than their places."""
+
+    window_bytes = 100 * HEAVY
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.heavy = [bytes([65 + number]) * (HEAVY + 1) for number in range(3)]
+
+    def open(self) -> OpenRead:
+        read = self.fifo.open()
+        assert read is not None
+        return read
+
+    def test_open(self) -> None:
+        self.put(*self.heavy, b"light")
+        self.turn()
+        reads = [self.open() for _ in range(4)]
+        self.assertEqual([read.item.payload for read in reads], [*self.heavy, b"light"])
+        self.turn()
+        for read in reads[:3]:
+            self.assertIs(read.item.payload, LET_GO)
+        self.assertEqual(reads[3].item.payload, b"light")
+        self.fifo.close(reads[1])
+        for read in reads:
+            self.fifo.abort(read)
+        self.assertEqual(self.take_all(), [self.heavy[0], self.heavy[2], b"light"])
+
+    def test_given_back_in_the_same_turn(self) -> None:
+        self.put(self.heavy[0])
+        self.turn()
+        read = self.open()
+        self.fifo.abort(read)
+        self.turn()
+        self.assertIs(read.item.payload, LET_GO)
+        self.assertEqual(self.take(), self.heavy[0])
+
+    def test_only_looked_at(self) -> None:
+        """It is read for that turn and let go of again."""
+        self.put(self.heavy[0])
+        read = self.open()
+        self.turn()
+        self.fifo.abort(read)
+        for _ in range(3):
+            item = self.fifo.peek()
+            assert item is not None
+            self.assertEqual(item.payload, self.heavy[0])
+            self.turn()
+            self.assertIs(item.payload, LET_GO)
+
+    def test_not_before_it_is_written(self) -> None:
+        """A turn that is written in a thread is over after more was put and opened."""
+        self.server.holding = True
+        self.put(self.heavy[0])
+        self.server.queues.turn.sync()
+        self.turn()
+        self.put(self.heavy[1])
+        first, second = self.open(), self.open()
+        self.server.release()
+        self.assertIs(first.item.payload, LET_GO)
+        self.turn()
+        self.assertIs(second.item.payload, LET_GO)
+        self.crash()
+        self.assertEqual(self.take_all(), self.heavy[:2])
+
+    def test_refused(self) -> None:
+        self.put(self.heavy[0])
+        self.turn()
+        kept = self.open()
+        self.put(self.heavy[1])
+        self.open()
+        self.store.broken = 1
+        self.turn()
+        self.assertCounts(0, 0)
+        self.fifo.abort(kept)
+        self.assertEqual(self.take_all(), self.heavy[:1])
+
+    def test_unreadable(self) -> None:
+        self.put(self.heavy[0])
+        read = self.open()
+        self.turn()
+        self.fifo.abort(read)
+        self.store.unreadable = True
+        self.assertRaises(StoreError, self.fifo.take)
+        self.store.unreadable = False
+        self.assertEqual(self.take_all(), self.heavy[:1])
+
+    def test_missing(self) -> None:
+        """A damaged store has lost it: it is accounted for, and what follows is served."""
+        self.put(*self.heavy)
+        read = self.open()
+        self.turn()
+        self.fifo.abort(read)
+        del next(iter(self.memory.queues.values())).items[0]
+        self.assertEqual(self.take_all(), self.heavy[1:])
+        self.turn()
+        self.crash()
+        self.assertCounts(0, 0)
 
 
 class RefusalTests(FifoTestCase):

@@ -337,7 +337,7 @@ OFTEN = ["set"] * 7 + ["set and sync", "get", "get", "get", "open", "open", "clo
 RARELY = ["set large", "set and forget", "set to expire", "get many", "flush", "flush_all", "delete", "leave"]
 CONSUMING = {"close", "close and open", "close, open and wait", "flush", "flush_all", "delete"}
 ENDINGS = ["write"] * 3 + ["hold"] * 3 + ["full"] * 2 + ["pass time", "release", "broken", "crash", "lose", "restart"]
-SIZES = [0, 1, 30, 900]
+SIZES = [0, 1, 30, 1500]
 EXPIRIES = [1, 2, -1, EPOCH + 3]
 
 actions = st.tuples(
