@@ -23,6 +23,7 @@ from bench.queues import queues
 from bench.report import Section, as_text, write_page
 from bench.restart import restart
 from bench.servers import KINDS, Server, at_address
+from bench.shortages import shortages
 from bench.sync import sync
 
 BENCHMARKS: Final[dict[str, Callable[[Conditions], Outcome]]] = {
@@ -35,6 +36,7 @@ BENCHMARKS: Final[dict[str, Callable[[Conditions], Outcome]]] = {
     "fairness": fairness,
     "queues": queues,
     "restart": restart,
+    "shortages": shortages,
 }
 """Those that make the page."""
 PAGE: Final = Path("docs/benchmarks.rst")

@@ -13,7 +13,7 @@ from twisted.internet.task import LoopingCall
 
 from darner.stats import ServerStats
 
-CLIENT_BYTES: Final = 256 * 1024
+CLIENT_BYTES: Final = 64 * 1024
 """Of what one client sends ahead, and of replies that gather for it in a turn, about how much is held at most."""
 LEAST_CLIENT_BYTES: Final = 8 * 1024
 """The same where there are very many clients."""

@@ -15,7 +15,7 @@ from darner.errors import StoreError
 from darner.streams import Outflow
 from darner.turn import Replies
 
-PIECES: Final = 8
+PIECES: Final = 2
 """How many pieces of large items are sent to one client before others get their turn."""
 
 
@@ -70,7 +70,7 @@ class Outbox:
     _log = Logger()
 
     def __init__(self, outlet: Outlet, more: Callable[[], object]) -> None:
-        """@param more: has L{send} called in the next turn, with what there is then."""
+        """@param more: called when there is more than fits in a turn; it has L{pump} called when there is time."""
         self._outlet = outlet
         self._more = more
         self._replies: deque[Any] = deque()

@@ -162,9 +162,10 @@ class QueueProtocol(LineReceiver):
         """
         Read from the client as long as not too much of what it sent ahead is held.
 
-        While it is not read from, its going away cannot be seen.
+        Of a large payload that is held back the client may as well keep the rest.  While it is not read from, its going
+        away cannot be seen.
         """
-        if self._not_reading != (len(self._data) > self._queues.client_bytes):
+        if self._not_reading != (len(self._data) > (0 if self._held_back else self._queues.client_bytes)):
             self._not_reading = not self._not_reading
             if self._not_reading:
                 self.transport.pauseProducing()  # type: ignore[attr-defined]

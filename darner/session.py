@@ -24,7 +24,7 @@ from darner.queues import Queues
 from darner.streams import Inflow
 from darner.turn import Replies
 
-REPLY_OVERHEAD: Final = 1024
+REPLY_OVERHEAD: Final = 256
 """
 What a reply counts besides its bytes, of the L{Queues.client_bytes} that gather for one client in a turn before others
 get theirs: so that some 256 small requests of one client are served in a turn.
@@ -55,7 +55,8 @@ class Session:
         self._timer: Optional[IDelayedCall] = None
         self._relief: Optional[IDelayedCall] = None
         self._streaming = 0
-        self._outbox = Outbox(outlet, lambda: self._turn.answers(self))
+        self._outbox = Outbox(outlet, self._rest)
+        self._resting = False
         self._hurried = False
         self._closing = False
         self._ended = False
@@ -64,13 +65,15 @@ class Session:
     def _update_busy(self) -> None:
         """
         Find out whether requests have to be held back: the client waits for an item, a large one is on its way to it,
-        it does not read, enough replies gathered for this turn, or the connection is about to end.
+        it does not read, enough replies gathered for this turn, others have to be served first, or the connection is
+        about to end.
         """
         self.busy = (
             self._waiter is not None
             or self._streaming > 0
             or self._outbox.choked
             or self._gathered > self._queues.client_bytes
+            or self._resting
             or self._closing
         )
 
@@ -409,6 +412,8 @@ class Session:
 
     def seal(self) -> Replies:
         replies, self._replies = self._replies, []
+        if self._gathered > self._queues.client_bytes:
+            self._rest()
         self._gathered = 0
         if self.busy:
             self._update_busy()
@@ -418,6 +423,18 @@ class Session:
         if self._ended:
             discard(replies)
         elif self._outbox.send(replies):
+            self._idle()
+
+    def _rest(self) -> None:
+        """That is enough for one turn."""
+        self._resting = True
+        self._turn.rest(self)
+
+    def go_on(self) -> None:
+        """The others have been served."""
+        self._resting = False
+        self._update_busy()
+        if not self._ended and self._outbox.pump():
             self._idle()
 
     def choke(self) -> None:
@@ -433,6 +450,8 @@ class Session:
             self._idle()
 
     def _idle(self) -> None:
+        if self._resting:
+            return
         if self._closing:
             self._outlet.close()
         else:

@@ -15,7 +15,7 @@ be written is undone.  Nobody is told of what is not in the store.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Optional, Protocol, Union
+from typing import Any, Final, Optional, Protocol, Union
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
@@ -24,6 +24,9 @@ from twisted.python.failure import Failure
 from darner.errors import StoreError
 from darner.interfaces import IBatch, IStore
 from darner.items import Item
+
+RESUMED: Final = 16
+"""How many of those who have had as much as they get in a turn go on in the next: the rest come after them."""
 
 Replies = list[Any]
 """
@@ -60,6 +63,13 @@ class Owner(Protocol):
 
     def deliver(self, replies: Replies) -> None:
         """The turn of these replies is written."""
+
+
+class Resting(Protocol):
+    """Somebody who has had enough for one turn."""
+
+    def go_on(self) -> None:
+        """The others have had theirs."""
 
 
 class Changing(Protocol):
@@ -146,6 +156,7 @@ class Turn:
         self._writing: Optional[Deferred[None]] = None
         self._now = 0
         self._waiting: list[Deferred[None]] = []
+        self._resting: dict[Resting, None] = {}
 
     @property
     def now(self) -> int:
@@ -168,7 +179,19 @@ class Turn:
 
     def _scheduled_end(self) -> None:
         self._scheduled = False
+        if self._resting:
+            self._resume()
         self.end()
+
+    def _resume(self) -> None:
+        for resting in list(self._resting)[:RESUMED]:
+            del self._resting[resting]
+            try:
+                resting.go_on()
+            except Exception:
+                self._log.failure("could not answer {owner}", owner=resting)
+        if self._resting:
+            self._soon()
 
     def begin(self) -> None:
         """Somebody who serves many at once begins, and will call L{end} soon."""
@@ -177,6 +200,15 @@ class Turn:
     def answers(self, owner: Owner) -> None:
         """C{owner} has replies that go out when this turn is written."""
         self._gathering.owners[owner] = None
+        if not self._scheduled:
+            self._soon()
+
+    def rest(self, resting: Resting) -> None:
+        """
+        Call C{go_on} in a later turn, so that those who want much do not keep the others waiting: 1,000 clients that
+        ask for all they can get would make a turn of 64 MiB.
+        """
+        self._resting[resting] = None
         if not self._scheduled:
             self._soon()
 

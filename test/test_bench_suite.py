@@ -75,6 +75,9 @@ class BenchmarkTests(SynchronousTestCase):
     def test_restart(self) -> None:
         self.check("restart")
 
+    def test_shortages(self) -> None:
+        self.check("shortages")
+
     def test_figures(self) -> None:
         self.check("figures")
 

@@ -16,7 +16,7 @@ class ClientBytesTests(SynchronousTestCase):
     def test_by_number(self) -> None:
         self.assertEqual([client_bytes(number) for number in (0, 1, 1000)], [CLIENT_BYTES] * 3)
         self.assertEqual(client_bytes(1_000_000), LEAST_CLIENT_BYTES)
-        for number in (1025, 5000, 30_000):
+        for number in (4097, 5500, 30_000):
             self.assertLessEqual(number * client_bytes(number), ALL_CLIENTS_BYTES)
             self.assertLess(client_bytes(number), client_bytes(number - 1000))
 
@@ -109,7 +109,7 @@ class CrowdTests(MemoryTestCase):
         self.assertEqual(client.receive().count(b"VERSION"), sent // 9)
 
     def test_as_they_come_and_go(self) -> None:
-        self.queues.stats.curr_connections = 2047
+        self.queues.stats.curr_connections = 8191
         self.queues.joined()
         self.assertEqual(self.queues.client_bytes, CLIENT_BYTES // 2)
         self.queues.stats.curr_connections = 1000

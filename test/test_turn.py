@@ -8,6 +8,7 @@ from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from darner import wire
+from darner.turn import RESUMED
 from test.harness import EPOCH, REFUSED, Server, value
 
 
@@ -71,6 +72,58 @@ class GatheringTests(TurnTestCase):
         self.assertHears(a=wire.STORED, b=value(b"q", b"1"))
         self.assertEqual(self.store.writes, [False])
         self.assertEqual(self.a.sets(b"q", b"2"), wire.STORED)
+
+    def test_who_wants_much_rests(self) -> None:
+        """However many there are of them, the others are answered in the next turn."""
+        calls: list[Any] = []
+        self.turn._schedule = calls.append
+        greedy = [self.server.client() for _ in range(3 * RESUMED)]
+        for client in greedy:
+            for _ in range(1000):
+                client.ask(b"version")
+        heard = [0] * len(greedy)
+
+        def turn() -> list[int]:
+            """@return: how many replies each of the greedy has got in one turn."""
+            calls.pop(0)()
+            got = [client.hears().count(b"VERSION ") for client in greedy]
+            for at, count in enumerate(got):
+                heard[at] += count
+            return got
+
+        first = turn()
+        self.assertEqual(len(set(first)), 1)
+        self.assertTrue(200 < first[0] < 300, first[0])
+        turns = 0
+        while calls:
+            self.a.ask(b"version")
+            got = turn()
+            self.assertEqual(self.a.hears().count(b"VERSION "), 1)
+            self.assertLessEqual(len([count for count in got if count]), RESUMED)
+            self.assertLessEqual(max(got), first[0])
+            turns += 1
+        self.assertEqual(heard, [1000] * len(greedy))
+        self.assertGreater(turns, 6)
+
+    def test_who_rests_may_go(self) -> None:
+        for _ in range(1000):
+            self.a.ask(b"version")
+        self.turn.begin()
+        self.turn.end()
+        self.assertTrue(self.a.session.busy)
+        self.a.leave()
+        self.b.ask(b"version")
+        self.server.turn()
+        self.assertEqual(self.b.hears().count(b"VERSION "), 1)
+
+    def test_who_fails_to_go_on_does_not_keep_the_others(self) -> None:
+        class Broken:
+            def go_on(self) -> None:
+                raise RuntimeError("boom")
+
+        self.turn.rest(Broken())
+        self.assertEqual(self.a.sets(b"q", b"1"), wire.STORED)
+        self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
 
     def test_written_fires_after_the_write(self) -> None:
         self.a.set(b"q", b"1")
