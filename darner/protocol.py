@@ -156,6 +156,8 @@ class QueueProtocol(LineReceiver):
         if self._held_back:
             self.session.resume_when_relieved()
         elif self._half_closed and not self.session.busy:
+            # Not when the replies are written, which may take an fsync: whoever comes next finds what this client had.
+            self.session.give_back()
             self.session.finish()
 
     def _watch_held(self) -> None:

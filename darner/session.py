@@ -402,11 +402,15 @@ class Session:
         if self._relief is not None:
             self._relief.cancel()
             self._relief = None
-        for reads in self._opens.values():
+        self.give_back()
+        self._outbox.clear()
+
+    def give_back(self) -> None:
+        """The client can close nothing any more: its open reads go back, ahead of what came after them."""
+        opens, self._opens = self._opens, {}
+        for reads in opens.values():
             for read in reads:
                 read.fifo.abort(read)
-        self._opens.clear()
-        self._outbox.clear()
 
     # Replies
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from twisted.internet.defer import maybeDeferred
+from attrs import evolve
+from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.error import ConnectionDone
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
@@ -188,6 +189,36 @@ class FlowTests(MemoryTestCase):
         self.assertTrue(self.client.closed)
         self.assertIsNone(self.queues.find(b"q"))
         self.assertIsNone(self.queues.find(b"r"))
+
+    def test_what_was_open_is_given_back_without_waiting_for_a_sync(self) -> None:
+        """Whoever comes when a client has hung up finds what that had open, also while replies wait for an fsync."""
+        synced: Deferred[None] = Deferred()
+        queues = Queues(MemoryStore(), evolve(self.surroundings, in_thread=lambda *work: synced))
+        factory = QueueFactory(queues)
+        first, second, third = (MemoryClient(self.clock, factory) for _ in range(3))
+        first.send(b"set q 0 0 1\r\na\r\nset q 0 0 1\r\nb\r\nget q/open\r\n")
+        self.assertEqual(first.receive(), b"STORED\r\nSTORED\r\nVALUE q 0 1\r\na\r\nEND\r\n")
+        second.send(b"set r/sync 0 0 1\r\nx\r\n")
+        first.protocol.readConnectionLost()
+        third.send(b"get q\r\n")
+        self.assertEqual((second.receive(), third.receive()), (b"", b""), "they wait for the fsync")
+        synced.callback(None)
+        self.clock.advance(0)
+        self.assertEqual(second.receive(), b"STORED\r\n")
+        self.assertEqual(third.receive(), b"VALUE q 0 1\r\na\r\nEND\r\n")
+        self.assertTrue(first.closed)
+        first.hang_up()
+        self.assertEqual(queues.queue_figures(b"q")["items"], 1, "it is not given back twice")
+
+    def test_requests_behind_a_wait_come_before_what_is_given_back(self) -> None:
+        """What a client sent before it hung up counts: also a close that had to wait."""
+        self.client.send(b"set q 0 0 1\r\na\r\nget q/open\r\nget r/t=1000\r\nget q/close\r\n")
+        self.client.receive()
+        self.client.protocol.readConnectionLost()
+        self.clock.advance(0)
+        self.assertEqual(self.client.receive(), b"END\r\nEND\r\n")
+        self.client.hang_up()
+        self.assertEqual(self.queues.queue_figures(b"q")["items"], 0)
 
     def test_client_that_closed_its_reading_side_is_gone(self) -> None:
         self.client.protocol.writeConnectionLost()
