@@ -63,7 +63,6 @@ class Queues:
     ) -> None:
         self.store = store
         self.clock = surroundings.clock
-        self._wall = surroundings.wall
         self.turn = Turn(store, surroundings.schedule, surroundings.in_thread, surroundings.wall)
         self.reclaimer = Reclaimer(store, self.turn, surroundings.in_thread, surroundings.clock)
         self.stats = ServerStats()
@@ -214,7 +213,7 @@ class Queues:
         stats = self.stats
         return {
             "uptime": int(self.clock.seconds() - self._started),
-            "time": int(self._wall()),
+            "time": self.turn.now // 1000,
             "version": version,
             "curr_items": sum(fifo.count for fifo in fifos),
             "total_items": stats.total_items,

@@ -177,7 +177,10 @@ class Reclaimer:
         for fifo in touched:
             fifo.unreclaimed = RECLAIM_BYTES
             fifo.remark()
-        if not touched and self._freed:
+        if touched and self._freed:
+            # Where they were deleted since, nothing follows from that.
+            self._soon(QUIET)
+        elif self._freed:
             self._jobs.append(self._compact)
             self._go()
 

@@ -129,7 +129,8 @@ class Turn:
     """
     What is gathering now, and what is being written.
 
-    @ivar now: the time of this turn in ms since the epoch.
+    @ivar now: the time of this turn by the wall clock, in ms since the epoch.  It is 1 at least, where the clock is set
+        to before 1970: so it can be written down, and what had expired from the start still has.
     """
 
     _log = Logger()
@@ -161,7 +162,7 @@ class Turn:
     @property
     def now(self) -> int:
         if not self._now:
-            self._now = int(self._wall() * 1000)
+            self._now = max(1, int(self._wall() * 1000))
             self._soon()
         return self._now
 

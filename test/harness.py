@@ -147,6 +147,7 @@ class Server:
     """
     Queues over a store, without a network and with time that a test moves.
 
+    @ivar set_by: how far the wall clock was set forward, in seconds; back where it is negative.
     @ivar holding: whether writes that were given to a thread stay there until L{release}.
     @ivar held: those that do.
     """
@@ -156,6 +157,7 @@ class Server:
         self.clock = Clock()
         self._make = make
         self._settings = settings
+        self.set_by = 0.0
         self.holding = False
         self.start()
 
@@ -167,8 +169,9 @@ class Server:
         clock = self.clock
         self.held: list[tuple[Deferred[Any], Callable[..., Any], tuple[Any, ...]]] = []
         surroundings = Surroundings(
-            clock, lambda call: clock.callLater(0, call), self._in_thread, lambda: EPOCH + clock.seconds()
-        )
+            clock, lambda call: clock.callLater(0, call), self._in_thread,
+            lambda: EPOCH + self.set_by + clock.seconds(),
+        )  # fmt: skip
         self.queues = self._make(self.store, surroundings, **self._settings)
         self.queues.start()
 

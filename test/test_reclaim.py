@@ -393,6 +393,17 @@ class CompactionTests(ReclaimTestCase):
         self.clock.pump([QUIET] * 10)
         self.assertEqual(self.store.compactions, 1)
 
+    def test_quiet_where_a_queue_was_read_and_deleted(self) -> None:
+        """There is nothing more to be written of what was read, and so nothing else to wait for."""
+        fifo = self.fifo(10, 10)
+        self.take(fifo, 1)
+        fifo.delete()
+        self.settle()
+        self.quiet()
+        self.assertEqual(self.store.compactions, 1)
+        self.assertFalse(self.reclaimer.pending)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
     def test_much(self) -> None:
         self.patch(reclaim, "COMPACT_BYTES", 2 * MUCH)
         fifo = self.fifo(MUCH, MUCH, 10)

@@ -4,7 +4,9 @@ Tests of `darner.timers`.
 
 from __future__ import annotations
 
+import os
 import queue
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -186,6 +188,13 @@ class StopTests(ClockTestCase):
         self.clock.stop()
         self.assertEqual(self.threads(), [])
 
+    def test_descriptors_are_closed(self) -> None:
+        before = len(os.listdir("/proc/self/fd"))
+        for _ in range(3):
+            self.clock.callLater(1000, self.called.append, "x")
+            self.clock.stop()
+        self.assertEqual(len(os.listdir("/proc/self/fd")), before)
+
     def test_stop_twice(self) -> None:
         self.clock.stop()
         self.clock.callLater(1000, self.called.append, "x")
@@ -222,6 +231,34 @@ class StopTests(ClockTestCase):
 
 class RealTimeTests(SynchronousTestCase):
     """By the machine's own clocks."""
+
+    def test_no_lock_is_waited_for(self) -> None:
+        """
+        A lock's time-out follows the wall clock where the C library that Python was built with had no sem_clockwait.
+        """
+        clock = MonotonicClock(lambda call: None)
+        self.addCleanup(clock.stop)
+        clock.callLater(1000, lambda: None)
+        clock.callLater(500, lambda: None)
+        (thread,) = (thread for thread in threading.enumerate() if thread.name == "darner-clock")
+        assert thread.ident is not None
+        for _ in range(20):
+            self.assertNotEqual(sys._current_frames()[thread.ident].f_code.co_name, "wait")
+            time.sleep(0.005)
+
+    def test_more_wakes_than_a_pipe_holds(self) -> None:
+        """The thread has no chance to look meanwhile; nobody waits for it, and it looks afterwards."""
+        wakes: queue.Queue[Callable[[], None]] = queue.Queue()
+        clock = MonotonicClock(wakes.put)
+        self.addCleanup(clock.stop)
+        called: list[str] = []
+        clock.callLater(1000, called.append, "late")
+        with clock._lock:
+            for _ in range(100_000):
+                clock._wake()
+        clock.callLater(0, called.append, "x")
+        wakes.get(timeout=SOON)()
+        self.assertEqual(called, ["x"])
 
     def test_wall_clock_does_not_matter(self) -> None:
         """A call comes after the time it asked for, however the wall clock is set meanwhile."""
