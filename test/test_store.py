@@ -658,8 +658,9 @@ class FaultTests(LevelTestCase):
         self.patch(self.disk, "write", write)
         self.store.write(self.store.batch(), True)
         self.assertEqual(errors, ["cannot write: the store awaits mending after a fault"])
+        opened = self.disk.opened
         self.store.mend()
-        self.assertEqual(self.disk.opened, 2)
+        self.assertEqual(self.disk.opened, opened + 1)
 
     def test_no_thread_writes_behind_a_tear(self) -> None:
         """Who waits for a write in another thread that fails is not written behind the tear."""
@@ -833,7 +834,7 @@ class DirectoryTests(LevelTestCase):
 
     def test_database_is_a_file(self) -> None:
         path = self.filled(darner=MARKER_TEXT, leveldb=b"")
-        self.assertEqual(self.refusal(path), "cannot serve from the data directory DIR: File exists")
+        self.assertEqual(self.refusal(path), "the store in DIR cannot be opened: Not a directory")
 
     def test_of_the_cpp_darner(self) -> None:
         """It keeps a LevelDB in a directory for each queue."""
