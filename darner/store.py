@@ -302,6 +302,18 @@ class LevelStore:
             self._torn = False
         self._log.info("the store was opened anew after a fault and writes again")
 
+    def ready(self) -> None:
+        if self._torn:
+            raise StoreError(_TORN)
+        self._require_room()
+
+    def space(self) -> Optional[tuple[int, int]]:
+        try:
+            space = os.statvfs(self.path)
+        except OSError:
+            return None
+        return space.f_bavail * space.f_frsize, space.f_blocks * space.f_frsize
+
     def read(self, number: int, start: int, stop: int, max_bytes: int) -> list[Item]:
         return self._guarded(lambda: self._read(number, start, stop, max_bytes))
 

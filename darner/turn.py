@@ -9,21 +9,27 @@ A turn in which somebody asked for stable storage is written by a worker thread.
 the next one: a single fsync serves everybody who was waiting, and replies keep their order.
 
 When a write fails, the puts of the turn are refused and all that was read stands, if that can be written; what cannot
-be written is undone.  Nobody is told of what is not in the store.
+be written is undone.  Nobody is told of what is not in the store.  Until a write succeeds again, what is left to be
+written is tried by the clock, also when nobody asks for anything.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Optional, Protocol, Union
+from typing import Any, Final, Optional, Protocol, Union
 
 from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from darner.errors import StoreError
 from darner.interfaces import IBatch, IStore
 from darner.items import Item
+from darner.stats import Health
+
+RETRY: Final = 1.0
+"""Seconds after which a store that refused a write is tried again."""
 
 Replies = list[Any]
 """
@@ -120,6 +126,7 @@ class Turn:
     What is gathering now, and what is being written.
 
     @ivar now: the time of this turn in ms since the epoch.
+    @ivar health: whether the store takes what is put, as far as was seen.
     """
 
     _log = Logger()
@@ -130,6 +137,7 @@ class Turn:
         schedule: Callable[[Callable[[], None]], object],
         in_thread: Callable[..., Deferred[Any]],
         wall: Callable[[], float],
+        clock: IReactorTime,
     ) -> None:
         """
         @param schedule: calls its argument soon, from the reactor.
@@ -140,6 +148,9 @@ class Turn:
         self._schedule = schedule
         self._in_thread = in_thread
         self._wall = wall
+        self._clock = clock
+        self._retry: Optional[IDelayedCall] = None
+        self.health = Health()
         self._gathering = _Changes()
         self._scheduled = False
         self._held = False
@@ -289,6 +300,8 @@ class Turn:
     def _done(self, changes: _Changes) -> None:
         for queue in changes.queues:
             queue.written()
+        if not self.health.writable:
+            self._see()
         self._deliver(changes)
 
     def _deliver(self, changes: _Changes) -> None:
@@ -321,6 +334,7 @@ class Turn:
         else:
             for queue in changes.queues:
                 queue.written()
+        self.trouble(error)
         self._deliver(changes)
 
     def _undo(self, changes: _Changes, refused: dict[Changing, set[int]], error: StoreError) -> None:
@@ -334,3 +348,40 @@ class Turn:
         for queue in changes.queues:
             queue.not_written()
             self._gathering.queues[queue] = None
+
+    # Until it works again
+
+    def trouble(self, error: StoreError) -> None:
+        """The store refused something that was to be put."""
+        self.health = Health(False, str(error), self.health.since or self._wall())
+        self._later()
+
+    def _later(self) -> None:
+        if self._retry is None:
+            self._retry = self._clock.callLater(RETRY, self._try_again)
+
+    def _try_again(self) -> None:
+        """Write what could not be written, and see whether the store takes more."""
+        self._retry = None
+        if self._gathering.queues:
+            self.end()
+        if not self.health.writable:
+            self._see()
+
+    def _see(self) -> None:
+        try:
+            if self.busy:
+                raise StoreError(self.health.reason)
+            self._store.mend()
+            self._store.ready()
+        except StoreError as error:
+            self.trouble(error)
+        else:
+            self._log.info("the store takes writes again")
+            self.health = Health()
+
+    def stop(self) -> None:
+        """Try nothing by the clock any more."""
+        if self._retry is not None:
+            self._retry.cancel()
+            self._retry = None

@@ -562,6 +562,15 @@ class FaultTests(LevelTestCase):
         self.store.close()
         self.assertEqual(self.open(self.store.path).recover()[0].next_id, 2)
 
+    def test_ready(self) -> None:
+        self.store.ready()
+        self.disk.full = True
+        self.fail_to_put()
+        error = self.assertRaises(StoreError, self.store.ready)
+        self.assertEqual(str(error), "cannot write: the store awaits mending after a fault")
+        self.store.mend()
+        self.store.ready()
+
     def test_nothing_to_mend(self) -> None:
         opened = self.disk.opened
         self.store.mend()
