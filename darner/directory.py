@@ -11,16 +11,19 @@ import contextlib
 import errno
 import fcntl
 import os
-from collections.abc import Sequence
+import shutil
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO, Final, Optional
 
 from darner.errors import StoreUnusable
+from darner.tails import settle
 
 MARKER: Final = "darner"
 MARKER_TEXT: Final = b"darner data directory, format 1\n"
 _DATABASE: Final = "leveldb"
 _RESERVE: Final = "reserve"
+_ASIDE: Final = "lost"
 RESERVE_BYTES: Final = 12 * 1024 * 1024
 """Enough to open the database anew after a fault, which writes what is in its logs to a table, and to work on."""
 _HARMLESS: Final = frozenset({"lost+found", "twistd.log", "twistd.pid"})
@@ -33,7 +36,7 @@ def check_directory(path: Path) -> None:
     @raise StoreUnusable: it cannot be made or written, or what is in it is not ours.
     """
     try:
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _make_directory(path)
     except FileExistsError:
         raise StoreUnusable(f"{path} is not a directory: name another data directory") from None
     except OSError as error:
@@ -54,6 +57,14 @@ def check_directory(path: Path) -> None:
                 f"{path} is of a format that this version does not know: "
                 "serve it with the version that made it, or name another data directory"
             )
+
+
+def _make_directory(path: Path) -> None:
+    """Make a directory where it is missing, and have the machine remember it."""
+    made = [directory for directory in (path, *path.parents) if not directory.exists()]
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for directory in made:
+        _sync(directory.parent)
 
 
 def _matters(entry: Path) -> bool:
@@ -163,7 +174,10 @@ class DataDirectory:
         try:
             if not (path / MARKER).exists():
                 self._claim()
-            self.database.mkdir(mode=0o700, exist_ok=True)
+            # Also where it was there: whoever made it may have been killed before it was safe.
+            with contextlib.suppress(PermissionError):
+                _sync(path.parent)
+            _sync(path)
             # LevelDB keeps others out as well, but only after it has touched its own log file.
             self._marker = (path / MARKER).open("rb")
         except OSError as error:
@@ -173,6 +187,37 @@ class DataDirectory:
         except OSError as error:
             self.release()
             raise in_use(path) from error
+
+    def make_database(self, make: Callable[[Path], None]) -> None:
+        """
+        Have the database made where there is none.  It is there whole and safe, or not at all.
+
+        LevelDB by itself names the first of its files in another before the first is safe, and would not open what is
+        there if the power failed in between.
+
+        @param make: makes a database in a directory that exists.
+        @raise OSError: it cannot be made, or what C{make} raises.
+        """
+        if self.database.exists():
+            return
+        new = self.database.with_suffix(".new")
+        shutil.rmtree(new, ignore_errors=True)
+        new.mkdir(mode=0o700)
+        make(new)
+        for file in new.iterdir():
+            _sync(file)
+        _sync(new)
+        new.rename(self.database)
+        _sync(self._path)
+
+    def settle(self) -> list[str]:
+        """
+        Put right what a loss of power left of the database (`darner.tails`).
+
+        @return: what was done, a line each.
+        @raise OSError: it cannot be read, or changed.
+        """
+        return settle(self.database, self._path / _ASIDE)
 
     def sync_older_logs(self) -> None:
         """

@@ -84,6 +84,17 @@ class StoreError(ServerError):
     """The store could not read or write.  The text carries the operating system's reason."""
 
 
+class DiskAlmostFull(StoreError):
+    """There is so little room on the disk that nothing is put, so that what is there can be taken away."""
+
+    def __init__(self, free: int, kept: int) -> None:
+        """
+        @param free: bytes that are free.
+        @param kept: bytes that are to be kept free.
+        """
+        super().__init__(f"disk almost full: {free} bytes are free, {kept} are kept free")
+
+
 class StoreUnusable(StoreError):
     """
     A data directory cannot be served from: it cannot be made or written, another process has it, or what is in it is

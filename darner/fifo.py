@@ -206,6 +206,16 @@ class Fifo:
 
     # Putting
 
+    def make(self) -> None:
+        """
+        Have the queue exist.
+
+        @raise darner.errors.StoreError: the store has no number for it.
+        """
+        self.number = self._store.new_number()
+        self._made = False
+        self.created = self._turn.now
+
     def put(self, flags: int, expiry: int, size: int, payload: bytes, stream: int = 0) -> Item:
         """
         Put an item at the end, and serve whoever waits for it.
@@ -216,9 +226,7 @@ class Fifo:
         @raise darner.errors.StoreError: the queue is new, and the store has no number for it.
         """
         if self.number is None:
-            self.number = self._store.new_number()
-            self._made = False
-            self.created = self._turn.now
+            self.make()
         id = self._next_id
         item = Item(id, flags, self._turn.now, expiry, size, payload, stream)
         self._next_id = id + 1

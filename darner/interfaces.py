@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from twisted.internet.defer import Deferred
 
     from darner.items import Item, Mark, QueueState, Step
+    from darner.stats import Health
 
 
 class IBatch(Interface):
@@ -92,6 +93,16 @@ class IStore(Interface):
 
         @raise StoreError: it cannot be made so now.  Nothing is lost by trying again later.
         """
+
+    def ready() -> None:
+        """
+        See whether something could be put now; to be called from the reactor's thread.
+
+        @raise StoreError: why it could not.
+        """
+
+    def space() -> Optional[tuple[int, int]]:
+        """@return: how many bytes are free where the store is kept, and how many there are; C{None} if nobody knows."""
 
     def read(number: int, start: int, stop: int, max_bytes: int) -> list[Item]:
         """
@@ -206,6 +217,9 @@ class IQueueService(Interface):
 
     def delete(queue: bytes) -> Deferred[None]:
         """Forget a queue and all its items, the open ones too.  Not an error where there is no such queue."""
+
+    def health() -> Health:
+        """@return: whether items can be put, and if not, why and since when."""
 
     def count(queue: bytes) -> int:
         """@return: how many items are to be had; 0 where there is no such queue."""

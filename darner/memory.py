@@ -7,6 +7,7 @@ It keeps the same contract with the plainest data structures there are, so that 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Optional
 
 from zope.interface import implementer
 
@@ -148,6 +149,12 @@ class MemoryStore:
 
     def mend(self) -> None:
         pass
+
+    def ready(self) -> None:
+        pass
+
+    def space(self) -> Optional[tuple[int, int]]:
+        return None
 
     def read(self, number: int, start: int, stop: int, max_bytes: int) -> list[Item]:
         found: list[Item] = []

@@ -16,10 +16,11 @@ from darner.errors import ItemTooLarge, StoreError
 from darner.fifo import Fifo
 from darner.head import Room
 from darner.interfaces import IStore
-from darner.items import Item
+from darner.items import ITEM_OVERHEAD, Item
 from darner.limits import client_bytes
 from darner.reclaim import Reclaimer
-from darner.stats import ServerStats
+from darner.space import Space
+from darner.stats import Health, ServerStats
 from darner.streams import Inflow, Outflow
 from darner.turn import Turn
 
@@ -51,6 +52,7 @@ class Queues:
     All queues of one store.
 
     @ivar turn: the group commit they share.
+    @ivar space: whether there is room on the disk.
     @ivar stats: the server's counters.
     @ivar max_item_bytes: the largest payload that is taken.
     @ivar max_open_reads: how many open reads one client may have on one queue.
@@ -59,11 +61,20 @@ class Queues:
     """
 
     def __init__(
-        self, store: IStore, surroundings: Surroundings, max_item_bytes: int = 2**30, max_open_reads: int = 1
+        self,
+        store: IStore,
+        surroundings: Surroundings,
+        max_item_bytes: int = 2**30,
+        max_open_reads: int = 1,
+        min_free_bytes: Optional[int] = None,
     ) -> None:
+        """@param min_free_bytes: room on the disk below which nothing is put (L{Space})."""
         self.store = store
         self.clock = surroundings.clock
-        self.turn = Turn(store, surroundings.schedule, surroundings.in_thread, surroundings.wall)
+        self.turn = Turn(
+            store, surroundings.schedule, surroundings.in_thread, surroundings.wall, surroundings.clock
+        )
+        self.space = Space(store, surroundings.clock, min_free_bytes, surroundings.wall)
         self.reclaimer = Reclaimer(store, self.turn, surroundings.in_thread, surroundings.clock)
         self.stats = ServerStats()
         self.max_item_bytes = max_item_bytes
@@ -94,6 +105,8 @@ class Queues:
         for fifo in self._fifos.values():
             fifo.remark()
         await self.turn.written()
+        self.turn.stop()
+        self.space.stop()
         self.stopped = True
 
     # Clients
@@ -139,11 +152,13 @@ class Queues:
 
         @param expiry: by memcache's rules.
         @raise ItemTooLarge: it is over the limit.
+        @raise darner.errors.DiskAlmostFull: there is too little room.
         @raise darner.errors.StoreError: the store cannot make the queue.
         """
         size = len(payload)
         if size > self.max_item_bytes:
             raise ItemTooLarge()
+        self.space.take(size + ITEM_OVERHEAD)
         item = self._queue_for_put(name).put(flags, expiry and self._expiry_time(expiry), size, payload)
         self.stats.total_items += 1
         return item
@@ -152,6 +167,7 @@ class Queues:
         """As L{put}, with a payload that came piece by piece."""
         payload = inflow.finish()
         try:
+            self.space.take(len(payload) + ITEM_OVERHEAD)
             item = self._queue_for_put(name).put(
                 flags, expiry and self._expiry_time(expiry), inflow.size, payload, inflow.stream
             )
@@ -166,6 +182,12 @@ class Queues:
         if fifo is None:
             fifo = self.make(name)
         if fifo.number is None:
+            try:
+                fifo.make()
+            except StoreError as error:
+                self.release(fifo)
+                self.turn.trouble(error)
+                raise
             self.stats.queue_creates += 1
         return fifo
 
@@ -179,7 +201,7 @@ class Queues:
 
     def inflow(self) -> Inflow:
         """@return: where to write the payload of an item that comes piece by piece."""
-        return Inflow(self.store, self.turn, self.reclaimer)
+        return Inflow(self.store, self.turn, self.reclaimer, self.space)
 
     def outflow(self, item: Item, done: Callable[[], None]) -> Outflow:
         """@return: the payload of a large item, chunk by chunk."""
@@ -207,6 +229,10 @@ class Queues:
 
     # Figures
 
+    def health(self) -> Health:
+        """@return: whether items can be put, and if not, why and since when."""
+        return self.turn.health if self.space.health.writable else self.space.health
+
     def figures(self, version: str) -> dict[str, int | str]:
         """@return: the server's statistics, by name."""
         fifos = self._fifos.values()
@@ -233,7 +259,14 @@ class Queues:
             "bytes_written": stats.bytes_written,
             "queue_creates": stats.queue_creates,
             "queue_deletes": stats.queue_deletes,
+            **self._health_figures(),
         }
+
+    def _health_figures(self) -> dict[str, int | str]:
+        health = self.health()
+        if health.writable:
+            return {"store_writable": 1}
+        return {"store_writable": 0, "store_refuses": health.reason, "store_refuses_since": int(health.since)}
 
     def queue_figures(self, name: bytes) -> dict[str, int]:
         """@return: the statistics of one queue, by name; empty where there is no such queue."""

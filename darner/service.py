@@ -28,6 +28,7 @@ from darner.passwords import Passwords
 from darner.protocol import QueueFactory
 from darner.queues import Queues, Surroundings
 from darner.settings import Settings
+from darner.stats import Health
 from darner.store import LevelStore
 from darner.timers import MonotonicClock
 from darner.wire import MAX_FLAGS, check_queue_name
@@ -101,6 +102,7 @@ class QueueService(Service):
             Surroundings(self._clock, self._reactor.callFromThread, self._in_thread),
             self._settings.max_item_bytes,
             self._settings.max_open_reads,
+            self._settings.min_free_bytes,
         )
         try:
             self._access = self._read_access()
@@ -252,6 +254,9 @@ class QueueService(Service):
         if self.queues is None:
             raise Stopped()
         return self.queues
+
+    def health(self) -> Health:
+        return self._running().health()
 
     def count(self, queue: bytes) -> int:
         fifo = self._running().find(queue)

@@ -94,6 +94,11 @@ class Settings:
     """The rights of users; who is not in here may read and write all queues."""
     debug: bool = False
     """Whether connections and refused requests are logged."""
+    min_free_bytes: Optional[int] = attrs.field(default=None, validator=validators.optional(validators.ge(0)))
+    """
+    Room on the disk below which sets are refused, in bytes; 0 for none.  By default 64 MiB, or 5 % of a file system
+    that is smaller than 1.25 GiB.
+    """
 
     @property
     def tcp_port(self) -> Optional[int]:
@@ -205,11 +210,12 @@ def make_settings(values: dict[str, Any], source: str) -> Settings:
     @raise SettingsError: one is unknown, of a wrong type or out of range.
     """
     values = dict(values)
-    try:
-        if "max_item_bytes" in values:
-            values["max_item_bytes"] = parse_size(values["max_item_bytes"])
-    except ValueError as error:
-        raise SettingsError(f"{source}: max_item_bytes: {error}") from error
+    for name in ("max_item_bytes", "min_free_bytes"):
+        try:
+            if name in values:
+                values[name] = parse_size(values[name])
+        except ValueError as error:
+            raise SettingsError(f"{source}: {name}: {error}") from error
     try:
         return _CONVERTER.structure(values, Settings)
     except ClassValidationError as error:

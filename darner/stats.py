@@ -7,7 +7,7 @@ what is said of the queues' contents follows from the store and is right from th
 
 from __future__ import annotations
 
-from attrs import define
+from attrs import define, frozen
 
 
 @define
@@ -30,6 +30,17 @@ class ServerStats:
     bytes_written: int = 0
     queue_creates: int = 0
     queue_deletes: int = 0
+
+
+@frozen
+class Health:
+    """Whether the store takes items."""
+
+    writable: bool = True
+    reason: str = ""
+    """Why it does not."""
+    since: float = 0
+    """Since when it does not, in seconds since the epoch."""
 
 
 @define

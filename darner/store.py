@@ -125,7 +125,7 @@ class LevelStore:
             self._database().put(records.FORMAT_KEY, records.FORMAT)
             self._numbers = (self._counter(records.NUMBERS_KEY), 0)
             self._streams = (max(1, self._counter(records.STREAMS_KEY)), 0)
-        except plyvel.Error as error:
+        except (plyvel.Error, OSError) as error:
             self.close()
             raise StoreUnusable(f"the store in {path} cannot be opened: {_reason(error)}") from error
         except BaseException:
@@ -135,10 +135,16 @@ class LevelStore:
     def _open_at_start(self) -> None:
         self._directory.reserve.take()
         try:
-            self._open()
-        except plyvel.IOError:
+            self._make_and_open()
+        except OSError:  # plyvel's is one as well
             self._directory.reserve.give_up()
-            self._open()
+            self._make_and_open()
+
+    def _make_and_open(self) -> None:
+        self._directory.make_database(lambda path: self._open_database(str(path), create_if_missing=True).close())
+        for done in self._directory.settle():
+            self._log.warn("after a loss of power: {done}", done=done)
+        self._open()
 
     def _open(self) -> None:
         try:
@@ -296,6 +302,18 @@ class LevelStore:
             self._torn = False
         self._log.info("the store was opened anew after a fault and writes again")
 
+    def ready(self) -> None:
+        if self._torn:
+            raise StoreError(_TORN)
+        self._require_room()
+
+    def space(self) -> Optional[tuple[int, int]]:
+        try:
+            space = os.statvfs(self.path)
+        except OSError:
+            return None
+        return space.f_bavail * space.f_frsize, space.f_blocks * space.f_frsize
+
     def read(self, number: int, start: int, stop: int, max_bytes: int) -> list[Item]:
         return self._guarded(lambda: self._read(number, start, stop, max_bytes))
 
@@ -402,6 +420,8 @@ class LevelStore:
         let_go(self._directory.database)
 
     def _compact(self, start: bytes, stop: bytes) -> None:
+        # LevelDB begins a new log for this.  One that is left empty would look as if it was lost (`darner.tails`).
+        self._write([(records.FORMAT_KEY, records.FORMAT)], False)
         self._database().compact_range(start=start, stop=stop)
 
     # The database's guard

@@ -15,6 +15,7 @@ from darner.interfaces import IStore
 from darner.items import Item
 from darner.reclaim import Reclaimer
 from darner.records import CHUNK_BYTES, chunk_count
+from darner.space import Space
 from darner.turn import Turn
 
 
@@ -30,8 +31,9 @@ class Inflow:
     @ivar error: why it cannot be stored; C{None} as long as it can.
     """
 
-    def __init__(self, store: IStore, turn: Turn, reclaimer: Reclaimer) -> None:
+    def __init__(self, store: IStore, turn: Turn, reclaimer: Reclaimer, space: Space) -> None:
         self._store = store
+        self._space = space
         self._turn = turn
         self._reclaimer = reclaimer
         self._pieces: list[bytes] = []
@@ -64,8 +66,13 @@ class Inflow:
         self._held = len(data) - at
 
     def _chunk(self, data: bytes) -> None:
+        self._space.take(len(data))
         if not self.stream:
-            self.stream = self._store.new_stream()
+            try:
+                self.stream = self._store.new_stream()
+            except StoreError as error:
+                self._turn.trouble(error)
+                raise
         self._turn.chunk(self, self.stream, self._chunks, data)
         self._chunks += 1
 

@@ -43,6 +43,8 @@ class Options(usage.Options):
         ["interface", "i", None, "Address to listen on with --port.  [default: 127.0.0.1]"],
         ["config", "c", None, "TOML file with settings, of the same names as here with _ in place of -."],
         ["password-file", None, None, "File with users and passwords; clients have to log in.  See darner-passwd."],
+        ["min-free-bytes", None, None,
+         "Room on the disk below which sets are refused, such as 1GiB; 0 for none.  [default: 64MiB, at most 5 %]"],
         ["reply-key", None, None, "What VALUE names: the bare 'queue', or the key of the 'request'.  [default: queue]"],
     ]
 
@@ -88,7 +90,7 @@ class Options(usage.Options):
             values = read_toml(Path(source))
             make_settings(values, source)
             source = f"{source} and command line"
-        for name in ("data-dir", "port", "interface", "reply-key", "password-file"):
+        for name in ("data-dir", "port", "interface", "min-free-bytes", "reply-key", "password-file"):
             if self[name] is not None:
                 values[name.replace("-", "_")] = self[name]
         if self["debug"]:

@@ -9,7 +9,8 @@ A turn in which somebody asked for stable storage is written by a worker thread.
 the next one: a single fsync serves everybody who was waiting, and replies keep their order.
 
 When a write fails, the puts of the turn are refused and all that was read stands, if that can be written; what cannot
-be written is undone.  Nobody is told of what is not in the store.
+be written is undone.  Nobody is told of what is not in the store.  Until a write succeeds again, what is left to be
+written is tried by the clock, also when nobody asks for anything.
 """
 
 from __future__ import annotations
@@ -18,12 +19,17 @@ from collections.abc import Callable
 from typing import Any, Final, Optional, Protocol, Union
 
 from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from darner.errors import StoreError
 from darner.interfaces import IBatch, IStore
 from darner.items import Item
+from darner.stats import Health
+
+RETRY: Final = 1.0
+"""Seconds after which a store that refused a write is tried again."""
 
 RESUMED: Final = 16
 """How many of those who have had as much as they get in a turn go on in the next: the rest come after them."""
@@ -131,6 +137,7 @@ class Turn:
 
     @ivar now: the time of this turn by the wall clock, in ms since the epoch.  It is 1 at least, where the clock is set
         to before 1970: so it can be written down, and what had expired from the start still has.
+    @ivar health: whether the store takes what is put, as far as was seen.
     """
 
     _log = Logger()
@@ -141,6 +148,7 @@ class Turn:
         schedule: Callable[[Callable[[], None]], object],
         in_thread: Callable[..., Deferred[Any]],
         wall: Callable[[], float],
+        clock: IReactorTime,
     ) -> None:
         """
         @param schedule: calls its argument soon, from the reactor.
@@ -151,6 +159,9 @@ class Turn:
         self._schedule = schedule
         self._in_thread = in_thread
         self._wall = wall
+        self._clock = clock
+        self._retry: Optional[IDelayedCall] = None
+        self.health = Health()
         self._gathering = _Changes()
         self._scheduled = False
         self._held = False
@@ -322,6 +333,8 @@ class Turn:
     def _done(self, changes: _Changes) -> None:
         for queue in changes.queues:
             queue.written()
+        if not self.health.writable:
+            self._see()
         self._deliver(changes)
 
     def _deliver(self, changes: _Changes) -> None:
@@ -354,6 +367,7 @@ class Turn:
         else:
             for queue in changes.queues:
                 queue.written()
+        self.trouble(error)
         self._deliver(changes)
 
     def _undo(self, changes: _Changes, refused: dict[Changing, set[int]], error: StoreError) -> None:
@@ -367,3 +381,40 @@ class Turn:
         for queue in changes.queues:
             queue.not_written()
             self._gathering.queues[queue] = None
+
+    # Until it works again
+
+    def trouble(self, error: StoreError) -> None:
+        """The store refused something that was to be put."""
+        self.health = Health(False, str(error), self.health.since or self._wall())
+        self._later()
+
+    def _later(self) -> None:
+        if self._retry is None:
+            self._retry = self._clock.callLater(RETRY, self._try_again)
+
+    def _try_again(self) -> None:
+        """Write what could not be written, and see whether the store takes more."""
+        self._retry = None
+        if self._gathering.queues:
+            self.end()
+        if not self.health.writable:
+            self._see()
+
+    def _see(self) -> None:
+        try:
+            if self.busy:
+                raise StoreError(self.health.reason)
+            self._store.mend()
+            self._store.ready()
+        except StoreError as error:
+            self.trouble(error)
+        else:
+            self._log.info("the store takes writes again")
+            self.health = Health()
+
+    def stop(self) -> None:
+        """Try nothing by the clock any more."""
+        if self._retry is not None:
+            self._retry.cancel()
+            self._retry = None

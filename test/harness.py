@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Optional
 
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.task import Clock
@@ -67,6 +67,7 @@ class FaultyStore:
     @ivar unmendable: fail to L{mend}.
     @ivar unreadable: fail to read items and chunks.
     @ivar numberless: fail to give numbers.
+    @ivar room: what is said of the space on the disk.
     @ivar writes: of each successful write, whether it was to be synced.
     @ivar reads: of each read, how many items it gave.
     """
@@ -78,6 +79,7 @@ class FaultyStore:
         self.unmendable = False
         self.unreadable = False
         self.numberless = False
+        self.room: Optional[tuple[int, int]] = None
         self.writes: list[bool] = []
         self.reads: list[int] = []
 
@@ -128,6 +130,13 @@ class FaultyStore:
 
     def reclaim_stream(self, *arguments: int) -> Step:
         return self.store.reclaim_stream(*arguments)
+
+    def ready(self) -> None:
+        self._unless(self.full or self.unmendable or self.broken > 0, "no room")
+        self.store.ready()
+
+    def space(self) -> Optional[tuple[int, int]]:
+        return self.room
 
     def pressed(self) -> bool:
         return self.store.pressed()

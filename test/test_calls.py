@@ -16,10 +16,11 @@ from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
 from zope.interface.verify import verifyObject
 
-from darner.errors import BadQueueName, ClientError, DarnerError, ItemTooLarge, StoreError
+from darner.errors import BadQueueName, ClientError, DarnerError, DiskAlmostFull, ItemTooLarge, StoreError
 from darner.interfaces import IBatch, IMessage, IOpenRead, IQueueService
 from darner.service import QueueService
 from darner.settings import Settings
+from darner.stats import Health
 from darner.store import LevelStore
 
 LARGE = bytes(range(256)) * 1024
@@ -99,6 +100,25 @@ class CallsTestCase(TestCase):
         while (message := await self.service.get(queue)) is not None:
             found.append(message.payload)
         return found
+
+
+class AlmostFullTests(CallsTestCase):
+    """Applications are told as clients are."""
+
+    async def test_put(self) -> None:
+        self.assertEqual(self.service.health(), Health())
+        await self.service.put(b"q", b"before")
+        await self.service.stopService()
+        self.service = self.start(settings=Settings(min_free_bytes=1000))
+        self.patch(self.store, "space", lambda: (999, 10_000))
+        for payload in (b"x", bytes(200_000)):
+            with self.assertRaises(DiskAlmostFull) as caught:
+                await self.service.put(b"q", payload)
+        self.assertEqual(str(caught.exception), "disk almost full: 999 bytes are free, 1000 are kept free")
+        health = self.service.health()
+        self.assertEqual((health.writable, health.reason), (False, str(caught.exception)))
+        self.assertEqual(await self.payloads(b"q"), [b"before"])
+        self.assertEqual(self.store.leftovers(), ([], []))
 
 
 class PutAndGetTests(CallsTestCase):

@@ -13,7 +13,7 @@ from twisted.internet.defer import maybeDeferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from darner.directory import RESERVE_BYTES, Reserve
+from darner.directory import MARKER_TEXT, RESERVE_BYTES, Reserve
 from darner.errors import StoreError, StoreUnusable
 from darner.protocol import QueueFactory
 from darner.queues import Queues, Surroundings
@@ -101,6 +101,69 @@ class OlderLogsTests(SynchronousTestCase):
         self.store.mend()
         self.patch(os, "fsync", lambda _: None)
         self.write()
+
+
+class FirstStartTests(SynchronousTestCase):
+    """The machine remembers what was made: the directories, and the database in them."""
+
+    def setUp(self) -> None:
+        self.path = Path(self.mktemp()).absolute() / "new" / "data"
+        self.synced: list[str] = []
+        fsync = os.fsync
+
+        def note(file: int) -> None:
+            self.synced.append(os.readlink(f"/proc/self/fd/{file}"))
+            fsync(file)
+
+        self.patch(os, "fsync", note)
+
+    def test_all_is_safe(self) -> None:
+        LevelStore(self.path).close()
+        made = {str(path) for path in (self.path, *list(self.path.parents)[:3])}
+        self.assertLessEqual(made, set(self.synced))
+        # Renamed when it is whole, and then its name is made safe.
+        new = f"{self.path}/leveldb.new"
+        files = [at for at, path in enumerate(self.synced) if path.startswith(new)]
+        self.assertGreater(len(files), 3)
+        self.assertEqual(self.synced[files[-1]], new)
+        self.assertIn(str(self.path), self.synced[files[-1] :])
+
+    def test_made_by_one_that_was_killed(self) -> None:
+        """What it made may not be safe yet."""
+        self.path.mkdir(parents=True)
+        (self.path / "darner").write_bytes(MARKER_TEXT)
+        LevelStore(self.path).close()
+        self.assertLessEqual({str(self.path.parent), str(self.path)}, set(self.synced))
+
+    def test_database_that_was_not_finished(self) -> None:
+        """It holds nothing, and is made anew."""
+        LevelStore(self.path).close()
+        (self.path / "leveldb").rename(self.path / "leveldb.new")
+        for file in (self.path / "leveldb.new").glob("MANIFEST*"):
+            file.unlink()
+        LevelStore(self.path).close()
+        self.assertFalse((self.path / "leveldb.new").exists())
+
+    def test_parent_that_cannot_be_read(self) -> None:
+        LevelStore(self.path).close()
+        open_file = os.open
+
+        def refuse(path: Any, *arguments: Any) -> int:
+            if path == self.path.parent:
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+            return open_file(path, *arguments)
+
+        self.patch(os, "open", refuse)
+        LevelStore(self.path).close()
+
+    def test_a_fault(self) -> None:
+        def fail(file: int) -> None:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+        self.patch(os, "fsync", fail)
+        self.assertIn("Input/output error", str(self.assertRaises(StoreUnusable, LevelStore, self.path)))
+        self.patch(os, "fsync", lambda _: None)
+        LevelStore(self.path).close()
 
 
 class SmallDisk:

@@ -98,8 +98,9 @@ class ReclaimTestCase(SynchronousTestCase):
 
     def start(self) -> None:
         self.turn = Turn(
-            self.store, lambda end: self.clock.callLater(0, end), self.in_thread, lambda: 1e9 + self.clock.seconds()
-        )
+            self.store, lambda end: self.clock.callLater(0, end), self.in_thread,
+            lambda: 1e9 + self.clock.seconds(), self.clock,
+        )  # fmt: skip
         self.reclaimer = Reclaimer(self.store, self.turn, self.in_thread, self.clock)
         self.reclaimer.start()
 

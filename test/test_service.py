@@ -137,6 +137,7 @@ class StartAndStopTests(ServiceTestCase):
                 self.assertEqual(str(self.failureResultOf(call, Stopped).value), "server is stopping")
             self.assertRaises(Stopped, service.count, b"q")
             self.assertRaises(Stopped, service.names)
+            self.assertRaises(Stopped, service.health)
             self.assertFalse(service.running)
             self.assertEqual(service.ports, [])
 

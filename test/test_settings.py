@@ -39,6 +39,13 @@ class SettingsTests(SynchronousTestCase):
         self.assertEqual((settings.data_dir, settings.interface), ("data", "127.0.0.1"))
         self.assertEqual((settings.reply_key, settings.max_item_bytes, settings.max_open_reads), ("queue", 2**30, 1))
         self.assertFalse(settings.debug)
+        self.assertIsNone(settings.min_free_bytes)
+
+    def test_sizes(self) -> None:
+        self.assertEqual(make_settings({"min_free_bytes": "2 GiB"}, "").min_free_bytes, 2**31)
+        self.assertEqual(make_settings({"min_free_bytes": 0}, "").min_free_bytes, 0)
+        self.assertEqual(self.refusal(min_free_bytes="much")[:15], "min_free_bytes:")
+        self.assertEqual(self.refusal(min_free_bytes=-1), "'min_free_bytes' must be >= 0: -1")
 
     def test_frozen(self) -> None:
         with self.assertRaises(attrs.exceptions.FrozenInstanceError):

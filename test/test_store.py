@@ -562,6 +562,15 @@ class FaultTests(LevelTestCase):
         self.store.close()
         self.assertEqual(self.open(self.store.path).recover()[0].next_id, 2)
 
+    def test_ready(self) -> None:
+        self.store.ready()
+        self.disk.full = True
+        self.fail_to_put()
+        error = self.assertRaises(StoreError, self.store.ready)
+        self.assertEqual(str(error), "cannot write: the store awaits mending after a fault")
+        self.store.mend()
+        self.store.ready()
+
     def test_nothing_to_mend(self) -> None:
         opened = self.disk.opened
         self.store.mend()
@@ -658,8 +667,9 @@ class FaultTests(LevelTestCase):
         self.patch(self.disk, "write", write)
         self.store.write(self.store.batch(), True)
         self.assertEqual(errors, ["cannot write: the store awaits mending after a fault"])
+        opened = self.disk.opened
         self.store.mend()
-        self.assertEqual(self.disk.opened, 2)
+        self.assertEqual(self.disk.opened, opened + 1)
 
     def test_no_thread_writes_behind_a_tear(self) -> None:
         """Who waits for a write in another thread that fails is not written behind the tear."""
@@ -833,7 +843,7 @@ class DirectoryTests(LevelTestCase):
 
     def test_database_is_a_file(self) -> None:
         path = self.filled(darner=MARKER_TEXT, leveldb=b"")
-        self.assertEqual(self.refusal(path), "cannot serve from the data directory DIR: File exists")
+        self.assertEqual(self.refusal(path), "the store in DIR cannot be opened: Not a directory")
 
     def test_of_the_cpp_darner(self) -> None:
         """It keeps a LevelDB in a directory for each queue."""

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from darner.errors import StoreError
 from darner.records import CHUNK_BYTES
+from darner.space import Space
 from darner.streams import Inflow, Outflow
 
 from .test_reclaim import ReclaimTestCase
@@ -22,7 +23,8 @@ class StreamTestCase(ReclaimTestCase):
         self.queue = self.fifo()
 
     def inflow(self, *pieces: bytes) -> Inflow:
-        inflow = Inflow(self.store, self.turn, self.reclaimer)
+        space = Space(self.store, self.clock, None, self.clock.seconds)
+        inflow = Inflow(self.store, self.turn, self.reclaimer, space)
         for piece in pieces:
             inflow.write(piece)
         return inflow

@@ -55,11 +55,16 @@ class OptionsTests(SynchronousTestCase):
         self.assertEqual(short.settings(), long.settings())
 
     def test_the_rest(self) -> None:
-        options = parsed("--listen=tcp6:1", "--listen", "unix:/run/d", "--reply-key=request", "--debug")
+        options = parsed(
+            "--listen=tcp6:1", "--listen", "unix:/run/d", "--reply-key=request", "--debug", "--min-free-bytes=1GiB"
+        )
         self.assertEqual(
             options.settings(),
-            Settings(listen=(Listener("tcp6:1"), Listener("unix:/run/d")), reply_key="request", debug=True),
-        )
+            Settings(
+                listen=(Listener("tcp6:1"), Listener("unix:/run/d")), reply_key="request", debug=True,
+                min_free_bytes=2**30,
+            ),
+        )  # fmt: skip
         self.assertIsNone(options.settings().tcp_port)
 
     def test_configuration_file(self) -> None:

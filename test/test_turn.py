@@ -8,7 +8,8 @@ from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from darner import wire
-from darner.turn import RESUMED
+from darner.stats import Health
+from darner.turn import RESUMED, RETRY
 from test.harness import EPOCH, REFUSED, Server, value
 
 
@@ -497,3 +498,89 @@ class UnmendableTests(BrokenTests):
         self.assertEqual(self.a.sets(b"q", b"5"), wire.STORED)
         self.server.start()
         self.assertEqual(self.server.figures(b"q"), (4, 4))
+
+
+class RetryTests(TurnTestCase):
+    """What could not be written is tried again by the clock, and until then it is said that it could not."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        for payload in (b"1", b"2"):
+            self.a.sets(b"q", payload)
+        self.queues = self.server.queues
+
+    def test_what_was_deleted(self) -> None:
+        """Nobody has to ask for anything."""
+        self.store.broken = 4
+        self.assertEqual(self.a.does(b"delete q"), REFUSED)
+        self.server.clock.advance(RETRY)
+        self.assertEqual(self.store.broken, 0)
+        self.assertEqual(len(self.store.recover()), 1)
+        self.server.clock.advance(RETRY)
+        self.assertEqual(self.store.recover(), [])
+        self.assertEqual(self.queues.health(), Health())
+        self.server.clock.advance(RETRY)
+        self.assertEqual(self.server.clock.getDelayedCalls(), [])
+
+    def test_health(self) -> None:
+        self.assertEqual(self.queues.health(), Health())
+        self.store.full = True
+        self.server.clock.advance(5)
+        self.assertEqual(self.a.sets(b"q", b"x"), REFUSED)
+        expected = Health(False, "no room", EPOCH + 5)
+        for _ in range(3):
+            self.assertEqual(self.queues.health(), expected)
+            self.server.clock.advance(RETRY)
+            # What is written meanwhile, for there is room for that, is no sign of health.
+            self.assertNotIn(b"ERROR", self.a.does(b"get q"))
+        self.store.full = False
+        self.server.clock.advance(RETRY)
+        self.assertEqual(self.queues.health(), Health())
+
+    def test_works_again_with_the_next_set(self) -> None:
+        self.store.full = True
+        self.a.sets(b"q", b"x")
+        self.store.full = False
+        self.assertEqual(self.a.sets(b"q", b"x"), wire.STORED)
+        self.assertEqual(self.queues.health(), Health())
+
+    def test_cannot_be_mended(self) -> None:
+        self.store.unmendable = True
+        self.assertEqual(self.a.sets(b"q", b"x"), REFUSED)
+        self.server.clock.pump([RETRY] * 3)
+        self.assertFalse(self.queues.health().writable)
+        self.store.unmendable = False
+        self.server.clock.advance(RETRY)
+        self.assertTrue(self.queues.health().writable)
+
+    def test_no_number(self) -> None:
+        """A queue that cannot be made is a sign of the same, and nothing is left of it."""
+        self.store.numberless = True
+        self.assertEqual(self.a.sets(b"new", b"x"), b"SERVER_ERROR no numbers\r\n")
+        self.assertFalse(self.queues.health().writable)
+        self.assertIsNone(self.queues.find(b"new"))
+        self.server.clock.advance(RETRY)
+        self.assertEqual(self.a.sets(b"new", bytes(100_000)), b"SERVER_ERROR no numbers\r\n")
+        self.assertFalse(self.queues.health().writable)
+
+    def test_while_a_thread_writes(self) -> None:
+        """Nothing is opened anew under it."""
+        self.store.full = True
+        self.a.sets(b"q", b"x")
+        self.store.full = False
+        self.server.holding = True
+        self.a.set(b"q/sync", b"y")
+        self.server.turn()
+        self.patch(self.store, "mend", lambda: self.fail("a thread is writing"))
+        self.server.clock.advance(RETRY)
+        self.assertFalse(self.queues.health().writable)
+        self.patch(self.store, "mend", lambda: None)
+        self.server.release()
+        self.assertEqual(self.queues.health(), Health())
+
+    def test_stop(self) -> None:
+        self.store.full = True
+        self.a.sets(b"q", b"x")
+        self.a.leave()
+        self.server.stop()
+        self.assertEqual(self.server.clock.getDelayedCalls(), [])

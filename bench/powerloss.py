@@ -1,0 +1,463 @@
+"""
+``python -m bench.powerloss``: cut the power of a store at many moments, and see what is there afterwards.
+
+A process works on queues under strace.  From its writes and fsyncs follows what may be on a disk that loses its power
+at any moment (`bench.disk`).  Each such state is made and opened, and has to hold what the queues held after one of the
+turns that the process had begun by then, and not before the last one of which it was told that it is on stable storage:
+everything that was promised is there, and of the rest the first of it, in order, and nothing else.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final, Optional
+
+import plyvel
+from attrs import define, field, frozen
+from twisted.internet.defer import Deferred, maybeDeferred, succeed
+from twisted.internet.task import Clock
+from twisted.python.failure import Failure
+
+from bench.disk import Disk, State
+from bench.syscalls import missing, read_trace, watched
+from darner.calls import Call, Consuming, Opening, OpenMessage, Putting, Reading
+from darner.queues import Queues, Surroundings
+from darner.store import LevelStore
+
+WRITE_BUFFER: Final = 64 * 1024
+"""The smallest that LevelDB takes, so that it begins a new log often."""
+ROOT: Final = Path(__file__).resolve().parent.parent
+NAMES: Final = (b"a", b"b", b"c")
+_VERBS: Final = ("put", "get", "open", "close", "abort", "flush", "delete")
+_WEIGHTS: Final = (50, 16, 8, 6, 3, 0.6, 0.8)
+CUTTING: Final = ("fsync", "fdatasync", "rename", "unlink", "openat", "mkdir")
+"""Calls around which every cut is tried."""
+
+
+# What is done
+
+
+@frozen
+class Turn:
+    """What is asked of the queues in one turn: pairs of a verb and what it is about."""
+
+    requests: tuple[tuple[str, bytes, int, int], ...]
+    """Verb, queue, number of the item, its size."""
+    sync: bool
+
+
+def script(chance: random.Random, turns: int) -> list[Turn]:
+    """@return: something to do, for so many turns."""
+    number = 0
+    done = []
+    for _ in range(turns):
+        requests = []
+        several = chance.choice((1, 1, 2, 5))
+        for _ in range(several):
+            verbs, weights = (_VERBS, _WEIGHTS) if several == 1 else (_VERBS[:2], _WEIGHTS[:2])
+            (verb,) = chance.choices(verbs, weights)
+            size = 0
+            if verb == "put":
+                number += 1
+                (size,) = chance.choices((9, 200, 3000, 20_000, 150_000), (30, 30, 25, 8, 4))
+            requests.append((verb, chance.choice(NAMES), number, size))
+        puts = any(verb == "put" for verb, *_ in requests)
+        done.append(Turn(tuple(requests), puts and chance.random() < 0.15))
+    return done
+
+
+def payload(number: int, size: int) -> bytes:
+    """@return: the payload of an item, which no other has."""
+    return (b"%08d." % number * (size // 9 + 1))[:size]
+
+
+class Expected:
+    """What the queues hold, by the plainest of means: what the store has to show after each turn."""
+
+    def __init__(self) -> None:
+        self.queues: dict[bytes, list[tuple[int, int]]] = {}
+        self._open: dict[bytes, list[tuple[int, int]]] = {}
+
+    def do(self, turn: Turn) -> None:
+        for verb, name, number, size in turn.requests:
+            items = self.queues.get(name)
+            opened = self._open.setdefault(name, [])
+            if verb == "put":
+                self.queues.setdefault(name, []).append((number, size))
+            elif items is None:
+                continue
+            elif verb == "close" and opened:
+                items.remove(opened.pop(0))
+            elif verb == "abort" and opened:
+                opened.pop(0)
+            elif verb == "flush":
+                items[:] = sorted(opened)
+            elif verb == "delete":
+                del self.queues[name]
+                opened.clear()
+            elif verb in ("get", "open"):
+                head = next((item for item in items if item not in opened), None)
+                if head is not None:
+                    items.remove(head) if verb == "get" else opened.append(head)
+
+    def contents(self) -> dict[bytes, list[tuple[int, int]]]:
+        return {name: list(items) for name, items in self.queues.items()}
+
+
+# The process that does it
+
+
+def _open_small(*arguments: Any, **options: Any) -> Any:
+    return plyvel.DB(*arguments, **{**options, "write_buffer_size": WRITE_BUFFER})
+
+
+def open_queues(path: Path, clock: Clock) -> Queues:
+    """Serve a data directory in this thread alone."""
+    queues = Queues(
+        LevelStore(path, _open_small), Surroundings(clock, lambda call: clock.callLater(0, call), maybeDeferred)
+    )
+    try:
+        queues.start()
+    except BaseException:
+        queues.store.close()
+        raise
+    return queues
+
+
+class Worker:
+    """Does a script on queues."""
+
+    def __init__(self, queues: Queues, clock: Clock) -> None:
+        self._queues = queues
+        self._clock = clock
+        self._opened: dict[bytes, list[OpenMessage]] = {}
+
+    def do(self, turn: Turn) -> None:
+        """
+        Do what is asked in one turn, to the end.
+
+        @raise DarnerError: it could not be done.
+        """
+        calls = [(name, self._start(verb, name, number, size, turn.sync)) for verb, name, number, size in turn.requests]
+        self._clock.advance(0)
+        for name, deferred in calls:
+            result = _result(deferred)
+            if isinstance(result, OpenMessage):
+                self._opened.setdefault(name, []).append(result)
+
+    def _start(self, verb: str, name: bytes, number: int, size: int, sync: bool) -> Deferred[Any]:
+        call: Call
+        opened = self._opened.get(name, [])
+        if verb == "put":
+            call = putting = Putting(self._queues)
+            putting.start(name, payload(number, size), 0, 0, sync)
+        elif verb in ("get", "open"):
+            call = reading = (Reading if verb == "get" else Opening)(self._queues, name, lambda _: None)
+            reading.start(0)
+        elif verb in ("close", "abort"):
+            if not opened:
+                return succeed(None)
+            read = opened.pop(0)
+            return read.close() if verb == "close" else read.abort()
+        else:
+            call = consuming = Consuming(self._queues)
+            consume = self._queues.flush if verb == "flush" else self._queues.delete
+            consuming.start(lambda: consume(name))
+            if verb == "delete":
+                opened.clear()
+        return call.deferred
+
+
+def _result(deferred: Deferred[Any]) -> Any:
+    results: list[Any] = []
+    deferred.addBoth(results.append)
+    (result,) = results
+    if isinstance(result, Failure):
+        result.raiseException()
+    return result
+
+
+def work(path: Path, marks: Path, seed: int, turns: int) -> None:
+    """Do a script in a data directory, and say when each turn begins and ends."""
+    clock = Clock()
+    say = os.open(marks, os.O_WRONLY | os.O_APPEND)
+    queues = open_queues(path, clock)
+    worker = Worker(queues, clock)
+    for number, turn in enumerate(script(random.Random(seed), turns), 1):
+        os.write(say, b"b")
+        worker.do(turn)
+        os.write(say, b"s" if turn.sync else b"e")
+        if number % 40 == 0:
+            clock.advance(1)  # a quiet moment, in which room is reclaimed
+    clock.advance(1)
+    queues.store.close()
+
+
+# What is found afterwards
+
+
+@frozen
+class Fault:
+    """A state that was not as it has to be."""
+
+    cut: int
+    """After how many calls the power was cut."""
+    kind: str
+    """Which of the states after that cut."""
+    what: str
+
+    def __str__(self) -> str:
+        return f"cut after call {self.cut}, {self.kind}: {self.what}"
+
+
+@define
+class Findings:
+    """What came of it."""
+
+    calls: int = 0
+    opened: int = 0
+    synced: int = 0
+    """How many turns were promised to be on stable storage."""
+    logs: int = 0
+    """How many of the states had several logs."""
+    kinds: Counter[str] = field(factory=Counter)
+    lost: int = 0
+    """Of how many states turns were lost that were not promised."""
+    faults: list[Fault] = field(factory=list)
+
+
+class Checker:
+    """Opens states of the disk."""
+
+    def __init__(self, directory: Path, turns: Sequence[Turn]) -> None:
+        """@param directory: where to make them."""
+        self._path = directory / "state"
+        expected = Expected()
+        self._expected = [expected.contents()]
+        for turn in turns:
+            expected.do(turn)
+            self._expected.append(expected.contents())
+
+    def check(self, state: State, promised: int, begun: int, thoroughly: bool) -> int:
+        """
+        @param promised: how many turns have to be there.
+        @param begun: how many may be there.
+        @param thoroughly: whether to work on with it, and to see that all is well after that.
+        @return: how many turns are there.
+        @raise AssertionError: something else is.
+        """
+        self._make(state)
+        try:
+            found = self._open()
+            there = [turn for turn in range(promised, begun + 1) if self._expected[turn] == found]
+            if not there:
+                raise AssertionError(self._difference(found, promised, begun))
+            if thoroughly:
+                self._work_on(found)
+            return there[-1]
+        finally:
+            shutil.rmtree(self._path, ignore_errors=True)
+
+    def _make(self, state: State) -> None:
+        self._path.mkdir()
+        for name, content in state.items():
+            if content is None:
+                (self._path / name).mkdir()
+            else:
+                (self._path / name).write_bytes(content.bytes())
+
+    def _open(self, more: int = 0) -> dict[bytes, list[tuple[int, int]]]:
+        """@return: what is in the queues.  @param more: the number of an item to put on each of them, and on others."""
+        clock = Clock()
+        path = self._path / "data"
+        queues = open_queues(path, clock)
+        try:
+            found = {name: self._items(queues, name) for name in queues.names()}
+            if more:
+                queues.store.close()
+                queues = open_queues(path, clock)
+                worker = Worker(queues, clock)
+                for name in (*NAMES, b"new"):
+                    worker.do(Turn((("put", name, more, 200_000),), True))
+                clock.advance(2)
+                if queues.store.leftovers() != ([], []):
+                    raise AssertionError(f"never reclaimed: {queues.store.leftovers()}")
+        finally:
+            queues.store.close()
+        return found
+
+    def _items(self, queues: Queues, name: bytes) -> list[tuple[int, int]]:
+        """@return: what is in a queue.  It is only taken in memory."""
+        fifo = queues.make(name)
+        count, size = fifo.count, fifo.bytes
+        found = []
+        while (item := fifo.take()) is not None:
+            data = b"".join(queues.outflow(item, lambda: None)) if item.stream else item.payload
+            number = int(data[:8])
+            if data != payload(number, len(data)) or len(data) != item.size:
+                raise AssertionError(f"garbage in {name!r}: {data[:40]!r}...")
+            found.append((number, len(data)))
+        if (len(found), sum(size for _, size in found)) != (count, size):
+            raise AssertionError(f"{name!r} said {count} items and {size} bytes, and had {found}")
+        return found
+
+    def _work_on(self, found: dict[bytes, list[tuple[int, int]]]) -> None:
+        more = 90_000_000
+        self._open(more)
+        for name in (*NAMES, b"new"):
+            found.setdefault(name, []).append((more, 200_000))
+        after = self._open()
+        if after != found:
+            raise AssertionError(f"after working on there is {after} and not {found}")
+
+    def _difference(self, found: dict[bytes, list[tuple[int, int]]], promised: int, begun: int) -> str:
+        every = [turn for turn, contents in enumerate(self._expected) if contents == found]
+        if every:
+            return f"there are the first {every[-1]} turns, of {promised} promised and {begun} begun"
+        least = self._expected[promised]
+        return f"there is what never was: {found}; promised was {least}"
+
+
+def states(disk: Disk, chance: random.Random, tails: int) -> Iterator[tuple[str, State]]:
+    """@return: what may be found after a cut at this moment, and what kind of state it is."""
+    yield "least", disk.least()
+    yield "all entries", disk.entries(zeros=False)
+    yield "all entries, zeros", disk.entries(zeros=True)
+    yield "newest log", disk.newest(".log")
+    for _ in range(tails):
+        yield "chance", disk.some(chance)
+    yield "most", disk.most()
+
+
+class Recording:
+    """What a process did, to be looked at as often as one likes."""
+
+    def __init__(self, directory: Path, seed: int, turns: int) -> None:
+        """
+        Have a process work on queues.
+
+        @param directory: an empty directory.
+        @param seed: of what is done.
+        """
+        self.directory = directory
+        self.turns = script(random.Random(seed), turns)
+        self._traced, self._marks, self._trace = directory / "traced", directory / "marks", directory / "trace"
+        self._traced.mkdir()
+        self._marks.touch()
+        command = [sys.executable, "-m", "bench.powerloss", "--work", str(self._traced), str(self._marks)]
+        subprocess.run(
+            watched([*command, "--seed", str(seed), "--turns", str(turns)], self._trace), check=True, cwd=ROOT
+        )
+
+    def replay(self) -> Iterator[tuple[int, str, Disk]]:
+        """@return: the number and the name of each call, and the disk after it, from which everything is to be had."""
+        disk = Disk(self._traced, self._marks)
+        yield 0, "", disk
+        for number, call in enumerate(disk.follow(read_trace(self._trace)), 1):
+            yield number, call.name, disk
+
+
+def lose_power(recording: Recording, seed: int, limit: int, tails: int = 3) -> Findings:
+    """
+    Cut the power.
+
+    @param seed: of what is tried.
+    @param limit: how many states to open at most; most of the cuts are around an fsync, a rename, an unlink or a new
+        file, the others spread evenly.
+    @param tails: how many states by chance to open after each cut, besides the special ones.
+    """
+    chance = random.Random(seed)
+    checker = Checker(recording.directory, recording.turns)
+    cuts = _cuts([name for _, name, _ in recording.replay()], chance, limit // (tails + 2))
+    findings = Findings(synced=sum(turn.sync for turn in recording.turns))
+    seen: set[object] = set()
+    for number, _, disk in recording.replay():
+        findings.calls = number
+        if number not in cuts:
+            continue
+        promised, begun = _promised(disk.marks)
+        for kind, state in states(disk, chance, tails):
+            key = (promised, tuple(state.items()))
+            if key in seen or findings.opened >= limit:
+                continue
+            seen.add(key)
+            findings.opened += 1
+            findings.kinds[kind] += 1
+            findings.logs += _logs(state) > 1
+            try:
+                there = checker.check(state, promised, begun, findings.opened % 5 == 0)
+                findings.lost += there < begun - 1
+            except Exception as error:
+                findings.faults.append(Fault(number, kind, f"{type(error).__name__}: {error}"))
+    return findings
+
+
+def _logs(state: State) -> int:
+    """@return: how many logs there are that have something in them."""
+    return sum(name.endswith(".log") and content is not None and content.written > 0 for name, content in state.items())
+
+
+def _promised(marks: bytes) -> tuple[int, int]:
+    """@return: how many turns have to be there, and how many may be."""
+    begun = marks.count(b"b")
+    return marks[: marks.rfind(b"s") + 1].count(b"b"), begun
+
+
+def _cuts(names: Sequence[str], chance: random.Random, count: int) -> set[int]:
+    """@return: after which calls to cut.  @param count: about how often."""
+    special = sorted(
+        {at for number, name in enumerate(names) if name in CUTTING for at in (number - 1, number)}
+    )
+    chosen = set(chance.sample(special, min(len(special), count * 3 // 4)))
+    return chosen | set(chance.sample(range(len(names)), min(len(names), max(1, count - len(chosen)))))
+
+
+def main(arguments: Optional[Sequence[str]] = None) -> int:
+    """@return: the exit status: 1 where something was lost."""
+    parser = argparse.ArgumentParser("python -m bench.powerloss", description=str(__doc__).partition("\n\n")[2])
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--states", type=int, default=2000, help="how many to open [default: 2000]")
+    parser.add_argument("--turns", type=int, default=400, help="how long to work before [default: 400]")
+    parser.add_argument("--tails", type=int, default=3, help="states by chance a cut [default: 3]")
+    parser.add_argument("--work", nargs=2, type=Path, metavar=("DIRECTORY", "MARKS"), help=argparse.SUPPRESS)
+    options = parser.parse_args(arguments)
+    if options.work:
+        work(options.work[0] / "data", options.work[1], options.seed, options.turns)
+        return 0
+    reason = missing()
+    if reason is not None:
+        parser.error(reason)
+    directory = Path(tempfile.mkdtemp(prefix="darner-powerloss-", dir=scratch()))
+    try:
+        recording = Recording(directory, options.seed, options.turns)
+        findings = lose_power(recording, options.seed, options.states, options.tails)
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+    for fault in findings.faults:
+        print(str(fault)[:1000])
+    print(
+        f"{findings.opened} states of {findings.calls} calls opened, {findings.logs} of them with several logs; "
+        f"{findings.synced} of {options.turns} turns were promised; "
+        f"{findings.lost} had lost what was not promised; {len(findings.faults)} faults"
+    )
+    print(", ".join(f"{count} of kind {kind!r}" for kind, count in findings.kinds.items()))
+    return 1 if findings.faults or not findings.opened else 0
+
+
+def scratch() -> Optional[str]:
+    """@return: where an fsync costs nothing, for states are many; C{None} for the usual place."""
+    memory = Path("/dev/shm")
+    return str(memory) if os.access(memory, os.W_OK) else None
+
+
+if __name__ == "__main__":
+    sys.exit(main())

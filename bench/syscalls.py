@@ -1,0 +1,99 @@
+"""
+What a process did to files, as strace saw it.
+
+strace is a package of the distribution.  It sees each call when it begins and when it ends, in one order for all
+threads, which is what a model of the disk needs (`bench.disk`).
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Final, Optional
+
+from attrs import frozen
+
+CALLS: Final = (
+    "open,openat,creat,close,write,pwrite64,writev,fsync,fdatasync,rename,renameat,renameat2,unlink,unlinkat,"
+    "ftruncate,mkdir,mkdirat,rmdir,link,linkat,dup,dup2,dup3,sync_file_range"
+)
+"""All that LevelDB and Python do to files, and what would upset the model if they did."""
+
+_LINE = re.compile(r"(\d+) +(.*)")
+_CALL = re.compile(r"(\w+)\((.*)\) += (-?\d+|\?)(?: .*)?$")
+_BEGUN = re.compile(r"(\w+)\((.*) <unfinished \.\.\.>$")
+_RESUMED = re.compile(r"<\.\.\. (\w+) resumed>(.*)$")
+_TEXT = re.compile(r'"((?:\\x[0-9a-f]{2})*)"(\.\.\.)?')
+
+
+def missing() -> Optional[str]:
+    """@return: why processes cannot be watched here; C{None} where they can."""
+    if shutil.which("strace") is None:
+        return "strace is not installed"
+    probe = subprocess.run(["strace", "-o", "/dev/null", "true"], capture_output=True, text=True)
+    return f"strace may not be used here: {probe.stderr.strip()}" if probe.returncode else None
+
+
+@frozen
+class Call:
+    """A system call that succeeded, or its beginning."""
+
+    name: str
+    arguments: tuple[str, ...]
+    """As strace spells them, but for texts."""
+    texts: tuple[bytes, ...]
+    """Those arguments that are texts: paths, and what was written."""
+    result: Optional[int]
+    """C{None} when it only begins; its end follows."""
+
+    @property
+    def file(self) -> int:
+        """The descriptor that it is about."""
+        return int(self.arguments[0])
+
+
+def watched(command: Sequence[str], trace: Path, more: Sequence[str] = (), calls: str = CALLS) -> list[str]:
+    """
+    @param trace: where strace writes to.
+    @param more: options of strace's.
+    @return: the command that runs another one under strace.
+    """
+    return [
+        "strace", "-f", "-qq", "-xx", "-s", str(1 << 24), "-o", str(trace), "-e", f"trace={calls}", "-e", "signal=none",
+        *more, *command,
+    ]  # fmt: skip
+
+
+def read_trace(path: Path) -> Iterator[Call]:
+    """
+    @return: the calls of a trace that succeeded, in the order in which they ended.  Of one during which other threads
+        did something the beginning is there as well, where it was.
+    """
+    begun: dict[str, str] = {}
+    with path.open(errors="strict") as lines:
+        for line in lines:
+            match = _LINE.match(line.rstrip("\n"))
+            if match is None:
+                raise ValueError(f"not a line of strace's: {line[:200]!r}")
+            thread, text = match.groups()
+            if beginning := _BEGUN.match(text):
+                begun[thread] = f"{beginning[1]}({beginning[2]}"
+                yield _call(beginning[1], beginning[2], None)
+                continue
+            if resumed := _RESUMED.match(text):
+                text = begun.pop(thread) + resumed[2]
+            whole = _CALL.match(text)
+            if whole is not None and whole[3] not in ("-1", "?"):
+                yield _call(whole[1], whole[2], int(whole[3]))
+
+
+def _call(name: str, text: str, result: Optional[int]) -> Call:
+    texts = []
+    for found in _TEXT.finditer(text):
+        if found[2]:
+            raise ValueError(f"strace cut a text of {name} short")
+        texts.append(bytes.fromhex(found[1].replace("\\x", "")))
+    return Call(name, tuple(word.strip() for word in _TEXT.sub("*", text).split(",")), tuple(texts), result)

@@ -1,0 +1,218 @@
+"""
+What a loss of power may leave of LevelDB's newest files, put right before LevelDB opens them.
+
+LevelDB writes to a new log while the one before is not safe yet, and names a new table in its manifest before the
+table's entry in the directory is safe.  A disk that loses its power may keep the later and lose the earlier of the two.
+LevelDB would take what is in the newer log without what was lost before it, or not open at all.  In both cases nothing
+of the later was ever promised to be on stable storage, for whoever promises that makes the earlier safe as well.  So
+the later is given up: what remains is all that was written up to some moment.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final, Optional
+
+from attrs import define, field
+
+_BLOCK: Final = 32 * 1024
+_HEADER: Final = struct.Struct("<IHB")  # checksum, length, kind
+_WHOLE, _FIRST, _MIDDLE, _LAST = 1, 2, 3, 4
+_BATCH: Final = struct.Struct("<QI")  # sequence number of the first change, count of changes
+
+
+def _checksums() -> tuple[int, ...]:
+    table = []
+    for value in range(256):
+        for _ in range(8):
+            value = value >> 1 ^ (0x82F63B78 if value & 1 else 0)
+        table.append(value)
+    return tuple(table)
+
+
+_CHECKSUMS: Final = _checksums()
+
+
+def checksum(data: bytes) -> int:
+    """@return: the checksum of a piece of a record and its kind (CRC-32C, and turned as LevelDB does)."""
+    value = 0xFFFFFFFF
+    for byte in data:
+        value = _CHECKSUMS[(value ^ byte) & 0xFF] ^ value >> 8
+    value ^= 0xFFFFFFFF
+    return ((value >> 15 | value << 17) + 0xA282EAD8) & 0xFFFFFFFF
+
+
+@define
+class Record:
+    """One entry of a log or a manifest."""
+
+    start: int
+    """Where it begins in the file."""
+    pieces: list[tuple[int, bytes]] = field(factory=list)
+    """Each with its checksum, and begun by its kind."""
+
+    @property
+    def data(self) -> bytes:
+        return b"".join(piece[1:] for _, piece in self.pieces)
+
+    @property
+    def is_good(self) -> bool:
+        """Whether it is as it was written.  Slow."""
+        return all(checksum(piece) == said for said, piece in self.pieces)
+
+
+def records(data: bytes) -> Iterator[Record]:
+    """@return: the records of a log or a manifest that are complete, up to the first that is not."""
+    at = 0
+    record: Optional[Record] = None
+    while True:
+        if _BLOCK - at % _BLOCK < _HEADER.size:
+            at += _BLOCK - at % _BLOCK
+        if at + _HEADER.size > len(data):
+            return
+        said, length, kind = _HEADER.unpack_from(data, at)
+        end = at + _HEADER.size + length
+        if end > len(data) or not _WHOLE <= kind <= _LAST or (kind in (_WHOLE, _FIRST)) != (record is None):
+            return
+        if record is None:
+            record = Record(at)
+        record.pieces.append((said, data[at + _HEADER.size - 1 : end]))
+        if kind in (_WHOLE, _LAST):
+            yield record
+            record = None
+        at = end
+
+
+class Manifest:
+    """
+    Which files a database is made of.
+
+    @ivar log: the oldest log that matters.
+    @ivar last: a sequence number that was given by then.
+    @ivar tables: the numbers of its tables.
+    """
+
+    def __init__(self) -> None:
+        self.log = 0
+        self.last = 0
+        self.tables: set[int] = set()
+
+    def change(self, data: bytes) -> None:
+        """
+        Take over what a record says.
+
+        @raise ValueError: this is none that we know; also C{IndexError}.
+        """
+        at = 0
+
+        def number() -> int:
+            nonlocal at
+            value = shift = 0
+            while True:
+                byte = data[at]
+                at += 1
+                value |= (byte & 0x7F) << shift
+                shift += 7
+                if byte < 0x80:
+                    return value
+
+        def skip() -> None:
+            nonlocal at
+            length = number()
+            at += length
+
+        while at < len(data):
+            tag = number()
+            if tag == 1:  # the comparator
+                skip()
+            elif tag == 2:
+                self.log = number()
+            elif tag in (3, 9):  # the next number of a file; a log before that one, which there never is any more
+                number()
+            elif tag == 4:
+                self.last = number()
+            elif tag == 5:  # where to compact next
+                number()
+                skip()
+            elif tag == 6:
+                number()
+                self.tables.discard(number())
+            elif tag == 7:
+                number()
+                self.tables.add(number())
+                number()
+                skip()
+                skip()
+            else:
+                raise ValueError(f"unknown entry {tag} in a manifest")
+
+
+def settle(database: Path, aside: Path) -> list[str]:
+    """
+    Put the tails of a database right, where a loss of power left them so that LevelDB cannot.
+
+    @param database: its directory.  Nobody has it open.
+    @param aside: a directory for the logs that are given up; made when there is one.
+    @return: what was done, a line each.
+    @raise OSError: it cannot be read, or changed.
+    """
+    logs = sorted((_number(path), path) for path in database.glob("*.log"))
+    there = {_number(path) for pattern in ("*.ldb", "*.sst") for path in database.glob(pattern)}
+    try:
+        manifest = database / (database / "CURRENT").read_text().strip()
+        data = manifest.read_bytes()
+        version, before, last = _read_manifest(data)
+    except (FileNotFoundError, ValueError, IndexError):
+        return []  # LevelDB knows better what to say of it
+    done = []
+    if version.tables - there and not before.tables - there and last.is_good:
+        with manifest.open("r+b") as file:
+            file.truncate(last.start)
+        version = before
+        done.append(f"the last entry of {manifest.name} names a table that is not safe: it was taken back")
+    live = [path for number, path in logs if number >= version.log]
+    for path in _beyond_gap(live, version.last):
+        aside.mkdir(mode=0o700, exist_ok=True)
+        path.rename(aside / path.name)
+        done.append(f"{path.name} was written after what is lost of the log before it: it was moved to {aside}")
+    return done
+
+
+def _number(path: Path) -> int:
+    return int(path.stem) if path.stem.isdecimal() else -1
+
+
+def _read_manifest(data: bytes) -> tuple[Manifest, Manifest, Record]:
+    """@return: the files there are, those without the last record, and that."""
+    version, before = Manifest(), Manifest()
+    last: Optional[Record] = None
+    for record in records(data):
+        if last is not None:
+            before.change(last.data)
+        version.change(record.data)
+        last = record
+    if last is None:
+        raise ValueError("an empty manifest")
+    return version, before, last
+
+
+def _beyond_gap(logs: list[Path], given: int) -> list[Path]:
+    """@return: those logs before which something is lost.  @param given: the last sequence number in the manifest."""
+    expected = given + 1
+    for place, path in enumerate(logs):
+        last: Optional[Record] = None
+        # Of a single log LevelDB takes what is good, from its beginning on.
+        for record in records(path.read_bytes()) if len(logs) > 1 else ():
+            first, _ = _BATCH.unpack_from(record.data)
+            if last is None and first > expected:
+                return logs[place:]
+            last = record
+        # A log that another followed had something in it: `darner.store` sees to that.
+        expected = 0
+        if last is not None:
+            first, count = _BATCH.unpack_from(last.data)
+            # What is zeros in part ends what was kept of a file.
+            expected = first + (count if last.is_good else 0)
+    return []

@@ -1,0 +1,215 @@
+"""Tests of `darner.tails`.  What it is for is tested in `test.test_powerloss`, with many states of a disk."""
+
+from __future__ import annotations
+
+import os
+import struct
+from pathlib import Path
+from types import SimpleNamespace
+
+import plyvel
+from twisted.trial.unittest import SynchronousTestCase
+
+from darner.store import LevelStore
+from darner.tails import Manifest, checksum, records, settle
+
+
+def framed(*entries: bytes) -> bytes:
+    """@return: a log with these entries."""
+    log = b""
+    for entry in entries:
+        first = True
+        while True:
+            room = 32768 - len(log) % 32768
+            if room < 7:
+                log += bytes(room)
+                continue
+            piece, entry = entry[: room - 7], entry[room - 7 :]
+            kind = (1 if first else 4) if not entry else (2 if first else 3)
+            log += struct.pack("<IHB", checksum(bytes([kind]) + piece), len(piece), kind) + piece
+            first = False
+            if not entry:
+                break
+    return log
+
+
+def batch(sequence: int, count: int = 1, size: int = 10) -> bytes:
+    return struct.pack("<QI", sequence, count) + b"x" * size
+
+
+def edit(log: int, last: int, new: int = 0, gone: int = 0) -> bytes:
+    """@return: an entry of a manifest, numbers all small."""
+    text = bytes([2, log, 9, 0, 3, 99, 4, last])
+    if gone:
+        text += bytes([5, 1, 1]) + b"k" + bytes([6, 0, gone])
+    if new:
+        text += bytes([7, 0, new, 100, 1]) + b"a" + bytes([1]) + b"z"
+    return text
+
+
+COMPARATOR = bytes([1, 26]) + b"leveldb.BytewiseComparator"
+
+
+class RecordsTests(SynchronousTestCase):
+    """Reading a log."""
+
+    def test_round(self) -> None:
+        for sizes in ((0, 1, 100), (32761, 5), (32755, 5), (32756, 0, 7), (100_000, 70_000)):
+            entries = [os.urandom(size) for size in sizes]
+            found = list(records(framed(*entries)))
+            self.assertEqual([record.data for record in found], entries)
+            self.assertTrue(all(record.is_good for record in found))
+
+    def test_cut_anywhere(self) -> None:
+        entries = [b"a" * 20, b"b" * 32_760, b"c" * 40]
+        log = framed(*entries)
+        ends = [len(framed(*entries[:count])) for count in range(4)]
+        for cut in (*range(60), *range(32_700, len(log) + 1)):
+            found = list(records(log[:cut]))
+            self.assertEqual(len(found), sum(end <= cut for end in ends) - 1)
+            zeros = list(records(log[:cut] + bytes(len(log) - cut)))
+            self.assertEqual([record.data for record in zeros if record.is_good], [record.data for record in found])
+
+    def test_pieces_out_of_order(self) -> None:
+        middle = struct.pack("<IHB", 0, 1, 3) + b"x"
+        self.assertEqual(list(records(framed(b"a") + middle))[1:], [])
+        first = struct.pack("<IHB", 0, 1, 2) + b"x"
+        self.assertEqual(list(records(first + framed(b"a"))), [])
+
+    def test_of_leveldb(self) -> None:
+        """LevelDB's own files are read as it writes them."""
+        path = Path(self.mktemp())
+        with plyvel.DB(str(path), create_if_missing=True, write_buffer_size=65536) as database:
+            for number in range(40):
+                with database.write_batch() as changes:
+                    changes.put(b"%d" % number, os.urandom(20_000))
+                    changes.delete(b"x")
+            database.compact_range()
+            for number in range(3):
+                database.put(b"%d" % number, os.urandom(5_000))
+        log = max(path.glob("*.log"))
+        found = list(records(log.read_bytes()))
+        self.assertTrue(found and all(record.is_good for record in found))
+        self.assertEqual(struct.unpack_from("<QI", found[-1].data), (83, 1))
+        (manifest,) = path.glob("MANIFEST-*")
+        version = Manifest()
+        for record in records(manifest.read_bytes()):
+            self.assertTrue(record.is_good)
+            version.change(record.data)
+        self.assertGreater(len(version.tables), 0)
+        self.assertLessEqual(version.tables, {int(table.stem) for table in path.glob("*.ldb")})
+        self.assertLessEqual(version.log, int(log.stem))
+        self.assertLessEqual(80, version.last)
+
+
+class SettleTests(SynchronousTestCase):
+    """What is given up, and what is not."""
+
+    def setUp(self) -> None:
+        self.path = Path(self.mktemp())
+        self.path.mkdir()
+        self.aside = Path(self.mktemp())
+        (self.path / "CURRENT").write_bytes(b"MANIFEST-000002\n")
+        self.manifest = self.path / "MANIFEST-000002"
+        self.manifest.write_bytes(framed(COMPARATOR, edit(log=5, last=9)))
+
+    def log(self, number: int, data: bytes) -> None:
+        (self.path / f"{number:06}.log").write_bytes(data)
+
+    def settle(self) -> tuple[list[str], list[str]]:
+        """@return: the logs that are there after it, and those that are not."""
+        done = settle(self.path, self.aside)
+        gone = sorted(path.name for path in self.aside.iterdir()) if self.aside.exists() else []
+        self.assertEqual(len(done), len(gone))
+        return sorted(path.name for path in self.path.glob("*.log")), gone
+
+    def test_no_gap(self) -> None:
+        self.log(4, b"")  # it does not matter any more
+        self.log(5, framed(batch(8, 2), batch(10, 5, 50_000)))
+        self.log(7, framed(batch(15)))
+        self.log(8, b"")
+        self.assertEqual(self.settle(), (["000004.log", "000005.log", "000007.log", "000008.log"], []))
+
+    def test_gap(self) -> None:
+        whole = framed(batch(10, 2), batch(12, 5, 50_000))
+        for data in (b"", framed(batch(10, 2)), whole[:-1], whole[:-9] + bytes(9), bytes(50)):
+            self.log(5, data)
+            self.log(7, framed(batch(17), batch(18)))
+            self.log(8, framed(batch(19)))
+            self.assertEqual(self.settle(), (["000005.log"], ["000007.log", "000008.log"]))
+
+    def test_log_that_is_not_there(self) -> None:
+        self.log(7, framed(batch(17)))
+        self.log(8, framed(batch(18)))
+        self.assertEqual(self.settle(), ([], ["000007.log", "000008.log"]))
+
+    def test_single_log(self) -> None:
+        """LevelDB takes the good part of it by itself."""
+        self.log(5, framed(batch(10)) + b"torn")
+        self.log(6, b"")
+        self.assertEqual(self.settle(), (["000005.log", "000006.log"], []))
+
+    def test_a_table_that_is_not_safe(self) -> None:
+        before = framed(COMPARATOR, edit(log=5, last=9, new=3), edit(log=5, last=9, new=4, gone=3))
+        whole = before + framed(edit(log=7, last=12, new=6, gone=4))
+        (self.path / "000004.sst").touch()
+        self.manifest.write_bytes(whole)
+        self.log(5, framed(batch(10)))
+        done = settle(self.path, self.aside)
+        self.assertEqual(len(done), 1)
+        self.assertEqual(self.manifest.read_bytes(), before)
+        # What else is missing, is another matter.
+        (self.path / "000004.sst").unlink()
+        self.manifest.write_bytes(whole)
+        self.assertEqual(settle(self.path, self.aside), [])
+        self.assertEqual(self.manifest.read_bytes(), whole)
+
+    def test_what_cannot_be_read_is_left_to_leveldb(self) -> None:
+        self.log(5, b"")
+        self.log(7, framed(batch(17)))
+        for data in (b"", framed(bytes([77])), framed(bytes([2]))):
+            self.manifest.write_bytes(data)
+            self.assertEqual(self.settle(), (["000005.log", "000007.log"], []))
+        (self.path / "CURRENT").unlink()
+        self.assertEqual(self.settle(), (["000005.log", "000007.log"], []))
+
+    def test_store(self) -> None:
+        """It is done at the start; what is given up is beside the database, and the log says so."""
+        path = Path(self.mktemp())
+        store = LevelStore(path)
+        database = path / "leveldb"
+        store.close()
+        newest = max(int(log.stem) for log in database.glob("*.log"))
+        (database / f"{newest + 50:06}.log").write_bytes(framed(batch(900)))
+        (database / f"{newest + 51:06}.log").write_bytes(framed(batch(901)))
+        messages: list[str] = []
+        log = SimpleNamespace(warn=lambda text, done: messages.append(text.format(done=done)))
+        self.patch(LevelStore, "_log", log)
+        LevelStore(path).close()
+        self.assertEqual(len(messages), 2)
+        self.assertIn("was moved to", messages[0])
+        self.assertEqual(len(list((path / "lost").iterdir())), 2)
+
+    def test_a_rotated_log_is_never_empty(self) -> None:
+        """One that is empty is taken for one that was lost."""
+        store = LevelStore(Path(self.mktemp()))
+        self.addCleanup(store.close)
+        store._dirty = {b"a": (b"a", b"b"), b"c": (b"c", b"d")}
+        sizes = []
+        compact_range = store._db.compact_range
+
+        class Watched:
+            def compact_range(self, **bounds: bytes) -> None:
+                logs = sorted(store._directory.database.glob("*.log"))
+                sizes.append(logs[-1].stat().st_size)
+                compact_range(**bounds)
+
+            def __getattr__(self, name: str) -> object:
+                return getattr(database, name)
+
+        database = store._db
+        store._db = Watched()
+        store.compact()
+        store._db = database
+        self.assertEqual(len(sizes), 2)
+        self.assertGreater(min(sizes), 0)
