@@ -61,7 +61,9 @@ class Client:
         self._server = server
         self.gone = False
         self._transport = _Transport()
-        self.protocol: QueueProtocol = server.factory.buildProtocol(None)
+        protocol = server.factory.buildProtocol(None)
+        assert isinstance(protocol, QueueProtocol)
+        self.protocol = protocol
         self.protocol.makeConnection(self._transport)
 
     def send(self, pieces: Iterable[bytes]) -> None:
