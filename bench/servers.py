@@ -86,24 +86,29 @@ class Server:
 
         @return: the seconds until it answered.
         """
+        started = time.perf_counter()
+        process = self.launch()
+        while not self._answers():
+            if process.poll() is not None:
+                raise ConnectionError(f"{self.name} ended with {process.returncode}: {self._last_words()}")
+            if time.perf_counter() - started > PATIENCE:
+                raise ConnectionError(f"{self.name} does not answer")
+            time.sleep(0.002)
+        return time.perf_counter() - started
+
+    def launch(self) -> subprocess.Popen[bytes]:
+        """Start its process, and do not wait until it answers."""
         if not self.port:
             self.port = _free_port()
             self.directory = Path(tempfile.mkdtemp(prefix="bench-"))
         program = self.program()
         assert program is not None
         with (self.directory / "log").open("ab") as log:
-            started = time.perf_counter()
             self.process = subprocess.Popen(
                 [program, *self.options()],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self.directory, env=_environment(),
             )  # fmt: skip
-        while not self._answers():
-            if self.process.poll() is not None:
-                raise ConnectionError(f"{self.name} ended with {self.process.returncode}: {self._last_words()}")
-            if time.perf_counter() - started > PATIENCE:
-                raise ConnectionError(f"{self.name} does not answer")
-            time.sleep(0.002)
-        return time.perf_counter() - started
+        return self.process
 
     def _last_words(self) -> str:
         return (self.directory / "log").read_bytes()[-300:].decode("utf-8", "replace")

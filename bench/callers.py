@@ -1,0 +1,282 @@
+"""
+Clients of a server that may be killed at any moment, who write down in the books what they ask and are answered.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Sequence
+from contextlib import suppress
+from random import Random
+from typing import Any, Optional
+
+from attrs import frozen
+
+from bench.books import REPLY, Books, ServerGone
+from bench.ledger import Item, View
+
+
+class WrongReply(Exception):
+    """The server said what it should not have said."""
+
+
+@frozen
+class Stage:
+    """What the clients of one life of the server have in common."""
+
+    port: int
+    books: Books
+    seed: str
+
+    def random(self, name: str) -> Random:
+        """@return: chance, the same for the same seed."""
+        return Random(f"{self.seed} {name}")
+
+
+class Caller:
+    """One client.  Where the server goes, its methods raise C{ConnectionError} or C{EOFError}."""
+
+    def __init__(self, stage: Stage, name: str) -> None:
+        self.books = stage.books
+        self.random = stage.random(name)
+        self._port = stage.port
+        self._producer = 0
+        self._held: list[Item] = []
+
+    async def connect(self) -> None:
+        """Come, as somebody new."""
+        self._reader, self._writer = await asyncio.open_connection("127.0.0.1", self._port)
+        self._producer = self.books.new_producer()
+
+    async def vanish(self) -> None:
+        """Go without a word, and come again as another client."""
+        for item in self._held:
+            self.books.given_back(item)
+        self._held.clear()
+        if self.random.random() < 0.5:
+            self._writer.close()
+        else:
+            self._writer.transport.abort()
+        await self._closed()
+        await self.connect()
+
+    def leave(self) -> None:
+        """Go for good."""
+        self._writer.transport.abort()
+
+    async def _closed(self) -> None:
+        with suppress(OSError):
+            await self._writer.wait_closed()
+
+    async def stay(self) -> None:
+        """Say nothing more until the server goes."""
+        if await self._reader.read(1):
+            raise WrongReply("an answer to nothing")
+        raise EOFError()
+
+    async def rest(self, most: float) -> None:
+        """Do nothing, for some of so many seconds."""
+        await asyncio.sleep(self.random.random() * most)
+
+    # Replies
+
+    async def _line(self) -> bytes:
+        try:
+            line = await self._reader.readline()
+        except ValueError as error:
+            raise WrongReply("a line without an end") from error
+        if not line.endswith(b"\n"):
+            raise EOFError()
+        return line.rstrip(b"\r\n")
+
+    async def expect(self, wanted: bytes) -> None:
+        """The next reply is this one."""
+        line = await self._line()
+        if line != wanted:
+            raise WrongReply(f"{line!r} in place of {wanted!r}")
+
+    async def _values(self) -> dict[bytes, bytes]:
+        """@return: the payloads of a reply to get, by queue."""
+        payloads = {}
+        while (line := await self._line()) != b"END":
+            words = line.split(b" ")
+            if len(words) != 4 or words[0] != b"VALUE" or not words[3].isdigit():
+                raise WrongReply(f"{line!r} in reply to a get")
+            data = await self._reader.readexactly(int(words[3]) + 2)
+            if not data.endswith(b"\r\n"):
+                raise WrongReply(f"{data[-2:]!r} after an item of {words[3]!r} bytes")
+            payloads[words[1]] = data[:-2]
+        return payloads
+
+    async def _value(self, queue: bytes) -> Optional[bytes]:
+        payloads = await self._values()
+        payload = payloads.pop(queue, None)
+        if payloads:
+            raise WrongReply(f"items of {sorted(payloads)} in reply to a get of {queue!r}")
+        return payload
+
+    # Sets
+
+    async def set(self, queues: Sequence[bytes], size: int, options: bytes = b"", quiet: bool = False) -> None:
+        """
+        Set an item on each of these queues, without waiting between them.
+
+        @param size: the most bytes that one has.
+        @param quiet: whether only the last one is to be answered.
+        """
+        items, sets = [], []
+        for place, queue in enumerate(queues):
+            body = self.random.randbytes(self.random.randint(0, size))
+            item, payload = self.books.set(queue, self._producer, body)
+            noreply = quiet and place < len(queues) - 1
+            end = b" noreply" if noreply else b""
+            sets.append(b"set %b%b 0 0 %d%b\r\n%b\r\n" % (queue, options, len(payload), end, payload))
+            items.append((item, noreply))
+        self._writer.write(b"".join(sets))
+        await self._writer.drain()
+        unanswered = []
+        for item, noreply in items:
+            unanswered.append(item)
+            if not noreply:
+                await self.expect(b"STORED")
+                for stored in unanswered:
+                    self.books.stored(stored)
+                unanswered.clear()
+
+    async def set_half(self, queue: bytes, size: int) -> None:
+        """Send a part of an item, and go, or stay until the server does."""
+        _, payload = self.books.set(queue, self._producer, self.random.randbytes(size), half=True)
+        part = payload[: self.random.randint(0, len(payload) - 1)]
+        self._writer.write(b"set %b 0 0 %d\r\n%b" % (queue, len(payload), part))
+        await self._writer.drain()
+        if self.random.random() < 0.3:
+            await self.stay()
+        await self.rest(0.05)
+        await self.vanish()
+
+    # Reads
+
+    async def get(self, queue: bytes, wait: int = 0, view: Optional[View] = None) -> Optional[Item]:
+        """
+        Read an item plainly.
+
+        @param wait: how long to wait for one, in ms.
+        """
+        read = self.books.read(queue, True, view)
+        self._writer.write(b"get %b%b\r\n" % (queue, b"/t=%d" % wait if wait else b""))
+        return self.books.answered(read, await self._value(queue))
+
+    async def get_ahead(self, queue: bytes, count: int, view: Optional[View] = None) -> list[Optional[Item]]:
+        """Send several plain reads without waiting between them."""
+        reads = [self.books.read(queue, True, view) for _ in range(count)]
+        self._writer.write(b"get %b\r\n" % queue * count)
+        return [self.books.answered(read, await self._value(queue)) for read in reads]
+
+    async def get_many(self, queues: Sequence[bytes]) -> None:
+        """Read an item of each of several queues."""
+        reads = [self.books.read(queue, True) for queue in queues]
+        self._writer.write(b"get %b\r\n" % b" ".join(queues))
+        payloads = await self._values()
+        for read in reads:
+            self.books.answered(read, payloads.get(read.ledger.name))
+
+    async def ask_and_vanish(self, queue: bytes, options: bytes) -> None:
+        """Ask for an item, and do not wait for the answer."""
+        self.books.read(queue, b"/open" not in options)
+        self._writer.write(b"get %b%b\r\n" % (queue, options))
+        await self.rest(0.005)
+        await self.vanish()
+
+    async def open(
+        self, queue: bytes, wait: int = 0, view: Optional[View] = None, close: Optional[Item] = None
+    ) -> Optional[Item]:
+        """
+        Open an item.
+
+        @param close: the one that is open, and to be closed by the same request.
+        """
+        if close is not None:
+            self._let_go(close, self.books.closing)
+        read = self.books.read(queue, False, view)
+        options = (b"/close" if close else b"") + b"/open" + (b"/t=%d" % wait if wait else b"")
+        self._writer.write(b"get %b%b\r\n" % (queue, options))
+        payload = await self._value(queue)
+        if close is not None:
+            self.books.closed(close)
+        item = self.books.answered(read, payload)
+        if item is not None:
+            self._held.append(item)
+        return item
+
+    def _let_go(self, item: Item, how: Callable[[Item], None]) -> None:
+        self._held.remove(item)
+        how(item)
+
+    async def close(self, item: Item) -> None:
+        """Close an item that is open."""
+        self._let_go(item, self.books.closing)
+        self._writer.write(b"get %b/close\r\n" % item.ledger.name)
+        await self.expect(b"END")
+        self.books.closed(item)
+
+    async def close_and_vanish(self, item: Item) -> None:
+        """Close an item, and do not wait for the answer."""
+        self._let_go(item, self.books.closing)
+        self._writer.write(b"get %b/close\r\n" % item.ledger.name)
+        await self.vanish()
+
+    async def abort(self, item: Item) -> None:
+        """Give an item back."""
+        self._let_go(item, self.books.given_back)
+        self._writer.write(b"get %b/abort\r\n" % item.ledger.name)
+        await self.expect(b"END")
+
+    # Others
+
+    async def flush(self, queue: bytes) -> None:
+        flush = self.books.flush(queue)
+        self._writer.write(b"flush %b\r\n" % queue)
+        await self.expect(b"END")
+        self.books.flushed(flush)
+
+    async def delete(self, queue: bytes) -> None:
+        flush = self.books.flush(queue)
+        self._writer.write(b"delete %b\r\n" % queue)
+        await self.expect(b"DELETED")
+        self.books.flushed(flush)
+
+    async def stats(self) -> dict[bytes, int]:
+        """@return: the server's figures, all but its version."""
+        self._writer.write(b"stats\r\n")
+        figures = {}
+        while (line := await self._line()) != b"END":
+            _, name, figure = line.split(b" ")
+            if name != b"version":
+                figures[name] = int(figure)
+        return figures
+
+
+Part = Callable[[Caller], Coroutine[Any, Any, None]]
+"""What a client does, until the server is gone."""
+
+
+async def play(caller: Caller, part: Part, lives: Callable[[], bool]) -> None:
+    """
+    Have a client do its part again and again, until its connection is lost or nothing is to be asked any more.
+
+    @param lives: whether the server should be there.
+    """
+    try:
+        await caller.connect()
+        try:
+            while True:
+                await part(caller)
+        finally:
+            caller.leave()
+    except WrongReply as error:
+        caller.books.fault(REPLY, f"{part.__name__}: {error}")
+    except ServerGone:
+        pass
+    except (OSError, EOFError) as error:
+        if lives():
+            caller.books.fault(REPLY, f"{part.__name__}: the connection was lost: {error!r}")

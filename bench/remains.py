@@ -1,0 +1,107 @@
+"""
+What a server left on its disk.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from pathlib import Path
+
+import plyvel
+from attrs import define, field
+
+from darner import records
+
+
+@define
+class Remains:
+    """The records of a store, by what they are; stream and queue numbers."""
+
+    named: set[int] = field(factory=set)
+    deleted: set[int] = field(factory=set)
+    runs: Counter[int] = field(factory=Counter)
+    """By queue."""
+    queues: set[int] = field(factory=set)
+    """Those with any record."""
+    intervals: Counter[int] = field(factory=Counter)
+    chunks: Counter[int] = field(factory=Counter)
+    """By stream."""
+    unheld: set[int] = field(factory=set)
+    """Streams that no item holds."""
+    held: dict[int, int] = field(factory=dict)
+    """How many chunks a stream has to have of which there is an item."""
+
+    uncompacted: int = 0
+    """How many stretches of keys are still to be compacted."""
+
+    def astray(self) -> list[str]:
+        """@return: what nothing leads to, so that its room would never come back."""
+        streams = sorted(self.chunks.keys() - self.unheld - self.held.keys())
+        torn = sorted(stream for stream, count in self.held.items() if self.chunks[stream] != count)
+        queues = sorted(self.queues - self.named - self.deleted)
+        return [
+            *(f"{self.chunks[stream]} chunks of stream {stream}, which no item holds" for stream in streams),
+            *(f"records of queue {number}, which has no name" for number in queues),
+            *(f"{self.chunks[stream]} chunks of stream {stream}, of {self.held[stream]}" for stream in torn),
+        ]
+
+    def room(self) -> list[str]:
+        """@return: what should be gone when all queues are empty and nothing is asked of the server for a while."""
+        counts = {
+            "runs of items": self.runs.total(),
+            "intervals": self.intervals.total(),
+            "chunks": self.chunks.total(),
+            "streams to be reclaimed": len(self.unheld),
+            "deleted queues": len(self.deleted),
+            "stretches to be compacted": self.uncompacted,
+        }
+        return [f"{count} {what}" for what, count in counts.items() if count]
+
+
+def look_at(data: Path) -> Remains:
+    """@return: what is in a data directory that no server has."""
+    remains = Remains()
+    database = plyvel.DB(str(data / "leveldb"), create_if_missing=False, max_open_files=74)
+    try:
+        with database.iterator() as entries:
+            for key, value in entries:
+                _sort(remains, key, value)
+    finally:
+        database.close()
+    return remains
+
+
+def _sort(remains: Remains, key: bytes, value: bytes) -> None:
+    kind = key[:1]
+    if kind == records.NAME:
+        remains.named.add(records.unpack_name(value)[0])
+    elif kind == records.DELETED:
+        remains.deleted.add(records.key_number(key))
+    elif kind == records.UNHELD:
+        remains.unheld.add(records.key_number(key))
+    elif kind == records.UNCOMPACTED:
+        remains.uncompacted += 1
+    elif kind == b"C":
+        remains.chunks[records.unpack_u64(key[1:9])] += 1
+    elif kind == b"Q":
+        number = records.unpack_u64(key[1:9])
+        remains.queues.add(number)
+        if records.is_run(key):
+            remains.runs[number] += 1
+            stream, chunks = records.run_stream(value)
+            if stream:
+                remains.held[stream] = chunks
+        elif key[9] == 2:
+            remains.intervals[number] += 1
+
+
+def size(data: Path) -> int:
+    """@return: the bytes of the database's files."""
+    total = 0
+    for entry in (data / "leveldb").iterdir():
+        try:
+            total += os.stat(entry).st_size
+        except FileNotFoundError:
+            continue  # it was removed meanwhile
+    return total

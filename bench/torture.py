@@ -1,0 +1,306 @@
+"""
+``python -m bench.torture``: does the server keep its promises while it is killed again and again?
+
+A real server is used by some forty clients in every way there is, and killed in the middle of it; what they were told
+is held against what is there when it has started again.  The exit status is 1 where a promise was broken.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import re
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from random import Random
+from typing import ClassVar, Final, Optional
+
+from attrs import asdict, define, field
+
+from bench.audit import audit
+from bench.books import COUNT, LEFT, SERVER, Books
+from bench.callers import Caller, Stage, WrongReply, play
+from bench.ledger import View
+from bench.parts import HELD, cast, holding
+from bench.remains import look_at, size
+from bench.servers import PATIENCE, Darner
+
+SMALL_SIZE: Final = 8 * 1024 * 1024
+"""Bytes of its database's files, of which an empty server needs no more."""
+ROOM_PATIENCE: Final = 30.0
+"""Seconds within which the room of emptied queues has to come back."""
+LOOK_EVERY: Final = 5
+"""Rounds from one look at the server's disk to the next."""
+SHOWN: Final = 10
+"""Faults of a kind that are told one by one."""
+ENOUGH: Final = 100
+"""Faults after which no more are looked for."""
+_ILL: Final = re.compile(rb"^.*(?:#error\]|#critical\]|Traceback).*$", re.MULTILINE)
+
+
+class Twistd(Darner):
+    """This server as ``twistd -n darner`` runs it, over data that stay where they are."""
+
+    script: ClassVar[Sequence[str]] = ("-c", "from twisted.scripts.twistd import run; run()")
+
+    def __init__(self, data: Optional[Path] = None) -> None:
+        """@param data: the data directory; by default a new one."""
+        super().__init__()
+        self._data = data
+
+    @property
+    def data(self) -> Path:
+        return self._data or self.directory / "data"
+
+    def options(self) -> Sequence[str]:
+        own = ("-p", str(self.port), "-d", str(self.data))
+        return (*self.script, "--nodaemon", "--pidfile=", "darner", *own)
+
+    @property
+    def log(self) -> bytes:
+        """What it wrote so far."""
+        return (self.directory / "log").read_bytes()
+
+
+@define
+class Torture:
+    """
+    One run.
+
+    @ivar books: what the clients were told.
+    @ivar kills: how often the server was killed while clients used it.
+    @ivar early_kills: how often it was killed while it was starting.
+    @ivar recovery: the seconds that the longest start took.
+    @ivar emptied: how many queues were emptied to see what was in them.
+    """
+
+    server: Twistd
+    seed: int
+    seconds: float
+    books: Books = field(factory=Books)
+    kills: int = 0
+    early_kills: int = 0
+    recovery: float = 0.0
+    emptied: int = 0
+    _views: dict[str, View] = field(factory=dict)
+    _holding: View = field(factory=View)
+    _read: int = 0
+
+    def run(self, rounds: int, tell: Callable[[str], None]) -> None:
+        """
+        Kill the server so many times, and look at everything in the end; end early where it breaks many promises.
+
+        @param tell: is given a line for each round.
+        @raise OSError: the server does not start.
+        """
+        for number in range(rounds):
+            self.books.round = number
+            random = Random(f"{self.seed} {number}")
+            faults, stored = len(self.books.faults), self.books.figures.stored
+            seconds = self._start(random)
+            asyncio.run(self._live(random))
+            self._read_log()
+            if number % LOOK_EVERY == LOOK_EVERY - 1:
+                self._look_at_copy()
+            tell(
+                f"round {number}: started in {seconds:.2f} s, {self.books.figures.stored - stored} items stored, "
+                f"{size(self.server.data) / 2**20:.1f} MiB on disk, {len(self.books.faults) - faults} faults"
+            )
+            if len(self.books.faults) > ENOUGH:
+                return
+        self.books.round = rounds
+        self._start(Random(f"{self.seed} end"))
+        asyncio.run(self._end())
+        if not self.books.faults:
+            self._wait_for_room()
+        self._read_log()
+
+    # The server
+
+    def _start(self, random: Random) -> float:
+        while random.random() < 0.2:
+            self.server.launch()
+            time.sleep(random.random() * (self.recovery or 0.5) * 1.2)
+            self.server.kill()
+            self.early_kills += 1
+        seconds = self.server.start()
+        self.recovery = max(self.recovery, seconds)
+        return seconds
+
+    def _read_log(self) -> None:
+        said = self.server.log
+        new, self._read = said[self._read :], len(said)
+        for line in _ILL.findall(new)[:SHOWN]:
+            self.books.fault(SERVER, line.decode("utf-8", "replace"))
+
+    def _stop(self) -> None:
+        process = self.server.process
+        assert process is not None
+        self.server.stop()
+        if process.returncode != 0:
+            self.books.fault(SERVER, f"it ended with {process.returncode} when it was told to stop")
+
+    # A life
+
+    def _lives(self) -> bool:
+        return self.server.process is not None and self.server.process.poll() is None
+
+    async def _live(self, random: Random) -> None:
+        stage = Stage(self.server.port, self.books, f"{self.seed} {self.books.round}")
+        self.emptied += await audit(stage, lambda name: name != HELD and random.random() < 0.3)
+        holder = Caller(stage, "holder")
+        parts = cast(self._views)
+        asked = asyncio.Event()
+        players = [asyncio.ensure_future(play(holder, holding(self._holding, asked), self._lives))]
+        await asyncio.wait([*players, asyncio.ensure_future(asked.wait())], return_when=asyncio.FIRST_COMPLETED)
+        players += [
+            asyncio.ensure_future(play(Caller(stage, name), part, self._lives)) for name, part in parts.items()
+        ]
+        calmly = random.random() < 0.3
+        await asyncio.wait(players, timeout=random.uniform(0.05, self.seconds))
+        process = self.server.process
+        assert process is not None
+        if process.poll() is not None:
+            self.books.fault(SERVER, f"it ended by itself, with {process.returncode}")
+        elif calmly:
+            await self._part(players)
+            self.emptied += await audit(stage, lambda name: name != HELD and random.random() < 0.3)
+        self.server.kill()
+        self.books.end_asking()
+        self.kills += 1
+        done, late = await asyncio.wait(players, timeout=PATIENCE)
+        assert not late, "a client does not notice that the server has gone"
+        for player in done:
+            if not player.cancelled():
+                player.result()
+        self.books.all_gone()
+
+    async def _part(self, players: Sequence[asyncio.Future[None]]) -> None:
+        """Have all clients leave, those that wait without an answer, while the server lives."""
+        self.books.end_asking()
+        await asyncio.wait(players, timeout=0.1)
+        for player in players:
+            player.cancel()
+        await asyncio.wait(players)
+        self.books.all_gone()
+
+    # The end
+
+    async def _end(self) -> None:
+        stage = Stage(self.server.port, self.books, f"{self.seed} end")
+        self.emptied += await audit(stage, lambda name: True)
+        caller = Caller(stage, "last auditor")
+        await caller.connect()
+        figures = await caller.stats()
+        if figures[b"curr_items"] or figures[b"bytes"]:
+            self.books.fault(COUNT, f"{figures[b'curr_items']} items of {figures[b'bytes']} bytes in empty queues")
+        caller.leave()
+
+    def _look_at_copy(self) -> None:
+        """What is left behind by a kill has to be what the next start finds and clears away."""
+        with tempfile.TemporaryDirectory(dir=self.server.directory) as copy:
+            shutil.copytree(self.server.data / "leveldb", Path(copy) / "leveldb")
+            for what in look_at(Path(copy)).astray():
+                self.books.fault(LEFT, what)
+
+    def _wait_for_room(self) -> None:
+        """All queues are empty, and rightly so: their room comes back, and nothing of them is left."""
+        until = time.monotonic() + ROOM_PATIENCE
+        while True:
+            while size(self.server.data) > SMALL_SIZE and time.monotonic() < until:
+                time.sleep(0.1)
+            time.sleep(2)
+            self._stop()
+            remains = look_at(self.server.data)
+            left = remains.astray() + remains.room()
+            if (bytes := size(self.server.data)) > SMALL_SIZE:
+                left.append(f"{bytes} bytes in the files of empty queues")
+            if not left or time.monotonic() > until:
+                break
+            self.server.start()
+        for what in left:
+            self.books.fault(LEFT, what)
+
+    def summary(self) -> dict[str, float]:
+        """@return: the figures of the run."""
+        return {
+            "seed": self.seed,
+            "kills": self.kills,
+            "kills_while_starting": self.early_kills,
+            "longest_start": round(self.recovery, 3),
+            "queues_emptied": self.emptied,
+            **asdict(self.books.figures),
+            "faults": len(self.books.faults),
+        }
+
+
+def account(torture: Torture) -> str:
+    """@return: the figures, and every broken promise."""
+    lines = [f"{name.replace('_', ' '):24} {figure:>14,}" for name, figure in torture.summary().items()]
+    told: Counter[str] = Counter()
+    for fault in torture.books.faults:
+        told[fault.kind] += 1
+        if told[fault.kind] <= SHOWN:
+            lines.append(f"FAULT in round {fault.round}: {fault.kind}: {fault.text}")
+    lines += [f"FAULT {kind}: {count - SHOWN} more" for kind, count in told.items() if count > SHOWN]
+    return "\n".join(lines)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser("python -m bench.torture", description="Kill a server again and again.")
+    add = parser.add_argument
+    add("--rounds", type=int, default=100, help="how often to kill it [default: %(default)s]")
+    add("--seed", type=int, help="what chance begins with [default: another one each time]")
+    add("--seconds-per-round", type=float, default=2.0, help="the longest life of the server [default: %(default)s]")
+    add("--data-dir", type=Path, help="a new data directory, which is kept [default: one that is removed]")
+    add("--output", type=Path, help="where to write figures and faults as JSON")
+    return parser
+
+
+def _progress(total: int) -> Callable[[str], None]:
+    """@return: what tells of a round: a line each, on a terminal always the same."""
+    if not sys.stdout.isatty():
+        return lambda line: print(line, flush=True)
+    return lambda line: print(f"\r\x1b[K{line} (of {total})", end="", flush=True)
+
+
+def main(arguments: Optional[Sequence[str]] = None, kind: type[Twistd] = Twistd) -> int:
+    """
+    @param kind: what is tortured.
+    @return: the exit status: 1 where a promise was broken.
+    """
+    options = _parser().parse_args(arguments)
+    seed = Random().randrange(10**6) if options.seed is None else options.seed
+    if options.data_dir is not None and options.data_dir.exists():
+        print(f"{options.data_dir} is there already", file=sys.stderr)
+        return 2
+    server = kind(options.data_dir and options.data_dir.absolute())
+    torture = Torture(server, seed, options.seconds_per_round)
+    interrupted = False
+    try:
+        torture.run(options.rounds, _progress(options.rounds))
+    except (OSError, EOFError, WrongReply, asyncio.TimeoutError) as error:
+        torture.books.fault(SERVER, str(error) or type(error).__name__)
+    except KeyboardInterrupt:
+        interrupted = True
+    finally:
+        server.remove()
+    print(f"\n{account(torture)}", flush=True)
+    faults = [asdict(fault) for fault in torture.books.faults]
+    if options.output is not None:
+        options.output.write_text(json.dumps({**torture.summary(), "faults": faults}, indent=2) + "\n")
+    if faults:
+        print(f"repeat it by --seed={seed} --rounds={options.rounds} --seconds-per-round={options.seconds_per_round:g}")
+    return 1 if faults or interrupted else 0
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # and so leave neither server nor data behind
+    sys.exit(main())
