@@ -13,7 +13,9 @@ from collections.abc import Mapping
 from typing import Final, Optional
 from zlib import crc32
 
-from attrs import Factory, define, frozen
+from attrs import define, frozen
+
+from bench.ledger import Flush, Item, Ledger, Read, View
 
 LOST: Final = "lost"
 TWICE: Final = "handed out twice"
@@ -52,7 +54,8 @@ class Figures:
     closed: int = 0
     opened: int = 0
     given_back: int = 0
-    open_at_a_kill: int = 0
+    left_open: int = 0
+    """Items that were open when the server was killed or all clients left."""
     reads_in_doubt: int = 0
     closes_in_doubt: int = 0
     flushes: int = 0
@@ -63,99 +66,12 @@ class Figures:
     """Items that an unanswered read or close took with it."""
 
 
-@define(eq=False)
-class Item:
-    """An item that somebody set."""
-
-    ledger: Ledger
-    producer: int
-    number: int
-    size: int
-    round: int
-    asked: int
-    stored: Optional[int] = None
-    """When it was acknowledged."""
-    half: bool = False
-    """Not all of it was sent."""
-    had: bool = False
-    """Read plainly or closed: it must not come again."""
-    closing: bool = False
-    """A close of it was asked for and not answered."""
-    open: Optional[Read] = None
-
-    def __str__(self) -> str:
-        queue = self.ledger.name.decode()
-        return f"item {self.producer}.{self.number} of {self.size} bytes, set on {queue} in round {self.round}"
-
-
-@define(eq=False)
-class View:
-    """What one consumer has seen of a queue of which nothing is given back meanwhile: it has to be in order."""
-
-    last: dict[int, int] = Factory(dict)
-    """The number of the last item of each producer."""
-    newest: int = 0
-    """When the last of them was asked for."""
-    alone: bool = False
-    """Whether nobody else reads, and only by open reads: what is given back has to be the next to come."""
-    returned: Optional[Item] = None
-
-
-@define(eq=False)
-class Read:
-    """A get that was asked for."""
-
-    ledger: Ledger
-    plain: bool
-    asked: int
-    view: Optional[View]
-
-
-@define(eq=False)
-class Flush:
-    """A flush or delete."""
-
-    asked: int
-    answered: Optional[int] = None
-    until: Optional[int] = None
-    """What was asked for later is not covered by it; C{None} as long as it may still happen."""
-
-
-@define(eq=False)
-class Ledger:
-    """One queue."""
-
-    name: bytes
-    items: dict[tuple[int, int], Item] = Factory(dict)
-    """Those that are not settled."""
-    settled: int = 0
-    """Every item of this producer and of those before is settled: had, or gone for a reason."""
-    reading: set[Read] = Factory(set)
-    """Plain reads that are not answered."""
-    doubts: Counter[int] = Factory(Counter)
-    """Plain reads that never were answered, by round."""
-    flushes: list[Flush] = Factory(list)
-    opened: bool = False
-    """Whether any item may have been open since all was settled: what is open outlives a flush."""
-
-    def may_be_flushed(self, item: Item) -> bool:
-        return any(flush.until is None or item.asked < flush.until for flush in self.flushes)
-
-    def must_be_flushed(self, item: Item, now: int) -> bool:
-        """Whether a flush that began when the item was there was over at a time."""
-        if self.opened or item.stored is None:
-            return False
-        before = (flush for flush in reversed(self.flushes) if flush.answered is not None and flush.answered < now)
-        last = next(before, None)
-        return last is not None and item.stored < last.asked
-
-
 class Books:
     """
     All that was asked and answered.
 
     @ivar faults: the promises that were broken so far.
-    @ivar round: which of the server's lives this is.
+    @ivar round: which of the server's lives this is; whoever kills it counts them.
     """
 
     def __init__(self) -> None:
@@ -163,7 +79,7 @@ class Books:
         self.figures = Figures()
         self.round = 0
         self._now = 0
-        self._killed = False
+        self._ended = False
         self._producers = 0
         self._numbers: Counter[int] = Counter()
         self._ledgers: dict[bytes, Ledger] = {}
@@ -174,7 +90,7 @@ class Books:
 
     def _ask(self) -> int:
         """@return: the time, where the server can be asked for something."""
-        if self._killed:
+        if self._ended:
             raise ServerGone()
         return self._tick()
 
@@ -355,23 +271,22 @@ class Books:
 
     # Reckoning
 
-    def killed(self) -> None:
-        """The server is gone.  What it had sent may still be read; what would be asked raises L{ServerGone}."""
-        self._killed = True
+    def end_asking(self) -> None:
+        """The server is gone, or all clients are to go.  What would be asked raises L{ServerGone}."""
+        self._ended = True
 
-    def next_round(self) -> None:
-        """All have read what there was to read.  What is not answered never will be, and the server starts anew."""
-        self._killed = False
-        self.round += 1
+    def all_gone(self) -> None:
+        """All have read what there was to read; what is not answered never will be.  Others may ask now."""
+        self._ended = False
         for ledger in self._ledgers.values():
-            ledger.doubts[self.round - 1] += len(ledger.reading)
+            ledger.doubts[self.round] += len(ledger.reading)
             ledger.reading.clear()
             for flush in ledger.flushes:
                 flush.until = flush.until or self._tick()
             for item in ledger.items.values():
                 if item.open is not None:
                     self.given_back(item)
-                    self.figures.open_at_a_kill += 1
+                    self.figures.left_open += 1
 
     def names(self) -> list[bytes]:
         """@return: the queues on which anything was set."""

@@ -12,7 +12,8 @@ from typing import Any, Optional
 
 from attrs import frozen
 
-from bench.books import REPLY, Books, Item, View
+from bench.books import REPLY, Books, ServerGone
+from bench.ledger import Item, View
 
 
 class WrongReply(Exception):
@@ -59,10 +60,9 @@ class Caller:
         await self._closed()
         await self.connect()
 
-    async def leave(self) -> None:
+    def leave(self) -> None:
         """Go for good."""
-        self._writer.close()
-        await self._closed()
+        self._writer.transport.abort()
 
     async def _closed(self) -> None:
         with suppress(OSError):
@@ -255,22 +255,28 @@ class Caller:
                 figures[name] = int(figure)
         return figures
 
+
 Part = Callable[[Caller], Coroutine[Any, Any, None]]
 """What a client does, until the server is gone."""
 
 
 async def play(caller: Caller, part: Part, lives: Callable[[], bool]) -> None:
     """
-    Have a client do its part again and again, until its connection is lost.
+    Have a client do its part again and again, until its connection is lost or nothing is to be asked any more.
 
     @param lives: whether the server should be there.
     """
     try:
         await caller.connect()
-        while True:
-            await part(caller)
+        try:
+            while True:
+                await part(caller)
+        finally:
+            caller.leave()
     except WrongReply as error:
         caller.books.fault(REPLY, f"{part.__name__}: {error}")
+    except ServerGone:
+        pass
     except (OSError, EOFError) as error:
         if lives():
             caller.books.fault(REPLY, f"{part.__name__}: the connection was lost: {error!r}")

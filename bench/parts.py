@@ -7,8 +7,8 @@ from __future__ import annotations
 from asyncio import Event
 from typing import Final
 
-from bench.books import View
 from bench.callers import Caller, Part
+from bench.ledger import View
 
 HELD: Final = b"held"
 """Its oldest item is open all the time."""

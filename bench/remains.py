@@ -32,6 +32,9 @@ class Remains:
     held: dict[int, int] = field(factory=dict)
     """How many chunks a stream has to have of which there is an item."""
 
+    uncompacted: int = 0
+    """How many stretches of keys are still to be compacted."""
+
     def astray(self) -> list[str]:
         """@return: what nothing leads to, so that its room would never come back."""
         streams = sorted(self.chunks.keys() - self.unheld - self.held.keys())
@@ -51,6 +54,7 @@ class Remains:
             "chunks": self.chunks.total(),
             "streams to be reclaimed": len(self.unheld),
             "deleted queues": len(self.deleted),
+            "stretches to be compacted": self.uncompacted,
         }
         return [f"{count} {what}" for what, count in counts.items() if count]
 
@@ -76,6 +80,8 @@ def _sort(remains: Remains, key: bytes, value: bytes) -> None:
         remains.deleted.add(records.key_number(key))
     elif kind == records.UNHELD:
         remains.unheld.add(records.key_number(key))
+    elif kind == records.UNCOMPACTED:
+        remains.uncompacted += 1
     elif kind == b"C":
         remains.chunks[records.unpack_u64(key[1:9])] += 1
     elif kind == b"Q":

@@ -20,12 +20,14 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from random import Random
-from typing import Final, Optional
+from typing import ClassVar, Final, Optional
 
 from attrs import asdict, define, field
 
-from bench.books import COUNT, LEFT, SERVER, Books, View
+from bench.audit import audit
+from bench.books import COUNT, LEFT, SERVER, Books
 from bench.callers import Caller, Stage, WrongReply, play
+from bench.ledger import View
 from bench.parts import HELD, cast, holding
 from bench.remains import look_at, size
 from bench.servers import PATIENCE, Darner
@@ -34,10 +36,6 @@ SMALL_SIZE: Final = 8 * 1024 * 1024
 """Bytes of its database's files, of which an empty server needs no more."""
 ROOM_PATIENCE: Final = 30.0
 """Seconds within which the room of emptied queues has to come back."""
-RECKONING_PATIENCE: Final = 120.0
-"""Seconds that it may take to look at everything."""
-GOING_PATIENCE: Final = 5.0
-"""Seconds within which the server has to notice that a client has gone."""
 LOOK_EVERY: Final = 5
 """Rounds from one look at the server's disk to the next."""
 SHOWN: Final = 10
@@ -50,7 +48,7 @@ _ILL: Final = re.compile(rb"^.*(?:#error\]|#critical\]|Traceback).*$", re.MULTIL
 class Twistd(Darner):
     """This server as ``twistd -n darner`` runs it, over data that stay where they are."""
 
-    script: Sequence[str] = ("-c", "from twisted.scripts.twistd import run; run()")
+    script: ClassVar[Sequence[str]] = ("-c", "from twisted.scripts.twistd import run; run()")
 
     def __init__(self, data: Optional[Path] = None) -> None:
         """@param data: the data directory; by default a new one."""
@@ -80,6 +78,7 @@ class Torture:
     @ivar kills: how often the server was killed while clients used it.
     @ivar early_kills: how often it was killed while it was starting.
     @ivar recovery: the seconds that the longest start took.
+    @ivar emptied: how many queues were emptied to see what was in them.
     """
 
     server: Twistd
@@ -89,7 +88,7 @@ class Torture:
     kills: int = 0
     early_kills: int = 0
     recovery: float = 0.0
-    drained: int = 0
+    emptied: int = 0
     _views: dict[str, View] = field(factory=dict)
     _holding: View = field(factory=View)
     _read: int = 0
@@ -102,6 +101,7 @@ class Torture:
         @raise OSError: the server does not start.
         """
         for number in range(rounds):
+            self.books.round = number
             random = Random(f"{self.seed} {number}")
             faults, stored = len(self.books.faults), self.books.figures.stored
             seconds = self._start(random)
@@ -115,9 +115,11 @@ class Torture:
             )
             if len(self.books.faults) > ENOUGH:
                 return
+        self.books.round = rounds
         self._start(Random(f"{self.seed} end"))
         asyncio.run(self._end())
-        self._wait_for_room()
+        if not self.books.faults:
+            self._wait_for_room()
         self._read_log()
 
     # The server
@@ -148,108 +150,58 @@ class Torture:
     # A life
 
     def _lives(self) -> bool:
-        return self.server.process is not None
+        return self.server.process is not None and self.server.process.poll() is None
 
     async def _live(self, random: Random) -> None:
         stage = Stage(self.server.port, self.books, f"{self.seed} {self.books.round}")
-        await self._reckon(stage, lambda name: name != HELD and random.random() < 0.3)
+        self.emptied += await audit(stage, lambda name: name != HELD and random.random() < 0.3)
         holder = Caller(stage, "holder")
         parts = cast(self._views)
         asked = asyncio.Event()
         players = [asyncio.ensure_future(play(holder, holding(self._holding, asked), self._lives))]
-        await asked.wait()
+        await asyncio.wait([*players, asyncio.ensure_future(asked.wait())], return_when=asyncio.FIRST_COMPLETED)
         players += [
             asyncio.ensure_future(play(Caller(stage, name), part, self._lives)) for name, part in parts.items()
         ]
-        await asyncio.sleep(random.uniform(0.05, self.seconds))
+        calmly = random.random() < 0.3
+        await asyncio.wait(players, timeout=random.uniform(0.05, self.seconds))
         process = self.server.process
         assert process is not None
         if process.poll() is not None:
             self.books.fault(SERVER, f"it ended by itself, with {process.returncode}")
+        elif calmly:
+            await self._part(players)
+            self.emptied += await audit(stage, lambda name: name != HELD and random.random() < 0.3)
         self.server.kill()
-        self.books.killed()
+        self.books.end_asking()
         self.kills += 1
         done, late = await asyncio.wait(players, timeout=PATIENCE)
         assert not late, "a client does not notice that the server has gone"
         for player in done:
-            player.result()
-        self.books.next_round()
+            if not player.cancelled():
+                player.result()
+        self.books.all_gone()
 
-    async def _reckon(self, stage: Stage, empty: Callable[[bytes], bool]) -> None:
-        """Hold what the server counts against the books while nothing else is asked of it, and empty some queues."""
-        await asyncio.wait_for(self._audit(stage, empty), RECKONING_PATIENCE)
-
-    async def _audit(self, stage: Stage, empty: Callable[[bytes], bool]) -> None:
-        caller, other = Caller(stage, "auditor"), Caller(stage, "other auditor")
-        await caller.connect()
-        await other.connect()
-        counts = await self._counts(caller)
-        self.books.check_counts({queue: items for queue, (items, _, _) in counts.items()})
-        for queue, (_, _, open) in counts.items():
-            if open:
-                self.books.fault(COUNT, f"{queue.decode()} has {open} open items, and nobody has opened any")
-        for queue in self.books.names():
-            if empty(queue):
-                await self._empty(queue, caller, other)
-        await caller.leave()
-        await other.leave()
-
-    async def _counts(self, caller: Caller) -> dict[bytes, tuple[int, int, int]]:
-        """@return: items, bytes and open items by queue."""
-        figures = await caller.stats()
-        names = [name[len(b"queue_") : -len(b"_create_time")] for name in figures if name.endswith(b"_create_time")]
-        return {
-            name: (
-                figures[b"queue_%b_items" % name],
-                figures[b"queue_%b_bytes" % name],
-                figures[b"queue_%b_open_transactions" % name],
-            )
-            for name in names
-        }
-
-    async def _empty(self, queue: bytes, caller: Caller, other: Caller) -> None:
-        """Read all of a queue, its first item at last after it was open and given back; and see that all is counted."""
-        self.drained += 1
-        count, payloads, _ = (await self._counts(caller)).get(queue, (0, 0, 0))
-        view = View()
-        first = await other.open(queue, view=view)
-        rest = [item for item in await caller.get_ahead(queue, max(0, count - 1), view) if item is not None]
-        items = [*([first] if first else []), *rest]
-        if (len(items), sum(item.size for item in items)) != (count, payloads):
-            self.books.fault(COUNT, f"{queue.decode()} has {len(items)} items, and {count} of {payloads} bytes counted")
-        if first is not None:
-            await self._expect_count(caller, queue, (0, 0, 1))
-            await other.vanish()
-            await self._expect_count(caller, queue, (1, first.size, 0))
-            again = await caller.get(queue)
-            if again is not first:
-                self.books.fault(COUNT, f"{first} was given back, and {again or 'nothing'} came")
-        if await caller.get(queue) is not None:
-            self.books.fault(COUNT, f"{queue.decode()} has more items than it counts")
-        elif count:
-            await self._expect_count(caller, queue, (0, 0, 0))
-        self.books.settle(queue)
-
-    async def _expect_count(self, caller: Caller, queue: bytes, wanted: tuple[int, int, int]) -> None:
-        """A connection's end is not noticed at once."""
-        until = time.monotonic() + (0.2 if self.books.faults else GOING_PATIENCE)
-        while (found := (await self._counts(caller)).get(queue)) != wanted:
-            if time.monotonic() > until:
-                self.books.fault(COUNT, f"{queue.decode()} counts {found}, and should {wanted}: items, bytes, open")
-                return
-            await asyncio.sleep(0.01)
+    async def _part(self, players: Sequence[asyncio.Future[None]]) -> None:
+        """Have all clients leave, those that wait without an answer, while the server lives."""
+        self.books.end_asking()
+        await asyncio.wait(players, timeout=0.1)
+        for player in players:
+            player.cancel()
+        await asyncio.wait(players)
+        self.books.all_gone()
 
     # The end
 
     async def _end(self) -> None:
         stage = Stage(self.server.port, self.books, f"{self.seed} end")
-        await self._reckon(stage, lambda name: True)
+        self.emptied += await audit(stage, lambda name: True)
         caller = Caller(stage, "last auditor")
         await caller.connect()
         figures = await caller.stats()
         if figures[b"curr_items"] or figures[b"bytes"]:
             self.books.fault(COUNT, f"{figures[b'curr_items']} items of {figures[b'bytes']} bytes in empty queues")
-        await caller.leave()
+        caller.leave()
 
     def _look_at_copy(self) -> None:
         """What is left behind by a kill has to be what the next start finds and clears away."""
@@ -259,8 +211,8 @@ class Torture:
                 self.books.fault(LEFT, what)
 
     def _wait_for_room(self) -> None:
-        """All queues are empty: their room comes back, and nothing of them is left."""
-        until = time.monotonic() + (0 if self.books.faults else ROOM_PATIENCE)
+        """All queues are empty, and rightly so: their room comes back, and nothing of them is left."""
+        until = time.monotonic() + ROOM_PATIENCE
         while True:
             while size(self.server.data) > SMALL_SIZE and time.monotonic() < until:
                 time.sleep(0.1)
@@ -283,7 +235,7 @@ class Torture:
             "kills": self.kills,
             "kills_while_starting": self.early_kills,
             "longest_start": round(self.recovery, 3),
-            "queues_emptied": self.drained,
+            "queues_emptied": self.emptied,
             **asdict(self.books.figures),
             "faults": len(self.books.faults),
         }

@@ -132,6 +132,9 @@ class IStore(Interface):
     def reclaim_stream(stream: int, next_index: int, limit: int) -> Step:
         """Give up the room of a stream that no item holds, in one bounded step as L{reclaim} does."""
 
+    def uncompacted() -> bool:
+        """@return: whether there is anything to L{compact}, also from an earlier process."""
+
     def compact(wanted: Callable[[], bool] = ...) -> None:
         """
         Give the room of all that was reclaimed back to the file system.  May take seconds.

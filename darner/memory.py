@@ -203,6 +203,9 @@ class MemoryStore:
         self.unheld.discard(stream)
         return Step(None, freed)
 
+    def uncompacted(self) -> bool:
+        return False
+
     def compact(self, wanted: Callable[[], bool] = lambda: True) -> None:
         pass
 

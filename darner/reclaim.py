@@ -65,6 +65,9 @@ class Reclaimer:
             self.queue(number)
         for stream in streams:
             self._job(self._reclaim_stream, stream)
+        if self._store.uncompacted():
+            self._freed += 1
+            self._soon(QUIET)
 
     def stop(self) -> Deferred[None]:
         """@return: fires when no step is under way any more, and none will be."""

@@ -17,6 +17,8 @@ key                            value
 ``C`` stream, u32 index        a chunk of a large item
 ``S`` stream                   a stream that no item holds.  Empty: it is being written, or its writer died.
                                u64 chunk count: its item is consumed, and it is to be reclaimed
+``U`` start of a key           u16 length of the first key, first key, last key: between these were keys that begin so
+                               and are deleted; their room is still to be given back to the file system
 =============================  ======================================================================================
 
 The mark and the end stay as long as the queue does.  So whoever looks for a run or an interval, and there is none,
@@ -50,6 +52,7 @@ STREAMS_KEY: Final = b"!streams"
 NAME: Final = b"N"
 DELETED: Final = b"D"
 UNHELD: Final = b"S"
+UNCOMPACTED: Final = b"U"
 
 RUN_BYTES: Final = 64 * 1024
 """Payload bytes after which the next item of a turn starts a run of its own."""
@@ -66,6 +69,8 @@ _NUMBER_KEY: Final = Struct(">cQ")
 _CHUNK_KEY: Final = Struct(">cQI")
 _RUN: Final = Struct(">QI")
 _ITEM: Final = Struct(">BIQQQ")
+
+_LENGTH: Final = Struct(">H")
 
 _INLINE: Final = 0
 _STREAM: Final = 1
@@ -132,6 +137,10 @@ def neighbourhood(key: bytes) -> bytes:
     return key[:9] if key[0:1] == b"Q" else key[:1]
 
 
+def uncompacted_key(neighbourhood: bytes) -> bytes:
+    return UNCOMPACTED + neighbourhood
+
+
 # Values ----------------------------------------------------------------------------------------------------------
 
 
@@ -150,6 +159,16 @@ def pack_mark(mark: Mark) -> bytes:
 
 def unpack_mark(value: bytes) -> Mark:
     return Mark(*_MARK.unpack(value))
+
+
+def pack_bounds(low: bytes, high: bytes) -> bytes:
+    """@param low: a key, and C{high} one that is not before it."""
+    return _LENGTH.pack(len(low)) + low + high
+
+
+def unpack_bounds(value: bytes) -> tuple[bytes, bytes]:
+    end = _LENGTH.size + _LENGTH.unpack_from(value)[0]
+    return value[_LENGTH.size : end], value[end:]
 
 
 def runs(items: Sequence[Item], bytes_put: int) -> Iterator[tuple[int, bytes]]:

@@ -125,6 +125,8 @@ class LevelStore:
             self._database().put(records.FORMAT_KEY, records.FORMAT)
             self._numbers = (self._counter(records.NUMBERS_KEY), 0)
             self._streams = (max(1, self._counter(records.STREAMS_KEY)), 0)
+            for key, value in self._prefixed(records.UNCOMPACTED):
+                self._dirty[key[1:]] = records.unpack_bounds(value)
         except (plyvel.Error, OSError) as error:
             self.close()
             raise StoreUnusable(f"the store in {path} cannot be opened: {_reason(error)}") from error
@@ -404,11 +406,18 @@ class LevelStore:
 
     def _delete(self, deletion: _Deletion, next_id: Optional[int] = None) -> Step:
         if deletion.writes:
-            self._write(deletion.writes, False)
+            dirty = {}
             for kind, (low, high) in deletion.ranges.items():
                 known = self._dirty.get(kind, (low, high))
-                self._dirty[kind] = (min(low, known[0]), max(high, known[1]))
+                dirty[kind] = (min(low, known[0]), max(high, known[1]))
+                if dirty[kind] != self._dirty.get(kind):
+                    deletion.writes.append((records.uncompacted_key(kind), records.pack_bounds(*dirty[kind])))
+            self._write(deletion.writes, False)
+            self._dirty.update(dirty)
         return Step(next_id, deletion.freed, tuple(deletion.streams))
+
+    def uncompacted(self) -> bool:
+        return bool(self._dirty)
 
     def compact(self, wanted: Callable[[], bool] = lambda: True) -> None:
         """Compact where keys were deleted since the last time."""
@@ -416,6 +425,7 @@ class LevelStore:
             if not wanted():
                 return
             self._in_thread(functools.partial(self._compact, low, high + b"\0"))
+            self._in_thread(functools.partial(self._write, [(records.uncompacted_key(kind), None)], False))
             del self._dirty[kind]
         let_go(self._directory.database)
 

@@ -141,6 +141,9 @@ class FaultyStore:
     def pressed(self) -> bool:
         return self.store.pressed()
 
+    def uncompacted(self) -> bool:
+        return self.store.uncompacted()
+
     def compact(self, wanted: Callable[[], bool] = lambda: True) -> None:
         self.store.compact(wanted)
 

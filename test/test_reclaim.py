@@ -405,6 +405,15 @@ class CompactionTests(ReclaimTestCase):
         self.assertFalse(self.reclaimer.pending)
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
+    def test_what_an_earlier_process_has_left(self) -> None:
+        self.patch(self.store, "uncompacted", lambda: True)
+        self.start()
+        self.settle()
+        self.assertEqual(self.store.compactions, 0, "in a quiet moment")
+        self.quiet()
+        self.assertEqual(self.store.compactions, 1)
+        self.assertFalse(self.reclaimer.pending)
+
     def test_much(self) -> None:
         self.patch(reclaim, "COMPACT_BYTES", 2 * MUCH)
         fifo = self.fifo(MUCH, MUCH, 10)

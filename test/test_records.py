@@ -32,6 +32,10 @@ class KeyTests(SynchronousTestCase):
         self.assertEqual(records.chunk_key(7, 258), b"C" + seven + b"\0\0\1\2")
         self.assertEqual(records.deleted_key(7), b"D" + seven)
         self.assertEqual(records.unheld_key(7), b"S" + seven)
+        self.assertEqual(records.uncompacted_key(records.neighbourhood(records.mark_key(7))), b"UQ" + seven)
+        self.assertEqual(records.uncompacted_key(records.neighbourhood(records.unheld_key(7))), b"US")
+        self.assertEqual(records.pack_bounds(b"Cab", b"C\0"), b"\0\3CabC\0")
+        self.assertEqual(records.unpack_bounds(b"\0\3CabC\0"), (b"Cab", b"C\0"))
 
     @given(st.tuples(NUMBERS, NUMBERS), st.tuples(NUMBERS, NUMBERS))
     @settings(deadline=None)

@@ -440,6 +440,29 @@ class RoomTests(LevelTestCase):
         self.assertLess(disk_usage(store.path), full / 10)
         self.assertEqual([item.id for item in store.read(writer.number, 0, 100, EVERYTHING)], [0])
 
+    def test_compact_what_an_earlier_process_gave_up(self) -> None:
+        """One that ended before it came to that."""
+        self.patch(LevelStore, "WRITE_BUFFER", 128 * 1024)
+        store = self.open()
+        writer = Writer(store)
+        for _ in range(64):
+            writer.put(os.urandom(60_000))
+        self.assertFalse(store.uncompacted())
+        writer.consume(0, 32)
+        all_steps(lambda next_id: store.reclaim(writer.number, 0, 32, next_id, 10))
+        store.close()
+        store = self.open(store.path)
+        self.assertTrue(store.uncompacted())
+        full = disk_usage(store.path)
+        writer.store = store
+        writer.consume(62, 64)
+        all_steps(lambda next_id: store.reclaim(writer.number, 62, 64, next_id, 10))
+        store.compact()
+        self.assertFalse(store.uncompacted())
+        self.assertLess(disk_usage(store.path), full - 30 * 60_000)
+        store.close()
+        self.assertFalse(self.open(store.path).uncompacted())
+
     def test_compact_as_long_as_it_is_wanted(self) -> None:
         """The rest is compacted the next time."""
         compacted: list[bytes] = []
@@ -480,7 +503,7 @@ class RoomTests(LevelTestCase):
         self.assertTrue(3 * CHUNK_BYTES <= store.reclaim_stream(stream, 0, 10).freed < 3 * CHUNK_BYTES + 200)
 
     def test_nothing_is_left(self) -> None:
-        """A deleted queue leaves no key behind."""
+        """A deleted queue leaves no key behind, once all is compacted."""
         store = self.open()
         store.new_stream()
         number = store.new_number()
@@ -492,6 +515,7 @@ class RoomTests(LevelTestCase):
         writer.consume(1, 2)
         writer.remove()
         drain(store, 1)
+        store.compact()
         with plyvel_database(store).iterator(include_value=False) as keys:
             self.assertEqual(list(keys), before)
         self.assertLess(number, store.new_number())
