@@ -11,22 +11,39 @@ import contextlib
 import errno
 import fcntl
 import os
+import re
 import shutil
+import time
 from collections.abc import Callable, Sequence
+from itertools import count
 from pathlib import Path
 from typing import IO, Final, Optional
 
-from darner.errors import StoreUnusable
-from darner.tails import settle
+from darner.errors import StoreDamaged, StoreUnusable
 
 MARKER: Final = "darner"
 MARKER_TEXT: Final = b"darner data directory, format 1\n"
-_DATABASE: Final = "leveldb"
-_RESERVE: Final = "reserve"
-_ASIDE: Final = "lost"
+DATABASE: Final = "leveldb"
+RESERVE: Final = "reserve"
+SAVING: Final = "leveldb.saving"
+"""What a repair is writing."""
+SAVED: Final = "leveldb.saved"
+"""What a repair has written, and has not put in place of the database yet."""
+BEFORE: Final = "leveldb.before"
+"""The database as it was before it was opened, as links."""
+AFTER: Final = "leveldb.after"
+"""The database as it was opened, in place of which that is put again."""
+ASIDE: Final = "damaged-"
+"""How directories begin in which files lie that were damaged."""
+NEW: Final = "leveldb.new"
+"""The database while it is being made for the first time."""
+LOST: Final = "lost"
+"""Where logs are moved that were written behind what a loss of power took away."""
 RESERVE_BYTES: Final = 12 * 1024 * 1024
 """Enough to open the database anew after a fault, which writes what is in its logs to a table, and to work on."""
 _HARMLESS: Final = frozenset({"lost+found", "twistd.log", "twistd.pid"})
+_OURS: Final = frozenset({MARKER, DATABASE, RESERVE, SAVING, SAVED, BEFORE, AFTER, NEW, LOST})
+_FORMAT: Final = re.compile(rb"darner data directory, format \d+\n")
 
 
 def check_directory(path: Path) -> None:
@@ -47,11 +64,17 @@ def check_directory(path: Path) -> None:
         marker = (path / MARKER).read_bytes()
     except FileNotFoundError:
         entries = sorted(entry for entry in path.iterdir() if _matters(entry))
+        if any((path / name / "CURRENT").exists() for name in (DATABASE, SAVED)) and all(
+            belongs(entry.name) for entry in entries
+        ):
+            raise StoreDamaged(path, f"{MARKER}: it is missing") from None
         if entries:
             raise StoreUnusable(_foreign(path, entries)) from None
     except OSError as error:
         raise StoreUnusable(f"cannot read {path / MARKER}: {error.strerror}") from None
     else:
+        if not _FORMAT.fullmatch(marker):
+            raise StoreDamaged(path, f"{MARKER}: it is not as it was written")
         if marker != MARKER_TEXT:
             raise StoreUnusable(
                 f"{path} is of a format that this version does not know: "
@@ -64,10 +87,17 @@ def _make_directory(path: Path) -> None:
     made = [directory for directory in (path, *path.parents) if not directory.exists()]
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
     for directory in made:
-        _sync(directory.parent)
+        sync(directory.parent)
+
+
+def belongs(name: str) -> bool:
+    """@return: whether a file of that name may be in a data directory."""
+    return name.startswith((".", ASIDE)) or name in _HARMLESS or name in _OURS
 
 
 def _matters(entry: Path) -> bool:
+    if entry.name == DATABASE and entry.is_dir():
+        return any(entry.iterdir())  # an empty one may be left of a first start that was cut short
     return not (entry.name.startswith(".") or entry.name in _HARMLESS)
 
 
@@ -143,12 +173,37 @@ def _log_number(name: str) -> int:
     return int(digits) if digits.isdecimal() else -1
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Bring a file or directory to stable storage."""
     file = os.open(path, os.O_RDONLY)
     try:
         os.fsync(file)
     finally:
         os.close(file)
+
+
+def claim(path: Path) -> None:
+    """Say that a directory is ours: the marker is there whole, or not at all."""
+    new = path / ".darner.new"
+    with new.open("wb") as marker:
+        marker.write(MARKER_TEXT)
+        marker.flush()
+        os.fsync(marker.fileno())
+    new.rename(path / MARKER)
+
+
+def set_aside(path: Path) -> Path:
+    """@return: a new directory in a data directory, for what is damaged."""
+    name = ASIDE + time.strftime("%Y%m%d-%H%M%S", time.gmtime())
+    aside = path / name
+    others = count(2)
+    while True:
+        try:
+            aside.mkdir(mode=0o700)
+        except FileExistsError:
+            aside = path / f"{name}-{next(others)}"
+        else:
+            return aside
 
 
 class DataDirectory:
@@ -169,15 +224,22 @@ class DataDirectory:
         self._path = path
         self._marker: Optional[IO[bytes]] = None
         self._newest_log = ""
-        self.database = path / _DATABASE
-        self.reserve = Reserve(path / _RESERVE, RESERVE_BYTES)
+        self.database = path / DATABASE
+        self.reserve = Reserve(path / RESERVE, RESERVE_BYTES)
         try:
             if not (path / MARKER).exists():
-                self._claim()
+                # Before the marker: so where that is, a database that is missing was there once.
+                self.database.mkdir(mode=0o700, exist_ok=True)
+                sync(path)
+                try:
+                    claim(path)
+                except OSError:
+                    self.database.rmdir()
+                    raise
             # Also where it was there: whoever made it may have been killed before it was safe.
             with contextlib.suppress(PermissionError):
-                _sync(path.parent)
-            _sync(path)
+                sync(path.parent)
+            sync(path)
             # LevelDB keeps others out as well, but only after it has touched its own log file.
             self._marker = (path / MARKER).open("rb")
         except OSError as error:
@@ -190,7 +252,7 @@ class DataDirectory:
 
     def make_database(self, make: Callable[[Path], None]) -> None:
         """
-        Have the database made where there is none.  It is there whole and safe, or not at all.
+        Have the database made where there is nothing of one yet.  It is there whole and safe, or not at all.
 
         LevelDB by itself names the first of its files in another before the first is safe, and would not open what is
         there if the power failed in between.
@@ -198,26 +260,21 @@ class DataDirectory:
         @param make: makes a database in a directory that exists.
         @raise OSError: it cannot be made, or what C{make} raises.
         """
-        if self.database.exists():
+        if any(self.database.iterdir()):
             return
-        new = self.database.with_suffix(".new")
+        new = self._path / NEW
         shutil.rmtree(new, ignore_errors=True)
-        new.mkdir(mode=0o700)
-        make(new)
-        for file in new.iterdir():
-            _sync(file)
-        _sync(new)
-        new.rename(self.database)
-        _sync(self._path)
-
-    def settle(self) -> list[str]:
-        """
-        Put right what a loss of power left of the database (`darner.tails`).
-
-        @return: what was done, a line each.
-        @raise OSError: it cannot be read, or changed.
-        """
-        return settle(self.database, self._path / _ASIDE)
+        try:
+            new.mkdir(mode=0o700)
+            make(new)
+            for file in new.iterdir():
+                sync(file)
+            sync(new)
+            new.rename(self.database)
+        except BaseException:
+            shutil.rmtree(new, ignore_errors=True)
+            raise
+        sync(self._path)
 
     def sync_older_logs(self) -> None:
         """
@@ -232,19 +289,10 @@ class DataDirectory:
         for name in logs[:-1]:
             # What is gone is in a table by now, and that is safe.
             with contextlib.suppress(FileNotFoundError):
-                _sync(self.database / name)
+                sync(self.database / name)
         if logs and logs[-1] != self._newest_log:
-            _sync(self.database)
+            sync(self.database)
             self._newest_log = logs[-1]
-
-    def _claim(self) -> None:
-        """Say that the directory is ours: the marker is there whole, or not at all."""
-        new = self._path / ".darner.new"
-        with new.open("wb") as marker:
-            marker.write(MARKER_TEXT)
-            marker.flush()
-            os.fsync(marker.fileno())
-        new.rename(self._path / MARKER)
 
     def release(self) -> None:
         """Let other processes have it.  Idempotent."""

@@ -102,5 +102,13 @@ class StoreUnusable(StoreError):
     """
 
 
+class StoreDamaged(StoreUnusable):
+    """Files of a store are missing or not as they were written.  The text names one of them and the reason."""
+
+    def __init__(self, path: object, what: object) -> None:
+        """@param what: the file and what is wrong with it."""
+        super().__init__(f"the store in {path} is damaged: {what}: start with --repair to save what can be read")
+
+
 class SettingsError(DarnerError):
     """A setting is wrong.  The text names the file, the key and the reason."""

@@ -123,6 +123,11 @@ def key_number(key: bytes) -> int:
     return unpack_u64(key[-8:])
 
 
+def chunk_stream(key: bytes) -> int:
+    stream: int = _CHUNK_KEY.unpack(key)[1]
+    return stream
+
+
 def chunk_index(key: bytes) -> int:
     index: int = _CHUNK_KEY.unpack(key)[2]
     return index
@@ -229,6 +234,11 @@ def run_items(last: int, value: bytes) -> Iterator[Item]:
             at += _U64.size
         else:
             raise StoreError(f"item {id} is of kind {kind}, which this version cannot read")
+
+
+def run_length(items: Sequence[Item]) -> int:
+    """@return: how long the value of a run with these items is."""
+    return _RUN.size + sum(_ITEM.size + (_U64.size if item.stream else item.size) for item in items)
 
 
 def run_stream(value: bytes) -> tuple[int, int]:

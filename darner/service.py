@@ -47,6 +47,7 @@ class QueueService(Service):
     Any number of services, each with its own data directory, live side by side in one process.  All methods are to be
     called in the reactor's thread.
 
+    @ivar data_dir: where the queues are kept.
     @ivar queues: the queues while the service runs; C{None} otherwise.
     @ivar ports: what it listens on, in the order of the endpoints, while it runs.
     """
@@ -72,7 +73,7 @@ class QueueService(Service):
         if reactor is None:
             from twisted.internet import reactor
         self._reactor = reactor
-        self._data_dir = Path(data_dir)
+        self.data_dir = Path(data_dir)
         self._endpoints = [
             endpoint if isinstance(endpoint, tuple) else (endpoint, settings.reply_key) for endpoint in endpoints
         ]
@@ -93,9 +94,9 @@ class QueueService(Service):
         @raise darner.errors.SettingsError: the password file cannot be read.
         @raise twisted.internet.error.CannotListenError: a port is taken.
         """
-        self._store = self._open_store(self._data_dir)
+        self._store = self._open_store(self.data_dir)
         self._clock = MonotonicClock(self._reactor.callFromThread)
-        self._pool = ThreadPool(0, 2, f"darner {self._data_dir}")
+        self._pool = ThreadPool(0, 2, f"darner {self.data_dir}")
         self._pool.start()
         self.queues = Queues(
             self._store,

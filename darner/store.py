@@ -6,28 +6,37 @@ How the records look stands in `darner.records`; why they look so in `docs/desig
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import functools
 import os
+import shutil
 import threading
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from struct import error as struct_error
 from typing import Any, Final, Optional, TypeVar
 
 import plyvel
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from darner import records
+from darner import before, records
+from darner.before import Before
 from darner.consumed import Consumed
-from darner.directory import DataDirectory, in_use
-from darner.errors import StoreError, StoreUnusable
+from darner.directory import LOST, DataDirectory, in_use, set_aside, sync
+from darner.errors import StoreDamaged, StoreError, StoreUnusable
+from darner.inspection import first_damage, inspect, is_damaged, is_new, missing
 from darner.interfaces import IBatch, IStore
 from darner.items import ITEM_OVERHEAD, Item, Mark, QueueState, Step
 from darner.mapped import let_go
+from darner.tails import cut, settle
 
 _NUMBERS_AT_ONCE: Final = 1024
 _NEWEST_TABLES: Final = b"leveldb.num-files-at-level0"
+_REPAIR: Final = "stop the server and start it with --repair"
+_FILLED: Final = 1024 * 1024
 _TORN: Final = "cannot write: the store awaits mending after a fault"
 
 _T = TypeVar("_T")
@@ -87,6 +96,10 @@ class LevelStore:
     After a failed write LevelDB's log may be torn, and what is written behind the tear would not be found again.  So
     the database is opened anew before the next write, which starts a new log.  That takes room, and so does to consume
     items; where the disk is full, there is the directory's reserve.  Nothing is put before it is there again.
+
+    Every checksum is looked at, when something is read and when LevelDB merges tables.  After a merge that came upon
+    damage LevelDB refuses every write until it is opened anew, and merges the same tables then.  So from that on
+    nothing is put, and what is consumed is written as far as that goes.
     """
 
     _log = Logger()
@@ -97,42 +110,109 @@ class LevelStore:
     """Tables that are not merged yet, of which LevelDB slows every write down at 8 and stops at 12."""
     OPEN_FILES: Final = 74
     """The fewest that LevelDB takes.  It maps the 2 MiB tables that are open into memory, where they count as ours."""
+    REOPEN: Final = (0.2, 10.0)
+    """
+    Seconds between two openings of a database whose tables cannot be merged: each makes a table more, so they become
+    rarer, twice as long each time up to the second of the pair.
+    """
     MAPPED: Final = 8 * 1024 * 1024
     """How many bytes are read before the memory into which LevelDB maps its tables is given back."""
 
-    def __init__(self, path: Path, open_database: Callable[..., Any] = plyvel.DB) -> None:
+    def __init__(
+        self,
+        path: Path,
+        open_database: Callable[..., Any] = plyvel.DB,
+        seconds: Callable[[], float] = time.monotonic,
+    ) -> None:
         """
         Open the store in a data directory, which is made if it is missing.
 
         @param path: the data directory.
         @param open_database: what opens the LevelDB; C{plyvel.DB} but for tests of its faults.
+        @param seconds: a monotonic clock.
         @raise StoreUnusable: see L{DataDirectory}; also when LevelDB cannot open what is there.
+        @raise StoreDamaged: files are missing or damaged.  Nothing was changed.
         """
         self.path = path
         self._open_database = open_database
         self._db: Any = None  # a plyvel.DB, while it is open
         self._mapped = 0
         self._torn = False
+        self._seconds = seconds
+        self._damage = ""
+        self._mend_at = 0.0
+        self._reopen = self.REOPEN[0]
         self._in_threads = 0
         self._lock = threading.Lock()
         self._writing = threading.Lock()
         self._dirty: dict[bytes, tuple[bytes, bytes]] = {}
+        self._before: Optional[Before] = None
         self._directory = DataDirectory(path)
         try:
+            before.recover(path)
+            if not self._directory.database.is_dir():
+                raise StoreDamaged(path, missing(path))
+            if not is_new(self._directory.database):
+                self._before = Before(path)
+                self._prepare()
             self._open_at_start()
-            if self._database().get(records.FORMAT_KEY) not in (records.FORMAT, None):
+            known = self._get(records.FORMAT_KEY)
+            if known is None:
+                self._database().put(records.FORMAT_KEY, records.FORMAT)
+            elif known != records.FORMAT:
                 raise StoreUnusable(f"the store in {path} is of a format that this version does not know")
-            self._database().put(records.FORMAT_KEY, records.FORMAT)
             self._numbers = (self._counter(records.NUMBERS_KEY), 0)
             self._streams = (max(1, self._counter(records.STREAMS_KEY)), 0)
             for key, value in self._prefixed(records.UNCOMPACTED):
                 self._dirty[key[1:]] = records.unpack_bounds(value)
+        except plyvel.CorruptionError as error:
+            raise self._cannot_start(error) from error
         except (plyvel.Error, OSError) as error:
-            self.close()
+            self._put_back()
             raise StoreUnusable(f"the store in {path} cannot be opened: {_reason(error)}") from error
         except BaseException:
-            self.close()
+            self._put_back()
             raise
+
+    def _prepare(self) -> None:
+        """Put right what a loss of power has left, and see whether the rest is sound."""
+        try:
+            self._settle_tails()
+        except OSError:
+            self._directory.reserve.give_up()
+            self._settle_tails()
+        self._inspect()
+
+    def _settle_tails(self) -> None:
+        for done in settle(self._directory.database, self.path / LOST, is_damaged):
+            self._log.warn("after a loss of power: {done}", done=done)
+
+    def _inspect(self) -> None:
+        inspection = inspect(self.path)
+        for name in inspection.strange:
+            self._log.warn("{file} is not part of the store in {path}, and is left alone", file=name, path=self.path)
+        for log, length in inspection.cuts:
+            aside = set_aside(self.path)
+            shutil.copy2(log, aside)
+            self._log.warn(
+                "{file} ends in zeros from {length} on, in place of what was last being written: it is cut there, and "
+                "a copy is in {aside}",
+                file=log.name, length=length, aside=aside,
+            )  # fmt: skip
+            cut(log, length)
+
+    def _cannot_start(self, error: Exception) -> StoreDamaged:
+        """Leave everything as it was."""
+        self._put_back()
+        return StoreDamaged(self.path, first_damage(self.path) or _reason(error))
+
+    def _put_back(self) -> None:
+        if self._db is not None:
+            self._db.close()
+            self._db = None
+        if self._before is not None:
+            self._before.put_back()
+        self.close()
 
     def _open_at_start(self) -> None:
         self._directory.reserve.take()
@@ -144,8 +224,6 @@ class LevelStore:
 
     def _make_and_open(self) -> None:
         self._directory.make_database(lambda path: self._open_database(str(path), create_if_missing=True).close())
-        for done in self._directory.settle():
-            self._log.warn("after a loss of power: {done}", done=done)
         self._open()
 
     def _open(self) -> None:
@@ -157,16 +235,18 @@ class LevelStore:
                 lru_cache_size=self.CACHE,
                 max_open_files=self.OPEN_FILES,
                 compression=None,
+                paranoid_checks=True,
             )
         except plyvel.IOError as error:
             if _reason(error).startswith("IO error: lock "):
+                self._settle()  # somebody else works on it
                 raise in_use(self.path) from error
             raise
 
     # Numbers
 
     def _counter(self, key: bytes) -> int:
-        value = self._db.get(key)
+        value = self._get(key)
         return records.unpack_u64(value) if value is not None else 0
 
     def _next(self, key: bytes, given: tuple[int, int]) -> tuple[int, int]:
@@ -190,16 +270,43 @@ class LevelStore:
     # Recovery
 
     def recover(self) -> list[QueueState]:
-        return self._guarded(lambda: [self._recover(*entry) for entry in self._prefixed(records.NAME)])
+        try:
+            states = [self._recover(*entry) for entry in self._prefixed(records.NAME)]
+            self._read_leftovers()
+        except (plyvel.CorruptionError, struct_error) as error:
+            raise self._cannot_start(error) from error
+        except StoreDamaged:
+            self._put_back()
+            raise
+        except (plyvel.Error, OSError) as error:
+            raise StoreError(f"cannot read: {_reason(error)}") from error
+        self._settle()
+        return states
+
+    def _settle(self) -> None:
+        """The database as it was before it was opened is not needed any more."""
+        if self._before is not None:
+            self._before.forget()
+            self._before = None
+
+    def _get(self, key: bytes) -> Optional[bytes]:
+        value: Optional[bytes] = self._database().get(key, verify_checksums=True)
+        return value
+
+    def _iterator(self, **bounds: Any) -> Any:
+        return self._database().iterator(verify_checksums=True, **bounds)
 
     def _prefixed(self, prefix: bytes) -> list[tuple[bytes, bytes]]:
-        with self._database().iterator(prefix=prefix) as entries:
+        with self._iterator(prefix=prefix) as entries:
             return list(entries)
 
     def _recover(self, key: bytes, value: bytes) -> QueueState:
         number, created = records.unpack_name(value)
-        mark = records.unpack_mark(self._database().get(records.mark_key(number)))
-        with self._database().iterator(
+        written = self._get(records.mark_key(number))
+        if written is None:
+            raise StoreDamaged(self.path, f"the mark of queue {key[1:].decode(errors='replace')} is missing")
+        mark = records.unpack_mark(written)
+        with self._iterator(
             start=records.interval_key(number, mark.low), stop=records.end_key(number)
         ) as entries:
             above = [(records.key_number(start), records.unpack_u64(stop)) for start, stop in entries]
@@ -209,7 +316,7 @@ class LevelStore:
         )  # fmt: skip
         # Nothing at or above the mark's next id was ever deleted, so neither look below meets a deletion mark.
         bounds = {"start": records.run_key(number, mark.next_id), "stop": records.mark_key(number)}
-        with self._database().iterator(include_value=False, **bounds) as keys:
+        with self._iterator(include_value=False, **bounds) as keys:
             newer = next(keys, None) is not None
         newest = self._last(**bounds) if newer else None
         if newest is not None:
@@ -224,17 +331,20 @@ class LevelStore:
         plyvel's reversed iterator does not find one that is at C{start} itself, and looks beyond the one it has found,
         which may be a long way over deletion marks.
         """
-        with self._database().raw_iterator() as entries:
+        with self._database().raw_iterator(verify_checksums=True) as entries:
             entries.seek(stop)
             entries.prev()
             entry: tuple[bytes, bytes] = entries.item()
         return entry if entry[0] >= start else None
 
     def leftovers(self) -> tuple[list[int], list[int]]:
+        return self._guarded(self._read_leftovers)
+
+    def _read_leftovers(self) -> tuple[list[int], list[int]]:
         def numbers(prefix: bytes) -> list[int]:
             return [records.key_number(key) for key, _ in self._prefixed(prefix)]
 
-        return self._guarded(lambda: (numbers(records.DELETED), numbers(records.UNHELD)))
+        return numbers(records.DELETED), numbers(records.UNHELD)
 
     # Reading and writing
 
@@ -259,7 +369,9 @@ class LevelStore:
             raise StoreError(f"cannot write: {_reason(error)}") from error
 
     def _require_room(self) -> None:
-        """@raise StoreError: there is no room to put anything."""
+        """@raise StoreError: there is no room to put anything, or the store is damaged."""
+        if self._damage:
+            raise StoreError(self._damage)
         reserve = self._directory.reserve
         if not reserve.held and not reserve.take():
             raise StoreError(f"cannot write: {os.strerror(errno.ENOSPC)}")
@@ -268,7 +380,9 @@ class LevelStore:
         # One at a time, as in LevelDB itself: so that no thread writes behind a tear that another is just making.
         with self._writing:
             if self._torn:
-                raise StoreError(_TORN)
+                raise StoreError(self._damage or _TORN)
+            if self._before is not None:
+                self._settle()
             try:
                 if len(writes) == 1 and writes[0][1] is not None:
                     self._database().put(*writes[0], sync=sync)  # half the price of a batch
@@ -280,6 +394,16 @@ class LevelStore:
                             delete(key)
                         else:
                             put(key, value)
+            except plyvel.CorruptionError as error:
+                self._torn = True
+                if not self._damage:
+                    self._damage = f"cannot write: the store is damaged ({_reason(error)}): {_REPAIR}"
+                    self._log.critical(
+                        "the store in {path} is damaged, and its tables cannot be merged ({reason}): nothing is put "
+                        "until it is repaired: {repair}",
+                        path=self.path, reason=_reason(error), repair=_REPAIR,
+                    )  # fmt: skip
+                raise StoreError(self._damage) from error
             except (plyvel.Error, OSError) as error:
                 self._torn = True
                 raise StoreError(f"cannot write: {_reason(error)}") from error
@@ -290,6 +414,12 @@ class LevelStore:
     def mend(self) -> None:
         if not self._torn:
             return
+        if self._damage:
+            now = self._seconds()
+            if now < self._mend_at:
+                raise StoreError(self._damage)
+            self._mend_at = now + self._reopen
+            self._reopen = min(2 * self._reopen, self.REOPEN[1])
         with self._lock:
             if self._in_threads:
                 raise StoreError(_TORN)
@@ -321,7 +451,7 @@ class LevelStore:
 
     def _read(self, number: int, start: int, stop: int, max_bytes: int) -> list[Item]:
         items: list[Item] = []
-        with self._database().iterator(
+        with self._iterator(
             start=records.run_key(number, start), stop=records.mark_key(number)
         ) as entries:
             for key, value in entries:
@@ -342,7 +472,7 @@ class LevelStore:
             let_go(self._directory.database)
 
     def chunk(self, stream: int, index: int) -> bytes:
-        data: Optional[bytes] = self._guarded(lambda: self._database().get(records.chunk_key(stream, index)))
+        data: Optional[bytes] = self._guarded(lambda: self._get(records.chunk_key(stream, index)))
         if data is None:
             raise StoreError(f"chunk {index} of stream {stream} is missing")
         self._has_read(len(data))
@@ -356,7 +486,7 @@ class LevelStore:
 
     def _reclaim_runs(self, number: int, start: int, bounds: tuple[bytes, bytes], limit: int) -> Step:
         deletion = _Deletion()
-        with self._database().iterator(start=bounds[0], stop=bounds[1]) as entries:
+        with self._iterator(start=bounds[0], stop=bounds[1]) as entries:
             for key, value in entries:
                 if deletion.count >= limit:
                     return self._delete(deletion, records.key_number(key))
@@ -371,7 +501,7 @@ class LevelStore:
     def _reclaim_queue(self, number: int, next_id: int, limit: int) -> Step:
         deletion = _Deletion()
         start = records.run_key(number, next_id)
-        with self._database().iterator(start=start, stop=records.end_key(number)) as entries:
+        with self._iterator(start=start, stop=records.end_key(number)) as entries:
             for key, value in entries:
                 if records.is_run(key):
                     if deletion.count >= limit:
@@ -387,7 +517,7 @@ class LevelStore:
         return self._in_thread(lambda: self._reclaim_stream(stream, next_index, limit))
 
     def _reclaim_stream(self, stream: int, next_index: int, limit: int) -> Step:
-        unheld = self._database().get(records.unheld_key(stream))
+        unheld = self._get(records.unheld_key(stream))
         if unheld is None:
             return Step()  # it is reclaimed already
         count = records.unpack_u64(unheld) if unheld else self._count_chunks(stream)
@@ -420,7 +550,9 @@ class LevelStore:
         return bool(self._dirty)
 
     def compact(self, wanted: Callable[[], bool] = lambda: True) -> None:
-        """Compact where keys were deleted since the last time."""
+        """Compact where keys were deleted since the last time; in a damaged store that is left alone."""
+        if self._damage:
+            return
         for kind, (low, high) in list(self._dirty.items()):
             if not wanted():
                 return
@@ -441,6 +573,7 @@ class LevelStore:
             self._db.close()
             self._db = None
             self._torn = False
+        self._settle()
         self._directory.release()
 
     def _database(self) -> Any:
@@ -451,6 +584,12 @@ class LevelStore:
     def _guarded(self, read: Callable[[], _T]) -> _T:
         try:
             return read()
+        except plyvel.CorruptionError as error:
+            self._log.critical(
+                "the store in {path} is damaged ({reason}), and some items cannot be read: {repair}",
+                path=self.path, reason=_reason(error), repair=_REPAIR,
+            )  # fmt: skip
+            raise StoreError(f"cannot read: the store is damaged ({_reason(error)}): {_REPAIR}") from error
         except (plyvel.Error, OSError) as error:
             raise StoreError(f"cannot read: {_reason(error)}") from error
 
@@ -463,6 +602,35 @@ class LevelStore:
         finally:
             with self._lock:
                 self._in_threads -= 1
+
+
+def fill(database: Path, entries: Iterable[tuple[bytes, bytes]]) -> None:
+    """
+    Make a new database of these records, on stable storage.
+
+    @raise StoreError: it cannot be written.
+    """
+    try:
+        with contextlib.closing(
+            plyvel.DB(
+                str(database), create_if_missing=True, error_if_exists=True, compression=None,
+                write_buffer_size=LevelStore.WRITE_BUFFER, max_open_files=LevelStore.OPEN_FILES,
+            )
+        ) as db:  # fmt: skip
+            batch, size = db.write_batch(), 0
+            for key, value in entries:
+                batch.put(key, value)
+                size += len(key) + len(value)
+                if size > _FILLED:
+                    batch.write()
+                    batch.clear()
+                    size = 0
+            batch.write()
+        for file in database.iterdir():
+            sync(file)
+        sync(database)
+    except (plyvel.Error, OSError) as error:
+        raise StoreError(f"cannot write {database.name}: {_reason(error)}") from error
 
 
 class _Deletion:

@@ -10,8 +10,9 @@ the later is given up: what remains is all that was written up to some moment.
 
 from __future__ import annotations
 
+import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final, Optional
 
@@ -149,12 +150,28 @@ class Manifest:
                 raise ValueError(f"unknown entry {tag} in a manifest")
 
 
-def settle(database: Path, aside: Path) -> list[str]:
+def cut(path: Path, length: int) -> None:
+    """
+    Have a file of a database end after C{length} bytes: in another file of its name, so that links to it stay whole.
+
+    @raise OSError: it cannot be done, and nothing has changed.
+    """
+    shorter = path.with_name(path.name + ".cut")
+    with shorter.open("wb") as file:
+        file.write(path.read_bytes()[:length])
+        file.flush()
+        os.fsync(file.fileno())
+    shorter.rename(path)
+
+
+def settle(database: Path, aside: Path, is_damaged: Callable[[Path], bool]) -> list[str]:
     """
     Put the tails of a database right, where a loss of power left them so that LevelDB cannot.
 
     @param database: its directory.  Nobody has it open.
     @param aside: a directory for the logs that are given up; made when there is one.
+    @param is_damaged: whether a log has lost something else than its end.  Then nothing is given up: that is no loss
+        of power.
     @return: what was done, a line each.
     @raise OSError: it cannot be read, or changed.
     """
@@ -164,16 +181,18 @@ def settle(database: Path, aside: Path) -> list[str]:
         manifest = database / (database / "CURRENT").read_text().strip()
         data = manifest.read_bytes()
         version, before, last = _read_manifest(data)
-    except (FileNotFoundError, ValueError, IndexError):
-        return []  # LevelDB knows better what to say of it
+    except (OSError, ValueError, IndexError):
+        return []  # that is no tail
     done = []
     if version.tables - there and not before.tables - there and last.is_good:
-        with manifest.open("r+b") as file:
-            file.truncate(last.start)
+        cut(manifest, last.start)
         version = before
         done.append(f"the last entry of {manifest.name} names a table that is not safe: it was taken back")
     live = [path for number, path in logs if number >= version.log]
-    for path in _beyond_gap(live, version.last):
+    place = _gap(live, version.last)
+    if 0 < place < len(live) and is_damaged(live[place - 1]):
+        return done
+    for path in live[place:]:
         aside.mkdir(mode=0o700, exist_ok=True)
         path.rename(aside / path.name)
         done.append(f"{path.name} was written after what is lost of the log before it: it was moved to {aside}")
@@ -198,16 +217,21 @@ def _read_manifest(data: bytes) -> tuple[Manifest, Manifest, Record]:
     return version, before, last
 
 
-def _beyond_gap(logs: list[Path], given: int) -> list[Path]:
-    """@return: those logs before which something is lost.  @param given: the last sequence number in the manifest."""
+def _gap(logs: list[Path], given: int) -> int:
+    """
+    @param given: the last sequence number in the manifest.
+    @return: the place of the first log before which something is lost; the number of logs where there is none.
+    """
     expected = given + 1
     for place, path in enumerate(logs):
         last: Optional[Record] = None
         # Of a single log LevelDB takes what is good, from its beginning on.
         for record in records(path.read_bytes()) if len(logs) > 1 else ():
+            if len(record.data) < _BATCH.size:
+                return len(logs)  # it is none of LevelDB's
             first, _ = _BATCH.unpack_from(record.data)
             if last is None and first > expected:
-                return logs[place:]
+                return place
             last = record
         # A log that another followed had something in it: `darner.store` sees to that.
         expected = 0
@@ -215,4 +239,4 @@ def _beyond_gap(logs: list[Path], given: int) -> list[Path]:
             first, count = _BATCH.unpack_from(last.data)
             # What is zeros in part ends what was kept of a file.
             expected = first + (count if last.is_good else 0)
-    return []
+    return len(logs)

@@ -4,6 +4,7 @@ The twistd plugin's other half: command line options, and putting the parts of a
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import sys
@@ -21,9 +22,10 @@ from twisted.python import usage
 
 import darner
 from darner.directory import check_directory
-from darner.errors import SettingsError, StoreError, StoreUnusable
+from darner.errors import SettingsError, StoreDamaged, StoreError, StoreUnusable
 from darner.listen import tcp_endpoint
 from darner.passwords import Passwords
+from darner.repair import check, repair
 from darner.service import QueueService
 from darner.settings import Listener, Settings, make_settings, read_toml
 
@@ -48,7 +50,11 @@ class Options(usage.Options):
         ["reply-key", None, None, "What VALUE names: the bare 'queue', or the key of the 'request'.  [default: queue]"],
     ]
 
-    optFlags = [["debug", None, "Log connections and refused requests."]]
+    optFlags = [
+        ["debug", None, "Log connections and refused requests."],
+        ["check", None, "Read all of the data directory, say what is damaged, and exit: with 1 if anything is."],
+        ["repair", None, "Set what is damaged in the data directory aside, save what can be read, and serve that."],
+    ]
 
     compData = usage.Completions(
         optActions={"data-dir": usage.CompleteDirs(), "config": usage.CompleteFiles("*.toml")}
@@ -118,8 +124,10 @@ class Server(Service):
 
     _log = Logger()
 
-    def __init__(self, settings: Settings, queues: QueueService, reactor: Any = None) -> None:
+    def __init__(self, settings: Settings, queues: QueueService, reactor: Any = None, repair: bool = False) -> None:
+        """@param repair: whether to repair the store, where it is damaged, before it is opened."""
         self._settings = settings
+        self._repair = repair
         self.queues = queues
         self._reactor = reactor
 
@@ -128,6 +136,8 @@ class Server(Service):
         os.umask(os.umask(0o077) | 0o077)
         self._log.info("darner: queue server, version {version}", version=darner.__version__)
         try:
+            if self._repair:
+                self._repair_store()
             self.queues.startService()
         except (StoreError, SettingsError) as error:
             raise self._cannot_start(str(error)) from error
@@ -145,6 +155,13 @@ class Server(Service):
         if self._settings.debug:
             self._log.info("debug logging is on")
         self._log.info("starting up")
+
+    def _repair_store(self) -> None:
+        self._log.info("looking for damage in {path}", path=self.queues.data_dir)
+        report = repair(self.queues.data_dir)
+        for line in report.lines():
+            self._log.warn("{line}", line=line)
+        self._log.info("nothing was to be repaired" if report.sound else "the store is repaired")
 
     def _cannot_start(self, reason: str) -> CannotStart:
         self._log.critical("cannot start: {reason}", reason=reason)
@@ -192,10 +209,16 @@ def makeService(options: Options, reactor: Optional[Any] = None) -> Server:
         if settings.password_file is not None:
             Passwords(Path(settings.password_file))
             settings = evolve(settings, password_file=str(Path(settings.password_file).absolute()))
+        if options["check"]:
+            report = check(Path(settings.data_dir))
+            print("\n".join(report.lines()))
+            sys.exit(0 if report.sound else 1)
         # Nothing is opened yet: twistd may still become a daemon.
-        check_directory(Path(settings.data_dir))
+        with contextlib.suppress(*([StoreDamaged] if options["repair"] else [])):
+            check_directory(Path(settings.data_dir))
     except (SettingsError, StoreUnusable) as error:
         sys.exit(f"darner: {error}")
     # twistd may change the directory before it starts the service.
     data_dir = Path(settings.data_dir).absolute()
-    return Server(settings, QueueService(data_dir, endpoints, settings, reactor), reactor)
+    queues = QueueService(data_dir, endpoints, settings, reactor)
+    return Server(settings, queues, reactor, bool(options["repair"]))

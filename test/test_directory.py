@@ -130,7 +130,7 @@ class FirstStartTests(SynchronousTestCase):
 
     def test_made_by_one_that_was_killed(self) -> None:
         """What it made may not be safe yet."""
-        self.path.mkdir(parents=True)
+        (self.path / "leveldb").mkdir(parents=True)
         (self.path / "darner").write_bytes(MARKER_TEXT)
         LevelStore(self.path).close()
         self.assertLessEqual({str(self.path.parent), str(self.path)}, set(self.synced))
@@ -139,6 +139,7 @@ class FirstStartTests(SynchronousTestCase):
         """It holds nothing, and is made anew."""
         LevelStore(self.path).close()
         (self.path / "leveldb").rename(self.path / "leveldb.new")
+        (self.path / "leveldb").mkdir()
         for file in (self.path / "leveldb.new").glob("MANIFEST*"):
             file.unlink()
         LevelStore(self.path).close()

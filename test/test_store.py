@@ -15,12 +15,13 @@ from typing import Any, Optional
 import plyvel
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
 from darner import records
 from darner import store as store_module
 from darner.directory import MARKER, MARKER_TEXT, check_directory
-from darner.errors import StoreError, StoreUnusable
+from darner.errors import StoreDamaged, StoreError, StoreUnusable
 from darner.interfaces import IStore
 from darner.items import Item, Mark
 from darner.memory import MemoryStore
@@ -85,18 +86,18 @@ class DiskDatabase:
         self.close = database.close
         self.compact_range = database.compact_range
 
-    def get(self, key: bytes) -> Optional[bytes]:
+    def get(self, key: bytes, **options: Any) -> Optional[bytes]:
         self._disk.read()
-        value: Optional[bytes] = self._database.get(key)
+        value: Optional[bytes] = self._database.get(key, **options)
         return value
 
     def put(self, key: bytes, value: bytes, sync: bool = False) -> None:
         self._disk.write()
         self._database.put(key, value, sync=sync)
 
-    def raw_iterator(self) -> Any:
+    def raw_iterator(self, **options: Any) -> Any:
         self._disk.read()
-        return self._database.raw_iterator()
+        return self._database.raw_iterator(**options)
 
     def iterator(self, **bounds: Any) -> DiskIterator:
         return DiskIterator(self._disk, self._database.iterator(**bounds))
@@ -664,7 +665,7 @@ class FaultTests(LevelTestCase):
     def test_reason_is_one_line(self) -> None:
         for raised, reason in (
             (plyvel.IOError(b"IO error: /d/x.log: Disk quota exceeded"), "Disk quota exceeded"),
-            (plyvel.CorruptionError(b"Corruption:  bad\nblock"), "Corruption: bad block"),
+            (plyvel.Error(b"Not implemented:  bad\nblock"), "Not implemented: bad block"),
             (plyvel.Error("what?"), "what?"),
             (plyvel.Error(), ""),
             (OSError(28, "whatever"), "No space left on device"),
@@ -863,11 +864,18 @@ class DirectoryTests(LevelTestCase):
         store.close()
         (store.path / "leveldb" / "CURRENT").write_bytes(b"MANIFEST-999999\n")
         message = str(self.assertRaises(StoreUnusable, LevelStore, store.path))
-        self.assertTrue(message.startswith(f"the store in {store.path} cannot be opened: Corruption: "), message)
+        self.assertEqual(
+            message,
+            f"the store in {store.path} is damaged: MANIFEST-999999: No such file or directory: "
+            "start with --repair to save what can be read",
+        )
 
     def test_database_is_a_file(self) -> None:
         path = self.filled(darner=MARKER_TEXT, leveldb=b"")
-        self.assertEqual(self.refusal(path), "the store in DIR cannot be opened: Not a directory")
+        self.assertEqual(
+            self.refusal(path),
+            "the store in DIR is damaged: leveldb: it is no directory: start with --repair to save what can be read",
+        )
 
     def test_of_the_cpp_darner(self) -> None:
         """It keeps a LevelDB in a directory for each queue."""
@@ -917,3 +925,123 @@ class DirectoryTests(LevelTestCase):
         self.patch(Path, "open", refuse)
         message = str(self.assertRaises(StoreUnusable, check_directory, path))
         self.assertIn("holds files that are not darner's (secret, ...)", message)
+
+
+class DamageTests(LevelTestCase):
+    """Tables that LevelDB cannot merge, because a block in one is damaged.  The rest of it is in `test.test_repair`."""
+
+    TEXT = (
+        "the store is damaged (Corruption: block checksum mismatch): stop the server and start it with --repair"
+    )
+
+    def setUp(self) -> None:
+        self.patch(LevelStore, "WRITE_BUFFER", 64 * 1024)
+        self.seconds = 0.0
+        store = self.open()
+        self.path = store.path
+        self.one, self.other = Writer(store, b"one"), Writer(store, b"other")
+        for id in range(400):
+            self.one.put(b"%04d" % id * 700)
+            self.other.put(b"%04d" % id * 70)
+            self.other.consume(0, id // 10 + 1)
+        # So that nothing is left for LevelDB to merge by itself.
+        store._database().compact_range(start=b"", stop=b"\xff")
+        store.close()
+        tables = (self.path / "leveldb").glob("*.ldb")
+        table = max(tables, key=lambda table: table.stat().st_size)
+        data = bytearray(table.read_bytes())
+        data[len(data) // 2] ^= 1
+        table.write_bytes(data)
+        self.store = self.open(self.path, seconds=lambda: self.seconds)
+        self.store.recover()
+        self.one.store = self.other.store = self.store
+
+    def merge(self) -> None:
+        """Have all tables merged, as far as LevelDB gets."""
+        self.store._database().compact_range(start=b"", stop=b"\xff")
+
+    def come_upon_it(self) -> None:
+        """Have a write refused because LevelDB could not merge what is damaged."""
+        # What is before all else and behind it, so that every table has to be merged with these.
+        self.store._write([(b"!", None), (b"~", None)], False)
+        self.merge()
+        error = self.assertRaises(StoreError, self.store._write, [(b"!", None)], False)
+        self.assertEqual(str(error), f"cannot write: {self.TEXT}")
+
+    def test_said(self) -> None:
+        """It is said once in the log, and to everybody who puts something from then on."""
+        with capturedLogs() as events:
+            self.come_upon_it()
+            for _ in range(3):
+                self.assertRaises(StoreError, self.one.put, b"x")
+        (said,) = [formatEvent(event) for event in events if event["log_level"].name == "critical"]
+        self.assertIn("is damaged, and its tables cannot be merged (Corruption: block checksum mismatch)", said)
+        self.assertEqual(
+            str(self.assertRaises(StoreError, self.store.write, self.store.batch())), f"cannot write: {self.TEXT}"
+        )
+
+    def test_what_is_taken_is_written_at_times(self) -> None:
+        """The database is opened anew for that, more and more rarely; nothing is lost meanwhile."""
+        self.come_upon_it()
+        opened = []
+        for _ in range(4000):
+            self.seconds += 0.01
+            low = self.other.consumed.low
+            try:
+                self.store.mend()
+            except StoreError as error:
+                self.assertEqual(str(error), f"cannot write: {self.TEXT}")
+                continue
+            try:
+                self.other.consume(low, low + 1)
+            except StoreError as error:
+                self.assertEqual(str(error), f"cannot write: {self.TEXT}")
+                self.other.consumed.discard(low)
+            else:
+                opened.append(self.seconds)
+                self.merge()
+        self.assertGreater(len(opened), 3)
+        self.assertLess(len(opened), 20)
+        self.store.compact()
+        self.store.close()
+        again = self.open(self.path)
+        states = {state.name: state for state in again.recover()}
+        self.assertEqual(states[b"one"].next_id, 400)
+        self.assertEqual(states[b"other"].next_id, self.other.next_id)
+        self.assertEqual(states[b"other"].consumed.low, self.other.consumed.low)
+
+    def test_reading_goes_on(self) -> None:
+        """Apart from what is damaged, everything is still read."""
+        self.come_upon_it()
+        self.assertEqual(len(self.store.read(self.other.number, 380, 400, EVERYTHING)), 20)
+        error = self.assertRaises(StoreError, self.one.items)
+        self.assertEqual(str(error), f"cannot read: {self.TEXT}")
+
+
+class StartTests(LevelTestCase):
+    """Records that are not as they should be, at the start."""
+
+    def test_records(self) -> None:
+        for key, value in (
+            (records.mark_key(0), None),
+            (records.mark_key(0), b"short"),
+            (records.name_key(b"q"), b"short"),
+            (records.interval_key(0, 8), b"short"),
+        ):
+            store = self.open()
+            Writer(store, b"q").put(b"x")
+            store._write([(key, value)], False)
+            store.close()
+            before = {path: path.read_bytes() for path in (store.path / "leveldb").iterdir()}
+            again = self.open(store.path)
+            error = self.assertRaises(StoreDamaged, again.recover)
+            self.assertIn("start with --repair to save what can be read", str(error))
+            self.assertEqual({path: path.read_bytes() for path in (store.path / "leveldb").iterdir()}, before)
+
+    def test_mark_by_name(self) -> None:
+        store = self.open()
+        Writer(store, b"q")
+        store._write([(records.mark_key(0), None)], False)
+        store.close()
+        error = self.assertRaises(StoreDamaged, self.open(store.path).recover)
+        self.assertIn(" is damaged: the mark of queue q is missing: ", str(error))

@@ -165,7 +165,7 @@ class MakeServiceTests(SynchronousTestCase):
 
     def test_the_directory_does_not_change_with_that_of_the_process(self) -> None:
         server = makeService(parsed("-d", self.path), self.memory)
-        self.assertEqual(server.queues._data_dir, Path(self.path).absolute())
+        self.assertEqual(server.queues.data_dir, Path(self.path).absolute())
 
     def test_where_it_listens(self) -> None:
         for arguments, expected in (

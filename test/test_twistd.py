@@ -28,6 +28,7 @@ from darner.errors import StoreUnusable
 from darner.records import CHUNK_BYTES
 from darner.store import LevelStore
 
+from .damage import live_tables
 from .servers import FOREGROUND, MODULE, TWISTD, Client, Server, environment, make_directory, run, until
 
 STOPS_WITHIN = 5.0
@@ -230,7 +231,7 @@ class OptionsTests(SynchronousTestCase):
         self.assertEqual(done.returncode, 0)
         options = (
             "-d, --data-dir=", "-p, --port=", "-i, --interface=", "-c, --config=", "--listen=", "--debug",
-            "--reply-key=", "--version",
+            "--reply-key=", "--check", "--repair", "--version",
         )  # fmt: skip
         for option in options:
             self.assertRegex(done.stdout, option + r" +\w+")
@@ -425,6 +426,111 @@ class UnusableTests(SynchronousTestCase):
         self.assertIn("the data directory", done.stderr)
         until(lambda: not pid_file.exists(), "the pid file is removed")
         self.assertIn("is in use by another process: stop that one, or name another", log.read_text())
+
+
+class DamageTests(SynchronousTestCase):
+    """A damaged store: what an operator is told, and what the server does when it is told to repair."""
+
+    def setUp(self) -> None:
+        self.server = Server(self)
+        with self.server.client() as client:
+            put_many(client, b"jobs", 20_000)
+            client.set(b"large", bytes(1_000_000))
+        self.server.stop()
+        # The log is in a table after the next start.
+        self.server.start()
+        self.server.stop()
+
+    def damage(self) -> Path:
+        """Flip a bit of the largest table."""
+        table = max(live_tables(self.server.data).values(), key=lambda table: table.stat().st_size)
+        contents = bytearray(table.read_bytes())
+        contents[contents.index(b"00010000") + 4] ^= 1
+        table.write_bytes(contents)
+        return table
+
+    def check(self) -> tuple[int, list[str]]:
+        before = contents(self.server.data)
+        done = run(*MODULE, "--check", f"--data-dir={self.server.data}", cwd=self.server.directory)
+        self.assertEqual(done.stderr, "")
+        self.assertEqual(contents(self.server.data), before)
+        return done.returncode, done.stdout.splitlines()
+
+    def test_sound(self) -> None:
+        self.assertEqual(
+            self.check(), (0, ["2 queues are whole, with 20001 items", "all in all: 20001 items there, 0 lost"])
+        )
+
+    def test_check_of_what_is_no_store(self) -> None:
+        done = run(*MODULE, "--check", "--data-dir=nowhere", cwd=self.server.directory)
+        self.assertEqual((done.returncode, done.stdout), (1, ""))
+        self.assertEqual(done.stderr, "darner: there is no data directory nowhere\n")
+
+    def test_refused(self) -> None:
+        """What is seen at the start ends it with one line, and nothing is changed."""
+        table = max(live_tables(self.server.data).values())
+        os.truncate(table, table.stat().st_size - 100)
+        before = contents(self.server.data)
+        for program in [*TWISTD, "--nodaemon", "--pidfile=", "darner"], MODULE:
+            done = run(*program, "--port=0", f"--data-dir={self.server.data}", cwd=self.server.directory)
+            self.assertEqual(done.returncode, 1)
+            self.assertRegex(
+                done.stderr,
+                rf"\Adarner: the store in {self.server.data} is damaged: {table.name}: it has \d+ bytes and not \d+: "
+                r"start with --repair to save what can be read\n\Z",
+            )
+            self.assertNotIn("Traceback", done.stdout)
+        self.assertEqual(contents(self.server.data), before)
+
+    def test_repair(self) -> None:
+        """What is damaged inside a table is said when it is read; the rest is served, and saved by a repair."""
+        table = self.damage()
+        self.server.start()
+        refused = b"SERVER_ERROR cannot read: the store is damaged (Corruption: block checksum mismatch): "
+        with self.server.client() as client:
+            self.assertEqual(client.get(b"large"), bytes(1_000_000))
+            self.assertEqual(client.set(b"other", b"x"), b"STORED")
+            client.send(b"get jobs\r\n" * 20_000 + b"quit\r\n")
+            replies = client.rest()
+            taken = replies.count(b"VALUE jobs 0 8\r\n")
+            self.assertEqual(replies.count(refused), 20_000 - taken)
+        self.server.wait_for("and some items cannot be read: stop the server and start it with --repair")
+        self.assertEqual(self.server.stop(), 0)
+        status, lines = self.check()
+        self.assertEqual(status, 1)
+        self.assertRegex(lines[0], rf"\Adamaged: {table.name}: the checksum of a block is wrong, at \d+ of \d+\Z")
+        self.assertRegex(lines[1], r"\Aqueue jobs: \d+ items there, \d+ lost\Z")
+        self.server.options = (*self.server.options, "--repair")
+        self.server.start()
+        self.server.wait_for("the store is repaired")
+        for line in lines:
+            self.assertIn(line, self.server.text)
+        with self.server.client() as client:
+            left, lost = (int(word) for word in lines[1].split() if word.isdigit())
+            self.assertEqual((taken + left + lost, client.count(b"jobs")), (20_000, left))
+            client.send(b"get jobs\r\n" * left + b"quit\r\n")
+            self.assertEqual(client.rest().count(b"VALUE jobs 0 8\r\n"), left)
+        self.assertEqual(self.server.stop(), 0)
+        self.assertEqual(self.check()[0], 0)
+        self.server.start()
+        self.server.wait_for("nothing was to be repaired")
+
+    def test_repair_without_marker(self) -> None:
+        (self.server.data / "darner").unlink()
+        done = run(*MODULE, "--port=0", f"--data-dir={self.server.data}", cwd=self.server.directory)
+        self.assertIn("is damaged: darner: it is missing: start with --repair", done.stderr)
+        self.server.options = (*self.server.options, "--repair")
+        self.server.start()
+        with self.server.client() as client:
+            self.assertEqual(client.count(b"jobs"), 20_000)
+
+    def test_repair_of_what_is_not_ours(self) -> None:
+        (self.server.data / "darner").write_bytes(b"darner data directory, format 99\n")
+        before = contents(self.server.data)
+        done = run(*MODULE, "--port=0", "--repair", f"--data-dir={self.server.data}", cwd=self.server.directory)
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("is of a format that this version does not know", done.stderr)
+        self.assertEqual(contents(self.server.data), before)
 
 
 class StopTests(SynchronousTestCase):
