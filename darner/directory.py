@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import IO, Final, Optional
 
 from darner.errors import StoreUnusable
-from darner.tails import settle
+from darner.tails import litter, settle
 
 MARKER: Final = "darner"
 MARKER_TEXT: Final = b"darner data directory, format 1\n"
@@ -218,6 +218,16 @@ class DataDirectory:
         @raise OSError: it cannot be read, or changed.
         """
         return settle(self.database, self._path / _ASIDE)
+
+    def make_room(self) -> None:
+        """
+        Give up the reserve and what LevelDB could not finish, so that the database, which is closed, can be opened.
+
+        @raise OSError: it cannot be done.
+        """
+        self.reserve.give_up()
+        for path in litter(self.database):
+            path.unlink()
 
     def sync_older_logs(self) -> None:
         """

@@ -180,6 +180,30 @@ def settle(database: Path, aside: Path) -> list[str]:
     return done
 
 
+def litter(database: Path) -> list[Path]:
+    """
+    Find what LevelDB left of work that it could not finish.
+
+    When a compaction runs out of room, its tables stay until the database is opened the next time, and to open it takes
+    room as well.  The same goes for the log that each try to open it begins.
+
+    @param database: its directory.  Nobody has it open.
+    @return: tables and logs that the database is not made of.  None where its manifest is not understood to the end.
+    @raise OSError: it cannot be read.
+    """
+    try:
+        data = (database / (database / "CURRENT").read_text().strip()).read_bytes()
+        version, _, last = _read_manifest(data)
+    except (FileNotFoundError, ValueError, IndexError):
+        return []
+    end = last.start + sum(_HEADER.size - 1 + len(piece) for _, piece in last.pieces)
+    if end != len(data) or not all(record.is_good for record in records(data)):
+        return []
+    tables = [path for path in database.glob("*.ldb") if _number(path) not in version.tables]
+    logs = [path for path in database.glob("*.log") if _number(path) < version.log or not path.stat().st_size]
+    return sorted(tables + logs)
+
+
 def _number(path: Path) -> int:
     return int(path.stem) if path.stem.isdecimal() else -1
 
