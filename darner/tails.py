@@ -167,11 +167,18 @@ def settle(database: Path, aside: Path) -> list[str]:
     except (FileNotFoundError, ValueError, IndexError):
         return []  # LevelDB knows better what to say of it
     done = []
-    if version.tables - there and not before.tables - there and last.is_good:
+    # Only where all is there that came before: LevelDB removes that when the entry is safe.
+    if (
+        (version is None or version.tables - there)
+        and not before.tables - there
+        and before.log in (number for number, _ in logs)
+    ):
         with manifest.open("r+b") as file:
             file.truncate(last.start)
         version = before
-        done.append(f"the last entry of {manifest.name} names a table that is not safe: it was taken back")
+        done.append(f"the last entry of {manifest.name}, or a table it names, is not safe: it was taken back")
+    if version is None:
+        return []
     live = [path for number, path in logs if number >= version.log]
     for path in _beyond_gap(live, version.last):
         aside.mkdir(mode=0o700, exist_ok=True)
@@ -197,7 +204,7 @@ def litter(database: Path) -> list[Path]:
     except (FileNotFoundError, ValueError, IndexError):
         return []
     end = last.start + sum(_HEADER.size - 1 + len(piece) for _, piece in last.pieces)
-    if end != len(data) or not all(record.is_good for record in records(data)):
+    if version is None or end != len(data) or not all(record.is_good for record in records(data)):
         return []
     tables = [path for path in database.glob("*.ldb") if _number(path) not in version.tables]
     logs = [path for path in database.glob("*.log") if _number(path) < version.log or not path.stat().st_size]
@@ -208,31 +215,31 @@ def _number(path: Path) -> int:
     return int(path.stem) if path.stem.isdecimal() else -1
 
 
-def _read_manifest(data: bytes) -> tuple[Manifest, Manifest, Record]:
-    """@return: the files there are, those without the last record, and that."""
+def _read_manifest(data: bytes) -> tuple[Optional[Manifest], Manifest, Record]:
+    """@return: the files there are, C{None} if the last record is not good; those without that record; and that."""
+    *earlier, last = records(data)
     version, before = Manifest(), Manifest()
-    last: Optional[Record] = None
-    for record in records(data):
-        if last is not None:
-            before.change(last.data)
+    for record in earlier:
+        before.change(record.data)
         version.change(record.data)
-        last = record
-    if last is None:
-        raise ValueError("an empty manifest")
+    if not last.is_good:
+        return None, before, last
+    version.change(last.data)
     return version, before, last
 
 
 def _beyond_gap(logs: list[Path], given: int) -> list[Path]:
     """@return: those logs before which something is lost.  @param given: the last sequence number in the manifest."""
     expected = given + 1
-    for place, path in enumerate(logs):
+    # Of a single log LevelDB takes what is good, from its beginning on.
+    for place, path in enumerate(logs if len(logs) > 1 else ()):
         last: Optional[Record] = None
-        # Of a single log LevelDB takes what is good, from its beginning on.
-        for record in records(path.read_bytes()) if len(logs) > 1 else ():
-            first, _ = _BATCH.unpack_from(record.data)
-            if last is None and first > expected:
+        for record in records(path.read_bytes()):
+            if last is None and _BATCH.unpack_from(record.data)[0] > expected:
                 return logs[place:]
             last = record
+            if path is logs[-1]:
+                return []  # where it ends matters to nobody
         # A log that another followed had something in it: `darner.store` sees to that.
         expected = 0
         if last is not None:

@@ -191,6 +191,7 @@ class SettleTests(SynchronousTestCase):
         self.log(4, b"")  # it does not matter any more
         self.log(5, framed(batch(8, 2), batch(10, 5, 50_000)))
         self.log(7, framed(batch(15)))
+        self.assertEqual(self.settle(), (["000004.log", "000005.log", "000007.log"], []))
         self.log(8, b"")
         self.assertEqual(self.settle(), (["000004.log", "000005.log", "000007.log", "000008.log"], []))
 
@@ -212,6 +213,18 @@ class SettleTests(SynchronousTestCase):
         self.log(5, framed(batch(10)) + b"torn")
         self.log(6, b"")
         self.assertEqual(self.settle(), (["000005.log", "000006.log"], []))
+
+    def test_an_entry_that_is_not_safe(self) -> None:
+        """LevelDB would not open a manifest with zeros in its last entry."""
+        before = framed(COMPARATOR, edit(log=5, last=9, new=3))
+        torn = before + framed(edit(log=7, last=12, new=6))[:-5] + bytes(5)
+        (self.path / "000003.ldb").touch()
+        for there in (False, True):
+            self.manifest.write_bytes(torn)
+            if there:
+                self.log(5, framed(batch(10)))
+            self.assertEqual(len(settle(self.path, self.aside)), there)
+            self.assertEqual(self.manifest.read_bytes(), before if there else torn)
 
     def test_a_table_that_is_not_safe(self) -> None:
         before = framed(COMPARATOR, edit(log=5, last=9, new=3), edit(log=5, last=9, new=4, gone=3))
