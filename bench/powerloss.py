@@ -150,7 +150,7 @@ class Worker:
         calls = [(name, self._start(verb, name, number, size, turn.sync)) for verb, name, number, size in turn.requests]
         self._clock.advance(0)
         for name, deferred in calls:
-            result = _result(deferred)
+            result = result_of(deferred)
             if isinstance(result, OpenMessage):
                 self._opened.setdefault(name, []).append(result)
 
@@ -177,7 +177,7 @@ class Worker:
         return call.deferred
 
 
-def _result(deferred: Deferred[Any]) -> Any:
+def result_of(deferred: Deferred[Any]) -> Any:
     results: list[Any] = []
     deferred.addBoth(results.append)
     (result,) = results

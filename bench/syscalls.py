@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final, Optional
@@ -55,16 +56,38 @@ class Call:
         return int(self.arguments[0])
 
 
-def watched(command: Sequence[str], trace: Path, more: Sequence[str] = (), calls: str = CALLS) -> list[str]:
+def watched(command: Sequence[str], trace: Path) -> list[str]:
     """
-    @param trace: where strace writes to.
-    @param more: options of strace's.
+    @param trace: where strace writes to, for L{read_trace}.
     @return: the command that runs another one under strace.
     """
     return [
-        "strace", "-f", "-qq", "-xx", "-s", str(1 << 24), "-o", str(trace), "-e", f"trace={calls}", "-e", "signal=none",
-        *more, *command,
+        "strace", "-f", "-qq", "--seccomp-bpf", "-xx", "-s", str(1 << 24), "-o", str(trace),
+        "-e", f"trace={CALLS}", "-e", "signal=none", *command,
     ]  # fmt: skip
+
+
+def attach(process: int, trace: Path, calls: str, more: Sequence[str]) -> subprocess.Popen[bytes]:
+    """
+    Watch a process that runs already, and all of its threads; until it ends.
+
+    @param trace: where strace writes to, without texts.
+    @param calls: which calls are of interest.
+    @param more: options of strace's.
+    """
+    strace = subprocess.Popen(
+        ["strace", "-f", "-qq", "-s", "0", "-o", str(trace), "-e", f"trace={calls}", "-e", "signal=none",
+         *more, "-p", str(process)],
+        stdin=subprocess.DEVNULL, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    while any(
+        "\nTracerPid:\t0\n" in (task / "status").read_text() for task in Path(f"/proc/{process}/task").iterdir()
+    ):
+        if strace.poll() is not None:
+            assert strace.stderr is not None
+            raise OSError(f"strace cannot attach: {strace.stderr.read().decode()}")
+        time.sleep(0.002)
+    return strace
 
 
 def read_trace(path: Path) -> Iterator[Call]:

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import IO, Final, Optional
 
 from darner.errors import StoreDamaged, StoreUnusable
+from darner.tails import litter
 
 MARKER: Final = "darner"
 MARKER_TEXT: Final = b"darner data directory, format 1\n"
@@ -275,6 +276,16 @@ class DataDirectory:
             shutil.rmtree(new, ignore_errors=True)
             raise
         sync(self._path)
+
+    def make_room(self) -> None:
+        """
+        Give up the reserve and what LevelDB could not finish, so that the database, which is closed, can be opened.
+
+        @raise OSError: it cannot be done.
+        """
+        self.reserve.give_up()
+        for path in litter(self.database):
+            path.unlink()
 
     def sync_older_logs(self) -> None:
         """

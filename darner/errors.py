@@ -83,6 +83,14 @@ class Stopped(ServerError):
 class StoreError(ServerError):
     """The store could not read or write.  The text carries the operating system's reason."""
 
+    def forget(self) -> None:
+        """
+        Forget where it came from.
+
+        Who keeps an error would keep every payload that was on its way there, and often himself.
+        """
+        self.__traceback__ = self.__cause__ = self.__context__ = None
+
 
 class DiskAlmostFull(StoreError):
     """There is so little room on the disk that nothing is put, so that what is there can be taken away."""

@@ -96,7 +96,7 @@ class IStore(Interface):
 
     def ready() -> None:
         """
-        See whether something could be put now; to be called from the reactor's thread.
+        See whether something could be put now; to be called from the reactor's thread, and not while a thread writes.
 
         @raise StoreError: why it could not.
         """

@@ -31,6 +31,10 @@ get theirs: so that some 256 small requests of one client are served in a turn.
 """
 RELIEF: Final = 0.01
 """Seconds for which large payloads are held back when the store has fallen behind."""
+RELIEFS: Final = 200
+"""
+How often in a row: a store that could not merge its tables, for lack of room, stays behind until something is written.
+"""
 
 
 class Session:
@@ -54,6 +58,7 @@ class Session:
         self._waiter: Optional[tuple[Fifo, Waiter, wire.Get]] = None
         self._timer: Optional[IDelayedCall] = None
         self._relief: Optional[IDelayedCall] = None
+        self._held_back = 0
         self._streaming = 0
         self._outbox = Outbox(outlet, self._rest)
         self._resting = False
@@ -93,13 +98,14 @@ class Session:
         Whether more of a large payload has to be held back: what came before is still being written, or the store has
         fallen behind, so that others would have to wait.
         """
-        return self._turn.busy or self._queues.store.pressed()
+        return self._turn.busy or (self._held_back < RELIEFS and self._queues.store.pressed())
 
     def resume_when_relieved(self) -> None:
         """Have L{Outlet.proceed} called when more of a large payload may be taken, or a little later."""
         if self._turn.busy:
             self._turn.answers(self)
         elif self._relief is None:
+            self._held_back += 1
             self._relief = self._queues.clock.callLater(RELIEF, self._relieved)
 
     def _relieved(self) -> None:
@@ -147,6 +153,7 @@ class Session:
 
     def receive(self, inflow: Inflow, data: bytes) -> None:
         """Take a piece of a payload."""
+        self._held_back = 0
         inflow.write(data)
         if inflow.stream:
             self._turn.answers(self)  # with nothing but a call of `Outlet.proceed`

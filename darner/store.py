@@ -219,7 +219,7 @@ class LevelStore:
         try:
             self._make_and_open()
         except OSError:  # plyvel's is one as well
-            self._directory.reserve.give_up()
+            self._directory.make_room()
             self._make_and_open()
 
     def _make_and_open(self) -> None:
@@ -427,16 +427,16 @@ class LevelStore:
                 if self._db is not None:
                     self._db.close()
                     self._db = None
-                self._directory.reserve.give_up()
+                self._directory.make_room()
                 self._open()
-            except (plyvel.Error, StoreUnusable) as error:
+            except (plyvel.Error, StoreUnusable, OSError) as error:
                 raise StoreError(f"cannot write: {_reason(error)}") from error
             self._torn = False
         self._log.info("the store was opened anew after a fault and writes again")
 
     def ready(self) -> None:
-        if self._torn:
-            raise StoreError(_TORN)
+        # LevelDB says nothing of a compaction that failed until something is written.
+        self._write([(records.FORMAT_KEY, records.FORMAT)], False)
         self._require_room()
 
     def space(self) -> Optional[tuple[int, int]]:

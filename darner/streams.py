@@ -94,6 +94,7 @@ class Inflow:
 
     def fail(self, error: StoreError) -> None:
         if self.error is None:
+            error.forget()
             self.error = error
             self.abandon()
 

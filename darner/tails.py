@@ -11,6 +11,7 @@ the later is given up: what remains is all that was written up to some moment.
 from __future__ import annotations
 
 import os
+import shutil
 import struct
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -169,7 +170,8 @@ def settle(database: Path, aside: Path, is_damaged: Callable[[Path], bool]) -> l
     Put the tails of a database right, where a loss of power left them so that LevelDB cannot.
 
     @param database: its directory.  Nobody has it open.
-    @param aside: a directory for the logs that are given up; made when there is one.
+    @param aside: a directory for the logs that are given up, and for a copy of the manifest where its end is; made when
+        there is something for it.
     @param is_damaged: whether a log has lost something else than its end.  Then nothing is given up: that is no loss
         of power.
     @return: what was done, a line each.
@@ -184,10 +186,19 @@ def settle(database: Path, aside: Path, is_damaged: Callable[[Path], bool]) -> l
     except (OSError, ValueError, IndexError):
         return []  # that is no tail
     done = []
-    if version.tables - there and not before.tables - there and last.is_good:
+    # Only where all is there that came before: LevelDB removes that when the entry is safe.
+    if (
+        (version is None or version.tables - there)
+        and not before.tables - there
+        and before.log in (number for number, _ in logs)
+    ):
+        aside.mkdir(mode=0o700, exist_ok=True)
+        shutil.copy2(manifest, aside)
         cut(manifest, last.start)
         version = before
-        done.append(f"the last entry of {manifest.name} names a table that is not safe: it was taken back")
+        done.append(f"the last entry of {manifest.name}, or a table it names, is not safe: it was taken back")
+    if version is None:
+        return []
     live = [path for number, path in logs if number >= version.log]
     place = _gap(live, version.last)
     if 0 < place < len(live) and is_damaged(live[place - 1]):
@@ -199,21 +210,49 @@ def settle(database: Path, aside: Path, is_damaged: Callable[[Path], bool]) -> l
     return done
 
 
+def litter(database: Path) -> list[Path]:
+    """
+    Find what LevelDB left of work that it could not finish.
+
+    When a compaction runs out of room, its tables stay until the database is opened the next time, and to open it takes
+    room as well.  The same goes for the log that each try to open it begins.
+
+    @param database: its directory.  Nobody has it open.
+    @return: tables and logs that the database is not made of.  None where its manifest is not understood to the end.
+    @raise OSError: it cannot be read.
+    """
+    try:
+        data = (database / (database / "CURRENT").read_text().strip()).read_bytes()
+        version, _, last = _read_manifest(data)
+    except (FileNotFoundError, ValueError, IndexError):
+        return []
+    end = last.start + sum(_HEADER.size - 1 + len(piece) for _, piece in last.pieces)
+    if version is None or end != len(data) or not all(record.is_good for record in records(data)):
+        return []
+    tables = [path for path in database.glob("*.ldb") if _number(path) not in version.tables]
+    # The manifest's own log stays also where it is empty: were it missing, something would be lost.
+    logs = [
+        path
+        for path in database.glob("*.log")
+        if _number(path) < version.log or (_number(path) > version.log and not path.stat().st_size)
+    ]
+    return sorted(tables + logs)
+
+
 def _number(path: Path) -> int:
     return int(path.stem) if path.stem.isdecimal() else -1
 
 
-def _read_manifest(data: bytes) -> tuple[Manifest, Manifest, Record]:
-    """@return: the files there are, those without the last record, and that."""
+def _read_manifest(data: bytes) -> tuple[Optional[Manifest], Manifest, Record]:
+    """@return: the files there are, C{None} if the last record is not good; those without that record; and that."""
+    *earlier, last = records(data)
     version, before = Manifest(), Manifest()
-    last: Optional[Record] = None
-    for record in records(data):
-        if last is not None:
-            before.change(last.data)
+    for record in earlier:
+        before.change(record.data)
         version.change(record.data)
-        last = record
-    if last is None:
-        raise ValueError("an empty manifest")
+    if not last.is_good:
+        return None, before, last
+    version.change(last.data)
     return version, before, last
 
 
@@ -223,16 +262,17 @@ def _gap(logs: list[Path], given: int) -> int:
     @return: the place of the first log before which something is lost; the number of logs where there is none.
     """
     expected = given + 1
-    for place, path in enumerate(logs):
+    # Of a single log LevelDB takes what is good, from its beginning on.
+    for place, path in enumerate(logs if len(logs) > 1 else ()):
         last: Optional[Record] = None
-        # Of a single log LevelDB takes what is good, from its beginning on.
-        for record in records(path.read_bytes()) if len(logs) > 1 else ():
+        for record in records(path.read_bytes()):
             if len(record.data) < _BATCH.size:
                 return len(logs)  # it is none of LevelDB's
-            first, _ = _BATCH.unpack_from(record.data)
-            if last is None and first > expected:
+            if last is None and _BATCH.unpack_from(record.data)[0] > expected:
                 return place
             last = record
+            if path is logs[-1]:
+                break  # where it ends matters to nobody
         # A log that another followed had something in it: `darner.store` sees to that.
         expected = 0
         if last is not None:

@@ -348,6 +348,7 @@ class Turn:
 
     def _failed(self, changes: _Changes, error: StoreError) -> None:
         self._log.error("the store refused a write: {error}", error=error)
+        error.forget()
         refused = {queue: queue.refuse() for queue in changes.queues}
         for replies, slot in changes.puts:
             _spoil(replies, slot, slot, error)

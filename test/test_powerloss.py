@@ -31,20 +31,20 @@ class PowerLossTests(SynchronousTestCase):
         self.recording = Recording(directory, seed=1, turns=260)
 
     def test_nothing_promised_is_lost(self) -> None:
-        findings = lose_power(self.recording, seed=1, limit=350)
+        findings = lose_power(self.recording, seed=1, limit=250)
         self.assertEqual([str(fault)[:500] for fault in findings.faults], [])
-        self.assertEqual(findings.opened, 350)
+        self.assertEqual(findings.opened, 250)
         # It was a test of something.
         self.assertGreater(findings.calls, 1000)
         self.assertGreater(findings.synced, 20)
-        self.assertGreater(findings.logs, 50)
+        self.assertGreater(findings.logs, 30)
         self.assertGreater(findings.lost, 50)
         self.assertEqual(len(findings.kinds), 6)
 
     def test_a_fault_is_found(self) -> None:
         """Without what puts LevelDB's files right there are holes."""
         self.patch(store, "settle", lambda *_: [])
-        findings = lose_power(self.recording, seed=1, limit=120)
+        findings = lose_power(self.recording, seed=1, limit=80)
         self.assertGreater(len(findings.faults), 0)
 
 

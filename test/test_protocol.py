@@ -16,6 +16,7 @@ from darner.limits import CLIENT_BYTES
 from darner.memory import MemoryStore
 from darner.protocol import QueueFactory
 from darner.queues import Queues, Surroundings
+from darner.session import RELIEF, RELIEFS
 from test.protocol_contract import LARGE, ProtocolContract
 
 
@@ -152,6 +153,16 @@ class FlowTests(MemoryTestCase):
         self.assertEqual(self.client.receive(), b"STORED\r\n")
         other.send(b"get q\r\nget q\r\n")
         self.assertIn(LARGE, other.receive())
+
+    def test_a_store_that_stays_behind(self) -> None:
+        """It may have been unable to merge, which it says with the next write: so there is one."""
+        self.patch(self.queues.store, "pressed", lambda: True)
+        self.client.send(b"set q 0 0 %d\r\n%b" % (len(LARGE), LARGE[:70_000]))
+        self.client.send(LARGE[70_000:] + b"\r\n")
+        self.clock.pump([RELIEF] * (RELIEFS - 1))
+        self.assertEqual(self.client.receive(), b"")
+        self.clock.pump([RELIEF] * (2 * RELIEFS + 5))
+        self.assertEqual(self.client.receive(), b"STORED\r\n")
 
     def test_client_that_goes_while_the_store_is_behind(self) -> None:
         self.patch(self.queues.store, "pressed", lambda: True)

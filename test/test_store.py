@@ -594,6 +594,10 @@ class FaultTests(LevelTestCase):
         error = self.assertRaises(StoreError, self.store.ready)
         self.assertEqual(str(error), "cannot write: the store awaits mending after a fault")
         self.store.mend()
+        error = self.assertRaises(StoreError, self.store.ready)
+        self.assertEqual(str(error), "cannot write: No space left on device")
+        self.disk.full = False
+        self.store.mend()
         self.store.ready()
 
     def test_nothing_to_mend(self) -> None:

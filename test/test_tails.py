@@ -10,8 +10,9 @@ from types import SimpleNamespace
 import plyvel
 from twisted.trial.unittest import SynchronousTestCase
 
+from darner.errors import StoreError
 from darner.store import LevelStore
-from darner.tails import Manifest, checksum, records, settle
+from darner.tails import Manifest, checksum, litter, records, settle
 
 
 def framed(*entries: bytes) -> bytes:
@@ -102,6 +103,69 @@ class RecordsTests(SynchronousTestCase):
         self.assertLessEqual(80, version.last)
 
 
+class LitterTests(SynchronousTestCase):
+    """What LevelDB left of work that it could not finish."""
+
+    def setUp(self) -> None:
+        self.path = Path(self.mktemp())
+        self.path.mkdir()
+        (self.path / "CURRENT").write_bytes(b"MANIFEST-000002\n")
+        self.manifest = self.path / "MANIFEST-000002"
+        self.good = framed(COMPARATOR, edit(log=5, last=9, new=3), edit(log=5, last=9, new=4, gone=3))
+        for name in ("000003.ldb", "000004.ldb", "000006.ldb", "000002.log", "000005.log", "000007.log", "LOG"):
+            (self.path / name).write_bytes(b"x")
+        (self.path / "000008.log").touch()
+
+    def litter(self, manifest: bytes) -> list[str]:
+        self.manifest.write_bytes(manifest)
+        return [path.name for path in litter(self.path)]
+
+    def test_litter(self) -> None:
+        self.assertEqual(self.litter(self.good), ["000002.log", "000003.ldb", "000006.ldb", "000008.log"])
+
+    def test_in_doubt_nothing(self) -> None:
+        at = self.good.index(b"leveldb")
+        for manifest in (
+            b"", self.good[:-1], self.good + b"\1", self.good + bytes(9), framed(bytes([77])),
+            self.good[:at] + b"L" + self.good[at + 1 :],
+        ):  # fmt: skip
+            self.assertEqual(self.litter(manifest), [])
+        (self.path / "CURRENT").unlink()
+        self.assertEqual(litter(self.path), [])
+
+    def test_of_leveldb(self) -> None:
+        """A database that was closed loses nothing."""
+        path = Path(self.mktemp())
+        options = {"create_if_missing": True, "write_buffer_size": 65536}
+        with plyvel.DB(str(path), **options) as database:
+            for number in range(100):
+                database.put(b"%d" % number, os.urandom(20_000))
+        for table in litter(path):
+            table.unlink()
+        with plyvel.DB(str(path), **options) as database:
+            self.assertEqual(len(list(database)), 100)
+
+    def test_mending_removes_it(self) -> None:
+        """There may be no room to open the database otherwise."""
+        store = LevelStore(Path(self.mktemp()))
+        self.addCleanup(store.close)
+        table = store._directory.database / "999999.ldb"
+        table.touch()
+        store._torn = True
+        opened: list[bool] = []
+        open_database = store._open
+        store._open = lambda: (opened.append(table.exists()), open_database())  # type: ignore[method-assign]
+        store.mend()
+        self.assertEqual(opened, [False])
+
+    def test_that_cannot_be_removed(self) -> None:
+        store = LevelStore(Path(self.mktemp()))
+        self.addCleanup(store.close)
+        (store._directory.database / "999999.ldb").mkdir()
+        store._torn = True
+        self.assertIn("cannot write: ", str(self.assertRaises(StoreError, store.mend)))
+
+
 class SettleTests(SynchronousTestCase):
     """What is given up, and what is not."""
 
@@ -128,6 +192,7 @@ class SettleTests(SynchronousTestCase):
         self.log(4, b"")  # it does not matter any more
         self.log(5, framed(batch(8, 2), batch(10, 5, 50_000)))
         self.log(7, framed(batch(15)))
+        self.assertEqual(self.settle(), (["000004.log", "000005.log", "000007.log"], []))
         self.log(8, b"")
         self.assertEqual(self.settle(), (["000004.log", "000005.log", "000007.log", "000008.log"], []))
 
@@ -161,6 +226,18 @@ class SettleTests(SynchronousTestCase):
         self.log(5, framed(batch(10)) + b"torn")
         self.log(6, b"")
         self.assertEqual(self.settle(), (["000005.log", "000006.log"], []))
+
+    def test_an_entry_that_is_not_safe(self) -> None:
+        """LevelDB would not open a manifest with zeros in its last entry."""
+        before = framed(COMPARATOR, edit(log=5, last=9, new=3))
+        torn = before + framed(edit(log=7, last=12, new=6))[:-5] + bytes(5)
+        (self.path / "000003.ldb").touch()
+        for there in (False, True):
+            self.manifest.write_bytes(torn)
+            if there:
+                self.log(5, framed(batch(10)))
+            self.assertEqual(len(settle(self.path, self.aside, lambda log: log in self.damaged)), there)
+            self.assertEqual(self.manifest.read_bytes(), before if there else torn)
 
     def test_a_table_that_is_not_safe(self) -> None:
         before = framed(COMPARATOR, edit(log=5, last=9, new=3), edit(log=5, last=9, new=4, gone=3))

@@ -578,6 +578,16 @@ class RetryTests(TurnTestCase):
         self.server.release()
         self.assertEqual(self.queues.health(), Health())
 
+    def test_an_error_that_is_kept_keeps_nothing_else(self) -> None:
+        """Else all that was on its way in that turn would stay in memory, until the collector comes round."""
+        inflow = self.queues.inflow()
+        inflow.write(bytes(100_000))
+        self.store.full = True
+        self.server.turn()
+        error = inflow.error
+        assert error is not None
+        self.assertEqual((error.__traceback__, error.__cause__, error.__context__), (None, None, None))
+
     def test_stop(self) -> None:
         self.store.full = True
         self.a.sets(b"q", b"x")
