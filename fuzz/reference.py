@@ -1,0 +1,334 @@
+"""
+What clients have to be answered, written down as plainly as can be: no turns, no store, no bytes to be parsed.
+
+It is told what the clients do, one thing after the other, and knows what each of them has to hear.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+from operator import itemgetter
+from typing import Final, Optional, Union
+
+from attrs import Factory, define
+
+from fuzz.commands import Drop, Dump, Figures, Meaning, Part, Put, Read, ReadMany, Say
+from fuzz.server import EPOCH
+
+_STATS: Final = re.compile(rb"((?:STAT [!-~]+ [!-~]+\r\n)*)END\r\n")
+_DUMP: Final = re.compile(rb"((?:queue '[!-~]+' \{\r\n(?:  [a-z_]+=\d+\r\n)*\}\r\n)*)END\r\n")
+
+
+@define(eq=False)
+class Item:
+    order: int
+    """Among all items, so that what is given back finds its place."""
+    flags: int
+    expiry: int
+    payload: bytes
+
+
+@define(eq=False)
+class Queue:
+    exists: bool = False
+    items: list[Item] = Factory(list)
+    waiters: list[tuple[Client, Read]] = Factory(list)
+
+    @property
+    def bytes(self) -> int:
+        return sum(len(item.payload) for item in self.items)
+
+
+@define
+class Stats:
+    """The figures that a client has to be told; of others only that they are not negative."""
+
+    queues: dict[bytes, tuple[int, int]]
+    """Items and bytes of the queues that it is told of."""
+    server: Optional[dict[bytes, int]] = None
+
+    def match(self, heard: bytes, at: int) -> int:
+        """
+        @return: where the reply that begins at C{at} ends.
+        @raise AssertionError: it is another one than was to be told.
+        """
+        found = (_DUMP if self.server is None else _STATS).match(heard, at)
+        assert found, heard[at:]
+        if self.server is None:
+            told = self._blocks(found[1])
+        else:
+            told = {}
+            for line in found[1].splitlines():
+                _, name, figure = line.split()
+                assert name == b"version" or figure.isdigit(), line
+                told[name] = figure
+            for name, number in self.server.items():
+                assert int(told[name]) == number, (name, told[name], number)
+        names = {name for name in told if name.startswith(b"queue_") and name.endswith(b"_items")}
+        expected = set()
+        for name, (items, size) in self.queues.items():
+            assert int(told[b"queue_%b_items" % name]) == items, (name, told, items)
+            assert int(told[b"queue_%b_bytes" % name]) == size, (name, told, size)
+            expected |= {b"queue_%b_%b_items" % (name, kind) for kind in (b"total", b"expired")}
+            expected.add(b"queue_%b_items" % name)
+        assert names == expected, (names, expected)
+        return found.end()
+
+    @staticmethod
+    def _blocks(text: bytes) -> dict[bytes, bytes]:
+        told = {}
+        for line in text.splitlines():
+            if line.startswith(b"queue '"):
+                queue = line[len(b"queue '") : -len(b"' {")]
+            elif line != b"}":
+                name, _, figure = line[2:].partition(b"=")
+                told[b"queue_%b_%b" % (queue, name)] = figure
+        return told
+
+
+@define(eq=False)
+class Client:
+    replies: list[Union[bytes, Stats]] = Factory(list)
+    opens: dict[bytes, Item] = Factory(dict)
+    due: Optional[tuple[float, int]] = None
+    """When its wait ends, and which wait it is, as those that end together end as they began."""
+    waiting: Optional[Read] = None
+    pending: deque[Meaning] = Factory(deque)
+    """What it asked for behind the wait."""
+    shut: bool = False
+    closing: bool = False
+    gone: bool = False
+
+    def check(self, heard: bytes) -> None:
+        """@raise AssertionError: it heard something else than it had to."""
+        at = 0
+        for reply in self.replies:
+            if isinstance(reply, Stats):
+                at = reply.match(heard, at)
+            else:
+                assert heard.startswith(reply, at), (heard[at : at + len(reply) + 80], reply)
+                at += len(reply)
+        assert at == len(heard), heard[at:]
+
+
+class Reference:
+    """A server as its clients should find it."""
+
+    def __init__(self, clients: int) -> None:
+        self.clients = [Client() for _ in range(clients)]
+        self.queues: dict[bytes, Queue] = {}
+        self.now = 0.0
+        self.wall_offset = 0.0
+        self._orders = 0
+        self._proceeding: deque[Client] = deque()
+
+    # What happens
+
+    def ask(self, client: Client, meaning: Meaning) -> None:
+        """A client sends a command."""
+        if not client.gone:
+            client.pending.append(meaning)
+            self._proceed(client)
+
+    def shut(self, client: Client) -> None:
+        """A client will send nothing more; it waits for nothing then."""
+        if not client.gone:
+            client.shut = True
+            self._give_up(client)
+            self._proceed(client)
+
+    def leave(self, client: Client) -> None:
+        """A client goes away."""
+        if not client.gone:
+            self._end(client)
+            self._proceed()
+
+    def advance(self, seconds: float) -> None:
+        """Time passes."""
+        self.now += seconds
+        late = [(client.due, client) for client in self.clients if client.due and client.due[0] <= self.now]
+        for _, client in sorted(late, key=itemgetter(0)):
+            self._give_up(client)
+        self._proceed()
+
+    @property
+    def next_due(self) -> Optional[float]:
+        """When the next wait ends."""
+        return min((client.due[0] for client in self.clients if client.due), default=None)
+
+    @property
+    def names(self) -> list[bytes]:
+        return sorted(name for name, queue in self.queues.items() if queue.exists)
+
+    def _proceed(self, *clients: Client) -> None:
+        """Have these clients served, and those that need no longer wait; then close what is to be closed."""
+        self._proceeding.extend(clients)
+        closing: Optional[Client] = None
+        while self._proceeding or closing:
+            if closing:
+                self._end(closing)
+            while self._proceeding:
+                self._serve_client(self._proceeding.popleft())
+            closing = next((client for client in self.clients if client.closing and not client.gone), None)
+
+    def _serve_client(self, client: Client) -> None:
+        while client.pending and client.waiting is None and not client.closing:
+            self._perform(client, client.pending.popleft())
+        if client.shut and client.waiting is None:
+            client.closing = True
+
+    def _end(self, client: Client) -> None:
+        client.gone = client.closing = True
+        client.pending.clear()
+        self._stop_waiting(client)
+        for name, item in client.opens.items():
+            self._give_back(name, item)
+        client.opens.clear()
+
+    # Commands
+
+    def _perform(self, client: Client, meaning: Meaning) -> None:
+        say = client.replies.append
+        if isinstance(meaning, Put):
+            self._put(meaning)
+            say(b"" if meaning.noreply else b"STORED\r\n")
+        elif isinstance(meaning, Read):
+            self._read(client, meaning)
+        elif isinstance(meaning, ReadMany):
+            self._read_many(client, meaning)
+        elif isinstance(meaning, Drop):
+            self._drop(meaning)
+            say(meaning.reply)
+        elif isinstance(meaning, (Figures, Dump)):
+            self._tell(client, meaning)
+        else:
+            assert isinstance(meaning, (Say, Part))
+            say(meaning.reply)
+            client.closing = isinstance(meaning, Part)
+
+    def _queue(self, name: bytes) -> Queue:
+        return self.queues.setdefault(name, Queue())
+
+    @property
+    def _wall(self) -> int:
+        # Before 1970 it is 1970, when nothing that was set for a time has expired but what had at once.
+        return max(1, int((EPOCH + self.wall_offset + self.now) * 1000))
+
+    def _put(self, put: Put) -> None:
+        expiry = put.expiry
+        if expiry < 0:
+            expiry = 1
+        elif 0 < expiry < 1_000_000:
+            expiry = self._wall + expiry * 1000
+        else:
+            expiry *= 1000
+        queue = self._queue(put.queue)
+        queue.exists = True
+        queue.items.append(Item(self._orders, put.flags, expiry, put.payload))
+        self._orders += 1
+        self._serve(put.queue)
+
+    def _head(self, queue: Queue) -> Optional[Item]:
+        """What has expired is dropped when it gets to the head, and somebody looks."""
+        while queue.items and 0 < queue.items[0].expiry <= self._wall:
+            del queue.items[0]
+        return queue.items[0] if queue.items else None
+
+    def _give_back(self, name: bytes, item: Item) -> None:
+        queue = self._queue(name)
+        queue.items.append(item)
+        queue.items.sort(key=lambda item: item.order)
+        self._serve(name)
+
+    def _serve(self, name: bytes) -> None:
+        queue = self._queue(name)
+        while queue.waiters and self._head(queue) is not None:
+            client, read = queue.waiters[0]
+            self._stop_waiting(client)
+            self._fetch(client, read)
+            self._proceeding.append(client)
+
+    def _stop_waiting(self, client: Client) -> None:
+        if client.waiting is not None:
+            waiters = self._queue(client.waiting.queue).waiters
+            waiters[:] = [waiter for waiter in waiters if waiter[0] is not client]
+            client.waiting = client.due = None
+
+    def _give_up(self, client: Client) -> None:
+        if client.waiting is not None:
+            self._stop_waiting(client)
+            client.replies.append(b"END\r\n")
+            self._proceeding.append(client)
+
+    def _fetch(self, client: Client, read: Read) -> bool:
+        queue = self._queue(read.queue)
+        item = self._head(queue)
+        if item is None:
+            return False
+        if not read.peek:
+            queue.items.remove(item)
+        if read.open:
+            client.opens[read.queue] = item
+        client.replies += [self._value(read.queue, item), b"END\r\n"]
+        return True
+
+    @staticmethod
+    def _value(name: bytes, item: Item) -> bytes:
+        return b"VALUE %b %d %d\r\n%b\r\n" % (name, item.flags, len(item.payload), item.payload)
+
+    def _read(self, client: Client, read: Read) -> None:
+        if read.abort:
+            if read.queue in client.opens:
+                self._give_back(read.queue, client.opens.pop(read.queue))
+            client.replies.append(b"END\r\n")
+            return
+        if read.close:
+            client.opens.pop(read.queue, None)
+        if read.close and not read.open:
+            client.replies.append(b"END\r\n")
+        elif not read.peek and read.queue in client.opens:
+            client.replies.append(b"CLIENT_ERROR close current item first\r\n")
+        elif not self._fetch(client, read):
+            if read.wait and not client.shut:
+                self._orders += 1
+                client.waiting, client.due = read, (self.now + read.wait / 1000, self._orders)
+                self._queue(read.queue).waiters.append((client, read))
+            else:
+                client.replies.append(b"END\r\n")
+
+    def _read_many(self, client: Client, read: ReadMany) -> None:
+        if any(name in client.opens for name in read.queues):
+            client.replies.append(b"CLIENT_ERROR close current item first\r\n")
+            return
+        for name in dict.fromkeys(read.queues):
+            queue = self._queue(name)
+            item = self._head(queue)
+            if item is not None:
+                queue.items.remove(item)
+                client.replies.append(self._value(name, item))
+        client.replies.append(b"END\r\n")
+
+    def _drop(self, drop: Drop) -> None:
+        for name in drop.queues or list(self.queues):
+            queue = self._queue(name)
+            queue.items.clear()
+            if drop.delete:
+                queue.exists = False
+                for client in self.clients:
+                    client.opens.pop(name, None)
+
+    def _tell(self, client: Client, meaning: Union[Figures, Dump]) -> None:
+        queues = {
+            name: (len(self.queues[name].items), self.queues[name].bytes)
+            for name in self.names
+            if isinstance(meaning, Figures) or not meaning.queues or name in meaning.queues
+        }
+        if isinstance(meaning, Dump):
+            client.replies.append(Stats(queues))
+            return
+        client.replies.append(Stats(queues, {
+            b"curr_items": sum(items for items, _ in queues.values()),
+            b"bytes": sum(size for _, size in queues.values()),
+            b"curr_connections": sum(not client.gone for client in self.clients),
+        }))  # fmt: skip

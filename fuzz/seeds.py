@@ -1,0 +1,99 @@
+"""
+``python -m fuzz.seeds``: make the seeds anew.
+
+They are small, and the same each time.  Inputs that broke something once lie beside them, under names of their own.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from random import Random
+from typing import Final
+
+CORPUS: Final = Path(__file__).parent / "corpus"
+PROTOCOL: Final = Path(__file__).parent.parent / "docs" / "protocol.rst"
+
+LINES: Final = (
+    b"set q 0 0 5", b"set q/sync 4294967295 1700000000 0 noreply", b"SET q//SYNC 1 -1 5 NoReply", b"set q 0 0",
+    b"set q 4294967296 0 5", b"set q 0 soon 5", b"set q/later 0 0 5", b"set /sync 0 0 5", b"set q 0 0 -1",
+    b"set q 0 0 999999999999999999", b"set q 0 0 9999999999999999999", b"set q 0 0 5 please noreply", b"get q",
+    b"gets q", b"get q/open", b"get q/close/open/t=100", b"get q/peek/t=999999999999", b"get q/abort", b"get q/close",
+    b"get q/peek/close/open", b"get q/abort/t=5", b"get q/t=", b"get q/T=5//OPEN/", b"get a b a", b"get a b/open",
+    b"get /", b"get", b"delete q", b"delete q 0 noreply", b"delete noreply", b"delete a/b", b"flush q", b"flush a b",
+    b"flush_all", b"flush_all noreply", b"flush_all 0", b"flush_all -1 noreply", b"flush_all 10", b"stats",
+    b"stats items", b"dump_stats", b"dump_stats a b", b"version", b"quit", b"incr q 1", b"", b"  set  q  0 0  1  \r",
+    b"set \xb2 0 0 \xb2", b"get " + b"x" * 251, b"set \x00 0 0 1\x0b", b"get ..\tq\x0c", b"monitor q 1", b"GET Q",
+)  # fmt: skip
+"""Of every command and every option one, and some of each kind of fault."""
+
+STREAMS: Final = (
+    b"set q 0 0 3\r\nabcdefg\r\n",
+    b"set q 0 0 12\r\n\r\nflush_all\r\n\r\nget q\r\n",
+    b"set q x 0 8\r\nget q\r\n\r\n\r\nversion\r\n",
+    b"set q 0 0 9 noreply\r\nget q/t=9\r\nget q\r\nstats\n",
+    b"get q/t=1000\r\nset q 0 0 1\r\nx\r\nget q/open/t=5\r\nquit\r\nversion\r\n",
+    b"set q 0 0 4\r\nEND\r\r\nget q/open\r\nget q\r\nget q/abort\r\nget q/peek\r\ndelete q\r\ndump_stats q\r\n",
+    b"set q 0 0 200000\r\nget q\r\n",
+    b"set q 0 -1 1\r\nx\r\nset q 0 1 1\r\ny\r\nget q\r\nget q r\r\nflush q\r\nflush_all 0\r\n",
+    b"g" * 2100,
+    b"VALUE q 0 5\r\nhello\r\nEND\r\n\0\0\n\r\n\n",
+)
+
+NAMES: Final = (
+    b"..", b".", b"CON", b"NUL", b"~", b"$HOME", b"`id`", b"$(id)", b"a'b\"c\\d", b"%2e%2e%2f", b"..\\..\\x", b"C:",
+    b"CURRENT", b"LOCK", b"MANIFEST-000001", b"000001.log", b"darner", b"leveldb", b"reserve", b"*", b"?", b"-rf",
+    b"x" * 250, b"x" * 251, b"../../x", b"/tmp/x", b"a/b", b"\x00", b"a\x00b", b"\xff\xfe", b"\x7f", b"q\x1b[2J",
+)  # fmt: skip
+"""What would do harm in a file name, or is none that a queue may have."""
+
+
+def wire() -> Iterator[bytes]:
+    yield from LINES
+    yield b"\n".join(LINES)
+
+
+def protocol() -> Iterator[bytes]:
+    for way in range(8):
+        for length in (40, 80):
+            yield bytes([way]) + Random(way * length).randbytes(length)
+    for kind in range(14):
+        # A few sets, and then commands of one kind with anything in them.
+        random = Random(kind)
+        sets = b"".join(bytes([0, 0, queue, 65 + queue, 1, 0, 0, 0, 0]) for queue in range(3))
+        yield bytes([kind]) + sets + b"".join(bytes([128 * (n % 2), kind]) + random.randbytes(6) for n in range(8))
+
+
+def stream() -> Iterator[bytes]:
+    for number, text in enumerate([*STREAMS, *_sessions()]):
+        yield bytes([number * 128 % 256]) + text
+
+
+def _sessions() -> Iterator[bytes]:
+    """What the clients send in the sessions of the description of the protocol."""
+    for block in re.findall(rb"(?:^    [CS]:.*\n)+", PROTOCOL.read_bytes(), re.MULTILINE):
+        sent = [line[7:] + b"\r\n" for line in block.splitlines() if line.startswith(b"    C:")]
+        yield b"".join(sent)
+
+
+def files() -> Iterator[bytes]:
+    for at in range(0, len(NAMES), 8):
+        yield b"\n".join(NAMES[at : at + 8])
+
+
+SEEDS: Final = {"wire": wire, "protocol": protocol, "stream": stream, "files": files}
+
+
+def main() -> None:
+    for target, seeds in SEEDS.items():
+        directory = CORPUS / target
+        directory.mkdir(parents=True, exist_ok=True)
+        for old in directory.glob("seed-*"):
+            old.unlink()
+        for number, seed in enumerate(seeds()):
+            (directory / f"seed-{number:02}").write_bytes(seed)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,214 @@
+"""
+A server without a network for one input: queues in memory, a clock that stands still, clients over memory transports.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, Final, Optional
+
+from twisted.internet.defer import maybeDeferred
+from twisted.internet.error import ConnectionDone
+from twisted.internet.task import Clock
+from twisted.internet.testing import StringTransport
+from twisted.logger import ILogObserver, LogEvent, LogLevel, globalLogPublisher
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from darner.interfaces import IStore
+from darner.memory import MemoryStore
+from darner.protocol import QueueFactory, QueueProtocol
+from darner.queues import Queues, Surroundings
+from darner.wire import LineCache
+
+EPOCH: Final = 1_700_000_000
+"""What the wall clock says at first, in seconds."""
+MAX_ITEM_BYTES: Final = 150_000
+"""The largest item, which has three chunks."""
+
+_DONE: Final = Failure(ConnectionDone())
+
+
+class _Transport(StringTransport):
+    def abortConnection(self) -> None:
+        self.loseConnection()
+
+
+@implementer(ILogObserver)
+class Faults:
+    """
+    What is logged that should never be: failures and errors.
+
+    @ivar events: what was.
+    """
+
+    def __init__(self) -> None:
+        self.events: list[LogEvent] = []
+
+    def __call__(self, event: LogEvent) -> None:
+        if "log_failure" in event or event["log_level"] >= LogLevel.error:
+            self.events.append(event)
+
+
+class Client:
+    """
+    One connection, from the client's side.
+
+    @ivar gone: whether the connection has ended.
+    """
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self.gone = False
+        self._transport = _Transport()
+        self.protocol: QueueProtocol = server.factory.buildProtocol(None)
+        self.protocol.makeConnection(self._transport)
+
+    def send(self, pieces: Iterable[bytes]) -> None:
+        """Send bytes as long as the server takes them, and let happen after each piece what is to happen then."""
+        for piece in pieces:
+            if self.gone:
+                return
+            self.protocol.dataReceived(piece)
+            self._server.turn()
+
+    def shut(self) -> None:
+        """Close the side for writing."""
+        if not self.gone:
+            self.protocol.readConnectionLost()
+            self._server.turn()
+
+    def hang_up(self) -> None:
+        """Go away."""
+        if not self.gone:
+            self.gone = True
+            self.protocol.connectionLost(_DONE)
+            self._server.turn()
+
+    @property
+    def heard(self) -> bytes:
+        """All that it was sent."""
+        heard: bytes = self._transport.value()
+        return heard
+
+    def look(self) -> bool:
+        """@return: whether the server has ended the connection since the last time."""
+        if self.gone or not self._transport.disconnecting:
+            return False
+        self.gone = True
+        self.protocol.connectionLost(_DONE)
+        return True
+
+
+class Server:
+    """
+    Queues and their clients, watched.
+
+    @ivar wall_offset: how far the wall clock was set forward, in seconds.
+    @ivar turns: how many turns there were.
+    @ivar faults: what was logged that should never be.
+    """
+
+    def __init__(self, store: Optional[IStore] = None) -> None:
+        self.clock = Clock()
+        self.wall_offset = 0.0
+        self.turns = 0
+        self.clients: list[Client] = []
+        surroundings = Surroundings(self.clock, self._schedule, maybeDeferred, self._wall)
+        self.queues = Queues(store or MemoryStore(), surroundings, MAX_ITEM_BYTES)
+        self.factory = QueueFactory(self.queues)
+        self.queues.start()
+        self.turn()
+        self._idle_calls = len(self.clock.getDelayedCalls())
+        self.faults = Faults()
+
+    def __enter__(self) -> Server:
+        globalLogPublisher.addObserver(self.faults)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        globalLogPublisher.removeObserver(self.faults)
+
+    def _wall(self) -> float:
+        return EPOCH + self.wall_offset + self.clock.seconds()
+
+    def _schedule(self, call: Callable[[], None]) -> None:
+        self.turns += 1
+        self.clock.callLater(0, call)
+
+    def client(self) -> Client:
+        client = Client(self)
+        self.clients.append(client)
+        return client
+
+    def turn(self) -> None:
+        """Let everything happen that is to happen now."""
+        self.clock.advance(0)
+        while any(client.look() for client in self.clients):
+            self.clock.advance(0)
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass."""
+        self.clock.advance(seconds)
+        self.turn()
+
+    def settle(self, gets: int) -> None:
+        """
+        Let all waits come to their end, one after the other.
+
+        @param gets: how many waits there may be, at most.
+        """
+        # Two steps a wait: the sum of two times may be a little less than a third.
+        for _ in range(2 * gets + 1):
+            due = [session._timer.getTime() for session in self._sessions() if session._timer is not None]
+            if not due:
+                return
+            self.advance(max(0.0, min(due) - self.clock.seconds()))
+        raise AssertionError(f"more waits than the {gets} that were asked for")
+
+    def _sessions(self) -> list[Any]:
+        return [client.protocol.session for client in self.clients if not client.gone]
+
+    def check_faults(self) -> None:
+        """@raise AssertionError: something was logged that should never be."""
+        assert not self.faults.events, self.faults.events
+
+    def check_idle(self) -> None:
+        """
+        Have all clients go, and see that nothing is left of them but what they put.
+
+        @raise AssertionError: something is.
+        """
+        for client in self.clients:
+            client.hang_up()
+        for _ in range(10):
+            if not self.queues.reclaimer.pending:
+                break
+            self.advance(1)
+        queues = self.queues
+        assert not queues.reclaimer.pending
+        assert len(self.clock.getDelayedCalls()) == self._idle_calls, self.clock.getDelayedCalls()
+        assert queues.store.leftovers() == ([], []), queues.store.leftovers()
+        fifos = queues._fifos
+        assert sorted(fifos) == queues.names(), (sorted(fifos), queues.names())
+        for fifo in fifos.values():
+            assert not fifo.waiters, fifo.name
+            assert not fifo.open_count, fifo.name
+        gathering = queues.turn._gathering
+        for gathered in (gathering.queues, gathering.owners, gathering.puts, gathering.reads, gathering.chunks):
+            assert not gathered
+        assert not queues.turn._waiting
+        assert not self.factory.connections
+        assert queues.stats.curr_connections == 0
+        assert len(self.factory.lines) <= LineCache.MAX_LINES
+        for client in self.clients:
+            protocol, session = client.protocol, client.protocol.session
+            assert not protocol._data, protocol._data
+            assert protocol._inflow is None
+            assert not session._replies, session._replies
+            assert not session._opens, session._opens
+            assert session._waiter is None
+            assert session._timer is None
+            assert session._relief is None
+            assert not session._outbox._replies
+        self.check_faults()

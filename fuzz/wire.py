@@ -1,0 +1,139 @@
+"""
+Any request line: it is understood or refused, and what comes out keeps what `darner.wire` promises of it.
+
+What is expected is written down here once more, in other words than there.
+"""
+
+from __future__ import annotations
+
+from typing import Final, Optional
+
+import attrs
+
+from darner import wire
+
+_LETTERS: Final = frozenset(range(33, 127)) - {ord("/")}
+_ERRORS: Final = (b"ERROR\r\n", b"CLIENT_ERROR ")
+
+_cache = wire.LineCache()
+
+
+def check(data: bytes) -> None:
+    """
+    @param data: request lines.
+    @raise AssertionError: one of them is understood wrongly.
+    """
+    for line in data.split(b"\n"):
+        check_line(line[: wire.MAX_LINE])
+
+
+def check_line(line: bytes) -> None:
+    request = wire.parse(line)
+    _check_cached(line, request)
+    for tolerated in (b" " + line, line + b" ", line + b"\r", line.replace(b" ", b"  ")):
+        assert wire.parse(tolerated) == request, tolerated
+    if isinstance(request, wire.Refused):
+        _check_refusal(line, request)
+        return
+    for name in _names(request):
+        assert is_name(name), name
+    if isinstance(request, wire.Set):
+        _check_set(request)
+    elif isinstance(request, wire.Get):
+        _check_get(line, request)
+    elif isinstance(request, wire.GetMany):
+        assert len(request.queues) > 1
+    respelled = wire.parse(spell(request))
+    if isinstance(request, wire.Get):
+        assert isinstance(respelled, wire.Get)
+        respelled = attrs.evolve(respelled, key=request.key)
+    assert respelled == request, (request, respelled)
+
+
+def is_name(name: bytes) -> bool:
+    """Whether something may be the name of a queue."""
+    return 1 <= len(name) <= 250 and _LETTERS.issuperset(name)
+
+
+def _check_cached(line: bytes, request: wire.Request) -> None:
+    fresh = wire.LineCache()
+    for cache in (_cache, fresh, fresh):
+        assert cache.parse(line) == request, line
+    assert len(fresh) == (len(line) <= wire.LineCache.MAX_LENGTH)
+    assert len(_cache) <= wire.LineCache.MAX_LINES
+
+
+def _check_refusal(line: bytes, request: wire.Refused) -> None:
+    command = line.split()[0].lower() if line.split() else b""
+    if request.reply:
+        assert request.reply.startswith(_ERRORS), request
+        # One line, of our own words alone.
+        assert request.reply.endswith(b"\r\n"), request
+        assert request.reply[:-2].isascii(), request
+        assert request.reply[:-2].decode().isprintable(), request
+    else:
+        assert request.payload is not None, request
+        assert line.lower().split()[-1] == b"noreply", request
+    if request.close or request.payload is not None:
+        assert command == b"set", line
+        assert request.close != (request.payload is not None), request
+    elif command == b"set":
+        raise AssertionError(f"out of step after {line!r}")
+    if request.payload is not None:
+        assert line.split()[4].isdigit(), line
+        assert request.payload == int(line.split()[4]), line
+
+
+def _names(request: wire.Request) -> tuple[bytes, ...]:
+    if isinstance(request, (wire.GetMany, wire.DumpStats)):
+        return request.queues
+    if isinstance(request, (wire.Set, wire.Get, wire.Delete, wire.Flush)):
+        return (request.queue,)
+    return ()
+
+
+def _check_set(request: wire.Set) -> None:
+    assert 0 <= request.flags < 2**32, request
+    assert 0 <= request.size < 10**18, request
+    assert -(10**18) < request.expiry < 10**18, request
+
+
+def _check_get(line: bytes, request: wire.Get) -> None:
+    assert line.split()[1:] == [request.key], request
+    assert request.key.split(b"/")[0] == request.queue, request
+    assert 0 <= request.wait <= wire.MAX_WAIT, request
+    alone = sum((request.open or request.close, request.abort, request.peek))
+    assert alone <= 1, request
+    assert not (request.abort and request.wait), request
+    assert request.fetches == (request.open or request.peek or not (request.close or request.abort)), request
+
+
+def spell(request: wire.Request) -> bytes:
+    """@return: the plainest line that asks for the same; C{request} is not a refusal."""
+    spelling = _spell(request)
+    assert spelling is not None, request
+    return spelling
+
+
+def _spell(request: wire.Request) -> Optional[bytes]:
+    noreply = b" noreply" if getattr(request, "noreply", False) else b""
+    if isinstance(request, wire.Set):
+        sync = b"/sync" if request.sync else b""
+        return b"set %b%b %d %d %d%b" % (
+            request.queue, sync, request.flags, request.expiry, request.size, noreply,
+        )  # fmt: skip
+    if isinstance(request, wire.Get):
+        options = [option for option in ("open", "close", "abort", "peek") if getattr(request, option)]
+        wait = b"/t=%d" % request.wait if request.wait else b""
+        return b"get " + b"/".join([request.queue, *(option.encode() for option in options)]) + wait
+    if isinstance(request, wire.GetMany):
+        return b"get " + b" ".join(request.queues)
+    if isinstance(request, wire.Delete):
+        return b"delete %b%b" % (request.queue, noreply)
+    if isinstance(request, wire.Flush):
+        return b"flush " + request.queue
+    if isinstance(request, wire.FlushAll):
+        return b"flush_all%b%b" % (b" 0" if request.delayed else b"", noreply)
+    if isinstance(request, wire.DumpStats):
+        return b" ".join([b"dump_stats", *request.queues])
+    return {wire.Stats: b"stats", wire.Version: b"version", wire.Quit: b"quit"}.get(type(request))
