@@ -4,13 +4,19 @@ Time that only goes forward.
 The reactor measures delays by the wall clock: a client that waits for a second waits for an hour when the clock is set
 back.  This clock offers the reactor's `callLater`, measured by the monotonic clock: a thread sleeps until the next call
 is due and then wakes the reactor.
+
+The thread does not sleep by the time-out of a lock: where Python was built with an old C library, or another one than
+GNU's, that is measured by the wall clock as well.
 """
 
 from __future__ import annotations
 
+import os
+import select
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from heapq import heapify, heappop, heappush
 from typing import Any, Optional
 
@@ -20,6 +26,8 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 _NEVER = float("inf")
+_LONGEST = 86_400.0
+"""Seconds of one sleep; poll takes no more than some weeks."""
 
 
 @implementer(IReactorTime)
@@ -37,10 +45,19 @@ class MonotonicClock:
         self._calls: list[tuple[float, int, DelayedCall]] = []
         self._count = 0
         self._cancelled = 0
-        self._wake = threading.Condition()
+        self._lock = threading.Lock()
         self._due = _NEVER
         self._thread: Optional[threading.Thread] = None
         self._stopping = False
+        # At once: the first call may be that which waits for the end of a shortage of descriptors.
+        self._pipe: Optional[tuple[int, int]] = self._open_pipe()
+
+    @staticmethod
+    def _open_pipe() -> tuple[int, int]:
+        pipe = os.pipe()
+        for end in pipe:
+            os.set_blocking(end, False)
+        return pipe
 
     def seconds(self) -> float:
         return self._seconds()
@@ -57,13 +74,15 @@ class MonotonicClock:
 
     def stop(self) -> None:
         """End the thread.  Calls that are not due yet will not run, unless another L{callLater} follows."""
-        with self._wake:
-            thread, self._thread = self._thread, None
-            self._stopping = True
-            self._due = _NEVER
-            self._wake.notify()
+        thread, self._thread = self._thread, None
         if thread is not None:
+            self._stopping = True
+            self._wake()
             thread.join()
+        pipe, self._pipe = self._pipe, None
+        for end in pipe or ():
+            os.close(end)
+        self._due = _NEVER
         self._stopping = False
 
     def _push(self, call: DelayedCall) -> None:
@@ -81,22 +100,36 @@ class MonotonicClock:
     def _arm(self, due: float) -> None:
         if due >= self._due:
             return
-        with self._wake:
+        with self._lock:
             self._due = due
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._sleep, name="darner-clock", daemon=True)
-                self._thread.start()
-            self._wake.notify()
+        if self._thread is None:
+            if self._pipe is None:
+                self._pipe = self._open_pipe()
+            self._thread = threading.Thread(target=self._sleep, name="darner-clock", daemon=True)
+            self._thread.start()
+        else:
+            self._wake()
+
+    def _wake(self) -> None:
+        """Have the thread look again."""
+        assert self._pipe is not None
+        with suppress(BlockingIOError):  # the pipe is full: it will look
+            os.write(self._pipe[1], b"\0")
 
     def _sleep(self) -> None:
-        with self._wake:
-            while not self._stopping:
+        assert self._pipe is not None
+        wakes = self._pipe[0]
+        poll = select.poll()
+        poll.register(wakes, select.POLLIN)
+        while not self._stopping:
+            with self._lock:
                 left = self._due - self._seconds()
-                if left > 0:
-                    self._wake.wait(min(left, threading.TIMEOUT_MAX))
-                else:
+                if left <= 0:
                     self._due = _NEVER
-                    self._call_from_thread(self._run)
+            if left <= 0:
+                self._call_from_thread(self._run)
+            elif poll.poll(min(left, _LONGEST) * 1000):
+                os.read(wakes, 4096)
 
     def _run(self) -> None:
         now = self._seconds()

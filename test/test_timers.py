@@ -4,7 +4,10 @@ Tests of `darner.timers`.
 
 from __future__ import annotations
 
+import errno
+import os
 import queue
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -53,6 +56,7 @@ class MonotonicClockTests(ClockTestCase):
 
     def test_monotonic_by_default(self) -> None:
         clock = MonotonicClock(self.wakes.put)
+        self.addCleanup(clock.stop)
         self.assertTrue(time.monotonic() - 5 < clock.seconds() <= time.monotonic())
 
     def test_call(self) -> None:
@@ -186,6 +190,26 @@ class StopTests(ClockTestCase):
         self.clock.stop()
         self.assertEqual(self.threads(), [])
 
+    def test_descriptors_are_closed(self) -> None:
+        self.clock.stop()
+        before = len(os.listdir("/proc/self/fd"))
+        MonotonicClock(self.wakes.put).stop()
+        for _ in range(3):
+            self.clock.callLater(1000, self.called.append, "x")
+            self.clock.stop()
+        self.assertEqual(len(os.listdir("/proc/self/fd")), before)
+
+    def test_no_descriptor_is_needed_later(self) -> None:
+        """The first call may be that which waits for the end of a shortage of them."""
+
+        def pipe() -> tuple[int, int]:
+            raise OSError(errno.EMFILE, "too many open files")
+
+        self.patch(os, "pipe", pipe)
+        self.clock.callLater(1, self.called.append, "x")
+        self.advance(1)
+        self.assertEqual(self.called, ["x"])
+
     def test_stop_twice(self) -> None:
         self.clock.stop()
         self.clock.callLater(1000, self.called.append, "x")
@@ -222,6 +246,34 @@ class StopTests(ClockTestCase):
 
 class RealTimeTests(SynchronousTestCase):
     """By the machine's own clocks."""
+
+    def test_no_lock_is_waited_for(self) -> None:
+        """
+        A lock's time-out follows the wall clock where the C library that Python was built with had no sem_clockwait.
+        """
+        clock = MonotonicClock(lambda call: None)
+        self.addCleanup(clock.stop)
+        clock.callLater(1000, lambda: None)
+        clock.callLater(500, lambda: None)
+        (thread,) = (thread for thread in threading.enumerate() if thread.name == "darner-clock")
+        assert thread.ident is not None
+        for _ in range(20):
+            self.assertNotEqual(sys._current_frames()[thread.ident].f_code.co_name, "wait")
+            time.sleep(0.005)
+
+    def test_more_wakes_than_a_pipe_holds(self) -> None:
+        """The thread has no chance to look meanwhile; nobody waits for it, and it looks afterwards."""
+        wakes: queue.Queue[Callable[[], None]] = queue.Queue()
+        clock = MonotonicClock(wakes.put)
+        self.addCleanup(clock.stop)
+        called: list[str] = []
+        clock.callLater(1000, called.append, "late")
+        with clock._lock:
+            for _ in range(100_000):
+                clock._wake()
+        clock.callLater(0, called.append, "x")
+        wakes.get(timeout=SOON)()
+        self.assertEqual(called, ["x"])
 
     def test_wall_clock_does_not_matter(self) -> None:
         """A call comes after the time it asked for, however the wall clock is set meanwhile."""
