@@ -97,6 +97,8 @@ class Client:
     pending: deque[Meaning] = Factory(deque)
     """What it asked for behind the wait."""
     shut: bool = False
+    choked: bool = False
+    """It does not read: what it asks for waits."""
     closing: bool = False
     gone: bool = False
 
@@ -127,7 +129,7 @@ class Reference:
 
     def ask(self, client: Client, meaning: Meaning) -> None:
         """A client sends a command."""
-        if not client.gone:
+        if not client.gone and not client.shut:
             client.pending.append(meaning)
             self._proceed(client)
 
@@ -136,6 +138,12 @@ class Reference:
         if not client.gone:
             client.shut = True
             self._give_up(client)
+            self._proceed(client)
+
+    def choke(self, client: Client, choked: bool) -> None:
+        """A client does not read any more, or it does again."""
+        client.choked = choked
+        if not client.gone:
             self._proceed(client)
 
     def leave(self, client: Client) -> None:
@@ -173,9 +181,9 @@ class Reference:
             closing = next((client for client in self.clients if client.closing and not client.gone), None)
 
     def _serve_client(self, client: Client) -> None:
-        while client.pending and client.waiting is None and not client.closing:
+        while client.pending and client.waiting is None and not client.choked and not client.closing:
             self._perform(client, client.pending.popleft())
-        if client.shut and client.waiting is None:
+        if client.shut and client.waiting is None and not client.choked:
             client.closing = True
 
     def _end(self, client: Client) -> None:

@@ -60,6 +60,7 @@ class Client:
     def __init__(self, server: Server) -> None:
         self._server = server
         self.gone = False
+        self._shut = False
         self._transport = _Transport()
         self.protocol: QueueProtocol = server.factory.buildProtocol(None)
         self.protocol.makeConnection(self._transport)
@@ -67,15 +68,28 @@ class Client:
     def send(self, pieces: Iterable[bytes]) -> None:
         """Send bytes as long as the server takes them, and let happen after each piece what is to happen then."""
         for piece in pieces:
-            if self.gone:
+            if self.gone or self._shut:
                 return
             self.protocol.dataReceived(piece)
             self._server.turn()
 
     def shut(self) -> None:
         """Close the side for writing."""
-        if not self.gone:
+        if not self.gone and not self._shut:
+            self._shut = True
             self.protocol.readConnectionLost()
+            self._server.turn()
+
+    def choke(self) -> None:
+        """Read no more, so that the server hears from its transport that nothing more goes out."""
+        if not self.gone and self._transport.producer is not None:
+            self._transport.producer.pauseProducing()
+            self._server.turn()
+
+    def unchoke(self) -> None:
+        """Read again.  Harmless where it always did."""
+        if not self.gone and self._transport.producer is not None:
+            self._transport.producer.resumeProducing()
             self._server.turn()
 
     def hang_up(self) -> None:
