@@ -93,9 +93,14 @@ class QueueService(Service):
         @raise darner.errors.StoreError: the data directory cannot be served from.
         @raise darner.errors.SettingsError: the password file cannot be read.
         @raise twisted.internet.error.CannotListenError: a port is taken.
+        @raise OSError: there are no descriptors left.
         """
         self._store = self._open_store(self.data_dir)
-        self._clock = MonotonicClock(self._reactor.callFromThread)
+        try:
+            self._clock = MonotonicClock(self._reactor.callFromThread)
+        except OSError:
+            self._store.close()
+            raise
         self._pool = ThreadPool(0, 2, f"darner {self.data_dir}")
         self._pool.start()
         self.queues = Queues(

@@ -49,6 +49,15 @@ class MonotonicClock:
         self._due = _NEVER
         self._thread: Optional[threading.Thread] = None
         self._stopping = False
+        # At once: the first call may be that which waits for the end of a shortage of descriptors.
+        self._pipe: Optional[tuple[int, int]] = self._open_pipe()
+
+    @staticmethod
+    def _open_pipe() -> tuple[int, int]:
+        pipe = os.pipe()
+        for end in pipe:
+            os.set_blocking(end, False)
+        return pipe
 
     def seconds(self) -> float:
         return self._seconds()
@@ -70,8 +79,9 @@ class MonotonicClock:
             self._stopping = True
             self._wake()
             thread.join()
-            os.close(self._wakes)
-            os.close(self._waker)
+        pipe, self._pipe = self._pipe, None
+        for end in pipe or ():
+            os.close(end)
         self._due = _NEVER
         self._stopping = False
 
@@ -93,9 +103,8 @@ class MonotonicClock:
         with self._lock:
             self._due = due
         if self._thread is None:
-            self._wakes, self._waker = os.pipe()
-            os.set_blocking(self._wakes, False)
-            os.set_blocking(self._waker, False)
+            if self._pipe is None:
+                self._pipe = self._open_pipe()
             self._thread = threading.Thread(target=self._sleep, name="darner-clock", daemon=True)
             self._thread.start()
         else:
@@ -103,11 +112,13 @@ class MonotonicClock:
 
     def _wake(self) -> None:
         """Have the thread look again."""
+        assert self._pipe is not None
         with suppress(BlockingIOError):  # the pipe is full: it will look
-            os.write(self._waker, b"\0")
+            os.write(self._pipe[1], b"\0")
 
     def _sleep(self) -> None:
-        wakes = self._wakes
+        assert self._pipe is not None
+        wakes = self._pipe[0]
         poll = select.poll()
         poll.register(wakes, select.POLLIN)
         while not self._stopping:

@@ -52,7 +52,14 @@ class Shutting:
     sent: bytes
 
 
-Event = Union[Command, Passing, Jump, Leaving, Shutting]
+@frozen
+class Choking:
+    """A client stops reading, or does again."""
+
+    choked: bool
+
+
+Event = Union[Command, Passing, Jump, Leaving, Shutting, Choking]
 Cut = Callable[[bytes], Iterable[bytes]]
 
 
@@ -72,10 +79,12 @@ def script(data: bytes) -> tuple[int, list[tuple[int, Event]]]:
         kind &= 127
         if kind < 112:
             events.append((who, command(choices)))
-        elif kind < 119:
+        elif kind < 116:
             events.append((who, Passing(choices.of(_PASSING))))
-        elif kind < 122:
+        elif kind < 119:
             events.append((who, Jump(choices.of(_JUMPS))))
+        elif kind < 122:
+            events.append((who, Choking(kind < 121)))
         else:
             text = put(choices).text
             at = choices.byte()
@@ -145,6 +154,8 @@ class _Run:
         elif isinstance(event, Jump):
             server.wall_offset += event.seconds
             reference.wall_offset += event.seconds
+        elif isinstance(event, Choking):
+            self._choke(who, event.choked)
         else:
             self._send(who, event.sent, cut)
             if isinstance(event, Leaving):
@@ -158,12 +169,18 @@ class _Run:
         self._sent += len(data)
         self._clients[who].send(cut(data))
 
+    def _choke(self, who: int, choked: bool) -> None:
+        (self._clients[who].choke if choked else self._clients[who].unchoke)()
+        self._reference.choke(self._reference.clients[who], choked)
+
     def _pass(self, seconds: float) -> None:
         self._server.advance(seconds)
         self._reference.advance(seconds)
 
     def _finish(self, events: int) -> None:
-        """Let every wait come to its end, and compare."""
+        """Let every client hear all that it has coming and every wait come to its end, and compare."""
+        for who in range(len(self._clients)):
+            self._choke(who, False)
         for _ in range(2 * events + 1):
             due = self._reference.next_due
             if due is None:

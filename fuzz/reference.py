@@ -13,6 +13,7 @@ from typing import Final, Optional, Union
 
 from attrs import Factory, define
 
+from darner.records import CHUNK_BYTES
 from fuzz.commands import Drop, Dump, Figures, Meaning, Part, Put, Read, ReadMany, Say
 from fuzz.server import EPOCH
 
@@ -97,6 +98,10 @@ class Client:
     pending: deque[Meaning] = Factory(deque)
     """What it asked for behind the wait."""
     shut: bool = False
+    choked: bool = False
+    """It does not read: what it asks for waits."""
+    receiving: bool = False
+    """A large item is on its way to it: others come first, before it is asked what it wants next."""
     closing: bool = False
     gone: bool = False
 
@@ -127,7 +132,7 @@ class Reference:
 
     def ask(self, client: Client, meaning: Meaning) -> None:
         """A client sends a command."""
-        if not client.gone:
+        if not client.gone and not client.shut:
             client.pending.append(meaning)
             self._proceed(client)
 
@@ -136,6 +141,12 @@ class Reference:
         if not client.gone:
             client.shut = True
             self._give_up(client)
+            self._proceed(client)
+
+    def choke(self, client: Client, choked: bool) -> None:
+        """A client does not read any more, or it does again."""
+        client.choked = choked
+        if not client.gone:
             self._proceed(client)
 
     def leave(self, client: Client) -> None:
@@ -173,9 +184,12 @@ class Reference:
             closing = next((client for client in self.clients if client.closing and not client.gone), None)
 
     def _serve_client(self, client: Client) -> None:
-        while client.pending and client.waiting is None and not client.closing:
+        client.receiving = False
+        while client.pending and client.waiting is None and not (client.choked or client.closing or client.receiving):
             self._perform(client, client.pending.popleft())
-        if client.shut and client.waiting is None:
+        if client.receiving:
+            self._proceeding.append(client)
+        elif client.shut and client.waiting is None and not client.choked:
             client.closing = True
 
     def _end(self, client: Client) -> None:
@@ -270,11 +284,12 @@ class Reference:
             queue.items.remove(item)
         if read.open:
             client.opens[read.queue] = item
-        client.replies += [self._value(read.queue, item), b"END\r\n"]
+        client.replies += [self._value(client, read.queue, item), b"END\r\n"]
         return True
 
     @staticmethod
-    def _value(name: bytes, item: Item) -> bytes:
+    def _value(client: Client, name: bytes, item: Item) -> bytes:
+        client.receiving |= len(item.payload) > CHUNK_BYTES
         return b"VALUE %b %d %d\r\n%b\r\n" % (name, item.flags, len(item.payload), item.payload)
 
     def _read(self, client: Client, read: Read) -> None:
@@ -306,7 +321,7 @@ class Reference:
             item = self._head(queue)
             if item is not None:
                 queue.items.remove(item)
-                client.replies.append(self._value(name, item))
+                client.replies.append(self._value(client, name, item))
         client.replies.append(b"END\r\n")
 
     def _drop(self, drop: Drop) -> None:

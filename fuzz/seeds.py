@@ -54,6 +54,15 @@ def wire() -> Iterator[bytes]:
     yield b"\n".join(LINES)
 
 
+_OPENS: Final = bytes([0, 4, 0, 1, 0, 0])
+_WAITS: Final = bytes([0, 4, 3, 133, 1, 0, 0])
+_EVENTS: Final = (
+    bytes([112, 2]), bytes([116, 3]), bytes([116, 6]), bytes([119]), bytes([121]),
+    bytes([122, 0, 65, 0, 0, 0, 0, 0, 12]), bytes([126, 0, 65, 0, 0, 0, 0, 0, 200]),
+)  # fmt: skip
+"""Commands and events as `fuzz.protocol` reads them."""
+
+
 def protocol() -> Iterator[bytes]:
     for way in range(8):
         for length in (40, 80):
@@ -61,8 +70,17 @@ def protocol() -> Iterator[bytes]:
     for kind in range(14):
         # A few sets, and then commands of one kind with anything in them.
         random = Random(kind)
-        sets = b"".join(bytes([0, 0, queue, 65 + queue, 1, 0, 0, 0, 0]) for queue in range(3))
+        sets = _sets()
         yield bytes([kind]) + sets + b"".join(bytes([128 * (n % 2), kind]) + random.randbytes(6) for n in range(8))
+
+
+    for way, event in enumerate(_EVENTS):
+        for before in (_OPENS, _WAITS):
+            yield bytes([way]) + _sets() + before + event + _sets() + bytes([121])
+
+
+def _sets() -> bytes:
+    return b"".join(bytes([0, 0, queue, 65 + queue, 1, 0, 0, 0, 0]) for queue in range(3))
 
 
 def stream() -> Iterator[bytes]:

@@ -60,6 +60,7 @@ class Client:
     def __init__(self, server: Server) -> None:
         self._server = server
         self.gone = False
+        self._shut = False
         self._transport = _Transport()
         protocol = server.factory.buildProtocol(None)
         assert isinstance(protocol, QueueProtocol)
@@ -69,15 +70,28 @@ class Client:
     def send(self, pieces: Iterable[bytes]) -> None:
         """Send bytes as long as the server takes them, and let happen after each piece what is to happen then."""
         for piece in pieces:
-            if self.gone:
+            if self.gone or self._shut:
                 return
             self.protocol.dataReceived(piece)
             self._server.turn()
 
     def shut(self) -> None:
         """Close the side for writing."""
-        if not self.gone:
+        if not self.gone and not self._shut:
+            self._shut = True
             self.protocol.readConnectionLost()
+            self._server.turn()
+
+    def choke(self) -> None:
+        """Read no more, so that the server hears from its transport that nothing more goes out."""
+        if not self.gone and self._transport.producer is not None:
+            self._transport.producer.pauseProducing()
+            self._server.turn()
+
+    def unchoke(self) -> None:
+        """Read again.  Harmless where it always did."""
+        if not self.gone and self._transport.producer is not None:
+            self._transport.producer.resumeProducing()
             self._server.turn()
 
     def hang_up(self) -> None:
@@ -160,7 +174,8 @@ class Server:
 
         @param gets: how many waits there may be, at most.
         """
-        for _ in range(gets + 1):
+        # Two steps a wait: the sum of two times may be a little less than a third.
+        for _ in range(2 * gets + 1):
             due = [session._timer.getTime() for session in self._sessions() if session._timer is not None]
             if not due:
                 return

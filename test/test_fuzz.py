@@ -5,6 +5,8 @@ The fuzzer's checks (`fuzz`) without the fuzzer: its seeds, inputs of Hypothesis
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import attrs
@@ -20,6 +22,7 @@ from darner.protocol import QueueProtocol
 from darner.queues import Queues
 from darner.session import Session
 from fuzz import files, protocol, seeds, stream, wire
+from fuzz.__main__ import main
 from fuzz.choices import byte_by_byte, pieces
 from fuzz.commands import Command
 
@@ -68,15 +71,15 @@ class SeedsTests(SynchronousTestCase):
             kept = sorted((seeds.CORPUS / target).glob("seed-*"))
             self.assertEqual([path.read_bytes() for path in kept], list(made()), target)
 
-    def test_every_command_is_among_them(self) -> None:
-        meanings = {
-            type(event.meaning).__name__
-            for seed in seeds.protocol()
-            for _, event in protocol.script(seed)[1]
-            if isinstance(event, Command)
-        }
+    def test_everything_that_can_happen_is_among_them(self) -> None:
+        events = [event for seed in seeds.protocol() for _, event in protocol.script(seed)[1]]
         self.assertEqual(
-            meanings, {"Put", "Read", "ReadMany", "Drop", "Say", "Part", "Figures", "Dump"}
+            {type(event).__name__ for event in events},
+            {"Command", "Passing", "Jump", "Choking", "Leaving", "Shutting"},
+        )
+        self.assertEqual(
+            {type(event.meaning).__name__ for event in events if isinstance(event, Command)},
+            {"Put", "Read", "ReadMany", "Drop", "Say", "Part", "Figures", "Dump"},
         )
         requests = {type(darner_wire.parse(line)).__name__ for line in seeds.LINES}
         self.assertEqual(requests, {
@@ -114,6 +117,24 @@ class AnyInputTests(SynchronousTestCase):
         for cut in (list(pieces(data, seed)), list(byte_by_byte(data))):
             self.assertEqual(b"".join(cut), data)
             self.assertNotIn(b"", cut)
+
+
+class MainTests(SynchronousTestCase):
+    """``python -m fuzz``, as far as it needs no fuzzer."""
+
+    def test_inputs(self) -> None:
+        """Those that are named are tried, and nothing else is."""
+        tried: list[bytes] = []
+        self.patch(stream, "check", tried.append)
+        paths = [str(seeds.CORPUS / "stream" / name) for name in ("seed-00", "seed-01")]
+        main(["stream", *paths])
+        self.assertEqual(tried, list(islice(seeds.stream(), 2)))
+
+    def test_input_that_breaks_a_promise(self) -> None:
+        self.patch(darner_wire, "check_queue_name", lambda name: name)
+        path = Path(self.mktemp())
+        path.write_bytes(b"get \x00")
+        self.assertRaises(AssertionError, main, ["wire", str(path)])
 
 
 class FaultsAreSeenTests(SynchronousTestCase):

@@ -4,6 +4,7 @@ The service as a whole: start, listeners, clients, stop (`darner.service`).
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import tempfile
@@ -310,6 +311,18 @@ class FailingStartTests(ServiceTestCase):
         service.startService()
         self.assertEqual(len(service.ports), 2)
         self.assertEqual(service.count(b"q"), 1)
+
+    async def test_no_descriptors_for_the_clock(self) -> None:
+        def pipe() -> tuple[int, int]:
+            raise OSError(errno.EMFILE, "Too many open files")
+
+        service = self.make(name=self.mktemp())
+        patch = self.patch(os, "pipe", pipe)
+        self.assertRaises(OSError, service.startService)
+        patch.restore()
+        await self.check_nothing_open(service)
+        service.startService()
+        await service.put(b"q", b"x")
 
     async def test_a_port_is_taken_and_there_is_room_to_reclaim(self) -> None:
         other = await loopback().listen(Factory())

@@ -4,6 +4,7 @@ Tests of `darner.timers`.
 
 from __future__ import annotations
 
+import errno
 import os
 import queue
 import sys
@@ -55,6 +56,7 @@ class MonotonicClockTests(ClockTestCase):
 
     def test_monotonic_by_default(self) -> None:
         clock = MonotonicClock(self.wakes.put)
+        self.addCleanup(clock.stop)
         self.assertTrue(time.monotonic() - 5 < clock.seconds() <= time.monotonic())
 
     def test_call(self) -> None:
@@ -189,11 +191,24 @@ class StopTests(ClockTestCase):
         self.assertEqual(self.threads(), [])
 
     def test_descriptors_are_closed(self) -> None:
+        self.clock.stop()
         before = len(os.listdir("/proc/self/fd"))
+        MonotonicClock(self.wakes.put).stop()
         for _ in range(3):
             self.clock.callLater(1000, self.called.append, "x")
             self.clock.stop()
         self.assertEqual(len(os.listdir("/proc/self/fd")), before)
+
+    def test_no_descriptor_is_needed_later(self) -> None:
+        """The first call may be that which waits for the end of a shortage of them."""
+
+        def pipe() -> tuple[int, int]:
+            raise OSError(errno.EMFILE, "too many open files")
+
+        self.patch(os, "pipe", pipe)
+        self.clock.callLater(1, self.called.append, "x")
+        self.advance(1)
+        self.assertEqual(self.called, ["x"])
 
     def test_stop_twice(self) -> None:
         self.clock.stop()
