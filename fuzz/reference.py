@@ -191,14 +191,18 @@ class Reference:
             self._proceeding.append(client)
         elif client.shut and client.waiting is None and not client.choked:
             client.closing = True
+            self._give_back_all(client)
 
     def _end(self, client: Client) -> None:
         client.gone = client.closing = True
         client.pending.clear()
         self._stop_waiting(client)
-        for name, item in client.opens.items():
+        self._give_back_all(client)
+
+    def _give_back_all(self, client: Client) -> None:
+        opens, client.opens = client.opens, {}
+        for name, item in opens.items():
             self._give_back(name, item)
-        client.opens.clear()
 
     # Commands
 

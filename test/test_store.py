@@ -4,6 +4,7 @@ Tests of `darner.store`.
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -851,6 +852,22 @@ class DirectoryTests(LevelTestCase):
             self.assertIn("in use by another process", str(self.assertRaises(StoreUnusable, LevelStore, path)))
             other.communicate(b"")
         self.assertEqual(self.open(path).recover(), [])
+
+    def test_no_room_to_put_right_what_a_loss_of_power_left(self) -> None:
+        """The reserve is there for that."""
+        path = Path(self.mktemp())
+        LevelStore(path).close()
+        tried: list[bool] = []
+
+        def settle(*_: object) -> list[str]:
+            tried.append((path / "reserve").exists())
+            if len(tried) == 1:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            return []
+
+        self.patch(store_module, "settle", settle)
+        LevelStore(path).close()
+        self.assertEqual(tried, [True, False])
 
     def test_lock_in_its_name(self) -> None:
         """That the directory is called so does not mean that it is locked."""

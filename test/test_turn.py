@@ -117,6 +117,21 @@ class GatheringTests(TurnTestCase):
         self.server.turn()
         self.assertEqual(self.b.hears().count(b"VERSION "), 1)
 
+    def test_who_rests_while_many_are_served_at_once(self) -> None:
+        """Whoever serves them ends the turn, and need not come round again."""
+        gone_on: list[int] = []
+
+        class Resting:
+            def go_on(self) -> None:
+                gone_on.append(1)
+
+        self.turn.begin()
+        self.turn.rest(Resting())
+        self.turn.end()
+        self.assertEqual(gone_on, [])
+        self.server.turn()
+        self.assertEqual(gone_on, [1])
+
     def test_who_fails_to_go_on_does_not_keep_the_others(self) -> None:
         class Broken:
             def go_on(self) -> None:
