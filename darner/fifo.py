@@ -22,6 +22,7 @@ from darner.errors import StoreError
 from darner.head import WINDOW_BYTES, Head, Room
 from darner.interfaces import IBatch, IStore
 from darner.items import ITEM_OVERHEAD, LET_GO, Item, Mark, QueueState
+from darner.policies import QueueSettings
 from darner.stats import QueueStats
 from darner.turn import Turn
 
@@ -81,6 +82,7 @@ class Fifo:
 
     @ivar number: the number under which the store keeps it; C{None} while the store does not know it.
     @ivar created: when it was made, in ms since the epoch; 0 while the store does not know it.
+    @ivar policy: its settings.
     @ivar count: how many items are to be had.
     @ivar bytes: how many bytes of payload they have.
     @ivar consumed: the ids of all items that are gone.
@@ -117,6 +119,7 @@ class Fifo:
         "floor",
         "name",
         "number",
+        "policy",
         "stats",
         "unreclaimed",
         "waiters",
@@ -132,12 +135,15 @@ class Fifo:
         reclaimer: Reclaims,
         room: Room,
         window_bytes: int = WINDOW_BYTES,
+        policy: QueueSettings = QueueSettings(),  # noqa: B008  (it is frozen)
     ) -> None:
         """
         @param room: what the windows of all queues have together.
         @param window_bytes: about how much of the queue's head is held in memory.
+        @param policy: the queue's settings.
         """
         self.name = name
+        self.policy = policy
         self._room = room
         self._head = Head(bound=window_bytes)
         self._reclaimer = reclaimer
