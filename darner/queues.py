@@ -194,6 +194,28 @@ class Queues:
         if size > policy.max_item_bytes:
             raise ItemTooLarge()
         self.space.take(room + ITEM_OVERHEAD)
+        return self._existing(name) if fifo is None or fifo.number is None else fifo
+
+    def move(self, fifo: Fifo, item: Item, name: bytes) -> None:
+        """
+        Put an item at the end of another queue, and consume it where it was: both are written, or neither is.
+
+        Limits do not hold it up, and it does not expire there.
+
+        @param item: one that was taken out of C{fifo}'s memory, so that it is neither to be had nor consumed.
+        @raise StoreError: it cannot be read, or the other queue cannot be made; nothing has changed.
+        """
+        payload = fifo.payload(item)
+        target = self._existing(name)
+        target.put(item.flags, 0, item.size, payload, item.stream, shared=True)
+        fifo.move_out(item)
+
+    def _existing(self, name: bytes) -> Fifo:
+        """
+        @return: the queue of that name, which exists.
+        @raise StoreError: the store cannot make it.
+        """
+        fifo = self._fifos.get(name)
         if fifo is None:
             fifo = self.make(name)
         if fifo.number is None:

@@ -47,6 +47,9 @@ class FaultyBatch:
         self.puts = True
         self.batch.put(number, items, bytes_put)
 
+    def share(self, stream: int, number: int, id: int) -> None:
+        self.batch.share(stream, number, id)
+
     def mark(self, number: int, mark: Mark) -> None:
         self.batch.mark(number, mark)
 
