@@ -22,6 +22,7 @@ from darner.errors import StoreError
 from darner.head import WINDOW_BYTES, Head, Room
 from darner.interfaces import IBatch, IStore
 from darner.items import ITEM_OVERHEAD, LET_GO, Item, Mark, QueueState
+from darner.policies import QueueSettings
 from darner.stats import QueueStats
 from darner.turn import Turn
 
@@ -81,6 +82,7 @@ class Fifo:
 
     @ivar number: the number under which the store keeps it; C{None} while the store does not know it.
     @ivar created: when it was made, in ms since the epoch; 0 while the store does not know it.
+    @ivar policy: its settings.
     @ivar count: how many items are to be had.
     @ivar bytes: how many bytes of payload they have.
     @ivar consumed: the ids of all items that are gone.
@@ -106,6 +108,7 @@ class Fifo:
         "_reclaimer",
         "_removals",
         "_room",
+        "_shares",
         "_store",
         "_turn",
         "_window_bytes",
@@ -117,6 +120,7 @@ class Fifo:
         "floor",
         "name",
         "number",
+        "policy",
         "stats",
         "unreclaimed",
         "waiters",
@@ -132,12 +136,15 @@ class Fifo:
         reclaimer: Reclaims,
         room: Room,
         window_bytes: int = WINDOW_BYTES,
+        policy: QueueSettings = QueueSettings(),  # noqa: B008  (it is frozen)
     ) -> None:
         """
         @param room: what the windows of all queues have together.
         @param window_bytes: about how much of the queue's head is held in memory.
+        @param policy: the queue's settings.
         """
         self.name = name
+        self.policy = policy
         self._room = room
         self._head = Head(bound=window_bytes)
         self._reclaimer = reclaimer
@@ -176,6 +183,7 @@ class Fifo:
         self._open: dict[int, Item] = {}
         self._fresh: list[Item] = []  # put since the last batch
         self._writing: list[Item] = []  # in the batch that is being written
+        self._shares: list[tuple[int, int]] = []  # streams that are held by others as well, and by which item here
         self._handed_changes: list[tuple[int, int]] = []
         self._reclaimable: list[tuple[int, int]] = []
         self._heavy: list[Item] = []  # of which the payload goes at the end of the turn
@@ -216,13 +224,16 @@ class Fifo:
         self._made = False
         self.created = self._turn.now
 
-    def put(self, flags: int, expiry: int, size: int, payload: bytes, stream: int = 0) -> Item:
+    def put(
+        self, flags: int, expiry: int, size: int, payload: bytes, stream: int = 0, shared: bool = False
+    ) -> Item:
         """
         Put an item at the end, and serve whoever waits for it.
 
         @param expiry: in ms since the epoch; 0 is never.
         @param size: its length in bytes.
         @param payload: the payload, or empty where C{stream} is the number of the stream that holds it.
+        @param shared: whether other items hold the stream as well.
         @raise darner.errors.StoreError: the queue is new, and the store has no number for it.
         """
         if self.number is None:
@@ -234,6 +245,8 @@ class Fifo:
         self.count += 1
         self.bytes += size
         self.stats.total_items += 1
+        if shared and stream:
+            self._shares.append((stream, id))
         self._fresh.append(item)
         self._head.follow(item)
         self._turn.changed(self)
@@ -368,6 +381,31 @@ class Fifo:
         self._marked = True
         self._turn.changed(self)
 
+    def payload(self, item: Item) -> bytes:
+        """
+        @return: an item's payload; empty where a stream has it.
+        @raise StoreError: it cannot be read.
+        """
+        if item.payload is not LET_GO:
+            return item.payload
+        assert self.number is not None
+        found = self._store.read(self.number, item.id, item.id + 1, 1)
+        if not found:
+            raise StoreError(f"item {item.id} is missing")
+        return found[0].payload
+
+    def move_out(self, item: Item) -> None:
+        """
+        Consume an item that was put on another queue in this turn (`Queues.move`).  Where that cannot be written, it is
+        an item of this queue again.
+
+        @param item: one that was taken out of memory: neither to be had nor consumed.
+        """
+        if item.stream:
+            self._shares.append((item.stream, item.id))
+        self._consume(item)
+        self._turn.moved(self, item)
+
     def _read_ahead(self) -> None:
         """Fill the empty window with what comes next, from the store or from what is on its way there."""
         head = self._head
@@ -501,6 +539,10 @@ class Fifo:
             self._writing, self._fresh = self._fresh, []
             if self._writing:
                 batch.put(self.number, self._writing, self._bytes_put)
+            if self._shares:
+                for stream, id in self._shares:
+                    batch.share(stream, self.number, id)
+                self._shares = []
         if self._marked and (puts or self._made):
             changes = self._handed_changes = self.consumed.take_changes()
             if self._fresh:

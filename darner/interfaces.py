@@ -35,6 +35,14 @@ class IBatch(Interface):
         @param bytes_put: payload bytes of all items ever put on the queue, these included.
         """
 
+    def share(stream: int, number: int, id: int) -> None:
+        """
+        Say that an item holds its stream together with others.
+
+        It is said of all of them before the first is consumed, also of the one that held it alone before, and in the
+        batch in which the others are put.  The stream stays until the last one is reclaimed.
+        """
+
     def mark(number: int, mark: Mark) -> None:
         """Write down how far a queue is consumed."""
 

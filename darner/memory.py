@@ -35,6 +35,9 @@ class MemoryBatch:
         taken = tuple(item.copy() for item in items)
         self.changes.append(lambda: self._store.put(number, taken, bytes_put))
 
+    def share(self, stream: int, number: int, id: int) -> None:
+        self.changes.append(lambda: self._store.share(stream, number, id))
+
     def mark(self, number: int, mark: Mark) -> None:
         self.changes.append(lambda: self._store.mark(number, mark))
 
@@ -64,6 +67,7 @@ class MemoryStore:
 
     @ivar queues: what is kept, by number.
     @ivar chunks: the streams, by number.
+    @ivar holders: of streams that several items hold, those.
     @ivar unheld: the streams that no item holds.
     @ivar deleted: the numbers of deleted queues that are not reclaimed yet.
     """
@@ -72,6 +76,7 @@ class MemoryStore:
         self.queues: dict[int, _Queue] = {}
         self.chunks: dict[int, dict[int, bytes]] = {}
         self.unheld: set[int] = set()
+        self.holders: dict[int, set[tuple[int, int]]] = {}
         self.deleted: set[int] = set()
         self._next_number = 0
         self._next_stream = 1
@@ -89,6 +94,9 @@ class MemoryStore:
         queue.items.update((item.id, item) for item in items)
         queue.bytes_put = bytes_put
         self.unheld.difference_update(item.stream for item in items)
+
+    def share(self, stream: int, number: int, id: int) -> None:
+        self.holders.setdefault(stream, set()).add((number, id))
 
     def mark(self, number: int, mark: Mark) -> None:
         self.queues[number].mark = mark
@@ -175,17 +183,24 @@ class MemoryStore:
 
     def reclaim(self, number: int, start: int, stop: int, next_id: int, limit: int) -> Step:
         items = self.queues[number].items
-        return self._give_up(items, [id for id in sorted(items) if max(start, next_id) <= id < stop], limit)
+        return self._give_up(number, [id for id in sorted(items) if max(start, next_id) <= id < stop], limit)
 
-    def _give_up(self, items: dict[int, Item], ids: Sequence[int], limit: int) -> Step:
+    def _give_up(self, number: int, ids: Sequence[int], limit: int) -> Step:
+        items = self.queues[number].items if ids else {}
         gone = [items.pop(id) for id in ids[:limit]]
-        streams = tuple(item.stream for item in gone if item.stream)
+        streams = tuple(item.stream for item in gone if item.stream and not self._is_held(item.stream, number, item.id))
         self.unheld.update(streams)
         return Step(ids[limit] if len(ids) > limit else None, sum(item.size for item in gone), streams)
 
+    def _is_held(self, stream: int, number: int, id: int) -> bool:
+        """@return: whether others than this item, which is gone, hold a stream."""
+        holders = self.holders.get(stream, set())
+        holders.discard((number, id))
+        return bool(holders)
+
     def reclaim_queue(self, number: int, next_id: int, limit: int) -> Step:
         items = self.queues[number].items if number in self.queues else {}
-        step = self._give_up(items, sorted(items), limit)
+        step = self._give_up(number, sorted(items), limit)
         if step.next_id is None:
             self.queues.pop(number, None)
             self.deleted.discard(number)

@@ -12,12 +12,13 @@ from attrs import frozen
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
-from darner.errors import ItemTooLarge, StoreError
+from darner.errors import DarnerError, ItemTooLarge, StoreError
 from darner.fifo import Fifo
 from darner.head import Room
 from darner.interfaces import IStore
 from darner.items import ITEM_OVERHEAD, Item
 from darner.limits import client_bytes
+from darner.policies import Policies, QueueSettings
 from darner.reclaim import Reclaimer
 from darner.space import Space
 from darner.stats import Health, ServerStats
@@ -54,8 +55,7 @@ class Queues:
     @ivar turn: the group commit they share.
     @ivar space: whether there is room on the disk.
     @ivar stats: the server's counters.
-    @ivar max_item_bytes: the largest payload that is taken.
-    @ivar max_open_reads: how many open reads one client may have on one queue.
+    @ivar policies: the settings of the queues; change them by L{apply}.
     @ivar client_bytes: how much is held at most for each client, in each direction (`darner.limits`).
     @ivar stopped: whether L{stop} is done, so that nothing can be written any more.
     """
@@ -64,8 +64,7 @@ class Queues:
         self,
         store: IStore,
         surroundings: Surroundings,
-        max_item_bytes: int = 2**30,
-        max_open_reads: int = 1,
+        policies: Policies = Policies(),  # noqa: B008  (it is frozen)
         min_free_bytes: Optional[int] = None,
     ) -> None:
         """@param min_free_bytes: room on the disk below which nothing is put (L{Space})."""
@@ -77,8 +76,7 @@ class Queues:
         self.space = Space(store, surroundings.clock, min_free_bytes, surroundings.wall)
         self.reclaimer = Reclaimer(store, self.turn, surroundings.in_thread, surroundings.clock)
         self.stats = ServerStats()
-        self.max_item_bytes = max_item_bytes
-        self.max_open_reads = max_open_reads
+        self.policies = policies
         self.client_bytes = client_bytes(0)
         self._fifos: dict[bytes, Fifo] = {}
         self._room = Room()
@@ -132,8 +130,20 @@ class Queues:
         """@return: the queue of that name, to put an item there or to wait for one; a first put makes it exist."""
         fifo = self._fifos.get(name)
         if fifo is None:
-            fifo = self._fifos[name] = Fifo(name, self.store, self.turn, self.reclaimer, self._room)
+            policy = self.policies.of(name)
+            fifo = self._fifos[name] = Fifo(name, self.store, self.turn, self.reclaimer, self._room, policy=policy)
         return fifo
+
+    def policy(self, name: bytes) -> QueueSettings:
+        """@return: the settings in force for a queue, whether there is one of that name or not."""
+        fifo = self._fifos.get(name)
+        return self.policies.of(name) if fifo is None else fifo.policy
+
+    def apply(self, policies: Policies) -> None:
+        """Have other settings from now on."""
+        self.policies = policies
+        for fifo in self._fifos.values():
+            fifo.policy = policies.of(fifo.name)
 
     def release(self, fifo: Fifo) -> None:
         """Whoever made it to wait there does so no longer."""
@@ -156,10 +166,8 @@ class Queues:
         @raise darner.errors.StoreError: the store cannot make the queue.
         """
         size = len(payload)
-        if size > self.max_item_bytes:
-            raise ItemTooLarge()
-        self.space.take(size + ITEM_OVERHEAD)
-        item = self._queue_for_put(name).put(flags, expiry and self._expiry_time(expiry), size, payload)
+        fifo = self._for_put(name, size, size)
+        item = fifo.put(flags, expiry and self._expiry_time(expiry), size, payload)
         self.stats.total_items += 1
         return item
 
@@ -167,17 +175,46 @@ class Queues:
         """As L{put}, with a payload that came piece by piece."""
         payload = inflow.finish()
         try:
-            self.space.take(len(payload) + ITEM_OVERHEAD)
-            item = self._queue_for_put(name).put(
-                flags, expiry and self._expiry_time(expiry), inflow.size, payload, inflow.stream
-            )
-        except StoreError:
+            fifo = self._for_put(name, inflow.size, len(payload))
+        except DarnerError:
             inflow.abandon()
             raise
+        item = fifo.put(flags, expiry and self._expiry_time(expiry), inflow.size, payload, inflow.stream)
         self.stats.total_items += 1
         return item
 
-    def _queue_for_put(self, name: bytes) -> Fifo:
+    def _for_put(self, name: bytes, size: int, room: int) -> Fifo:
+        """
+        @param size: of the item, in bytes.
+        @param room: what of that is still to be written.
+        @return: the queue, which exists.
+        """
+        fifo = self._fifos.get(name)
+        policy = self.policies.of(name) if fifo is None else fifo.policy
+        if size > policy.max_item_bytes:
+            raise ItemTooLarge()
+        self.space.take(room + ITEM_OVERHEAD)
+        return self._existing(name) if fifo is None or fifo.number is None else fifo
+
+    def move(self, fifo: Fifo, item: Item, name: bytes) -> None:
+        """
+        Put an item at the end of another queue, and consume it where it was: both are written, or neither is.
+
+        Limits do not hold it up, and it does not expire there.
+
+        @param item: one that was taken out of C{fifo}'s memory, so that it is neither to be had nor consumed.
+        @raise StoreError: it cannot be read, or the other queue cannot be made; nothing has changed.
+        """
+        payload = fifo.payload(item)
+        target = self._existing(name)
+        target.put(item.flags, 0, item.size, payload, item.stream, shared=True)
+        fifo.move_out(item)
+
+    def _existing(self, name: bytes) -> Fifo:
+        """
+        @return: the queue of that name, which exists.
+        @raise StoreError: the store cannot make it.
+        """
         fifo = self._fifos.get(name)
         if fifo is None:
             fifo = self.make(name)

@@ -19,6 +19,8 @@ key                            value
                                u64 chunk count: its item is consumed, and it is to be reclaimed
 ``U`` start of a key           u16 length of the first key, first key, last key: between these were keys that begin so
                                and are deleted; their room is still to be given back to the file system
+``H`` stream, number, id       empty; an item that holds the stream together with others.  A stream that has none of
+                               these is held by the one item that names it
 =============================  ======================================================================================
 
 The mark and the end stay as long as the queue does.  So whoever looks for a run or an interval, and there is none,
@@ -53,6 +55,7 @@ NAME: Final = b"N"
 DELETED: Final = b"D"
 UNHELD: Final = b"S"
 UNCOMPACTED: Final = b"U"
+HOLDER: Final = b"H"
 
 RUN_BYTES: Final = 64 * 1024
 """Payload bytes after which the next item of a turn starts a run of its own."""
@@ -67,6 +70,7 @@ _QUEUE_KEY: Final = Struct(">cQB")
 _ITEM_KEY: Final = Struct(">cQBQ")
 _NUMBER_KEY: Final = Struct(">cQ")
 _CHUNK_KEY: Final = Struct(">cQI")
+_HOLDER_KEY: Final = Struct(">cQQQ")
 _RUN: Final = Struct(">QI")
 _ITEM: Final = Struct(">BIQQQ")
 
@@ -110,12 +114,26 @@ def chunk_key(stream: int, index: int) -> bytes:
     return _CHUNK_KEY.pack(b"C", stream, index)
 
 
+def holder_key(stream: int, number: int, id: int) -> bytes:
+    return _HOLDER_KEY.pack(HOLDER, stream, number, id)
+
+
+def holders_prefix(stream: int) -> bytes:
+    return _NUMBER_KEY.pack(HOLDER, stream)
+
+
 def deleted_key(number: int) -> bytes:
     return _NUMBER_KEY.pack(DELETED, number)
 
 
 def unheld_key(stream: int) -> bytes:
     return _NUMBER_KEY.pack(UNHELD, stream)
+
+
+def run_place(key: bytes) -> tuple[int, int]:
+    """@return: of a run's key, the queue's number and the last id."""
+    _, number, _, last = _ITEM_KEY.unpack(key)
+    return number, last
 
 
 def key_number(key: bytes) -> int:

@@ -106,8 +106,7 @@ class QueueService(Service):
         self.queues = Queues(
             self._store,
             Surroundings(self._clock, self._reactor.callFromThread, self._in_thread),
-            self._settings.max_item_bytes,
-            self._settings.max_open_reads,
+            self._settings.policies,
             self._settings.min_free_bytes,
         )
         try:
@@ -207,7 +206,7 @@ class QueueService(Service):
                 raise ClientError("bad flags")
             if not isinstance(expiry, int):
                 raise ClientError("bad expiry")
-            if len(payload) > self._settings.max_item_bytes:
+            if len(payload) > self._running().policy(queue).max_item_bytes:
                 raise ItemTooLarge()
             call.start(queue, payload, flags, expiry, sync)
 

@@ -141,7 +141,7 @@ class Session:
 
     def takes(self, request: wire.Set) -> bool:
         """Whether to take the payload of a set at all: whether it is within the limit."""
-        return request.size <= self._queues.max_item_bytes
+        return request.size <= self._queues.policy(request.queue).max_item_bytes
 
     def refuse(self, request: wire.Set) -> None:
         """The payload of a set that is not taken has been skipped."""
@@ -336,7 +336,7 @@ class Session:
         return reads
 
     def _may_open(self, reads: deque[OpenRead]) -> bool:
-        limit = self._queues.max_open_reads
+        limit = reads[0].fifo.policy.max_open_reads
         # One whose item was refused by the store may stand between others.
         return len(reads) < limit or sum(read.is_open for read in reads) < limit
 

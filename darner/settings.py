@@ -6,10 +6,9 @@ Settings: frozen values with their defaults, and reading them from TOML.
 
 from __future__ import annotations
 
-import re
 import sys
 from pathlib import Path
-from typing import Any, Final, Optional, Union
+from typing import Any, Final, Optional
 
 import attrs
 from attrs import frozen, validators
@@ -17,6 +16,8 @@ from cattrs import ClassValidationError, Converter, ForbiddenExtraKeysError, tra
 from cattrs.gen import make_dict_structure_fn
 
 from darner.errors import SettingsError
+from darner.policies import Policies, make_policies
+from darner.units import parse_duration, parse_size
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -24,8 +25,6 @@ else:
     import tomli as tomllib
 
 DEFAULT_PORT: Final = 22133
-
-_UNITS: Final = {"": 1, "B": 1, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "KB": 10**3, "MB": 10**6, "GB": 10**9}
 
 REPLY_KEYS: Final = ("queue", "request")
 
@@ -73,10 +72,8 @@ class Settings:
     What C{VALUE} names: the bare ``queue``, as clients of Kestrel expect it, or the key of the ``request`` as it was
     sent, options and all, as some stock memcache clients do.
     """
-    max_item_bytes: int = attrs.field(default=2**30, validator=validators.gt(0))
-    """The largest item that is taken, in bytes."""
-    max_open_reads: int = attrs.field(default=1, validator=validators.gt(0))
-    """How many open reads a connection may have on one queue."""
+    policies: Policies = attrs.field(factory=Policies)
+    """The settings of the queues; in the file the tables ``defaults``, ``queues`` and ``aliases``."""
     max_connections: int = attrs.field(default=0, validator=validators.ge(0))
     """How many clients may be connected, over all listeners; 0 is as many as there are descriptors."""
     idle_timeout: float = attrs.field(default=0.0, validator=validators.ge(0))
@@ -104,40 +101,6 @@ class Settings:
     def tcp_port(self) -> Optional[int]:
         """The TCP port to listen on; C{None} for none."""
         return DEFAULT_PORT if self.port is None and not self.listen else self.port
-
-
-def parse_size(value: Union[int, str]) -> int:
-    """
-    @param value: a number of bytes, or text like ``64KiB``, ``16 MiB``, ``1GB``.
-    @raise ValueError: it is neither.
-    """
-    if isinstance(value, str):
-        match = re.fullmatch(r"(\d+)\s*([A-Za-z]*)", value.strip())
-        if match is None or match[2].upper() not in _UNITS:
-            raise ValueError(f"{value!r} is not a size like 64KiB, 16MiB or 1000000")
-        return int(match[1]) * _UNITS[match[2].upper()]
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise ValueError("not a size")
-    return value
-
-
-_SECONDS: Final = {"MS": 0.001, "S": 1, "M": 60, "MIN": 60, "H": 3600, "D": 86400}
-
-
-def parse_duration(value: Union[float, int, str]) -> float:
-    """
-    @param value: a number of seconds, or text like ``250ms``, ``30s``, ``5min``, ``2h``, ``1d``.
-    @return: seconds.
-    @raise ValueError: it is neither.
-    """
-    if isinstance(value, str):
-        match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([A-Za-z]+)", value.strip())
-        if match is None or match[2].upper() not in _SECONDS:
-            raise ValueError(f"{value!r} is not a duration like 250ms, 30s, 5min, 2h or a number of seconds")
-        return float(match[1]) * _SECONDS[match[2].upper()]
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise ValueError("not a duration")
-    return float(value)
 
 
 def _strictly(kind: type) -> Any:
@@ -182,6 +145,8 @@ def _converter() -> Converter:
         return rights(value, Rights)
 
     converter.register_structure_hook(Rights, table)
+    # They are read by L{make_policies}, and are no key of the file's.
+    converter.register_structure_hook(Policies, lambda value, _: value)
     converter.register_structure_hook(Listener, listener)
     converter.register_structure_hook_func(lambda kind: kind == tuple[Listener, ...], listeners)
     return converter
@@ -210,17 +175,20 @@ def make_settings(values: dict[str, Any], source: str) -> Settings:
     @raise SettingsError: one is unknown, of a wrong type or out of range.
     """
     values = dict(values)
-    for name in ("max_item_bytes", "min_free_bytes"):
-        try:
-            if name in values:
-                values[name] = parse_size(values[name])
-        except ValueError as error:
-            raise SettingsError(f"{source}: {name}: {error}") from error
+    defaults, queues, aliases = (values.pop(name, {}) for name in ("defaults", "queues", "aliases"))
+    if "policies" in values:
+        raise SettingsError(f"{source}: unknown setting policies")
     try:
-        return _CONVERTER.structure(values, Settings)
+        if "min_free_bytes" in values:
+            values["min_free_bytes"] = parse_size(values["min_free_bytes"])
+    except ValueError as error:
+        raise SettingsError(f"{source}: min_free_bytes: {error}") from error
+    try:
+        settings = _CONVERTER.structure(values, Settings)
     except ClassValidationError as error:
         reasons = transform_error(error, path="", format_exception=_explain)
         raise SettingsError(f"{source}: " + "; ".join(_plainly(reason) for reason in reasons)) from error
+    return attrs.evolve(settings, policies=make_policies(defaults, queues, aliases, source))
 
 
 def _plainly(reason: str) -> str:

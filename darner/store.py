@@ -73,6 +73,9 @@ class LevelBatch:
             if item.stream:
                 self.writes.append((records.unheld_key(item.stream), None))
 
+    def share(self, stream: int, number: int, id: int) -> None:
+        self.writes.append((records.holder_key(stream, number, id), b""))
+
     def mark(self, number: int, mark: Mark) -> None:
         self.writes.append((records.mark_key(number), records.pack_mark(mark)))
 
@@ -485,7 +488,7 @@ class LevelStore:
         return self._in_thread(lambda: self._reclaim_runs(number, start, bounds, limit))
 
     def _reclaim_runs(self, number: int, start: int, bounds: tuple[bytes, bytes], limit: int) -> Step:
-        deletion = _Deletion()
+        deletion = _Deletion(self._iterator)
         with self._iterator(start=bounds[0], stop=bounds[1]) as entries:
             for key, value in entries:
                 if deletion.count >= limit:
@@ -499,7 +502,7 @@ class LevelStore:
         return self._in_thread(lambda: self._reclaim_queue(number, next_id, limit))
 
     def _reclaim_queue(self, number: int, next_id: int, limit: int) -> Step:
-        deletion = _Deletion()
+        deletion = _Deletion(self._iterator)
         start = records.run_key(number, next_id)
         with self._iterator(start=start, stop=records.end_key(number)) as entries:
             for key, value in entries:
@@ -521,7 +524,7 @@ class LevelStore:
         if unheld is None:
             return Step()  # it is reclaimed already
         count = records.unpack_u64(unheld) if unheld else self._count_chunks(stream)
-        deletion = _Deletion()
+        deletion = _Deletion(self._iterator)
         stop = min(count, next_index + limit)
         for index in range(next_index, stop):
             deletion.key(records.chunk_key(stream, index), records.CHUNK_BYTES)
@@ -636,9 +639,12 @@ def fill(database: Path, entries: Iterable[tuple[bytes, bytes]]) -> None:
 class _Deletion:
     """What one step of reclaiming deletes."""
 
-    def __init__(self) -> None:
+    def __init__(self, iterator: Callable[..., Any]) -> None:
+        """@param iterator: gives an iterator of the database's."""
+        self._iterator = iterator
         self.writes: list[tuple[bytes, Optional[bytes]]] = []
         self.streams: list[int] = []
+        self._let_go: set[bytes] = set()
         self.ranges: dict[bytes, tuple[bytes, bytes]] = {}
         self.count = 0
         self.freed = 0
@@ -652,12 +658,22 @@ class _Deletion:
         self.ranges[kind] = (min(low, key), max(high, key))
 
     def run(self, key: bytes, value: bytes) -> None:
-        """Delete a run; where it is a large item, its stream is held by nobody from then on."""
+        """Delete a run; where it is a large item, and the last to hold its stream, nobody does from then on."""
         self.key(key, len(value))
         stream, chunks = records.run_stream(value)
-        if stream:
+        if stream and not self._is_held(stream, records.holder_key(stream, *records.run_place(key))):
             self.writes.append((records.unheld_key(stream), records.pack_u64(chunks)))
             self.streams.append(stream)
+
+    def _is_held(self, stream: int, holder: bytes) -> bool:
+        """@return: whether others than this holder, which lets go of it, hold a stream."""
+        prefix = records.holders_prefix(stream)
+        with self._iterator(prefix=prefix, include_value=False) as keys:
+            holders = set(keys)
+        if holder in holders:
+            self.key(holder, 0)
+            self._let_go.add(holder)
+        return bool(holders - self._let_go)
 
 
 def _reason(error: BaseException) -> str:

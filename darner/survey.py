@@ -181,6 +181,8 @@ class Survey:
                 self._queue(records.key_number(key)).deleted = True
             elif kind == records.UNCOMPACTED:
                 records.unpack_bounds(value)  # what is written anew needs none
+            elif kind == records.HOLDER:
+                pass  # who holds a stream is seen by the items
             elif kind == records.UNHELD:
                 self._used_streams = max(self._used_streams, records.key_number(key) + 1)
             else:
@@ -220,6 +222,7 @@ class Survey:
     def _conclude(self, may_have_lost: Callable[[bytes, bytes], bool]) -> None:
         names = {queue.name for queue in self._queues.values()}
         self._found: dict[int, QueueFinding] = {}
+        self._holders: dict[int, list[tuple[int, int]]] = {}
         for number, queue in sorted(self._queues.items()):
             if queue.deleted:
                 continue
@@ -236,6 +239,7 @@ class Survey:
             for id, stream in queue.large:
                 if id not in queue.gone:
                     self._streams.hold(stream)
+                    self._holders.setdefault(stream, []).append((number, id))
             uncertain = queue.mark is None or may_have_lost(
                 records.run_key(number, queue.next_id), records.end_key(number)
             )
@@ -275,6 +279,9 @@ class Survey:
         yield records.STREAMS_KEY, records.pack_u64(self.next_stream)
         for number, finding in self._found.items():
             yield records.name_key(finding.name), records.pack_name(number, self._queues[number].created)
+        for stream, holders in self._holders.items():
+            if len(holders) > 1:
+                yield from ((records.holder_key(stream, *holder), b"") for holder in holders)
         written = set()
         for kind, group in groupby(entries, lambda entry: entry[0][:1]):
             if kind == b"C":

@@ -118,7 +118,7 @@ class Inflow(Protocol):
 class _Changes:
     """What happened in one turn."""
 
-    __slots__ = ("chunks", "consumed", "owners", "puts", "queues", "reads", "sealed", "sync")
+    __slots__ = ("chunks", "consumed", "moves", "owners", "puts", "queues", "reads", "sealed", "sync")
 
     def __init__(self) -> None:
         self.queues: dict[Changing, None] = {}
@@ -126,6 +126,7 @@ class _Changes:
         self.puts: list[tuple[Replies, int]] = []
         self.reads: list[tuple[Changing, Optional[int], Item, bool, Replies, int, int]] = []
         self.consumed: list[tuple[Replies, int]] = []
+        self.moves: list[tuple[Changing, Optional[int], Item]] = []
         self.chunks: list[tuple[Inflow, int, int, bytes]] = []
         self.sync = False
         self.sealed: list[tuple[Owner, Replies]] = []
@@ -250,6 +251,10 @@ class Turn:
             (queue, queue.number, item, tentative, replies, slot, slot if end is None else end)
         )
 
+    def moved(self, queue: Changing, item: Item) -> None:
+        """An item of C{queue} is consumed because it was put on another."""
+        self._gathering.moves.append((queue, queue.number, item))
+
     def consumed(self, replies: Replies, slot: int) -> None:
         """The reply at C{slot} says that items are gone: closed, flushed or deleted."""
         self._gathering.consumed.append((replies, slot))
@@ -354,6 +359,10 @@ class Turn:
         refused = {queue: queue.refuse() for queue in changes.queues}
         for replies, slot in changes.puts:
             _spoil(replies, slot, slot, error)
+        for queue, number, item in changes.moves:
+            # Where it was to go it is not: so it is where it came from.
+            if item.id not in refused.get(queue, ()):
+                queue.unread(item, number)
         for inflow, *_ in changes.chunks:
             inflow.fail(error)
         # An item may have been read before its put was written, also in the turn that is gathering.

@@ -17,6 +17,7 @@ from zope.interface import implementer
 
 from darner.interfaces import IStore
 from darner.memory import MemoryStore
+from darner.policies import Policies, QueueSettings
 from darner.protocol import QueueFactory, QueueProtocol
 from darner.queues import Queues, Surroundings
 from darner.wire import LineCache
@@ -131,7 +132,9 @@ class Server:
         self.turns = 0
         self.clients: list[Client] = []
         surroundings = Surroundings(self.clock, self._schedule, maybeDeferred, self._wall)
-        self.queues = Queues(store or MemoryStore(), surroundings, MAX_ITEM_BYTES)
+        self.queues = Queues(
+            store or MemoryStore(), surroundings, Policies(QueueSettings(max_item_bytes=MAX_ITEM_BYTES))
+        )
         self.factory = QueueFactory(self.queues)
         self.queues.start()
         self.turn()

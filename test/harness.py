@@ -17,6 +17,7 @@ from darner.errors import StoreError
 from darner.interfaces import IBatch, IStore
 from darner.items import Item, Mark, QueueState, Step
 from darner.memory import MemoryStore
+from darner.policies import Policies, QueueSettings
 from darner.queues import Queues, Surroundings
 from darner.session import Session
 
@@ -45,6 +46,9 @@ class FaultyBatch:
     def put(self, number: int, items: Sequence[Item], bytes_put: int) -> None:
         self.puts = True
         self.batch.put(number, items, bytes_put)
+
+    def share(self, stream: int, number: int, id: int) -> None:
+        self.batch.share(stream, number, id)
 
     def mark(self, number: int, mark: Mark) -> None:
         self.batch.mark(number, mark)
@@ -168,7 +172,7 @@ class Server:
         self.store = FaultyStore(MemoryStore() if store is None else store)
         self.clock = Clock()
         self._make = make
-        self._settings = settings
+        self._policies = Policies(QueueSettings(**settings))
         self.set_by = 0.0
         self.holding = False
         self.start()
@@ -184,7 +188,7 @@ class Server:
             clock, lambda call: clock.callLater(0, call), self._in_thread,
             lambda: EPOCH + self.set_by + clock.seconds(),
         )  # fmt: skip
-        self.queues = self._make(self.store, surroundings, **self._settings)
+        self.queues = self._make(self.store, surroundings, self._policies)
         self.queues.start()
 
     def stop(self) -> None:

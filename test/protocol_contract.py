@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from darner.limits import Limits
+from darner.policies import Policies, QueueSettings
 from darner.queues import Queues
 from darner.records import CHUNK_BYTES
 
@@ -254,7 +255,7 @@ class ProtocolContract:
             self.assertTrue(client.closed)
 
     def test_too_large_an_item_is_skipped(self) -> None:
-        self.queues.max_item_bytes = 10
+        self.queues.apply(Policies(QueueSettings(max_item_bytes=10)))
         for size in (11, 500_000):
             reply = self.ask(b"set q 0 0 %d\r\n%b\r\nget q\r\n" % (size, b"x" * size))
             self.assertEqual(reply, b"SERVER_ERROR object too large\r\nEND\r\n")

@@ -497,6 +497,62 @@ class StoreContract(Base):
         self.assertEqual(self.store.leftovers(), ([], []))
         self.assertRaises(StoreError, self.store.chunk, item.stream, 2)
 
+    def share(self, *writers: Writer) -> int:
+        """@return: a stream that an item of each of these queues holds; the first was there before the others."""
+        first = writers[0].put_large(CHUNK_BYTES + 1)
+        batch = self.store.batch()
+        batch.share(first.stream, writers[0].number, first.id)
+        for writer in writers[1:]:
+            item = large(writer.next_id, first.stream, first.size)
+            writer.next_id += 1
+            writer.bytes_put += item.size
+            batch.put(writer.number, [item], writer.bytes_put)
+            batch.share(first.stream, writer.number, item.id)
+        self.store.write(batch)
+        return first.stream
+
+    def test_stream_that_several_items_hold(self) -> None:
+        """It stays until the last of them is gone, in whatever order they go."""
+        for order in ((0, 1, 2), (2, 0, 1)):
+            writers = [Writer(self.store, b"%d of %d" % (at, order[0])) for at in range(3)]
+            stream = self.share(*writers)
+            for at in order:
+                self.again()
+                self.assertEqual(self.store.chunk(stream, 1), b"\1")
+                writer = writers[at]
+                writer.store = self.store
+                writer.consume(0, 1)
+                _, let_go = all_steps(
+                    lambda next_id, number=writer.number: self.store.reclaim(number, 0, 1, next_id, 10)
+                )
+                self.assertEqual(let_go, [stream] if at == order[-1] else [])
+            self.again()
+            self.assertEqual(self.store.leftovers(), ([], [stream]))
+            drain(self.store)
+            self.assertRaises(StoreError, self.store.chunk, stream, 0)
+
+    def test_stream_that_two_items_of_one_queue_hold(self) -> None:
+        """Both go in one step."""
+        writer = Writer(self.store)
+        stream = self.share(writer, writer)
+        writer.consume(0, 2)
+        _, let_go = all_steps(lambda next_id: self.store.reclaim(writer.number, 0, 2, next_id, 10))
+        self.assertEqual(let_go, [stream])
+        drain(self.store)
+        self.assertEqual(self.store.leftovers(), ([], []))
+
+    def test_stream_that_deleted_queues_hold(self) -> None:
+        one, other = Writer(self.store, b"one"), Writer(self.store, b"other")
+        stream = self.share(one, other)
+        one.remove()
+        _, let_go = all_steps(lambda next_id: self.store.reclaim_queue(one.number, next_id, 10))
+        self.assertEqual(let_go, [])
+        self.assertEqual(self.store.chunk(stream, 1), b"\1")
+        other.remove()
+        _, let_go = all_steps(lambda next_id: self.store.reclaim_queue(other.number, next_id, 10))
+        self.assertEqual(let_go, [stream])
+        drain(self.store)
+
     def test_streams_of_a_deleted_queue(self) -> None:
         writer = Writer(self.store)
         streams = [writer.put_large(CHUNK_BYTES + 1).stream for _ in range(3)]

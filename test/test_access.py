@@ -13,6 +13,7 @@ from darner.access import MAX_CREDENTIALS, MAX_LOGINS, Access, Grant
 from darner.errors import AuthenticationFailed, TooManyLogins
 from darner.limits import Limits
 from darner.passwords import Passwords
+from darner.policies import Policies, QueueSettings
 from darner.records import CHUNK_BYTES
 from darner.settings import Rights
 from test.test_protocol import MemoryClient, MemoryTestCase
@@ -272,10 +273,10 @@ class GuardTests(AccessTestCase):
         self.assertEqual(self.queues.queue_figures(b"w1")["items"], 2)
 
     def test_too_large(self) -> None:
-        self.queues.max_item_bytes = 10
+        self.queues.apply(Policies(QueueSettings(max_item_bytes=10)))
         bob = self.logged_in(b"bob", b"plain")
         self.assertEqual(self.ask(b"set w1 0 0 11\r\nxxxxxxxxxxx\r\n", bob), b"SERVER_ERROR object too large\r\n")
-        self.queues.max_item_bytes = 100_000
+        self.queues.apply(Policies(QueueSettings(max_item_bytes=100_000)))
         large = b"x" * 100_001
         self.assertEqual(
             self.ask(b"set w1 0 0 100001\r\n%b\r\n" % large, bob), b"SERVER_ERROR object too large\r\n"

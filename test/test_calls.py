@@ -18,6 +18,7 @@ from zope.interface.verify import verifyObject
 
 from darner.errors import BadQueueName, ClientError, DarnerError, DiskAlmostFull, ItemTooLarge, StoreError
 from darner.interfaces import IBatch, IMessage, IOpenRead, IQueueService
+from darner.policies import Policies, QueueSettings
 from darner.service import QueueService
 from darner.settings import Settings
 from darner.stats import Health
@@ -235,7 +236,7 @@ class RefusalTests(CallsTestCase):
 
     async def test_too_large(self) -> None:
         await self.service.stopService()
-        self.service = self.start(settings=Settings(max_item_bytes=100_000))
+        self.service = self.start(settings=Settings(policies=Policies(QueueSettings(max_item_bytes=100_000))))
         self.refused(self.service.put(b"q", b"x" * 100_001), ItemTooLarge, "object too large")
         await self.service.put(b"q", b"x" * 100_000)
         self.assertEqual(self.service.count(b"q"), 1)

@@ -23,6 +23,8 @@ LAYERS = (
     "stats",
     "interfaces",
     "wire",
+    "units",
+    "policies",
     "settings",
     "passwords limits",
     "access",

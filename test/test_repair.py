@@ -29,12 +29,13 @@ from darner.errors import StoreDamaged, StoreError, StoreUnusable
 from darner.inspection import first_damage
 from darner.items import Mark
 from darner.leveldb import Manifest, current, logs, tables
+from darner.records import CHUNK_BYTES
 from darner.repair import REPORT, Report, check, repair
 from darner.store import LevelStore, fill
 from darner.survey import QueueFinding, Survey
 
 from .damage import DAMAGES, Keeper, Kept, contents, files, live_tables, make_store, payload
-from .store_contract import large, small
+from .store_contract import Writer, large, small
 
 CASES = 60
 """How many damages are tried; each takes about a tenth of a second."""
@@ -536,6 +537,31 @@ class CaseTests(DamagedTestCase):
         keeper.rest()
         keeper.close()
         self.assertTrue(check(path).sound)
+
+
+class SharedTests(SynchronousTestCase):
+    """Streams that several items hold."""
+
+    def test_still_shared(self) -> None:
+        """The first that is consumed does not take it from the others."""
+        path = Path(self.mktemp())
+        with closing(LevelStore(path)) as store:
+            writers = [Writer(store, name) for name in (b"one", b"other")]
+            item = writers[0].put_large(CHUNK_BYTES + 1)
+            batch = store.batch()
+            batch.put(writers[1].number, [large(0, item.stream, item.size)], item.size)
+            for writer in writers:
+                batch.share(item.stream, writer.number, 0)
+            store.write(batch)
+        (path / "leveldb" / "CURRENT").unlink()
+        report = repair(path)
+        self.assertEqual([(queue.name, queue.saved) for queue in report.queues], [(b"one", 1), (b"other", 1)])
+        with closing(LevelStore(path)) as store:
+            store.recover()
+            numbers = [writer.number for writer in writers]
+            steps = [store.reclaim(number, 0, 1, 0, 10) for number in numbers]
+            self.assertEqual([step.streams for step in steps], [(), (item.stream,)])
+            self.assertEqual(store.chunk(item.stream, 1), b"\1")
 
 
 class CutShortTests(DamagedTestCase):

@@ -34,6 +34,7 @@ from darner import service as service_module
 from darner.errors import Stopped, StoreError, StoreUnusable
 from darner.interfaces import IBatch
 from darner.memory import MemoryStore
+from darner.policies import Policies, QueueSettings
 from darner.service import QueueService
 from darner.settings import Settings
 from darner.store import LevelStore
@@ -430,7 +431,8 @@ class ListeningTests(ServiceTestCase):
             await client.ask(self, b"get q/t=1\r\n", b"VALUE %b 0 1\r\nx\r\nEND\r\n" % expected)
 
     async def test_the_limits(self) -> None:
-        service = self.started(loopback(), settings=Settings(max_item_bytes=3, max_open_reads=2))
+        policies = Policies(QueueSettings(max_item_bytes=3, max_open_reads=2))
+        service = self.started(loopback(), settings=Settings(policies=policies))
         client = await self.connect(service)
         await client.ask(self, b"set q 0 0 4\r\nabcd\r\n", b"SERVER_ERROR object too large\r\n")
         for _ in range(3):

@@ -11,6 +11,7 @@ import attrs
 from twisted.trial.unittest import SynchronousTestCase
 
 from darner.errors import SettingsError
+from darner.policies import Policies, QueueSettings
 from darner.settings import (
     DEFAULT_PORT,
     Listener,
@@ -37,7 +38,7 @@ class SettingsTests(SynchronousTestCase):
         settings = make_settings({}, "darner.toml")
         self.assertEqual(settings, Settings())
         self.assertEqual((settings.data_dir, settings.interface), ("data", "127.0.0.1"))
-        self.assertEqual((settings.reply_key, settings.max_item_bytes, settings.max_open_reads), ("queue", 2**30, 1))
+        self.assertEqual((settings.reply_key, settings.policies), ("queue", Policies()))
         self.assertFalse(settings.debug)
         self.assertIsNone(settings.min_free_bytes)
 
@@ -52,9 +53,10 @@ class SettingsTests(SynchronousTestCase):
             Settings().debug = True  # type: ignore[misc]
 
     def test_values_are_left_alone(self) -> None:
-        values = {"max_item_bytes": "1KiB"}
-        self.assertEqual(make_settings(values, "darner.toml").max_item_bytes, 1024)
-        self.assertEqual(values, {"max_item_bytes": "1KiB"})
+        values: dict[str, Any] = {"min_free_bytes": "1KiB", "defaults": {"max_bytes": "1KiB"}}
+        settings = make_settings(values, "darner.toml")
+        self.assertEqual((settings.min_free_bytes, settings.policies.defaults.max_bytes), (1024, 1024))
+        self.assertEqual(values, {"min_free_bytes": "1KiB", "defaults": {"max_bytes": "1KiB"}})
 
     def test_all(self) -> None:
         self.assertEqual(
@@ -65,8 +67,9 @@ class SettingsTests(SynchronousTestCase):
                     "interface": "::",
                     "listen": ["tcp6:1", {"endpoint": "unix:/s", "reply_key": "request"}],
                     "reply_key": "request",
-                    "max_item_bytes": "16MiB",
-                    "max_open_reads": 100,
+                    "defaults": {"max_item_bytes": "16MiB"},
+                    "queues": {"q": {"max_open_reads": 100}},
+                    "aliases": {"a": ["b"]},
                     "max_connections": 5,
                     "idle_timeout": "2h",
                     "stall_timeout": 1.5,
@@ -79,13 +82,15 @@ class SettingsTests(SynchronousTestCase):
             ),
             Settings(
                 "/srv/queues", 0, "::", (Listener("tcp6:1"), Listener("unix:/s", "request")), "request",
-                16 * 2**20, 100, 5, 7200.0, 1.5, 0.0, "/etc/passwords",
+                Policies(QueueSettings(max_item_bytes=16 * 2**20), {"q": {"max_open_reads": 100}}, {b"a": (b"b",)}),
+                5, 7200.0, 1.5, 0.0, "/etc/passwords",
                 {"ann": Rights(read=("a*",)), "bob": Rights()}, True,
             ),
         )  # fmt: skip
 
     def test_unknown(self) -> None:
         self.assertEqual(self.refusal(prot=1, data=2), "unknown setting data, prot")
+        self.assertEqual(self.refusal(policies={}), "unknown setting policies")
 
     def test_types(self) -> None:
         self.assertEqual(self.refusal(port="1"), "port: '1' is not of type int")
@@ -96,8 +101,8 @@ class SettingsTests(SynchronousTestCase):
     def test_ranges(self) -> None:
         self.assertEqual(self.refusal(port=65536), "'port' must be <= 65535: 65536")
         self.assertEqual(self.refusal(port=-1), "'port' must be >= 0: -1")
-        self.assertEqual(self.refusal(max_open_reads=0), "'max_open_reads' must be > 0: 0")
-        self.assertEqual(self.refusal(max_item_bytes="0KiB"), "'max_item_bytes' must be > 0: 0")
+        self.assertEqual(self.refusal(max_connections=-1), "'max_connections' must be >= 0: -1")
+        self.assertEqual(self.refusal(queues={"q": {"max_items": 0}}), "queues.q.max_items: 'max_items' must be > 0: 0")
         self.assertEqual(
             self.refusal(reply_key="both"), "'reply_key' must be in ('queue', 'request') (got 'both')"
         )
@@ -167,9 +172,9 @@ class SizeTests(SynchronousTestCase):
             self.assertEqual(str(self.assertRaises(ValueError, parse_size, value)), "not a size")
 
     def test_in_settings(self) -> None:
-        error = self.assertRaises(SettingsError, make_settings, {"max_item_bytes": "much"}, "command line")
+        error = self.assertRaises(SettingsError, make_settings, {"min_free_bytes": "much"}, "command line")
         self.assertEqual(
-            str(error), "command line: max_item_bytes: 'much' is not a size like 64KiB, 16MiB or 1000000"
+            str(error), "command line: min_free_bytes: 'much' is not a size like 64KiB, 16MiB or 1000000"
         )
 
 

@@ -26,6 +26,7 @@ from zope.interface.verify import verifyObject
 
 import darner
 from darner.errors import SettingsError
+from darner.policies import Policies, QueueSettings
 from darner.service import QueueService
 from darner.settings import Listener, Settings
 from darner.tap import CannotStart, Options, Server, makeService
@@ -72,14 +73,17 @@ class OptionsTests(SynchronousTestCase):
             """
             data_dir = "/srv/queues"
             port = 5
-            max_item_bytes = "16 MiB"
-            max_open_reads = 3
             debug = true
             listen = ["tcp6:1", {endpoint = "unix:/run/d", reply_key = "request"}]
+            [defaults]
+            max_item_bytes = "16 MiB"
+            [queues.q]
+            max_open_reads = 3
             """
         )
         expected = Settings(
-            data_dir="/srv/queues", port=5, max_item_bytes=2**24, max_open_reads=3, debug=True,
+            data_dir="/srv/queues", port=5, debug=True,
+            policies=Policies(QueueSettings(max_item_bytes=2**24), {"q": {"max_open_reads": 3}}),
             listen=(Listener("tcp6:1"), Listener("unix:/run/d", "request")),
         )  # fmt: skip
         self.assertEqual(parsed("-c", config).settings(), expected)
@@ -101,7 +105,7 @@ class OptionsTests(SynchronousTestCase):
             ("", ("--reply-key=both",), "reply_key"),
             ("port = 'x'", (), "port"),
             ("colour = 1", (), "unknown setting colour"),
-            ("max_item_bytes = '5 apples'", (), "max_item_bytes"),
+            ("defaults.max_item_bytes = '5 apples'", (), "defaults.max_item_bytes"),
             ("port = 70000", ("-p", "1"), "port"),
             ("=", (), "is not TOML"),
         ):

@@ -247,7 +247,7 @@ class OptionsTests(SynchronousTestCase):
         path = str(directory / "socket")
         (directory / "darner.toml").write_text(
             f'data_dir = "from file"\nport = 1\ninterface = "127.0.0.2"\nlisten = ["unix:{path}"]\n'
-            'max_item_bytes = "4 KiB"\nmax_open_reads = 2\ndebug = true\n'
+            'debug = true\n[defaults]\nmax_item_bytes = "4 KiB"\n[queues.q]\nmax_open_reads = 2\n'
         )
         server = Server(self, "--config=darner.toml", "--port=0", "--interface=127.0.0.3", directory=directory)
         self.assertEqual([host for host, _ in server.addresses], ["127.0.0.3"])

@@ -1,0 +1,155 @@
+"""Moving items between queues: `Queues.move`."""
+
+from __future__ import annotations
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from darner import wire
+from darner.errors import StoreError
+from darner.fifo import HEAVY
+from darner.items import Item
+from darner.memory import MemoryStore
+from darner.records import CHUNK_BYTES
+from test.harness import REFUSED, Server, value
+
+LARGE = bytes(range(256)) * (CHUNK_BYTES // 100)
+
+
+class MoveTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.memory = MemoryStore()
+        self.server = Server(self.memory)
+        self.client = self.server.client()
+
+    def take(self, queue: bytes = b"from") -> Item:
+        """@return: the item at the head, neither to be had nor consumed."""
+        fifo = self.server.queues.find(queue)
+        assert fifo is not None
+        assert fifo.peek() is not None
+        return fifo._take_head()
+
+    def move(self, item: Item, origin: bytes = b"from", target: bytes = b"to") -> None:
+        fifo = self.server.queues.find(origin)
+        assert fifo is not None
+        self.server.queues.move(fifo, item, target)
+
+    def had(self, queue: bytes) -> list[bytes]:
+        payloads = []
+        while (reply := self.client.does(b"get " + queue)) != wire.END:
+            header, _, rest = reply.partition(b"\r\n")
+            payloads.append(rest[: int(header.split()[3])])
+        return payloads
+
+    def test_small(self) -> None:
+        self.client.sets(b"from", b"one", flags=7)
+        self.client.sets(b"from", b"two")
+        self.move(self.take())
+        self.server.turn()
+        self.server.start()
+        self.client = self.server.client()
+        self.assertEqual(self.server.figures(b"from"), (1, 3))
+        self.assertEqual(self.client.does(b"get to"), value(b"to", b"one", flags=7))
+        self.assertEqual(self.had(b"from"), [b"two"])
+
+    def test_onto_a_queue_with_items(self) -> None:
+        self.client.sets(b"to", b"first")
+        self.client.sets(b"from", b"one")
+        self.move(self.take())
+        self.assertEqual(self.had(b"to"), [b"first", b"one"])
+
+    def test_to_who_waits(self) -> None:
+        waiter = self.server.client()
+        waiter.does(b"get to/t=1000")
+        self.client.sets(b"from", b"one")
+        self.move(self.take())
+        self.server.turn()
+        self.assertEqual(waiter.hears(), value(b"to", b"one"))
+
+    def test_large(self) -> None:
+        """Its stream is not copied, and stays until the item is gone where it went to."""
+        self.client.sets(b"from", LARGE)
+        (stream,) = self.memory.chunks
+        self.move(self.take())
+        self.server.turn()
+        self.server.clock.pump([1] * 5)
+        self.assertEqual(self.memory.queues[0].items, {}, "it is reclaimed where it was")
+        self.server.start()
+        self.client = self.server.client()
+        self.assertEqual(self.had(b"to"), [LARGE])
+        self.assertEqual(list(self.memory.chunks), [stream])
+        self.server.clock.pump([1] * 5)
+        self.assertEqual((self.memory.chunks, self.memory.unheld), ({}, set()))
+
+    def test_large_twice(self) -> None:
+        self.client.sets(b"from", LARGE)
+        self.move(self.take())
+        self.server.turn()
+        self.move(self.take(b"to"), b"to", b"third")
+        self.server.turn()
+        self.server.clock.pump([1] * 5)
+        self.assertEqual(self.had(b"third"), [LARGE])
+        self.server.clock.pump([1] * 5)
+        self.assertEqual((self.memory.chunks, self.memory.unheld), ({}, set()))
+
+    def test_payload_that_was_let_go_of(self) -> None:
+        payload = b"x" * (HEAVY + 1)
+        self.client.sets(b"from", payload)
+        other = self.server.client()
+        other.does(b"get from/open")
+        other.leave()
+        self.server.turn()
+        fifo = self.server.queues.find(b"from")
+        assert fifo is not None
+        item = fifo._take_head()
+        self.move(item)
+        self.assertEqual(self.had(b"to"), [payload])
+
+    def test_payload_that_is_missing(self) -> None:
+        payload = b"x" * (HEAVY + 1)
+        self.client.sets(b"from", payload)
+        self.client.does(b"get from/open")
+        fifo = self.server.queues.find(b"from")
+        assert fifo is not None
+        (item,) = fifo._open.values()
+        self.memory.queues[0].items.clear()
+        self.assertRaises(StoreError, self.move, item)
+        self.assertEqual(self.server.figures(b"to"), (0, 0))
+
+    def test_write_fails(self) -> None:
+        """It is where it was, and nowhere else."""
+        for payload in (b"one", LARGE):
+            self.client.sets(b"from", payload)
+            self.client.sets(b"to", b"first")
+            self.move(self.take())
+            self.server.store.full = True
+            self.server.turn()
+            self.server.store.full = False
+            self.assertEqual(self.had(b"to"), [b"first"])
+            self.server.start()
+            self.client = self.server.client()
+            self.assertEqual(self.had(b"to"), [])
+            self.assertEqual(self.had(b"from"), [payload])
+
+    def test_nothing_can_be_written(self) -> None:
+        self.client.sets(b"from", b"one")
+        self.move(self.take())
+        self.server.store.broken = 2
+        self.server.turn()
+        self.assertEqual(self.had(b"to"), [])
+        self.assertEqual(self.had(b"from"), [b"one"])
+
+    def test_handed_out_and_not_written(self) -> None:
+        """Who was to get it where it went is told of the error."""
+        self.client.sets(b"from", b"one")
+        self.move(self.take())
+        self.server.store.full = True
+        self.assertEqual(self.client.does(b"get to"), REFUSED)
+        self.server.store.full = False
+        self.assertEqual(self.had(b"from"), [b"one"])
+
+    def test_no_queue_can_be_made(self) -> None:
+        self.client.sets(b"from", b"one")
+        item = self.take()
+        self.server.store.numberless = True
+        self.assertRaises(StoreError, self.move, item)
+        self.assertIsNone(self.server.queues.find(b"to"))
