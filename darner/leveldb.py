@@ -179,7 +179,9 @@ class LogFile:
             stop = at + _HEADER.size + _HEADER.unpack_from(data, at)[1]
             written = len(data.rstrip(b"\0"))
             zeros = -(-written // _SECTOR) * _SECTOR
-            if (zeros < len(data) and stop > zeros) or written <= at + _HEADER.size:
+            # Where the record ends within the file, its page may have been kept as it was when less of it was written.
+            begun = written < stop <= len(data) or (zeros < len(data) and stop > zeros)
+            if begun or written <= at + _HEADER.size:
                 self.cut = at
                 return
             if stop > len(data) and len(data) // _BLOCK == at // _BLOCK and not _whole(data, at):

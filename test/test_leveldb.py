@@ -317,6 +317,15 @@ class LogTests(SynchronousTestCase):
             self.assertFalse(ends_well(self.path))
             self.assertEqual(self.read(data[:cut]), (found, [], None))
 
+    def test_zeros_from_any_byte_on(self) -> None:
+        """A page that was kept as it was when less of it was written."""
+        for missing in (1, 2, 30, 200):
+            data = self.data[:-missing].rstrip(b"\0")
+            data += bytes(len(self.data) - len(data))
+            found, lost, cut = self.read(data)
+            self.assertEqual((found, lost), (self.records[:-1], []))
+            self.assertEqual(self.read(data[:cut]), (found, [], None))
+
     def test_what_leveldb_says(self) -> None:
         """It refuses what is to be cut, and takes it when it is."""
         batch = pack("<QI", 1, 1) + b"\x01\x01k" + b"\xd0\x0f" + b"v" * 2000
