@@ -1,8 +1,8 @@
 """
 The data directory: whose it is, in which format, and that only one process serves from it.
 
-It holds the file ``darner`` that says so, the LevelDB in ``leveldb/``, and ``reserve``, a file without contents that
-keeps room on the disk.
+It holds the file ``darner`` that says so, the LevelDB in ``leveldb/``, ``reserve``, a file without contents that keeps
+room on the disk, and, where somebody has set one, the server's ``status`` (`darner.status`).
 """
 
 from __future__ import annotations
@@ -17,10 +17,14 @@ from pathlib import Path
 from typing import IO, Final, Optional
 
 from darner.errors import StoreUnusable
+from darner.status import KeptStatus
 from darner.tails import settle
+from darner.wire import STATUSES
 
 MARKER: Final = "darner"
 MARKER_TEXT: Final = b"darner data directory, format 1\n"
+STATUS: Final = "status"
+"""The file that keeps the server's status."""
 _DATABASE: Final = "leveldb"
 _RESERVE: Final = "reserve"
 _ASIDE: Final = "lost"
@@ -68,6 +72,9 @@ def _make_directory(path: Path) -> None:
 
 
 def _matters(entry: Path) -> bool:
+    if entry.name == STATUS and _is_status(entry):
+        # Somebody wants the first start to find it.
+        return False
     return not (entry.name.startswith(".") or entry.name in _HARMLESS)
 
 
@@ -81,6 +88,13 @@ def _foreign(path: Path, entries: Sequence[Path]) -> str:
     else:
         what = f"holds files that are not darner's ({entries[0].name}, ...)"
     return f"{path} {what}: name an empty directory as the data directory (nothing was touched)"
+
+
+def _is_status(entry: Path) -> bool:
+    try:
+        return KeptStatus(entry).read() in STATUSES
+    except OSError:
+        return False
 
 
 def _is_journal(entry: Path) -> bool:

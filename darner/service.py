@@ -21,6 +21,8 @@ from zope.interface import implementer
 
 from darner.access import Access
 from darner.calls import Call, Consuming, Opening, Peeking, Putting, Reading
+from darner.control import Control
+from darner.directory import STATUS
 from darner.errors import ClientError, DarnerError, ItemTooLarge, Stopped
 from darner.interfaces import IMessage, IOpenRead, IQueueService, IStore
 from darner.limits import Limits
@@ -29,6 +31,7 @@ from darner.protocol import QueueFactory
 from darner.queues import Queues, Surroundings
 from darner.settings import Settings
 from darner.stats import Health
+from darner.status import KeptStatus, ServerStatus
 from darner.store import LevelStore
 from darner.timers import MonotonicClock
 from darner.wire import MAX_FLAGS, check_queue_name
@@ -60,6 +63,7 @@ class QueueService(Service):
         settings: Settings = Settings(),  # noqa: B008  (it is frozen)
         reactor: Any = None,
         open_store: Callable[[Path], IStore] = LevelStore,
+        control: Control = Control(),  # noqa: B008  (it is frozen)
     ) -> None:
         """
         @param data_dir: where the queues are kept; made if it is missing.
@@ -68,6 +72,7 @@ class QueueService(Service):
         @param settings: limits and the like; its C{data_dir} and places to listen at are not used here.
         @param reactor: the reactor; by default the global one.
         @param open_store: makes the store of a data directory.
+        @param control: what clients may ask of the process.
         """
         if reactor is None:
             from twisted.internet import reactor
@@ -78,6 +83,7 @@ class QueueService(Service):
         ]
         self._settings = settings
         self._open_store = open_store
+        self._control = control
         self.queues: Optional[Queues] = None
         self.ports: list[IListeningPort] = []
         self._factories: list[QueueFactory] = []
@@ -97,12 +103,18 @@ class QueueService(Service):
         self._clock = MonotonicClock(self._reactor.callFromThread)
         self._pool = ThreadPool(0, 2, f"darner {self._data_dir}")
         self._pool.start()
+        settings = self._settings
         self.queues = Queues(
             self._store,
             Surroundings(self._clock, self._reactor.callFromThread, self._in_thread),
-            self._settings.policies,
-            self._settings.min_free_bytes,
-        )
+            settings.policies,
+            settings.min_free_bytes,
+            ServerStatus(
+                self._clock, settings.default_status, settings.status_change_grace_period,
+                KeptStatus(self._data_dir / STATUS),
+            ),
+            self._control,
+        )  # fmt: skip
         try:
             self._access = self._read_access()
             self.queues.start()
@@ -202,6 +214,7 @@ class QueueService(Service):
                 raise ClientError("bad expiry")
             if len(payload) > self._running().policy(queue).max_item_bytes:
                 raise ItemTooLarge()
+            self._running().status.check_writes()
             call.start(queue, payload, flags, expiry, sync)
 
         return self._call(Putting, start)
@@ -209,6 +222,7 @@ class QueueService(Service):
     def _read(self, kind: type[Reading], queue: bytes, timeout: Optional[float]) -> Deferred[Any]:
         def start(call: Reading) -> None:
             check_queue_name(queue)
+            self._running().status.check_reads()
             if call.start(timeout):
                 self._waiting.add(call)
 
@@ -245,6 +259,7 @@ class QueueService(Service):
         def start(call: Consuming) -> None:
             queues = self._running()
             check_queue_name(queue)
+            queues.status.check_writes()
             call.start(lambda: consume(queues, queue))
 
         return self._call(Consuming, start)

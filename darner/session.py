@@ -134,12 +134,18 @@ class Session:
         self._reply(reply)
 
     def takes(self, request: wire.Set) -> bool:
-        """Whether to take the payload of a set at all: whether it is within the limit."""
-        return request.size <= self._queues.policy(request.queue).max_item_bytes
+        """Whether to take the payload of a set at all: whether it may be put, and is within the limit."""
+        queues = self._queues
+        return not queues.status.refuses_writes and request.size <= queues.policy(request.queue).max_item_bytes
 
     def refuse(self, request: wire.Set) -> None:
         """The payload of a set that is not taken has been skipped."""
-        self._not_stored(request, ItemTooLarge())
+        try:
+            self._queues.status.check_writes()
+        except DarnerError as error:
+            self._not_stored(request, error)
+        else:
+            self._not_stored(request, ItemTooLarge())
 
     def inflow(self) -> Inflow:
         """@return: where to L{receive} a payload that comes in pieces; give it to L{put_flow}, or abandon it."""
@@ -191,6 +197,8 @@ class Session:
         if not request.fetches:
             self._turn.consumed(self._replies, self._reply(wire.END))
             return
+        if self._queues.status.refuses_reads:
+            self._queues.status.check_reads()
         if not request.peek:
             reads = self._open_reads(request.queue)
             if reads and not (request.open and self._may_open(reads)):
@@ -246,6 +254,7 @@ class Session:
         self._update_busy()
 
     def _get_many(self, request: wire.GetMany) -> None:
+        self._queues.status.check_reads()
         names = dict.fromkeys(request.queues)
         if any(self._open_reads(name) for name in names):
             raise TooManyOpenReads()
@@ -268,15 +277,18 @@ class Session:
             self._turn.read(fifo, item, False, self._replies, slot, last)
 
     def _delete(self, request: wire.Delete) -> None:
+        self._queues.status.check_writes()
         self._queues.delete(request.queue)
         if not request.noreply:
             self._turn.consumed(self._replies, self._reply(wire.DELETED))
 
     def _flush(self, request: wire.Flush) -> None:
+        self._queues.status.check_writes()
         self._queues.flush(request.queue)
         self._turn.consumed(self._replies, self._reply(wire.END))
 
     def _flush_all(self, request: wire.FlushAll) -> None:
+        self._queues.status.check_writes()
         self._queues.flush_all()
         if not request.noreply:
             reply = wire.OK if request.delayed else wire.FLUSHED_ALL
@@ -300,6 +312,29 @@ class Session:
             if figures:
                 blocks.append(wire.queue_dump(queue, figures))
         self._reply(b"".join(blocks) + wire.END)
+
+    def _dump_config(self, request: wire.DumpConfig) -> None:
+        blocks = [
+            wire.queue_dump(queue, self._queues.policy(queue).as_text()) for queue in request.queues or self._names()
+        ]
+        self._reply(b"".join(blocks) + wire.END)
+
+    def _status(self, request: wire.Status) -> None:
+        self._reply(wire.status(self._queues.status.name))
+
+    def _set_status(self, request: wire.SetStatus) -> None:
+        self._queues.status.change(request.status)
+        self._reply(wire.END)
+
+    def _reload(self, request: wire.Reload) -> None:
+        self._queues.control.reload()
+        self._reply(wire.RELOADED)
+
+    def _shutdown(self, request: wire.Shutdown) -> None:
+        self._queues.control.shut_down()
+        self._reply(b"")
+        self._closing = True
+        self._update_busy()
 
     def _version(self, request: wire.Version) -> None:
         self._reply(wire.version(darner.__version__))
@@ -470,6 +505,11 @@ _PERFORMERS: Final[dict[type, Callable[[Session, Any], None]]] = {
     wire.FlushAll: Session._flush_all,
     wire.Stats: Session._stats,
     wire.DumpStats: Session._dump_stats,
+    wire.DumpConfig: Session._dump_config,
+    wire.Reload: Session._reload,
+    wire.Shutdown: Session._shutdown,
+    wire.Status: Session._status,
+    wire.SetStatus: Session._set_status,
     wire.Version: Session._version,
     wire.Quit: Session._quit,
     wire.Refused: Session._refused,

@@ -18,6 +18,7 @@ from cattrs.gen import make_dict_structure_fn
 from darner.errors import SettingsError
 from darner.policies import Policies, make_policies
 from darner.units import parse_duration, parse_size
+from darner.wire import STATUSES
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -91,6 +92,12 @@ class Settings:
     """The rights of users; who is not in here may read and write all queues."""
     debug: bool = False
     """Whether connections and refused requests are logged."""
+    allow_shutdown: bool = False
+    """Whether clients may stop the server; with users, those who may administrate all queues."""
+    default_status: str = attrs.field(default="up", validator=validators.in_(STATUSES))
+    """The server's status where none was set before (`darner.status`)."""
+    status_change_grace_period: float = attrs.field(default=0.0, validator=validators.ge(0))
+    """Seconds until a stricter status is enforced."""
     min_free_bytes: Optional[int] = attrs.field(default=None, validator=validators.optional(validators.ge(0)))
     """
     Room on the disk below which sets are refused, in bytes; 0 for none.  By default 64 MiB, or 5 % of a file system
@@ -198,8 +205,9 @@ def _plainly(reason: str) -> str:
     return f"{path}: {text}" if path else text
 
 
-def read_toml(path: Path) -> dict[str, Any]:
+def read_toml(path: Path, name: str = "") -> dict[str, Any]:
     """
+    @param name: what an error calls the file; by default the path.
     @return: the settings in a TOML file, by name, unchecked.
     @raise SettingsError: it cannot be read, or is not TOML.
     """
@@ -207,6 +215,6 @@ def read_toml(path: Path) -> dict[str, Any]:
         with path.open("rb") as file:
             return tomllib.load(file)
     except OSError as error:
-        raise SettingsError(f"cannot read {path}: {error.strerror}") from error
+        raise SettingsError(f"cannot read {name or path}: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{path} is not TOML: {error}") from error
+        raise SettingsError(f"{name or path} is not TOML: {error}") from error

@@ -23,6 +23,7 @@ LAYERS = (
     "stats",
     "interfaces",
     "wire",
+    "status control",
     "units",
     "policies",
     "settings",
