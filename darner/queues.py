@@ -169,11 +169,11 @@ class Queues:
 
     # Working on them
 
-    def put(self, name: bytes, flags: int, expiry: int, payload: bytes) -> Item:
+    def put(self, name: bytes, flags: int, expiry: float, payload: bytes) -> Item:
         """
         Put a small item at the end of a queue.
 
-        @param expiry: by memcache's rules.
+        @param expiry: by memcache's rules, to the ms.
         @raise ItemTooLarge: it is over the limit.
         @raise darner.errors.Unavailable: nothing may be put for now.
         @raise darner.errors.DiskAlmostFull: there is too little room.
@@ -181,11 +181,11 @@ class Queues:
         """
         size = len(payload)
         fifo = self._for_put(name, size, size)
-        item = fifo.put(flags, expiry and self._expiry_time(expiry), size, payload)
+        item = fifo.put(flags, self._expiry_time(expiry) if expiry else 0, size, payload)
         self.stats.total_items += 1
         return item
 
-    def put_flow(self, name: bytes, flags: int, expiry: int, inflow: Inflow) -> Item:
+    def put_flow(self, name: bytes, flags: int, expiry: float, inflow: Inflow) -> Item:
         """As L{put}, with a payload that came piece by piece."""
         payload = inflow.finish()
         try:
@@ -193,7 +193,7 @@ class Queues:
         except DarnerError:
             inflow.abandon()
             raise
-        item = fifo.put(flags, expiry and self._expiry_time(expiry), inflow.size, payload, inflow.stream)
+        item = fifo.put(flags, self._expiry_time(expiry) if expiry else 0, inflow.size, payload, inflow.stream)
         self.stats.total_items += 1
         return item
 
@@ -222,13 +222,13 @@ class Queues:
             self.stats.queue_creates += 1
         return fifo
 
-    def _expiry_time(self, expiry: int) -> int:
+    def _expiry_time(self, expiry: float) -> int:
         """@return: an expiry that is not 0, by memcache's rules, in ms since the epoch."""
         if expiry < 0:
             return 1
         if expiry < RELATIVE_EXPIRY:
-            return self.turn.now + expiry * 1000
-        return min(expiry * 1000, LAST_EXPIRY)
+            return self.turn.now + int(expiry * 1000)
+        return min(int(expiry * 1000), LAST_EXPIRY)
 
     def inflow(self) -> Inflow:
         """@return: where to write the payload of an item that comes piece by piece."""

@@ -29,6 +29,8 @@ DEFAULT_PORT: Final = 22133
 
 REPLY_KEYS: Final = ("queue", "request")
 
+NO_LOG_IN: Final = "the text protocol has no way to log in"
+
 _reply_key = validators.in_(REPLY_KEYS)
 
 
@@ -92,17 +94,21 @@ class Settings:
     """The rights of users; who is not in here may read and write all queues."""
     debug: bool = False
     """Whether connections and refused requests are logged."""
+    min_free_bytes: Optional[int] = attrs.field(default=None, validator=validators.optional(validators.ge(0)))
+    """
+    Room on the disk below which sets are refused, in bytes; 0 for none.  By default 64 MiB, or 5 % of a file system
+    that is smaller than 1.25 GiB.
+    """
     allow_shutdown: bool = False
     """Whether clients may stop the server; with users, those who may administrate all queues."""
     default_status: str = attrs.field(default="up", validator=validators.in_(STATUSES))
     """The server's status where none was set before (`darner.status`)."""
     status_change_grace_period: float = attrs.field(default=0.0, validator=validators.ge(0))
     """Seconds until a stricter status is enforced."""
-    min_free_bytes: Optional[int] = attrs.field(default=None, validator=validators.optional(validators.ge(0)))
-    """
-    Room on the disk below which sets are refused, in bytes; 0 for none.  By default 64 MiB, or 5 % of a file system
-    that is smaller than 1.25 GiB.
-    """
+    text_port: Optional[int] = attrs.field(
+        default=None, validator=validators.optional(validators.and_(validators.ge(0), validators.le(65535)))
+    )
+    """TCP port for Kestrel's text protocol, at L{interface}; C{None} for none.  It knows no users."""
 
     @property
     def tcp_port(self) -> Optional[int]:
@@ -185,6 +191,9 @@ def make_settings(values: dict[str, Any], source: str) -> Settings:
     defaults, queues, aliases = (values.pop(name, {}) for name in ("defaults", "queues", "aliases"))
     if "policies" in values:
         raise SettingsError(f"{source}: unknown setting policies")
+    for name in ("text_port", "password_file"):
+        if values.get(name) == "none":
+            values[name] = None
     try:
         if "min_free_bytes" in values:
             values["min_free_bytes"] = parse_size(values["min_free_bytes"])
@@ -195,6 +204,8 @@ def make_settings(values: dict[str, Any], source: str) -> Settings:
     except ClassValidationError as error:
         reasons = transform_error(error, path="", format_exception=_explain)
         raise SettingsError(f"{source}: " + "; ".join(_plainly(reason) for reason in reasons)) from error
+    if settings.text_port is not None and settings.password_file is not None:
+        raise SettingsError(f"{source}: text_port and password_file: {NO_LOG_IN}")
     return attrs.evolve(settings, policies=make_policies(defaults, queues, aliases, source))
 
 

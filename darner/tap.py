@@ -45,6 +45,7 @@ class Options(usage.Options):
         ["data-dir", "d", None, "Directory in which the queues are kept; made if it is missing.  [default: data]"],
         ["port", "p", None, "TCP port to listen on.  [default: 22133, or none where --listen is given]"],
         ["interface", "i", None, "Address to listen on with --port.  [default: 127.0.0.1]"],
+        ["text-port", None, None, "TCP port for Kestrel's text protocol, at the same address.  [default: none]"],
         ["config", "c", None, "TOML file with settings, of the same names as here with _ in place of -."],
         ["password-file", None, None, "File with users and passwords; clients have to log in.  See darner-passwd."],
         ["min-free-bytes", None, None,
@@ -75,14 +76,15 @@ class Options(usage.Options):
         sys.exit(0)
 
     def postOptions(self) -> None:
-        """@raise usage.UsageError: the port is not a number."""
+        """@raise usage.UsageError: a port is not a number."""
         # twistd may change the directory before the file is read again.
         self._config = None if self["config"] is None else Path(self["config"]).absolute()
-        if self["port"] is not None:
-            try:
-                self["port"] = int(self["port"])
-            except ValueError:
-                raise usage.UsageError(f"--port is not a number: {self['port']}") from None
+        for name in ("port", "text-port"):
+            if self[name] is not None:
+                try:
+                    self[name] = int(self[name])
+                except ValueError:
+                    raise usage.UsageError(f"--{name} is not a number: {self[name]}") from None
 
     def settings(self) -> Settings:
         """
@@ -96,7 +98,9 @@ class Options(usage.Options):
             values = read_toml(self._config, source)
             make_settings(values, source)
             source = f"{source} and command line"
-        for name in ("data-dir", "port", "interface", "min-free-bytes", "reply-key", "password-file"):
+        for name in (
+            "data-dir", "port", "text-port", "interface", "min-free-bytes", "reply-key", "password-file",
+        ):  # fmt: skip
             if self[name] is not None:
                 values[name.replace("-", "_")] = self[name]
         if self["debug"]:
@@ -151,8 +155,10 @@ class Server(Service):
         gc.collect()
         gc.freeze()
         gc.set_threshold(10_000, 20, 20)
-        for port in self.queues.ports:
-            self._log.info("listening on {address}", address=port.getHost())
+        plain = len(self.queues.ports) - (self._settings.text_port is not None)
+        for number, port in enumerate(self.queues.ports):
+            how = "" if number < plain else ", for the text protocol"
+            self._log.info("listening on {address}{how}", address=port.getHost(), how=how)
         self._log.info("data directory: {path}", path=Path(self._settings.data_dir).absolute())
         if self._settings.debug:
             self._log.info("debug logging is on")
@@ -269,5 +275,9 @@ def makeService(options: Options, reactor: Optional[Any] = None) -> Server:
         served = settings
     server: Server
     control = Control(lambda: server.reload(), (lambda: server.shut_down()) if settings.allow_shutdown else None)
-    server = Server(settings, QueueService(data_dir, endpoints, served, reactor, control=control), reactor, options)
+    text_endpoints = []
+    if settings.text_port is not None:
+        text_endpoints.append(tcp_endpoint(reactor, settings.text_port, settings.interface))
+    queues = QueueService(data_dir, endpoints, served, reactor, control=control, text_endpoints=text_endpoints)
+    server = Server(settings, queues, reactor, options)
     return server
