@@ -117,6 +117,20 @@ class GatheringTests(TurnTestCase):
         self.server.turn()
         self.assertEqual(self.b.hears().count(b"VERSION "), 1)
 
+    def test_who_begins_to_rest_while_others_are_served(self) -> None:
+        """Nobody else may come, so that nothing else would have it go on."""
+        went_on: list[object] = []
+
+        class Resting:
+            def go_on(self) -> None:
+                went_on.append(self)
+
+        self.turn.begin()
+        self.turn.rest(Resting())
+        self.turn.end()
+        self.server.turn()
+        self.assertEqual(len(went_on), 1)
+
     def test_who_fails_to_go_on_does_not_keep_the_others(self) -> None:
         class Broken:
             def go_on(self) -> None:
