@@ -1,8 +1,8 @@
 """
 The data directory: whose it is, in which format, and that only one process serves from it.
 
-It holds the file ``darner`` that says so, the LevelDB in ``leveldb/``, and ``reserve``, a file without contents that
-keeps room on the disk.
+It holds the file ``darner`` that says so, the LevelDB in ``leveldb/``, ``reserve``, a file without contents that keeps
+room on the disk, and, where somebody has set one, the server's ``status`` (`darner.status`).
 """
 
 from __future__ import annotations
@@ -20,10 +20,14 @@ from pathlib import Path
 from typing import IO, Final, Optional
 
 from darner.errors import StoreDamaged, StoreUnusable
+from darner.status import KeptStatus
 from darner.tails import litter
+from darner.wire import STATUSES
 
 MARKER: Final = "darner"
 MARKER_TEXT: Final = b"darner data directory, format 1\n"
+STATUS: Final = "status"
+"""The file that keeps the server's status."""
 DATABASE: Final = "leveldb"
 RESERVE: Final = "reserve"
 SAVING: Final = "leveldb.saving"
@@ -43,7 +47,7 @@ LOST: Final = "lost"
 RESERVE_BYTES: Final = 12 * 1024 * 1024
 """Enough to open the database anew after a fault, which writes what is in its logs to a table, and to work on."""
 _HARMLESS: Final = frozenset({"lost+found", "twistd.log", "twistd.pid"})
-_OURS: Final = frozenset({MARKER, DATABASE, RESERVE, SAVING, SAVED, BEFORE, AFTER, NEW, LOST})
+_OURS: Final = frozenset({MARKER, DATABASE, RESERVE, SAVING, SAVED, BEFORE, AFTER, NEW, LOST, STATUS})
 _FORMAT: Final = re.compile(rb"darner data directory, format \d+\n")
 
 
@@ -99,6 +103,9 @@ def belongs(name: str) -> bool:
 def _matters(entry: Path) -> bool:
     if entry.name == DATABASE and entry.is_dir():
         return any(entry.iterdir())  # an empty one may be left of a first start that was cut short
+    if entry.name == STATUS and _is_status(entry):
+        # Somebody wants the first start to find it.
+        return False
     return not (entry.name.startswith(".") or entry.name in _HARMLESS)
 
 
@@ -112,6 +119,13 @@ def _foreign(path: Path, entries: Sequence[Path]) -> str:
     else:
         what = f"holds files that are not darner's ({entries[0].name}, ...)"
     return f"{path} {what}: name an empty directory as the data directory (nothing was touched)"
+
+
+def _is_status(entry: Path) -> bool:
+    try:
+        return KeptStatus(entry).read() in STATUSES
+    except OSError:
+        return False
 
 
 def _is_journal(entry: Path) -> bool:

@@ -55,6 +55,13 @@ class ServerError(DarnerError):
     """A well-formed request could not be served.  Nothing was changed by it."""
 
 
+class Unavailable(ServerError):
+    """The server was told not to do this for now (`darner.status`)."""
+
+    def __init__(self, status: str) -> None:
+        super().__init__(f"server is {status}")
+
+
 class ItemTooLarge(ServerError):
     """An item is over the limit of its queue."""
 

@@ -67,11 +67,12 @@ class GuardedSession(Session):
             allowed = all(grant.may_read(queue) for queue in request.queues)
         elif isinstance(request, (wire.Delete, wire.Flush)):
             allowed = grant.may_administrate(request.queue)
-        elif isinstance(request, wire.DumpStats):
+        elif isinstance(request, (wire.DumpStats, wire.DumpConfig)):
             allowed = all(grant.may_see(queue) for queue in request.queues)
         else:
-            # What changes all queues is for who may administrate all; figures are shown of those that may be seen.
-            allowed = grant.everything or isinstance(request, wire.Stats)
+            # What changes all queues, or the server, is for who may administrate all; figures are shown of those that
+            # may be seen.
+            allowed = grant.everything or isinstance(request, (wire.Stats, wire.Status))
         if not allowed:
             raise NotAllowed()
 

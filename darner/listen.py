@@ -29,7 +29,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from darner.connection import IN, Address, FastConnection, socket_address
-from darner.protocol import TOO_MANY_CONNECTIONS, QueueFactory
+from darner.protocol import QueueFactory
 
 EVENTS: Final = 256
 """How many connections are served before the reactor gets its turn."""
@@ -152,7 +152,7 @@ class FastPort:
     def _refuse(self, sock: socket.socket) -> None:
         """Tell a client that there is no room for it."""
         with suppress(OSError):
-            sock.send(TOO_MANY_CONNECTIONS)
+            sock.send(self._factory.refusal)
         sock.close()
 
     def _accept_none(self, error: OSError) -> None:

@@ -322,9 +322,12 @@ class QueueProtocol(LineReceiver):
 class _Refusal(Protocol):
     """Tells a client that there is no room for it."""
 
+    def __init__(self, reason: bytes) -> None:
+        self._reason = reason
+
     def connectionMade(self) -> None:
         transport: ITransport = self.transport  # type: ignore[assignment]
-        transport.write(TOO_MANY_CONNECTIONS)
+        transport.write(self._reason)
         transport.loseConnection()
 
 
@@ -338,6 +341,8 @@ class QueueFactory(ServerFactory):
     """
 
     noisy = False
+    refusal = TOO_MANY_CONNECTIONS
+    """What a client is told that there is no room for."""
 
     _log = Logger()
 
@@ -368,10 +373,14 @@ class QueueFactory(ServerFactory):
 
     def buildProtocol(self, addr: Optional[IAddress]) -> Protocol:
         if self.full():
-            return _Refusal()
-        protocol = QueueProtocol()
+            return _Refusal(self.refusal)
+        protocol = self.make_protocol()
         protocol.factory = self
         return protocol
+
+    def make_protocol(self) -> QueueProtocol:
+        """@return: a connection's protocol."""
+        return QueueProtocol()
 
     def full(self) -> bool:
         """@return: whether one client more would be one too many; it has to be told so, and counts as rejected."""

@@ -12,6 +12,7 @@ from attrs import frozen
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
+from darner.control import Control
 from darner.errors import DarnerError, ItemTooLarge, StoreError
 from darner.fifo import Fifo
 from darner.head import Room
@@ -21,7 +22,8 @@ from darner.limits import client_bytes
 from darner.policies import Policies, QueueSettings
 from darner.reclaim import Reclaimer
 from darner.space import Space
-from darner.stats import Health, ServerStats
+from darner.stats import Health, ServerStats, queue_counters, server_counters
+from darner.status import ServerStatus
 from darner.streams import Inflow, Outflow
 from darner.turn import Turn
 
@@ -55,6 +57,8 @@ class Queues:
     @ivar turn: the group commit they share.
     @ivar space: whether there is room on the disk.
     @ivar stats: the server's counters.
+    @ivar status: what is refused for now.
+    @ivar control: what clients may ask of the process.
     @ivar policies: the settings of the queues; change them by L{apply}.
     @ivar client_bytes: how much is held at most for each client, in each direction (`darner.limits`).
     @ivar stopped: whether L{stop} is done, so that nothing can be written any more.
@@ -66,8 +70,14 @@ class Queues:
         surroundings: Surroundings,
         policies: Policies = Policies(),  # noqa: B008  (it is frozen)
         min_free_bytes: Optional[int] = None,
+        status: Optional[ServerStatus] = None,
+        control: Control = Control(),  # noqa: B008  (it is frozen)
     ) -> None:
-        """@param min_free_bytes: room on the disk below which nothing is put (L{Space})."""
+        """
+        @param min_free_bytes: room on the disk below which nothing is put (L{Space}).
+        @param status: what is refused for now; by default the server is up, and that is not kept.
+        @param control: what clients may ask of the process.
+        """
         self.store = store
         self.clock = surroundings.clock
         self.turn = Turn(
@@ -76,6 +86,8 @@ class Queues:
         self.space = Space(store, surroundings.clock, min_free_bytes, surroundings.wall)
         self.reclaimer = Reclaimer(store, self.turn, surroundings.in_thread, surroundings.clock)
         self.stats = ServerStats()
+        self.status = ServerStatus(surroundings.clock) if status is None else status
+        self.control = control
         self.policies = policies
         self.client_bytes = client_bytes(0)
         self._fifos: dict[bytes, Fifo] = {}
@@ -105,6 +117,7 @@ class Queues:
         await self.turn.written()
         self.turn.stop()
         self.space.stop()
+        self.status.stop()
         self.stopped = True
 
     # Clients
@@ -156,22 +169,23 @@ class Queues:
 
     # Working on them
 
-    def put(self, name: bytes, flags: int, expiry: int, payload: bytes) -> Item:
+    def put(self, name: bytes, flags: int, expiry: float, payload: bytes) -> Item:
         """
         Put a small item at the end of a queue.
 
-        @param expiry: by memcache's rules.
+        @param expiry: by memcache's rules, to the ms.
         @raise ItemTooLarge: it is over the limit.
+        @raise darner.errors.Unavailable: nothing may be put for now.
         @raise darner.errors.DiskAlmostFull: there is too little room.
         @raise darner.errors.StoreError: the store cannot make the queue.
         """
         size = len(payload)
         fifo = self._for_put(name, size, size)
-        item = fifo.put(flags, expiry and self._expiry_time(expiry), size, payload)
+        item = fifo.put(flags, self._expiry_time(expiry) if expiry else 0, size, payload)
         self.stats.total_items += 1
         return item
 
-    def put_flow(self, name: bytes, flags: int, expiry: int, inflow: Inflow) -> Item:
+    def put_flow(self, name: bytes, flags: int, expiry: float, inflow: Inflow) -> Item:
         """As L{put}, with a payload that came piece by piece."""
         payload = inflow.finish()
         try:
@@ -179,7 +193,7 @@ class Queues:
         except DarnerError:
             inflow.abandon()
             raise
-        item = fifo.put(flags, expiry and self._expiry_time(expiry), inflow.size, payload, inflow.stream)
+        item = fifo.put(flags, self._expiry_time(expiry) if expiry else 0, inflow.size, payload, inflow.stream)
         self.stats.total_items += 1
         return item
 
@@ -189,6 +203,8 @@ class Queues:
         @param room: what of that is still to be written.
         @return: the queue, which exists.
         """
+        if self.status.refuses_writes:
+            self.status.check_writes()
         fifo = self._fifos.get(name)
         policy = self.policies.of(name) if fifo is None else fifo.policy
         if size > policy.max_item_bytes:
@@ -228,13 +244,13 @@ class Queues:
             self.stats.queue_creates += 1
         return fifo
 
-    def _expiry_time(self, expiry: int) -> int:
+    def _expiry_time(self, expiry: float) -> int:
         """@return: an expiry that is not 0, by memcache's rules, in ms since the epoch."""
         if expiry < 0:
             return 1
         if expiry < RELATIVE_EXPIRY:
-            return self.turn.now + expiry * 1000
-        return min(expiry * 1000, LAST_EXPIRY)
+            return self.turn.now + int(expiry * 1000)
+        return min(int(expiry * 1000), LAST_EXPIRY)
 
     def inflow(self) -> Inflow:
         """@return: where to write the payload of an item that comes piece by piece."""
@@ -273,29 +289,14 @@ class Queues:
     def figures(self, version: str) -> dict[str, int | str]:
         """@return: the server's statistics, by name."""
         fifos = self._fifos.values()
-        stats = self.stats
         return {
             "uptime": int(self.clock.seconds() - self._started),
             "time": self.turn.now // 1000,
             "version": version,
+            "status": self.status.name.upper(),
             "curr_items": sum(fifo.count for fifo in fifos),
-            "total_items": stats.total_items,
             "bytes": sum(fifo.bytes for fifo in fifos),
-            "curr_connections": stats.curr_connections,
-            "total_connections": stats.total_connections,
-            "rejected_connections": stats.rejected_connections,
-            "idle_kicks": stats.idle_kicks,
-            "auth_cmds": stats.auth_cmds,
-            "auth_errors": stats.auth_errors,
-            "cmd_get": stats.cmd_get,
-            "cmd_set": stats.cmd_set,
-            "cmd_peek": stats.cmd_peek,
-            "get_hits": stats.get_hits,
-            "get_misses": stats.get_misses,
-            "bytes_read": stats.bytes_read,
-            "bytes_written": stats.bytes_written,
-            "queue_creates": stats.queue_creates,
-            "queue_deletes": stats.queue_deletes,
+            **server_counters(self.stats),
             **self._health_figures(),
         }
 
@@ -310,17 +311,14 @@ class Queues:
         fifo = self._fifos.get(name)
         if fifo is None or not fifo.exists:
             return {}
-        stats = fifo.stats
+        age = fifo.stats.age_msec if fifo.count else 0
         return {
             "items": fifo.count,
             "bytes": fifo.bytes,
-            "total_items": stats.total_items,
-            "expired_items": stats.expired_items,
+            **queue_counters(fifo.stats),
             "waiters": len(fifo.waiters),
             "open_transactions": fifo.open_count,
-            "transactions": stats.transactions,
-            "canceled_transactions": stats.canceled_transactions,
-            "total_flushes": stats.total_flushes,
-            "age_msec": stats.age_msec if fifo.count else 0,
+            "age": age,
+            "age_msec": age,
             "create_time": fifo.created,
         }

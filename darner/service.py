@@ -21,15 +21,19 @@ from zope.interface import implementer
 
 from darner.access import Access
 from darner.calls import Call, Consuming, Opening, Peeking, Putting, Reading
-from darner.errors import ClientError, DarnerError, ItemTooLarge, Stopped
+from darner.control import Control
+from darner.directory import STATUS
+from darner.errors import ClientError, DarnerError, ItemTooLarge, SettingsError, Stopped
 from darner.interfaces import IMessage, IOpenRead, IQueueService, IStore
 from darner.limits import Limits
 from darner.passwords import Passwords
 from darner.protocol import QueueFactory
 from darner.queues import Queues, Surroundings
-from darner.settings import Settings
+from darner.settings import NO_LOG_IN, Settings
 from darner.stats import Health
+from darner.status import KeptStatus, ServerStatus
 from darner.store import LevelStore
+from darner.textport import TextFactory
 from darner.timers import MonotonicClock
 from darner.wire import MAX_FLAGS, check_queue_name
 
@@ -49,7 +53,7 @@ class QueueService(Service):
 
     @ivar data_dir: where the queues are kept.
     @ivar queues: the queues while the service runs; C{None} otherwise.
-    @ivar ports: what it listens on, in the order of the endpoints, while it runs.
+    @ivar ports: what it listens on, in the order of the endpoints, while it runs; those of the text protocol come last.
     """
 
     _log = Logger()
@@ -61,6 +65,8 @@ class QueueService(Service):
         settings: Settings = Settings(),  # noqa: B008  (it is frozen)
         reactor: Any = None,
         open_store: Callable[[Path], IStore] = LevelStore,
+        control: Control = Control(),  # noqa: B008  (it is frozen)
+        text_endpoints: Sequence[IStreamServerEndpoint] = (),
     ) -> None:
         """
         @param data_dir: where the queues are kept; made if it is missing.
@@ -69,6 +75,8 @@ class QueueService(Service):
         @param settings: limits and the like; its C{data_dir} and places to listen at are not used here.
         @param reactor: the reactor; by default the global one.
         @param open_store: makes the store of a data directory.
+        @param control: what clients may ask of the process.
+        @param text_endpoints: where to serve clients by Kestrel's text protocol, which knows no users.
         """
         if reactor is None:
             from twisted.internet import reactor
@@ -79,6 +87,8 @@ class QueueService(Service):
         ]
         self._settings = settings
         self._open_store = open_store
+        self._control = control
+        self._text_endpoints = text_endpoints
         self.queues: Optional[Queues] = None
         self.ports: list[IListeningPort] = []
         self._factories: list[QueueFactory] = []
@@ -91,7 +101,7 @@ class QueueService(Service):
         Open the store and listen.
 
         @raise darner.errors.StoreError: the data directory cannot be served from.
-        @raise darner.errors.SettingsError: the password file cannot be read.
+        @raise darner.errors.SettingsError: the password file cannot be read, or there are users and a text port.
         @raise twisted.internet.error.CannotListenError: a port is taken.
         @raise OSError: there are no descriptors left.
         """
@@ -103,17 +113,29 @@ class QueueService(Service):
             raise
         self._pool = ThreadPool(0, 2, f"darner {self.data_dir}")
         self._pool.start()
+        settings = self._settings
         self.queues = Queues(
             self._store,
             Surroundings(self._clock, self._reactor.callFromThread, self._in_thread),
-            self._settings.policies,
-            self._settings.min_free_bytes,
-        )
+            settings.policies,
+            settings.min_free_bytes,
+            ServerStatus(
+                self._clock, settings.default_status, settings.status_change_grace_period,
+                KeptStatus(self.data_dir / STATUS),
+            ),
+            self._control,
+        )  # fmt: skip
         try:
             self._access = self._read_access()
             self.queues.start()
+            limits = Limits(
+                settings.max_connections, settings.idle_timeout, settings.stall_timeout, settings.keep_alive
+            )
             for endpoint, reply_key in self._endpoints:
-                self._listen(self.queues, endpoint, reply_key)
+                whole_key = reply_key == "request"
+                self._listen(endpoint, QueueFactory(self.queues, whole_key, settings.debug, limits, self._access))
+            for endpoint in self._text_endpoints:
+                self._listen(endpoint, TextFactory(self.queues, debug=settings.debug, limits=limits))
         except BaseException:
             for port in self.ports:
                 port.stopListening()
@@ -126,17 +148,14 @@ class QueueService(Service):
     def _read_access(self) -> Optional[Access]:
         if self._settings.password_file is None:
             return None
+        if self._text_endpoints:
+            raise SettingsError(NO_LOG_IN)
         return Access(Passwords(Path(self._settings.password_file)), self._settings.users, self._in_thread)
 
     def _in_thread(self, work: Callable[..., Any], *arguments: Any) -> Deferred[Any]:
         return deferToThreadPool(self._reactor, self._pool, work, *arguments)
 
-    def _listen(self, queues: Queues, endpoint: IStreamServerEndpoint, reply_key: str) -> None:
-        settings = self._settings
-        limits = Limits(
-            settings.max_connections, settings.idle_timeout, settings.stall_timeout, settings.keep_alive
-        )
-        factory = QueueFactory(queues, reply_key == "request", settings.debug, limits, self._access)
+    def _listen(self, endpoint: IStreamServerEndpoint, factory: QueueFactory) -> None:
         failures: list[Failure] = []
         endpoint.listen(factory).addCallbacks(self.ports.append, failures.append)
         if failures:
@@ -208,6 +227,7 @@ class QueueService(Service):
                 raise ClientError("bad expiry")
             if len(payload) > self._running().policy(queue).max_item_bytes:
                 raise ItemTooLarge()
+            self._running().status.check_writes()
             call.start(queue, payload, flags, expiry, sync)
 
         return self._call(Putting, start)
@@ -215,6 +235,7 @@ class QueueService(Service):
     def _read(self, kind: type[Reading], queue: bytes, timeout: Optional[float]) -> Deferred[Any]:
         def start(call: Reading) -> None:
             check_queue_name(queue)
+            self._running().status.check_reads()
             if call.start(timeout):
                 self._waiting.add(call)
 
@@ -251,6 +272,7 @@ class QueueService(Service):
         def start(call: Consuming) -> None:
             queues = self._running()
             check_queue_name(queue)
+            queues.status.check_writes()
             call.start(lambda: consume(queues, queue))
 
         return self._call(Consuming, start)

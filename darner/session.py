@@ -46,10 +46,16 @@ class Session:
 
     _log = Logger()
 
+    nothing = wire.END
+    """The reply of a read where there is no item."""
+    error_reply = staticmethod(wire.error_reply)
+    """Spells an error."""
+
     def __init__(self, queues: Queues, outlet: Outlet, whole_key: bool = False) -> None:
         """@param whole_key: whether replies name the key as it was sent, and not the bare queue."""
         self._queues = queues
         self._turn = queues.turn
+        self._status = queues.status
         self._outlet = outlet
         self._whole_key = whole_key
         self._replies: Replies = []
@@ -123,7 +129,7 @@ class Session:
         try:
             _PERFORMERS[type(request)](self, request)
         except DarnerError as error:
-            self._reply(wire.error_reply(error))
+            self._reply(self.error_reply(error))
 
     def _reply(self, reply: Union[bytes, Value]) -> int:
         """@return: the slot of the reply, for the turn."""
@@ -140,12 +146,18 @@ class Session:
         self._reply(reply)
 
     def takes(self, request: wire.Set) -> bool:
-        """Whether to take the payload of a set at all: whether it is within the limit."""
-        return request.size <= self._queues.policy(request.queue).max_item_bytes
+        """Whether to take the payload of a set at all: whether it may be put, and is within the limit."""
+        limit = self._queues.policy(request.queue).max_item_bytes
+        return request.size <= limit and not self._status.refuses_writes
 
     def refuse(self, request: wire.Set) -> None:
         """The payload of a set that is not taken has been skipped."""
-        self._not_stored(request, ItemTooLarge())
+        try:
+            self._status.check_writes()
+        except DarnerError as error:
+            self._not_stored(request, error)
+        else:
+            self._not_stored(request, ItemTooLarge())
 
     def inflow(self) -> Inflow:
         """@return: where to L{receive} a payload that comes in pieces; give it to L{put_flow}, or abandon it."""
@@ -179,7 +191,7 @@ class Session:
     def _not_stored(self, request: wire.Set, error: DarnerError) -> None:
         self._queues.stats.cmd_set += 1
         if not request.noreply:
-            self._reply(wire.error_reply(error))
+            self._reply(self.error_reply(error))
 
     def _stored(self, request: wire.Set) -> None:
         self._queues.stats.cmd_set += 1
@@ -198,6 +210,8 @@ class Session:
         if not request.fetches:
             self._turn.consumed(self._replies, self._reply(wire.END))
             return
+        if self._status.refuses_reads:
+            self._status.check_reads()
         if not request.peek:
             reads = self._open_reads(request.queue)
             if reads and not (request.open and self._may_open(reads)):
@@ -217,7 +231,7 @@ class Session:
     def _miss(self, request: wire.Get) -> None:
         if not request.peek:
             self._queues.stats.get_misses += 1
-        self._reply(wire.END)
+        self._reply(self.nothing)
 
     def _fetch(self, fifo: Fifo, request: wire.Get) -> bool:
         """@return: whether there was an item; it is in the replies then."""
@@ -242,17 +256,19 @@ class Session:
     def _hand_out(self, item: Item, key: bytes, end: bytes) -> int:
         if not item.stream:
             return self._reply(wire.value(key, item.flags, item.payload, end))
+        return self._hand_out_stream(item, wire.value_header(key, item.flags, item.size), wire.AFTER_PAYLOAD + end)
+
+    def _hand_out_stream(self, item: Item, before: bytes, after: bytes) -> int:
         self._streaming += 1
         self._update_busy()
-        outflow = self._queues.outflow(item, self._streamed)
-        header = wire.value_header(key, item.flags, item.size)
-        return self._reply(Value(header, outflow, wire.AFTER_PAYLOAD + end))
+        return self._reply(Value(before, self._queues.outflow(item, self._streamed), after))
 
     def _streamed(self) -> None:
         self._streaming -= 1
         self._update_busy()
 
     def _get_many(self, request: wire.GetMany) -> None:
+        self._status.check_reads()
         names = dict.fromkeys(request.queues)
         if any(self._open_reads(name) for name in names):
             raise TooManyOpenReads()
@@ -275,15 +291,18 @@ class Session:
             self._turn.read(fifo, item, False, self._replies, slot, last)
 
     def _delete(self, request: wire.Delete) -> None:
+        self._status.check_writes()
         self._queues.delete(request.queue)
         if not request.noreply:
             self._turn.consumed(self._replies, self._reply(wire.DELETED))
 
     def _flush(self, request: wire.Flush) -> None:
+        self._status.check_writes()
         self._queues.flush(request.queue)
         self._turn.consumed(self._replies, self._reply(wire.END))
 
     def _flush_all(self, request: wire.FlushAll) -> None:
+        self._status.check_writes()
         self._queues.flush_all()
         if not request.noreply:
             reply = wire.OK if request.delayed else wire.FLUSHED_ALL
@@ -307,6 +326,29 @@ class Session:
             if figures:
                 blocks.append(wire.queue_dump(queue, figures))
         self._reply(b"".join(blocks) + wire.END)
+
+    def _dump_config(self, request: wire.DumpConfig) -> None:
+        blocks = [
+            wire.queue_dump(queue, self._queues.policy(queue).as_text()) for queue in request.queues or self._names()
+        ]
+        self._reply(b"".join(blocks) + wire.END)
+
+    def _tell_status(self, request: wire.Status) -> None:
+        self._reply(wire.status(self._status.name))
+
+    def _set_status(self, request: wire.SetStatus) -> None:
+        self._status.change(request.status)
+        self._reply(wire.END)
+
+    def _reload(self, request: wire.Reload) -> None:
+        self._queues.control.reload()
+        self._reply(wire.RELOADED)
+
+    def _shutdown(self, request: wire.Shutdown) -> None:
+        self._queues.control.shut_down()
+        self._reply(b"")
+        self._closing = True
+        self._update_busy()
 
     def _version(self, request: wire.Version) -> None:
         self._reply(wire.version(darner.__version__))
@@ -360,7 +402,7 @@ class Session:
             try:
                 self._fetch(fifo, request)
             except DarnerError as error:
-                self._reply(wire.error_reply(error))
+                self._reply(self.error_reply(error))
 
         self._waiter = (fifo, fifo.wait(serve), request)
         self._update_busy()
@@ -477,6 +519,11 @@ _PERFORMERS: Final[dict[type, Callable[[Session, Any], None]]] = {
     wire.FlushAll: Session._flush_all,
     wire.Stats: Session._stats,
     wire.DumpStats: Session._dump_stats,
+    wire.DumpConfig: Session._dump_config,
+    wire.Reload: Session._reload,
+    wire.Shutdown: Session._shutdown,
+    wire.Status: Session._tell_status,
+    wire.SetStatus: Session._set_status,
     wire.Version: Session._version,
     wire.Quit: Session._quit,
     wire.Refused: Session._refused,

@@ -18,6 +18,7 @@ from cattrs.gen import make_dict_structure_fn
 from darner.errors import SettingsError
 from darner.policies import Policies, make_policies
 from darner.units import parse_duration, parse_size
+from darner.wire import STATUSES
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -27,6 +28,8 @@ else:
 DEFAULT_PORT: Final = 22133
 
 REPLY_KEYS: Final = ("queue", "request")
+
+NO_LOG_IN: Final = "the text protocol has no way to log in"
 
 _reply_key = validators.in_(REPLY_KEYS)
 
@@ -96,6 +99,16 @@ class Settings:
     Room on the disk below which sets are refused, in bytes; 0 for none.  By default 64 MiB, or 5 % of a file system
     that is smaller than 1.25 GiB.
     """
+    allow_shutdown: bool = False
+    """Whether clients may stop the server; with users, those who may administrate all queues."""
+    default_status: str = attrs.field(default="up", validator=validators.in_(STATUSES))
+    """The server's status where none was set before (`darner.status`)."""
+    status_change_grace_period: float = attrs.field(default=0.0, validator=validators.ge(0))
+    """Seconds until a stricter status is enforced."""
+    text_port: Optional[int] = attrs.field(
+        default=None, validator=validators.optional(validators.and_(validators.ge(0), validators.le(65535)))
+    )
+    """TCP port for Kestrel's text protocol, at L{interface}; C{None} for none.  It knows no users."""
 
     @property
     def tcp_port(self) -> Optional[int]:
@@ -178,6 +191,9 @@ def make_settings(values: dict[str, Any], source: str) -> Settings:
     defaults, queues, aliases = (values.pop(name, {}) for name in ("defaults", "queues", "aliases"))
     if "policies" in values:
         raise SettingsError(f"{source}: unknown setting policies")
+    for name in ("text_port", "password_file"):
+        if values.get(name) == "none":
+            values[name] = None
     try:
         if "min_free_bytes" in values:
             values["min_free_bytes"] = parse_size(values["min_free_bytes"])
@@ -188,6 +204,8 @@ def make_settings(values: dict[str, Any], source: str) -> Settings:
     except ClassValidationError as error:
         reasons = transform_error(error, path="", format_exception=_explain)
         raise SettingsError(f"{source}: " + "; ".join(_plainly(reason) for reason in reasons)) from error
+    if settings.text_port is not None and settings.password_file is not None:
+        raise SettingsError(f"{source}: text_port and password_file: {NO_LOG_IN}")
     return attrs.evolve(settings, policies=make_policies(defaults, queues, aliases, source))
 
 
@@ -198,8 +216,9 @@ def _plainly(reason: str) -> str:
     return f"{path}: {text}" if path else text
 
 
-def read_toml(path: Path) -> dict[str, Any]:
+def read_toml(path: Path, name: str = "") -> dict[str, Any]:
     """
+    @param name: what an error calls the file; by default the path.
     @return: the settings in a TOML file, by name, unchecked.
     @raise SettingsError: it cannot be read, or is not TOML.
     """
@@ -207,6 +226,6 @@ def read_toml(path: Path) -> dict[str, Any]:
         with path.open("rb") as file:
             return tomllib.load(file)
     except OSError as error:
-        raise SettingsError(f"cannot read {path}: {error.strerror}") from error
+        raise SettingsError(f"cannot read {name or path}: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{path} is not TOML: {error}") from error
+        raise SettingsError(f"{name or path} is not TOML: {error}") from error

@@ -3,10 +3,17 @@ What is counted, as plain data.
 
 The names are those of memcached and Kestrel where they have one for the thing.  Counters begin at 0 with the process;
 what is said of the queues' contents follows from the store and is right from the start.
+
+A counter is told under its name in `stats` by being in here; what has to be computed is added in `darner.queues`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from operator import attrgetter
+from typing import Any, Final
+
+import attrs
 from attrs import define, frozen
 
 
@@ -30,6 +37,7 @@ class ServerStats:
     bytes_written: int = 0
     queue_creates: int = 0
     queue_deletes: int = 0
+    queue_expires: int = 0
 
 
 @frozen
@@ -49,8 +57,21 @@ class QueueStats:
 
     total_items: int = 0
     expired_items: int = 0
+    discarded: int = 0
     total_flushes: int = 0
     transactions: int = 0
     canceled_transactions: int = 0
     age_msec: int = 0
     """How long the last item that was read had been waiting, in ms."""
+
+
+def _counters(kind: type[Any]) -> Callable[[Any], dict[str, int]]:
+    names = [field.name for field in attrs.fields(kind)]
+    figures = attrgetter(*names)
+    return lambda stats: dict(zip(names, figures(stats), strict=True))
+
+
+server_counters: Final[Callable[[ServerStats], dict[str, int]]] = _counters(ServerStats)
+"""The counters of a server, by name."""
+queue_counters: Final[Callable[[QueueStats], dict[str, int]]] = _counters(QueueStats)
+"""The counters of a queue, by name."""

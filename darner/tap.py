@@ -7,20 +7,24 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
+import signal
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Optional
 
+import attrs
 from attrs import evolve
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import serverFromString
-from twisted.internet.error import CannotListenError
+from twisted.internet.error import CannotListenError, ReactorNotRunning
 from twisted.internet.interfaces import IStreamServerEndpoint
 from twisted.logger import Logger
 from twisted.python import usage
 
 import darner
+from darner.control import Control
 from darner.directory import check_directory
 from darner.errors import SettingsError, StoreDamaged, StoreError, StoreUnusable
 from darner.listen import tcp_endpoint
@@ -43,6 +47,7 @@ class Options(usage.Options):
         ["data-dir", "d", None, "Directory in which the queues are kept; made if it is missing.  [default: data]"],
         ["port", "p", None, "TCP port to listen on.  [default: 22133, or none where --listen is given]"],
         ["interface", "i", None, "Address to listen on with --port.  [default: 127.0.0.1]"],
+        ["text-port", None, None, "TCP port for Kestrel's text protocol, at the same address.  [default: none]"],
         ["config", "c", None, "TOML file with settings, of the same names as here with _ in place of -."],
         ["password-file", None, None, "File with users and passwords; clients have to log in.  See darner-passwd."],
         ["min-free-bytes", None, None,
@@ -77,12 +82,15 @@ class Options(usage.Options):
         sys.exit(0)
 
     def postOptions(self) -> None:
-        """@raise usage.UsageError: the port is not a number."""
-        if self["port"] is not None:
-            try:
-                self["port"] = int(self["port"])
-            except ValueError:
-                raise usage.UsageError(f"--port is not a number: {self['port']}") from None
+        """@raise usage.UsageError: a port is not a number."""
+        # twistd may change the directory before the file is read again.
+        self._config = None if self["config"] is None else Path(self["config"]).absolute()
+        for name in ("port", "text-port"):
+            if self[name] is not None:
+                try:
+                    self[name] = int(self[name])
+                except ValueError:
+                    raise usage.UsageError(f"--{name} is not a number: {self[name]}") from None
 
     def settings(self) -> Settings:
         """
@@ -91,12 +99,14 @@ class Options(usage.Options):
         """
         values: dict[str, Any] = {}
         source = "command line"
-        if self["config"] is not None:
+        if self._config is not None:
             source = self["config"]
-            values = read_toml(Path(source))
+            values = read_toml(self._config, source)
             make_settings(values, source)
             source = f"{source} and command line"
-        for name in ("data-dir", "port", "interface", "min-free-bytes", "reply-key", "password-file"):
+        for name in (
+            "data-dir", "port", "text-port", "interface", "min-free-bytes", "reply-key", "password-file",
+        ):  # fmt: skip
             if self[name] is not None:
                 values[name.replace("-", "_")] = self[name]
         if self["debug"]:
@@ -124,12 +134,24 @@ class Server(Service):
 
     _log = Logger()
 
-    def __init__(self, settings: Settings, queues: QueueService, reactor: Any = None, repair: bool = False) -> None:
-        """@param repair: whether to repair the store, where it is damaged, before it is opened."""
+    def __init__(
+        self,
+        settings: Settings,
+        queues: QueueService,
+        reactor: Any = None,
+        repair: bool = False,
+        options: Optional[Options] = None,
+    ) -> None:
+        """
+        @param repair: whether to repair the store, where it is damaged, before it is opened.
+        @param options: where to read the settings again.
+        """
         self._settings = settings
         self._repair = repair
         self.queues = queues
         self._reactor = reactor
+        self._options = options
+        self._on_hangup: Any = None
 
     def startService(self) -> None:
         # LevelDB makes its files readable for everybody.  A stricter umask of twistd's stays.
@@ -144,13 +166,16 @@ class Server(Service):
         except (CannotListenError, OSError, OverflowError) as error:
             raise self._cannot_start(f"cannot listen: {error}") from error
         super().startService()
+        self._on_hangup = signal.signal(signal.SIGHUP, self._hear_hangup)
         # What is loaded by now stays.  Left to itself, the collector walks all of it again and again, while everybody
         # waits: tens of milliseconds each time, and less than one when it is frozen.
         gc.collect()
         gc.freeze()
         gc.set_threshold(10_000, 20, 20)
-        for port in self.queues.ports:
-            self._log.info("listening on {address}", address=port.getHost())
+        plain = len(self.queues.ports) - (self._settings.text_port is not None)
+        for number, port in enumerate(self.queues.ports):
+            how = "" if number < plain else ", for the text protocol"
+            self._log.info("listening on {address}{how}", address=port.getHost(), how=how)
         self._log.info("data directory: {path}", path=Path(self._settings.data_dir).absolute())
         if self._settings.debug:
             self._log.info("debug logging is on")
@@ -169,6 +194,48 @@ class Server(Service):
         print(f"darner: {reason}", file=sys.__stderr__)
         return CannotStart(reason)
 
+    # Settings
+
+    def _hear_hangup(self, *_: object) -> None:
+        # In the middle of anything.
+        self._reactor.callFromThread(self._hang_up)
+
+    def _hang_up(self) -> None:
+        # What went wrong is in the log.
+        with suppress(SettingsError):
+            self.reload()
+
+    def reload(self) -> None:
+        """
+        Read the settings again, and have those of queues and aliases from now on.
+
+        @raise SettingsError: one is wrong, whatever it concerns, or there is no file; nothing is changed then.
+        """
+        try:
+            settings = self._read_again()
+        except SettingsError as error:
+            self._log.error("cannot reload, nothing is changed: {error}", error=error)
+            raise
+        if self.queues.queues is not None:
+            self.queues.queues.apply(settings.policies)
+        self._log.info("reloaded the settings of queues")
+        others = changes(self._settings, settings)
+        if others:
+            self._log.warn("these settings have changed and need a restart: {names}", names=", ".join(others))
+
+    def _read_again(self) -> Settings:
+        if self._options is None or self._options["config"] is None:
+            raise SettingsError("there is no configuration file")
+        return self._options.settings()
+
+    def shut_down(self) -> None:
+        """Begin to stop, as by a signal."""
+        self._log.info("a client stops the server")
+        with suppress(ReactorNotRunning):
+            self._reactor.stop()
+
+    # The end
+
     def stopService(self) -> Deferred[None]:
         self._log.info("stopping: finishing what is running")
         super().stopService()
@@ -176,9 +243,21 @@ class Server(Service):
 
     def _stopped(self, _: None) -> None:
         self._log.info("stopped")
+        if self._on_hangup is not None:
+            signal.signal(signal.SIGHUP, self._on_hangup)
+            self._on_hangup = None
         # twistd would end by the signal that stopped it; but a clean stop has status 0.
         if getattr(self._reactor, "_exitSignal", None) is not None:
             self._reactor._exitSignal = None
+
+
+def changes(before: Settings, after: Settings) -> list[str]:
+    """@return: the names of the settings that differ, but for those of queues."""
+    return [
+        field.name
+        for field in attrs.fields(Settings)
+        if field.name != "policies" and getattr(before, field.name) != getattr(after, field.name)
+    ]
 
 
 def _endpoint(reactor: Any, description: str) -> IStreamServerEndpoint:
@@ -208,7 +287,6 @@ def makeService(options: Options, reactor: Optional[Any] = None) -> Server:
             endpoints.insert(0, (tcp_endpoint(reactor, settings.tcp_port, settings.interface), settings.reply_key))
         if settings.password_file is not None:
             Passwords(Path(settings.password_file))
-            settings = evolve(settings, password_file=str(Path(settings.password_file).absolute()))
         if options["check"]:
             report = check(Path(settings.data_dir))
             print("\n".join(report.lines()))
@@ -220,5 +298,15 @@ def makeService(options: Options, reactor: Optional[Any] = None) -> Server:
         sys.exit(f"darner: {error}")
     # twistd may change the directory before it starts the service.
     data_dir = Path(settings.data_dir).absolute()
-    queues = QueueService(data_dir, endpoints, settings, reactor)
-    return Server(settings, queues, reactor, bool(options["repair"]))
+    if settings.password_file is not None:
+        served = evolve(settings, password_file=str(Path(settings.password_file).absolute()))
+    else:
+        served = settings
+    server: Server
+    control = Control(lambda: server.reload(), (lambda: server.shut_down()) if settings.allow_shutdown else None)
+    text_endpoints = []
+    if settings.text_port is not None:
+        text_endpoints.append(tcp_endpoint(reactor, settings.text_port, settings.interface))
+    queues = QueueService(data_dir, endpoints, served, reactor, control=control, text_endpoints=text_endpoints)
+    server = Server(settings, queues, reactor, bool(options["repair"]), options)
+    return server

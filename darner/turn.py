@@ -277,7 +277,7 @@ class Turn:
         """End the turn: write what was gathered, and have it answered."""
         self._held = False
         self._now = 0
-        if self._resting:
+        if self._resting and not self._scheduled:
             self._soon()
         if self._writing is not None:
             return

@@ -15,7 +15,7 @@ Stripping of the line end is the caller's work; white space anywhere else is tol
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final, Optional, Union
 
 from attrs import field, frozen
@@ -30,7 +30,11 @@ MAX_FLAGS: Final = 2**32 - 1
 MAX_WAIT: Final = 2**31 - 1
 """The longest wait, in ms (24 days); who asks for more gets this."""
 
+STATUSES: Final = ("up", "readonly", "quiescent")
+"""What a server may be told to be; each refuses more than the one before."""
+
 _QUEUE_NAME: Final = re.compile(rb"[!-.0-~]{1,250}")
+_STATUSES: Final = {status.encode("ascii"): status for status in STATUSES}
 _UNSIGNED: Final = re.compile(rb"[0-9]{1,18}")
 _SIGNED: Final = re.compile(rb"-?[0-9]{1,18}")
 
@@ -109,6 +113,33 @@ class DumpStats:
 
 
 @frozen
+class DumpConfig:
+    queues: tuple[bytes, ...] = ()
+    """The queues asked for; none means all."""
+
+
+@frozen
+class Reload:
+    pass
+
+
+@frozen
+class Shutdown:
+    pass
+
+
+@frozen
+class Status:
+    """Ask for the server's status."""
+
+
+@frozen
+class SetStatus:
+    status: str
+    """One of L{STATUSES}."""
+
+
+@frozen
 class Version:
     pass
 
@@ -132,7 +163,10 @@ class Refused:
     close: bool = False
 
 
-Request = Union[Set, Get, GetMany, Delete, Flush, FlushAll, Stats, DumpStats, Version, Quit, Refused]
+Request = Union[
+    Set, Get, GetMany, Delete, Flush, FlushAll, Stats, DumpStats, DumpConfig, Reload, Shutdown, Status, SetStatus,
+    Version, Quit, Refused,
+]  # fmt: skip
 
 
 # Replies ---------------------------------------------------------------------------------------------------------
@@ -144,6 +178,7 @@ END: Final = b"END\r\n"
 ERROR: Final = b"ERROR\r\n"
 OK: Final = b"OK\r\n"
 FLUSHED_ALL: Final = b"Flushed all queues.\r\n"
+RELOADED: Final = b"Reloaded config.\r\n"
 AFTER_PAYLOAD: Final = b"\r\n"
 
 
@@ -194,10 +229,15 @@ def queue_stat(queue: bytes, name: str, figure: int) -> bytes:
     return b"STAT queue_%b_%b %d\r\n" % (queue, name.encode("ascii"), figure)
 
 
-def queue_dump(queue: bytes, figures: dict[str, int]) -> bytes:
-    """One queue's block of `dump_stats`."""
-    lines = b"".join(b"  %b=%d\r\n" % (name.encode("ascii"), figure) for name, figure in figures.items())
+def queue_dump(queue: bytes, figures: Mapping[str, Union[int, str]]) -> bytes:
+    """One queue's block of `dump_stats` or `dump_config`."""
+    lines = b"".join(f"  {name}={figure}\r\n".encode("ascii") for name, figure in figures.items())
     return b"queue '%b' {\r\n%b}\r\n" % (queue, lines)
+
+
+def status(name: str) -> bytes:
+    """@param name: one of L{STATUSES}."""
+    return b"%b\r\n" % name.upper().encode("ascii")
 
 
 def version(number: str) -> bytes:
@@ -316,6 +356,19 @@ def _parse_dump_stats(words: list[bytes]) -> Request:
     return DumpStats(tuple(check_queue_name(word) for word in words))
 
 
+def _parse_dump_config(words: list[bytes]) -> Request:
+    return DumpConfig(tuple(check_queue_name(word) for word in words))
+
+
+def _parse_status(words: list[bytes]) -> Request:
+    if not words:
+        return Status()
+    status = _STATUSES.get(words[0].lower())
+    if status is None or len(words) > 1:
+        raise ClientError("unknown status")
+    return SetStatus(status)
+
+
 def _alone(request: Request, command: str) -> Callable[[list[bytes]], Request]:
     def parse_alone(words: list[bytes]) -> Request:
         if words:
@@ -334,6 +387,10 @@ _PARSERS: Final[dict[bytes, Callable[[list[bytes]], Request]]] = {
     b"flush_all": _parse_flush_all,
     b"stats": _alone(Stats(), "stats"),
     b"dump_stats": _parse_dump_stats,
+    b"dump_config": _parse_dump_config,
+    b"reload": _alone(Reload(), "reload"),
+    b"shutdown": _alone(Shutdown(), "shutdown"),
+    b"status": _parse_status,
     b"version": _alone(Version(), "version"),
     b"quit": _alone(Quit(), "quit"),
 }

@@ -22,7 +22,8 @@ PARTS: Final = 16
 
 _LINE: Final = re.compile(
     rb"STORED|DELETED|END|ERROR|OK|Flushed all queues\.|VERSION [0-9a-z.+]+|CLIENT_ERROR [ -~]+"
-    rb"|SERVER_ERROR object too large|STAT [!-~]+ [!-~]+|queue '[!-~]+' \{|  [a-z_]+=\d+|\}"
+    rb"|SERVER_ERROR object too large|SERVER_ERROR server is (?:readonly|quiescent)|UP|READONLY|QUIESCENT"
+    rb"|STAT [!-~]+ [!-~]+|queue '[!-~]+' \{|  [a-z_]+=[!-~]+|\}"
 )
 _PART: Final = re.compile(rb"STAT |queue '|  |\}|VALUE ")
 """What a line of a reply begins with that is not its last."""
@@ -92,6 +93,8 @@ def _beside_others(data: bytes, sent: bytes) -> None:
         ask(third, b"get %b-/t=100000\r\n" % name, b"")
         for piece in islice(pieces(sent, data), PARTS):
             hostile.send([piece])
+            # That is everybody's business, and meant to be.
+            server.queues.status.change("up")
             payload = b"\r\nget %b\r\n" % name
             value = b"VALUE %b. 1 %d\r\n%b\r\nEND\r\n" % (name, len(payload), payload)
             request = b"set %b. 1 0 %d\r\n%b\r\nget %b.\r\n" % (name, len(payload), payload, name)

@@ -85,7 +85,7 @@ def _check_refusal(line: bytes, request: wire.Refused) -> None:
 
 
 def _names(request: wire.Request) -> tuple[bytes, ...]:
-    if isinstance(request, (wire.GetMany, wire.DumpStats)):
+    if isinstance(request, (wire.GetMany, wire.DumpStats, wire.DumpConfig)):
         return request.queues
     if isinstance(request, (wire.Set, wire.Get, wire.Delete, wire.Flush)):
         return (request.queue,)
@@ -136,4 +136,14 @@ def _spell(request: wire.Request) -> Optional[bytes]:
         return b"flush_all%b%b" % (b" 0" if request.delayed else b"", noreply)
     if isinstance(request, wire.DumpStats):
         return b" ".join([b"dump_stats", *request.queues])
-    return {wire.Stats: b"stats", wire.Version: b"version", wire.Quit: b"quit"}.get(type(request))
+    if isinstance(request, wire.DumpConfig):
+        return b" ".join([b"dump_config", *request.queues])
+    if isinstance(request, wire.SetStatus):
+        return b"status " + request.status.encode()
+    return _ALONE.get(type(request))
+
+
+_ALONE: Final = {
+    wire.Stats: b"stats", wire.Status: b"status", wire.Reload: b"reload", wire.Shutdown: b"shutdown",
+    wire.Version: b"version", wire.Quit: b"quit",
+}  # fmt: skip

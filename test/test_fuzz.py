@@ -84,6 +84,7 @@ class SeedsTests(SynchronousTestCase):
         requests = {type(darner_wire.parse(line)).__name__ for line in seeds.LINES}
         self.assertEqual(requests, {
             "Set", "Get", "GetMany", "Delete", "Flush", "FlushAll", "Stats", "DumpStats", "Version", "Quit", "Refused",
+            "DumpConfig", "Reload", "Shutdown", "Status", "SetStatus",
         })  # fmt: skip
 
 

@@ -23,6 +23,7 @@ LAYERS = (
     "stats",
     "interfaces",
     "wire",
+    "status control text",
     "units",
     "policies",
     "settings",
@@ -44,7 +45,7 @@ LAYERS = (
     "session calls",
     "guard",
     "protocol connection",
-    "listen",
+    "listen textport",
     "service",
     "tap",
     "__main__ load",
@@ -121,7 +122,7 @@ class LayoutTests(SynchronousTestCase):
 
     def test_no_twisted(self) -> None:
         """The wire format and the plain data know nothing of Twisted."""
-        for module in ("errors", "consumed", "items", "wire", "stats", "records"):
+        for module in ("errors", "consumed", "items", "wire", "text", "stats", "records"):
             self.assertEqual([name for name in imports(self.modules[module]) if name.startswith("twisted")], [])
 
 

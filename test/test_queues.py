@@ -136,7 +136,7 @@ class FiguresTests(QueuesTestCase):
             "transactions": 2, "canceled_transactions": 1, "total_flushes": 0, "age_msec": 2500,
             "create_time": (EPOCH + 1) * 1000,
         }  # fmt: skip
-        self.assertEqual(self.server.queues.queue_figures(b"q"), expected)
+        self.assertLessEqual(expected.items(), self.server.queues.queue_figures(b"q").items())
         client.does(b"flush q")
         figures = self.server.queues.queue_figures(b"q")
         self.assertEqual((figures["items"], figures["total_flushes"], figures["age_msec"]), (0, 1, 0))

@@ -207,6 +207,21 @@ class OtherRequestTests(SynchronousTestCase):
         self.assertEqual(parse(b"dump_stats"), DumpStats())
         self.assertEqual(parse(b"dump_stats a b"), DumpStats((b"a", b"b")))
 
+    def test_dump_config(self) -> None:
+        self.assertEqual(parse(b"dump_config"), wire.DumpConfig())
+        self.assertEqual(parse(b"DUMP_CONFIG a b"), wire.DumpConfig((b"a", b"b")))
+        self.assertEqual(parse(b"dump_config a/b"), Refused(BAD_NAME))
+
+    def test_status(self) -> None:
+        self.assertEqual(parse(b"status"), wire.Status())
+        for status in wire.STATUSES:
+            self.assertEqual(parse(b"Status " + status.upper().encode()), wire.SetStatus(status))
+        for line in (b"status down", b"status up up", b"status \xff"):
+            self.assertEqual(parse(line), Refused(b"CLIENT_ERROR unknown status\r\n"))
+
+    def test_of_the_process(self) -> None:
+        self.assertEqual((parse(b"reload"), parse(b"SHUTDOWN ")), (wire.Reload(), wire.Shutdown()))
+
     def test_refused(self) -> None:
         for line, reason in (
             (b"delete", b"delete needs a queue name"),
@@ -220,6 +235,8 @@ class OtherRequestTests(SynchronousTestCase):
             (b"stats items", b"stats takes no arguments"),
             (b"version 2", b"version takes no arguments"),
             (b"quit now", b"quit takes no arguments"),
+            (b"reload now", b"reload takes no arguments"),
+            (b"shutdown now", b"shutdown takes no arguments"),
             (b"dump_stats a/b", b"bad queue name"),
         ):
             self.assertEqual(parse(line), Refused(b"CLIENT_ERROR %b\r\n" % reason), line)
