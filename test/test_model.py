@@ -355,7 +355,9 @@ class SmallWindows(Queues):
     def make(self, name: bytes) -> Fifo:
         fifo = self._fifos.get(name)
         if fifo is None:
-            fifo = self._fifos[name] = Fifo(name, self.store, self.turn, self.reclaimer, self._room, window_bytes=700)
+            fifo = self._fifos[name] = Fifo(
+                name, self.store, self.turn, self.reclaimer, self._room, 700, self.policies.of(name)
+            )
         return fifo
 
 
