@@ -53,6 +53,13 @@ class IBatch(Interface):
         @param changes: intervals C{(start, stop)} that are new or longer; C{(start, start)} is one that is gone.
         """
 
+    def attempts(number: int, changes: Sequence[tuple[int, int]]) -> None:
+        """
+        Write down how often items were opened.
+
+        @param changes: an item's id and how often; 0 forgets it.
+        """
+
     def chunk(stream: int, index: int, data: bytes) -> None:
         """
         Add the chunk C{index} (0, 1, ...) to a stream that no item holds yet.
@@ -71,7 +78,10 @@ class IStore(Interface):
     """
 
     def recover() -> list[QueueState]:
-        """@return: every queue.  What this reads is proportional to the number of queues, not to their length."""
+        """
+        @return: every queue.  What this reads is proportional to the number of queues, and of items whose attempts are
+            counted, not to the queues' length.
+        """
 
     def leftovers() -> tuple[list[int], list[int]]:
         """@return: the numbers of deleted queues and of streams that no item holds, for the reclaimer."""
