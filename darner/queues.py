@@ -103,6 +103,8 @@ class Queues:
         for fifo in self._fifos.values():
             fifo.remark()
         await self.turn.written()
+        for fifo in self._fifos.values():
+            fifo.forget_retries()
         self.turn.stop()
         self.space.stop()
         self.stopped = True
@@ -131,7 +133,9 @@ class Queues:
         fifo = self._fifos.get(name)
         if fifo is None:
             policy = self.policies.of(name)
-            fifo = self._fifos[name] = Fifo(name, self.store, self.turn, self.reclaimer, self._room, policy=policy)
+            fifo = self._fifos[name] = Fifo(
+                name, self.store, self.turn, self.reclaimer, self._room, policy=policy, move=self.move
+            )
         return fifo
 
     def policy(self, name: bytes) -> QueueSettings:
@@ -320,6 +324,8 @@ class Queues:
             "open_transactions": fifo.open_count,
             "transactions": stats.transactions,
             "canceled_transactions": stats.canceled_transactions,
+            "set_aside": fifo.set_aside_count,
+            "dead": stats.dead,
             "total_flushes": stats.total_flushes,
             "age_msec": stats.age_msec if fifo.count else 0,
             "create_time": fifo.created,

@@ -80,7 +80,8 @@ class SeedsTests(SynchronousTestCase):
         )
         requests = {type(darner_wire.parse(line)).__name__ for line in seeds.LINES}
         self.assertEqual(requests, {
-            "Set", "Get", "GetMany", "Delete", "Flush", "FlushAll", "Stats", "DumpStats", "Version", "Quit", "Refused",
+            "Set", "Get", "GetMany", "Delete", "Flush", "FlushAll", "Touch", "Requeue", "Stats", "DumpStats", "Version",
+            "Quit", "Refused",
         })  # fmt: skip
 
 
