@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Optional
 
 from hypothesis import HealthCheck, given, settings
@@ -15,7 +16,10 @@ from darner.memory import MemoryStore
 from darner.policies import Policies, QueueSettings
 from darner.records import CHUNK_BYTES
 from darner.retries import AT_ONCE
-from test.harness import REFUSED, Client, Server, value
+from darner.store import LevelStore
+from test import servers
+from test.harness import REFUSED, Client, FaultyStore, Server, value
+from test.servers import make_directory
 
 LARGE = bytes(range(256)) * (CHUNK_BYTES // 100)
 
@@ -31,9 +35,16 @@ class Case(SynchronousTestCase):
 
     def setUp(self) -> None:
         self.memory = MemoryStore()
-        self.server = Server(self.memory)
+        self.begin(self.memory)
+
+    def begin(self, store: Any) -> None:
+        self.server = Server(store)
         self.apply(**self.own)
         self.client = self.server.client()
+
+    def open_again(self, store: Any) -> Any:
+        """@return: the store as the next process finds it."""
+        return store
 
     def apply(self, **own: Any) -> None:
         self.server._policies = Policies(QueueSettings(), {"q": own})
@@ -43,6 +54,7 @@ class Case(SynchronousTestCase):
         """Begin anew with what is stored."""
         if not crash:
             self.server.stop()
+        self.server.store = FaultyStore(self.open_again(self.server.store.store))
         self.server.start()
         self.server.turn()
         self.client = self.server.client()
@@ -138,9 +150,8 @@ class AttemptsTests(Case):
             self.client.sets(b"q", b"%d" % at)
         for at in range(count):
             self.opens(b"%d" % at)
-        writes = len(self.server.store.writes)
         self.start()
-        self.assertEqual(len(self.server.store.writes), writes + 3)
+        self.assertEqual(len(self.server.store.writes), 3)
         self.assertEqual(self.server.figures(b"q"), (0, 0))
         self.assertEqual(self.had(b"dead"), [b"%d" % at for at in range(count)])
 
@@ -703,6 +714,7 @@ steps = st.one_of(
     st.tuples(st.just("crash"), st.just(0)),
     st.tuples(st.just("restart"), st.just(0)),
     st.tuples(st.just("fault"), st.booleans()),
+    st.tuples(st.just("requeue"), st.integers(1, 3)),
 )
 
 
@@ -713,26 +725,39 @@ class Twin:
         self.waiting: dict[bytes, float] = {}
         self.open: dict[bytes, tuple[int, float]] = {}
         self.attempts: dict[bytes, int] = {}
-        self.dead: set[bytes] = set()
+        self.dead: list[bytes] = []
         self.order: list[bytes] = []
 
     def give_back(self, payload: bytes, due: float) -> None:
         del self.open[payload]
         if self.attempts[payload] >= MAX_ATTEMPTS:
-            self.dead.add(payload)
+            self.dead.append(payload)
         else:
             self.waiting[payload] = due
+
+    def end_order(self, crash: bool) -> Callable[[bytes], int]:
+        """@return: by what the open items are sorted when the server ends: their place, or who holds them."""
+        return self.order.index if crash else lambda payload: self.open[payload][0]
 
     def pass_until(self, now: float) -> None:
         for payload, (_, since) in list(self.open.items()):
             if since + TIMEOUT <= now:
-                self.give_back(payload, since + TIMEOUT + DELAY)
+                self.give_back(payload, now + DELAY)
 
     def next(self, now: float) -> Optional[bytes]:
         for payload in self.order:
             if payload in self.waiting and self.waiting[payload] <= now:
                 return payload
         return None
+
+    def requeue(self, count: int) -> int:
+        moved, self.dead = self.dead[:count], self.dead[count:]
+        for payload in moved:
+            self.order.remove(payload)
+            self.order.append(payload)
+            self.waiting[payload] = 0.0
+            del self.attempts[payload]
+        return len(moved)
 
 
 class PropertyTests(Case):
@@ -745,9 +770,9 @@ class PropertyTests(Case):
         "open_timeout": TIMEOUT,
     }
 
-    def test_any_scenario(self) -> None:
+    def scenarios(self, count: int, begin: Callable[[], None]) -> None:
         @settings(
-            max_examples=150,
+            max_examples=count,
             derandomize=True,
             database=None,
             deadline=None,
@@ -755,21 +780,47 @@ class PropertyTests(Case):
         )
         @given(st.lists(steps, min_size=10, max_size=40))
         def run(scenario: list[tuple[str, Any]]) -> None:
-            self.setUp()
+            begin()
             self.scenario(scenario)
 
         run()
+
+    def test_memory(self) -> None:
+        self.scenarios(200, self.setUp)
+
+    def test_disk(self) -> None:
+        paths = []
+
+        def begin() -> None:
+            paths.append(make_directory(self))
+            self.begin(LevelStore(paths[-1]))
+
+        def open_again(store: LevelStore) -> LevelStore:
+            store.close()
+            return LevelStore(paths[-1])
+
+        self.patch(self, "open_again", open_again)
+        self.scenarios(20, begin)
+
+    def passes(self, twin: Twin, seconds: float) -> None:
+        for _ in range(2):
+            self.server.clock.advance(seconds / 2)
+            twin.pass_until(self.server.clock.seconds())
+        self.server.turn()
 
     def holder(self, twin: Twin, at: int) -> Optional[bytes]:
         return next((payload for payload, (client, _) in twin.open.items() if client == at), None)
 
     def scenario(self, scenario: list[tuple[str, Any]]) -> None:
         twin = Twin()
+        faulty = False
+        made = 0
         clients = [self.server.client() for _ in range(CLIENTS)]
         for step, argument in scenario:
             now = self.server.clock.seconds()
             if step == "put":
-                payload = b"%d" % len(twin.order) + b"x" * (HEAVY * argument)
+                made += 1
+                payload = b"%d" % made + b"x" * (HEAVY * argument)
                 if self.client.sets(b"q", payload) == wire.STORED:
                     twin.order.append(payload)
                     twin.waiting[payload] = 0.0
@@ -796,22 +847,25 @@ class PropertyTests(Case):
                 if (held := self.holder(twin, argument)) is not None:
                     twin.give_back(held, now + DELAY)
             elif step == "pass":
-                self.server.clock.pump([argument / 2, argument / 2, 0])
-                twin.pass_until(self.server.clock.seconds())
+                self.passes(twin, argument)
             elif step in ("crash", "restart"):
                 self.server.store.full = False
-                self.server.clock.pump([1, 1, 0])  # what could not be moved is
-                twin.pass_until(self.server.clock.seconds())
+                self.passes(twin, 2.0)  # what could not be moved is
                 if step == "restart":
                     for client in clients:
                         client.leave()
                 self.start(step == "crash")
                 clients = [self.server.client() for _ in range(CLIENTS)]
-                for payload in list(twin.open):
+                for payload in sorted(twin.open, key=twin.end_order(step == "crash")):
                     twin.give_back(payload, 0.0)
                 twin.waiting = dict.fromkeys(twin.waiting, 0.0)
+            elif step == "requeue":
+                if not faulty:  # else nobody knows in which order they went there
+                    reply = self.client.does(b"requeue dead q %d" % argument)
+                    self.assertEqual(reply, b"%d\r\n" % twin.requeue(argument))
             else:
                 self.server.store.full = argument
+                faulty = faulty or argument
             dead = self.figure("items") - len(twin.waiting) if twin.order else 0
             self.assertIn(dead, range(len(twin.dead) + 1) if self.server.store.full else (0, len(twin.dead)))
         self.server.store.full = False
@@ -822,5 +876,30 @@ class PropertyTests(Case):
         self.server.clock.pump([DELAY, DELAY, 0])
         self.assertEqual(self.had(), [payload for payload in twin.order if payload in twin.waiting])
         self.assertEqual(sorted(self.had(b"dead")), sorted(twin.dead))
-        for queue in self.memory.queues.values():
-            self.assertEqual(queue.attempts, {})
+        for state in self.server.store.recover():
+            self.assertEqual(state.attempts, {})
+        self.server.store.close()
+
+
+class KillTests(SynchronousTestCase):
+    """An item that ends the process each time, with a real one."""
+
+    def test_poison(self) -> None:
+        directory = make_directory(self)
+        config = directory / "darner.toml"
+        config.write_text('[queues.q]\nmax_attempts = 2\ndead_letter_queue = "dead"\n')
+        server = servers.Server(
+            self, "--port=0", f"--data-dir={directory / 'data'}", f"--config={config}", directory=directory
+        )
+        with server.client() as client:
+            client.send(b"set q 0 0 6\r\npoison\r\nset q 0 0 4\r\ngood\r\n")
+            self.assertEqual([client.line(), client.line()], [b"STORED"] * 2)
+        for _ in range(2):
+            with server.client() as client:
+                client.send(b"get q/open\r\n")
+                self.assertEqual([client.line() for _ in range(3)], [b"VALUE q 0 6", b"poison", b"END"])
+                server.kill()
+            server.start()
+        with server.client() as client:
+            self.assertEqual((client.count(b"q"), client.count(b"dead")), (1, 1))
+            self.assertEqual((client.get(b"q"), client.get(b"dead")), (b"good", b"poison"))
