@@ -477,10 +477,11 @@ class Fifo:
         name = self.policy.dead_letter_queue
         assert name is not None
         assert self._move is not None
+        if self._writing and item.id >= self._writing[0].id:
+            # Its put is being written.  Where that is refused it must not be found there.
+            self._set_aside(item, BURY_AGAIN)
+            return
         try:
-            if self._writing and item.id >= self._writing[0].id:
-                # Where it is refused it must not be found there.
-                raise StoreError("its put is still being written")
             self._move(self, item, name.encode())
         except StoreError as error:
             self._log.error(

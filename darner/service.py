@@ -20,7 +20,7 @@ from twisted.python.threadpool import ThreadPool
 from zope.interface import implementer
 
 from darner.access import Access
-from darner.calls import Call, Consuming, Opening, Peeking, Putting, Reading
+from darner.calls import Call, Consuming, Opening, Peeking, Putting, Reading, Requeueing
 from darner.errors import ClientError, DarnerError, ItemTooLarge, Stopped
 from darner.interfaces import IMessage, IOpenRead, IQueueService, IStore
 from darner.limits import Limits
@@ -36,7 +36,7 @@ from darner.wire import MAX_FLAGS, check_queue_name
 DRAIN: Final = 2.0
 """Seconds that connections get, when the service stops, to take the replies that are on their way."""
 
-_C = TypeVar("_C", bound=Call)
+_C = TypeVar("_C", bound=Union[Call, Requeueing])
 
 
 @implementer(IQueueService)
@@ -81,7 +81,7 @@ class QueueService(Service):
         self.queues: Optional[Queues] = None
         self.ports: list[IListeningPort] = []
         self._factories: list[QueueFactory] = []
-        self._waiting: set[Reading] = set()
+        self._waiting: set[Union[Reading, Requeueing]] = set()
 
     # Start and stop
 
@@ -240,6 +240,15 @@ class QueueService(Service):
 
     def delete(self, queue: bytes) -> Deferred[None]:
         return self._consume(queue, Queues.delete)
+
+    def requeue(self, origin: bytes, target: bytes, count: Optional[int] = None) -> Deferred[int]:
+        def start(call: Requeueing) -> None:
+            if check_queue_name(origin) == check_queue_name(target):
+                raise ClientError("requeue needs two queues")
+            self._waiting.add(call)
+            call.start(origin, target, count)
+
+        return self._call(lambda queues: Requeueing(queues, self._waiting.discard), start)
 
     def _consume(self, queue: bytes, consume: Callable[[Queues, bytes], None]) -> Deferred[None]:
         def start(call: Consuming) -> None:
