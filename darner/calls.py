@@ -20,6 +20,7 @@ from darner.fifo import Fifo, OpenRead, Waiter
 from darner.interfaces import IMessage, IOpenRead
 from darner.items import Item
 from darner.queues import Queues
+from darner.requeue import Requeue
 from darner.streams import Outflow
 from darner.turn import Replies
 
@@ -90,6 +91,39 @@ class Consuming(Call):
         consume()
         self._answer(b"")
         self._queues.turn.consumed(self._replies, 0)
+
+
+class Requeueing:
+    """Send items of one queue to the end of another; answered when all are written."""
+
+    def __init__(self, queues: Queues, ended: Callable[[Requeueing], object]) -> None:
+        """@param ended: called when it is done or has been given up."""
+        self._queues = queues
+        self._ended = ended
+        self._requeue: Optional[Requeue] = None
+        self.deferred: Deferred[Any] = Deferred(lambda _: self._give_up())
+
+    def start(self, origin: bytes, target: bytes, count: Optional[int]) -> None:
+        self._requeue = Requeue(self._queues, origin, target, count, self._done)
+        self._requeue.go_on()
+
+    def _done(self, error: Optional[DarnerError]) -> None:
+        assert self._requeue is not None
+        self._ended(self)
+        if error is None:
+            self.deferred.callback(self._requeue.moved)
+        else:
+            self.deferred.errback(error)
+
+    def _give_up(self) -> None:
+        assert self._requeue is not None
+        self._requeue.stop()
+        self._ended(self)
+
+    def stop(self) -> None:
+        """The service stops: move no more."""
+        self._give_up()
+        self.deferred.errback(Stopped())
 
 
 class _Body:
@@ -267,7 +301,10 @@ class OpenMessage:
 
     @property
     def is_open(self) -> bool:
-        """Whether it is neither closed nor aborted, its queue not deleted, and the service not stopped."""
+        """
+        Whether it is neither closed nor aborted nor open for too long, its queue not deleted, and the service not
+        stopped.
+        """
         return self._read.is_open and not self._queues.stopped
 
     def close(self) -> Deferred[None]:
@@ -279,6 +316,9 @@ class OpenMessage:
         if self._queues.stopped:
             return succeed(None)
         return self._consume(lambda: self._read.fifo.abort(self._read))
+
+    def touch(self) -> bool:
+        return not self._queues.stopped and self._read.fifo.touch(self._read)
 
     def _consume(self, end: Callable[[], object]) -> Deferred[None]:
         call = Consuming(self._queues)

@@ -23,6 +23,7 @@ from darner.head import WINDOW_BYTES, Head, Room
 from darner.interfaces import IBatch, IStore
 from darner.items import ITEM_OVERHEAD, LET_GO, Item, Mark, QueueState
 from darner.policies import QueueSettings
+from darner.retries import Read, Retries
 from darner.stats import QueueStats
 from darner.turn import Turn
 
@@ -31,6 +32,12 @@ HEAVY: Final = 1024
 Payloads above this size, in bytes, are not kept in memory while their items are open or given back: clients may have
 any number of those.
 """
+
+BURY_AGAIN: Final = 1.0
+"""Seconds after which an item that could not be moved to the dead letters is tried again."""
+
+Move = Callable[["Fifo", Item, bytes], None]
+"""Puts an item at the end of the queue of that name and consumes it here (`Queues.move`)."""
 
 
 class Reclaims(Protocol):
@@ -50,18 +57,25 @@ class Reclaims(Protocol):
 
 
 class OpenRead:
-    """An item that was taken tentatively: it is neither to be had nor consumed until it is closed or aborted."""
+    """
+    An item that was taken tentatively: it is neither to be had nor consumed until it is closed or aborted.
 
-    __slots__ = ("fifo", "item")
+    @ivar late: whether it was given back as it was open for too long, behind the back of whoever opened it.
+    @ivar since: when it was opened or extended, where the queue asks for that.
+    """
+
+    __slots__ = ("fifo", "item", "late", "since")
 
     def __init__(self, fifo: Fifo, item: Item) -> None:
         self.fifo = fifo
         self.item = item
+        self.late = False
+        self.since = 0.0
 
     @property
     def is_open(self) -> bool:
         """Whether it still is: not closed, not aborted, the queue not deleted under it, and its item really stored."""
-        return self.fifo.is_open(self.item)
+        return not self.late and self.fifo.is_open(self.item)
 
 
 class Waiter:
@@ -102,11 +116,13 @@ class Fifo:
         "_made",
         "_making",
         "_marked",
+        "_move",
         "_next_id",
         "_open",
         "_reclaimable",
         "_reclaimer",
         "_removals",
+        "_retries",
         "_room",
         "_shares",
         "_store",
@@ -137,12 +153,16 @@ class Fifo:
         room: Room,
         window_bytes: int = WINDOW_BYTES,
         policy: QueueSettings = QueueSettings(),  # noqa: B008  (it is frozen)
+        move: Optional[Move] = None,
     ) -> None:
         """
         @param room: what the windows of all queues have together.
         @param window_bytes: about how much of the queue's head is held in memory.
         @param policy: the queue's settings.
+        @param move: what takes dead letters away.
         """
+        self._move = move
+        self._retries: Optional[Retries] = None
         self.name = name
         self.policy = policy
         self._room = room
@@ -187,6 +207,7 @@ class Fifo:
         self._handed_changes: list[tuple[int, int]] = []
         self._reclaimable: list[tuple[int, int]] = []
         self._heavy: list[Item] = []  # of which the payload goes at the end of the turn
+        self.forget_retries()
 
     def _forget_head(self, read_id: int) -> None:
         self._head.held = 0
@@ -196,6 +217,21 @@ class Fifo:
     def recover(self, state: QueueState) -> None:
         """Begin with what the store has of this queue."""
         self._begin(state)
+        attempts = {id: count for id, count in state.attempts.items() if id not in self.consumed}
+        if attempts:
+            self._retries = Retries(self, self._turn)
+            self._retries.recover(attempts)
+
+    def forget_retries(self) -> None:
+        """Wait for no item that is open or set aside."""
+        if self._retries is not None:
+            self._retries.stop()
+            self._retries = None
+
+    @property
+    def set_aside_count(self) -> int:
+        """How many of the items that were given back are not to be had yet; they are among C{count}."""
+        return self._retries.set_aside_count if self._retries is not None else 0
 
     @property
     def open_count(self) -> int:
@@ -268,6 +304,9 @@ class Fifo:
                 if item is None:
                     return None
             if not item.expiry or item.expiry > self._turn.now:
+                if self._retries is not None and self._retries.spent(item.id):
+                    self._bury(self._take_head())
+                    continue
                 if item.payload is not LET_GO or self._load(item):
                     return item
                 continue
@@ -337,7 +376,12 @@ class Fifo:
         self._weigh(item)
         self.stats.transactions += 1
         self.stats.age_msec = self._age(item)
-        return OpenRead(self, item)
+        read = OpenRead(self, item)
+        if self._retries is None and self.policy.retries:
+            self._retries = Retries(self, self._turn)
+        if self._retries is not None and self._retries.opened(read):
+            self._turn.changed(self)
+        return read
 
     def is_open(self, item: Item) -> bool:
         return self._open.get(item.id) is item
@@ -363,18 +407,110 @@ class Fifo:
         if not read.is_open:
             return False
         del self._open[read.item.id]
-        self._give_back(read.item)
+        if self._retries is None:
+            self._give_back(read.item)
+        else:
+            self._retries.ended(read)
+            self._retry(read.item, self._retries)
         self.stats.canceled_transactions += 1
         if self.waiters:
             self.serve()
         return True
 
     def _give_back(self, item: Item) -> None:
-        self._head.give_back(item)
         self.count += 1
         self.bytes += item.size
+        # The window has still to come to an item that was found in the store and could not be moved.
+        if item.id < self._head.read_id:
+            self._head.give_back(item)
+
+    # Trying again
+
+    def touch(self, read: OpenRead) -> bool:
+        """
+        Have the time for which a read may be open begin anew.
+
+        @return: whether it was open.
+        """
+        if not read.is_open:
+            return False
+        if self._retries is not None:
+            self._retries.extend(read)
+        return True
+
+    def time_out(self, read: Read) -> None:
+        assert isinstance(read, OpenRead)
+        self.abort(read)
+        read.late = True
+
+    def _retry(self, item: Item, retries: Retries) -> None:
+        """An item was given back: have it again, now or later, or be rid of it."""
+        if retries.spent(item.id):
+            self._bury(item)
+        elif self.policy.retry_delay is None:
+            self._give_back(item)
+        else:
+            self._set_aside(item, self.policy.retry_delay)
+
+    def _set_aside(self, item: Item, delay: float) -> None:
+        assert self._retries is not None
+        self.count += 1
+        self.bytes += item.size
+        if item.id < self._head.read_id:
+            self._retries.set_aside(item, delay)
+
+    def come_back(self, item: Item) -> None:
+        assert self._retries is not None
+        self.count -= 1
+        self.bytes -= item.size
+        if self._retries.spent(item.id):
+            self._bury(item)
+        else:
+            self._give_back(item)
+
+    def _bury(self, item: Item) -> None:
+        """
+        Move an item to the dead letters.
+
+        @param item: one that was taken out of memory: neither to be had nor consumed.
+        """
+        name = self.policy.dead_letter_queue
+        assert name is not None
+        assert self._move is not None
+        if self._writing and item.id >= self._writing[0].id:
+            # Its put is being written.  Where that is refused it must not be found there.
+            self._set_aside(item, BURY_AGAIN)
+            return
+        try:
+            self._move(self, item, name.encode())
+        except StoreError as error:
+            self._log.error(
+                "cannot move item {id} of queue {name!r} to the dead letters, will try again: {error}",
+                id=item.id, name=self.name, error=error,
+            )  # fmt: skip
+            self._set_aside(item, BURY_AGAIN)
+        else:
+            self.stats.dead += 1
+
+    def bury_found(self, id: int) -> int:
+        assert self._retries is not None
+        assert self.number is not None
+        # What the window came to is found at the head, when it is there.
+        if id < self._head.read_id or not self._retries.spent(id):
+            return 0
+        try:
+            found = self._store.read(self.number, id, id + 1, 1)
+        except StoreError:
+            found = []
+        for item in found:
+            self.count -= 1
+            self.bytes -= item.size
+            self._bury(item)
+        return sum(item.size for item in found)
 
     def _consume(self, item: Item) -> None:
+        if self._retries is not None:
+            self._retries.forget(item.id)
         self.consumed.add(item.id, item.id + 1)
         self._bytes_consumed += item.size
         self.unreclaimed += item.size + ITEM_OVERHEAD
@@ -405,6 +541,18 @@ class Fifo:
             self._shares.append((item.stream, item.id))
         self._consume(item)
         self._turn.moved(self, item)
+
+    def take_out(self) -> Item:
+        """
+        Take the item out of memory that L{peek} returned, for L{move_out} or L{put_back}.
+
+        @return: the item, which is neither to be had nor consumed.
+        """
+        return self._take_head()
+
+    def put_back(self, item: Item) -> None:
+        """An item that was taken out is to be had again."""
+        self._give_back(item)
 
     def _read_ahead(self) -> None:
         """Fill the empty window with what comes next, from the store or from what is on its way there."""
@@ -501,6 +649,8 @@ class Fifo:
         self._bytes_consumed += self.bytes
         self.unreclaimed += self.bytes + self.count * ITEM_OVERHEAD
         self.count = self.bytes = 0
+        if self._retries is not None:
+            self._retries.flush(self._open)
         self.stats.total_flushes += 1
         self._forget_head(self._next_id)
         self._marked = True
@@ -554,6 +704,8 @@ class Fifo:
             if changes:
                 batch.consume(self.number, changes)
             self._reclaimable = self._reclaimer.intervals(self)
+        if self._retries is not None and (puts or self._made):
+            self._retries.write_to(batch, self.number, self._fresh[0].id if self._fresh else self._next_id)
 
     def _part_mark(self, changes: list[tuple[int, int]]) -> tuple[Mark, list[tuple[int, int]]]:
         """
@@ -584,6 +736,8 @@ class Fifo:
             self._handed_changes = []
         if self._heavy:
             self._lighten()
+        if self._retries is not None:
+            self._retries.written()
         if self._reclaimable:
             assert self.number is not None
             self._reclaimer.reclaim(self, self.number, self._reclaimable)
@@ -595,6 +749,8 @@ class Fifo:
         items, self._writing = self._writing, []
         refused = {item.id for item in items}
         self._head.remove(refused)
+        if self._retries is not None:
+            self._retries.remove(refused)
         for item in items:
             if item.stream:
                 self._reclaimer.stream(item.stream)
@@ -615,12 +771,25 @@ class Fifo:
         if number == self.number and item.id in self.consumed:
             self.consumed.discard(item.id)
             self._bytes_consumed -= item.size
-            self._give_back(item)
+            if self._retries is None:
+                self._give_back(item)
+            else:
+                self._unbury(item, self._retries)
             self.remark()
             if self.waiters:
                 self.serve()
 
+    def _unbury(self, item: Item, retries: Retries) -> None:
+        retries.remember(item.id)
+        if retries.spent(item.id):
+            self.stats.dead -= 1
+            self._set_aside(item, BURY_AGAIN)
+        else:
+            self._give_back(item)
+
     def not_written(self) -> None:
+        if self._retries is not None:
+            self._retries.not_written()
         self._marked = True
         self.consumed.put_back_changes(self._handed_changes)
         self._handed_changes = []

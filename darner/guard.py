@@ -65,6 +65,10 @@ class GuardedSession(Session):
             allowed = grant.may_read(request.queue)
         elif isinstance(request, wire.GetMany):
             allowed = all(grant.may_read(queue) for queue in request.queues)
+        elif isinstance(request, wire.Touch):
+            allowed = grant.may_read(request.queue)
+        elif isinstance(request, wire.Requeue):
+            allowed = grant.may_read(request.origin) and grant.may_write(request.target)
         elif isinstance(request, (wire.Delete, wire.Flush)):
             allowed = grant.may_administrate(request.queue)
         elif isinstance(request, (wire.DumpStats, wire.DumpConfig)):

@@ -53,6 +53,13 @@ class IBatch(Interface):
         @param changes: intervals C{(start, stop)} that are new or longer; C{(start, start)} is one that is gone.
         """
 
+    def attempts(number: int, changes: Sequence[tuple[int, int]]) -> None:
+        """
+        Write down how often items were opened.
+
+        @param changes: an item's id and how often; 0 forgets it.
+        """
+
     def chunk(stream: int, index: int, data: bytes) -> None:
         """
         Add the chunk C{index} (0, 1, ...) to a stream that no item holds yet.
@@ -71,7 +78,10 @@ class IStore(Interface):
     """
 
     def recover() -> list[QueueState]:
-        """@return: every queue.  What this reads is proportional to the number of queues, not to their length."""
+        """
+        @return: every queue.  What this reads is proportional to the number of queues, and of items whose attempts are
+            counted, not to the queues' length.
+        """
 
     def leftovers() -> tuple[list[int], list[int]]:
         """@return: the numbers of deleted queues and of streams that no item holds, for the reclaimer."""
@@ -170,7 +180,8 @@ class IOpenRead(IMessage):
     """
 
     is_open = Attribute(
-        "Whether it is neither closed nor aborted, its queue not deleted, and the service not stopped, as C{bool}."
+        "Whether it is neither closed nor aborted nor open for too long, its queue not deleted, and the service not"
+        " stopped, as C{bool}."
     )
 
     def close() -> Deferred[None]:
@@ -181,7 +192,16 @@ class IOpenRead(IMessage):
         """
 
     def abort() -> Deferred[None]:
-        """Give the item back to the head of its queue.  Harmless when no longer open."""
+        """
+        Give the item back to the head of its queue, or as the queue's settings say.  Harmless when no longer open.
+        """
+
+    def touch() -> bool:
+        """
+        Have the time for which it may be open (C{open_timeout}) begin anew.
+
+        @return: whether it is open.
+        """
 
 
 class IQueueService(Interface):
@@ -228,6 +248,15 @@ class IQueueService(Interface):
 
     def delete(queue: bytes) -> Deferred[None]:
         """Forget a queue and all its items, the open ones too.  Not an error where there is no such queue."""
+
+    def requeue(origin: bytes, target: bytes, count: Optional[int] = None) -> Deferred[int]:
+        """
+        Move items from one queue to the end of another, in their order; each is whole in one of the two at every
+        instant.
+
+        @param count: how many at most; by default all that there are when it begins.
+        @return: fires with how many were moved.  Cancelling it leaves the rest where they are.
+        """
 
     def health() -> Health:
         """@return: whether items can be put, and if not, why and since when."""

@@ -96,6 +96,8 @@ class QueueState:
     bytes_consumed: int = 0
     floor: int = 0
     consumed: Consumed = field(factory=Consumed)
+    attempts: dict[int, int] = field(factory=dict)
+    """How often items were opened, by their ids, where that was counted."""
 
 
 @frozen

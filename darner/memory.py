@@ -44,6 +44,10 @@ class MemoryBatch:
     def consume(self, number: int, changes: Sequence[tuple[int, int]]) -> None:
         self.changes.append(lambda: self._store.consume(number, changes))
 
+    def attempts(self, number: int, changes: Sequence[tuple[int, int]]) -> None:
+        taken = tuple(changes)
+        self.changes.append(lambda: self._store.count_attempts(number, taken))
+
     def chunk(self, stream: int, index: int, data: bytes) -> None:
         self.changes.append(lambda: self._store.add_chunk(stream, index, data))
 
@@ -56,6 +60,7 @@ class _Queue:
         self.bytes_put = 0
         self.mark = Mark()
         self.above: dict[int, int] = {}
+        self.attempts: dict[int, int] = {}
 
 
 @implementer(IStore)
@@ -109,6 +114,13 @@ class MemoryStore:
             else:
                 above.pop(start, None)
 
+    def count_attempts(self, number: int, changes: Sequence[tuple[int, int]]) -> None:
+        attempts = self.queues[number].attempts
+        for id, count in changes:
+            attempts[id] = count
+            if not count:
+                del attempts[id]
+
     def add_chunk(self, stream: int, index: int, data: bytes) -> None:
         if index == 0:
             self.unheld.add(stream)
@@ -130,7 +142,7 @@ class MemoryStore:
         bytes_put = max(mark.bytes_put, queue.bytes_put)
         return QueueState(
             queue.name, number, queue.created, next_id, bytes_put, mark.bytes_consumed, mark.floor,
-            Consumed(mark.low, above),
+            Consumed(mark.low, above), {id: count for id, count in queue.attempts.items() if id >= mark.low},
         )  # fmt: skip
 
     def leftovers(self) -> tuple[list[int], list[int]]:

@@ -100,6 +100,11 @@ class QueueSettings:
     dedupe_window: Optional[float] = _duration()
     """For how long the C{id} of a C{set} is remembered, so that a second one with it stores nothing."""
 
+    @property
+    def retries(self) -> bool:
+        """Whether something is to be known of the items that are open, and of those that were given back."""
+        return self.max_attempts is not None or self.retry_delay is not None or self.open_timeout is not None
+
     def as_text(self) -> dict[str, str]:
         """@return: every setting as it could stand in the file, without quotation marks."""
         return {attribute.name: _text(attribute, getattr(self, attribute.name)) for attribute in _FIELDS.values()}

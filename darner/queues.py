@@ -115,6 +115,8 @@ class Queues:
         for fifo in self._fifos.values():
             fifo.remark()
         await self.turn.written()
+        for fifo in self._fifos.values():
+            fifo.forget_retries()
         self.turn.stop()
         self.space.stop()
         self.status.stop()
@@ -144,7 +146,9 @@ class Queues:
         fifo = self._fifos.get(name)
         if fifo is None:
             policy = self.policies.of(name)
-            fifo = self._fifos[name] = Fifo(name, self.store, self.turn, self.reclaimer, self._room, policy=policy)
+            fifo = self._fifos[name] = Fifo(
+                name, self.store, self.turn, self.reclaimer, self._room, policy=policy, move=self.move
+            )
         return fifo
 
     def policy(self, name: bytes) -> QueueSettings:
@@ -318,6 +322,7 @@ class Queues:
             **queue_counters(fifo.stats),
             "waiters": len(fifo.waiters),
             "open_transactions": fifo.open_count,
+            "set_aside": fifo.set_aside_count,
             "age": age,
             "age_msec": age,
             "create_time": fifo.created,

@@ -12,6 +12,8 @@ key                            value
 ``Q`` number ``00`` last id    a run: u64 bytes_put, u32 count, then the items with the count ids that end in last id
 ``Q`` number ``01``            the mark, as five u64: low, next_id, bytes_put, bytes_consumed, floor
 ``Q`` number ``02`` start      u64 stop: the ids from start up to stop are consumed, above the low-water mark
+``Q`` number ``03``            empty; where the intervals end
+``Q`` number ``03`` id         u32: how often the item was opened, where that is counted
 ``Q`` number ``ff``            empty; the end of the queue
 ``D`` number                   empty; a deleted queue that is still to be reclaimed
 ``C`` stream, u32 index        a chunk of a large item
@@ -23,7 +25,7 @@ key                            value
                                these is held by the one item that names it
 =============================  ======================================================================================
 
-The mark and the end stay as long as the queue does.  So whoever looks for a run or an interval, and there is none,
+The mark and the two ends stay as long as the queue does.  So whoever looks for a run or an interval, and there is none,
 comes upon them, and not upon the deletion marks of all that was reclaimed behind them.  The mark comes after the runs,
 so that a table of LevelDB's with the newest runs and the mark overlaps none with older runs, and need not be merged
 with them.
@@ -64,6 +66,7 @@ CHUNK_BYTES: Final = 64 * 1024
 """Length of a chunk.  An item up to this size is kept whole in its run, a larger one as a stream of chunks."""
 
 _U64: Final = Struct(">Q")
+_U32: Final = Struct(">I")
 _PAIR: Final = Struct(">QQ")
 _MARK: Final = Struct(">QQQQQ")
 _QUEUE_KEY: Final = Struct(">cQB")
@@ -80,10 +83,16 @@ _INLINE: Final = 0
 _STREAM: Final = 1
 
 pack_u64 = _U64.pack
+pack_u32 = _U32.pack
 
 
 def unpack_u64(value: bytes) -> int:
     number: int = _U64.unpack(value)[0]
+    return number
+
+
+def unpack_u32(value: bytes) -> int:
+    number: int = _U32.unpack(value)[0]
     return number
 
 
@@ -100,6 +109,14 @@ def mark_key(number: int) -> bytes:
 
 def interval_key(number: int, start: int) -> bytes:
     return _ITEM_KEY.pack(b"Q", number, 2, start)
+
+
+def intervals_end_key(number: int) -> bytes:
+    return _QUEUE_KEY.pack(b"Q", number, 3)
+
+
+def attempts_key(number: int, id: int) -> bytes:
+    return _ITEM_KEY.pack(b"Q", number, 3, id)
 
 
 def run_key(number: int, last: int) -> bytes:

@@ -20,7 +20,7 @@ from twisted.python.threadpool import ThreadPool
 from zope.interface import implementer
 
 from darner.access import Access
-from darner.calls import Call, Consuming, Opening, Peeking, Putting, Reading
+from darner.calls import Call, Consuming, Opening, Peeking, Putting, Reading, Requeueing
 from darner.control import Control
 from darner.directory import STATUS
 from darner.errors import ClientError, DarnerError, ItemTooLarge, SettingsError, Stopped
@@ -40,7 +40,7 @@ from darner.wire import MAX_FLAGS, check_queue_name
 DRAIN: Final = 2.0
 """Seconds that connections get, when the service stops, to take the replies that are on their way."""
 
-_C = TypeVar("_C", bound=Call)
+_C = TypeVar("_C", bound=Union[Call, Requeueing])
 
 
 @implementer(IQueueService)
@@ -92,7 +92,7 @@ class QueueService(Service):
         self.queues: Optional[Queues] = None
         self.ports: list[IListeningPort] = []
         self._factories: list[QueueFactory] = []
-        self._waiting: set[Reading] = set()
+        self._waiting: set[Union[Reading, Requeueing]] = set()
 
     # Start and stop
 
@@ -267,6 +267,17 @@ class QueueService(Service):
 
     def delete(self, queue: bytes) -> Deferred[None]:
         return self._consume(queue, Queues.delete)
+
+    def requeue(self, origin: bytes, target: bytes, count: Optional[int] = None) -> Deferred[int]:
+        def start(call: Requeueing) -> None:
+            if check_queue_name(origin) == check_queue_name(target):
+                raise ClientError("requeue needs two queues")
+            self._running().status.check_reads()
+            self._running().status.check_writes()
+            self._waiting.add(call)
+            call.start(origin, target, count)
+
+        return self._call(lambda queues: Requeueing(queues, self._waiting.discard), start)
 
     def _consume(self, queue: bytes, consume: Callable[[Queues, bytes], None]) -> Deferred[None]:
         def start(call: Consuming) -> None:

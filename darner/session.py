@@ -21,6 +21,7 @@ from darner.fifo import Fifo, OpenRead, Waiter
 from darner.items import Item
 from darner.outbox import Outbox, Outlet, Value, discard
 from darner.queues import Queues
+from darner.requeue import Requeue
 from darner.streams import Inflow
 from darner.turn import Replies
 
@@ -65,6 +66,7 @@ class Session:
         self._timer: Optional[IDelayedCall] = None
         self._relief: Optional[IDelayedCall] = None
         self._held_back = 0
+        self._requeue: Optional[Requeue] = None
         self._streaming = 0
         self._outbox = Outbox(outlet, self._rest)
         self._resting = False
@@ -75,12 +77,13 @@ class Session:
 
     def _update_busy(self) -> None:
         """
-        Find out whether requests have to be held back: the client waits for an item, a large one is on its way to it,
-        it does not read, enough replies gathered for this turn, others have to be served first, or the connection is
-        about to end.
+        Find out whether requests have to be held back: the client waits for an item or for many to be moved, a large
+        one is on its way to it, it does not read, enough replies gathered for this turn, others have to be served
+        first, or the connection is about to end.
         """
         self.busy = (
             self._waiter is not None
+            or self._requeue is not None
             or self._streaming > 0
             or self._outbox.choked
             or self._gathered > self._queues.client_bytes
@@ -308,6 +311,27 @@ class Session:
             reply = wire.OK if request.delayed else wire.FLUSHED_ALL
             self._turn.consumed(self._replies, self._reply(reply))
 
+    def _touch(self, request: wire.Touch) -> None:
+        reads = self._open_reads(request.queue) or ()
+        touched = sum(read.fifo.touch(read) for read in reads)
+        if not request.noreply:
+            self._reply(wire.TOUCHED if touched else wire.NOT_FOUND)
+
+    def _start_requeue(self, request: wire.Requeue) -> None:
+        self._status.check_reads()
+        self._status.check_writes()
+        requeue = Requeue(self._queues, request.origin, request.target, request.count, self._requeued)
+        self._requeue = requeue
+        self._update_busy()
+        requeue.go_on()
+
+    def _requeued(self, error: Optional[DarnerError]) -> None:
+        assert self._requeue is not None
+        moved = self._requeue.moved
+        self._requeue = None
+        self._update_busy()
+        self._reply(wire.count(moved) if error is None else wire.error_reply(error))
+
     def _stats(self, request: wire.Stats) -> None:
         lines = [wire.stat(name, figure) for name, figure in self._queues.figures(darner.__version__).items()]
         for queue in self._names():
@@ -366,11 +390,14 @@ class Session:
     # Open reads
 
     def _open_reads(self, queue: bytes) -> Optional[deque[OpenRead]]:
-        """@return: the open reads of a queue, the oldest first and still open; C{None} where there are none."""
+        """
+        @return: the open reads of a queue, the oldest first; C{None} where there are none.  The oldest is still open,
+            or was given back as it was late and the client does not know: a close that comes means it, and no other.
+        """
         reads = self._opens.get(queue)
         if reads is None:
             return None
-        while reads and not reads[0].is_open:
+        while reads and not (reads[0].is_open or (reads[0].late and reads[0].fifo.policy.max_open_reads > 1)):
             reads.popleft()
         if not reads:
             del self._opens[queue]
@@ -379,8 +406,14 @@ class Session:
 
     def _may_open(self, reads: deque[OpenRead]) -> bool:
         limit = reads[0].fifo.policy.max_open_reads
-        # One whose item was refused by the store may stand between others.
-        return len(reads) < limit or sum(read.is_open for read in reads) < limit
+        # One whose item was refused by the store, or that was late, may stand between others.
+        if len(reads) >= limit:
+            still = [read for read in reads if read.is_open]
+            if len(still) >= limit:
+                return False
+            reads.clear()
+            reads.extend(still)
+        return True
 
     def _close(self, queue: bytes) -> None:
         reads = self._open_reads(queue)
@@ -448,6 +481,8 @@ class Session:
             return
         self._ended = True
         self.stop_waiting()
+        if self._requeue is not None:
+            self._requeue.stop()
         if self._relief is not None:
             self._relief.cancel()
             self._relief = None
@@ -517,6 +552,8 @@ _PERFORMERS: Final[dict[type, Callable[[Session, Any], None]]] = {
     wire.Delete: Session._delete,
     wire.Flush: Session._flush,
     wire.FlushAll: Session._flush_all,
+    wire.Touch: Session._touch,
+    wire.Requeue: Session._start_requeue,
     wire.Stats: Session._stats,
     wire.DumpStats: Session._dump_stats,
     wire.DumpConfig: Session._dump_config,

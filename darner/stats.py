@@ -61,6 +61,8 @@ class QueueStats:
     total_flushes: int = 0
     transactions: int = 0
     canceled_transactions: int = 0
+    dead: int = 0
+    """Items that were opened too often and went to the queue of dead letters."""
     age_msec: int = 0
     """How long the last item that was read had been waiting, in ms."""
 

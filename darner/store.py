@@ -59,6 +59,7 @@ class LevelBatch:
         self.writes += (
             (records.name_key(name), records.pack_name(number, created)),
             (records.mark_key(number), records.pack_mark(Mark())),
+            (records.intervals_end_key(number), b""),
             (records.end_key(number), b""),
         )
 
@@ -83,6 +84,10 @@ class LevelBatch:
         for start, stop in changes:
             value = records.pack_u64(stop) if stop > start else None
             self.writes.append((records.interval_key(number, start), value))
+
+    def attempts(self, number: int, changes: Sequence[tuple[int, int]]) -> None:
+        for id, count in changes:
+            self.writes.append((records.attempts_key(number, id), records.pack_u32(count) if count else None))
 
     def chunk(self, stream: int, index: int, data: bytes) -> None:
         self.puts = True
@@ -310,12 +315,16 @@ class LevelStore:
             raise StoreDamaged(self.path, f"the mark of queue {key[1:].decode(errors='replace')} is missing")
         mark = records.unpack_mark(written)
         with self._iterator(
-            start=records.interval_key(number, mark.low), stop=records.end_key(number)
+            start=records.interval_key(number, mark.low), stop=records.intervals_end_key(number)
         ) as entries:
             above = [(records.key_number(start), records.unpack_u64(stop)) for start, stop in entries]
+        with self._iterator(
+            start=records.attempts_key(number, mark.low), stop=records.end_key(number)
+        ) as entries:
+            attempts = {records.key_number(id): records.unpack_u32(count) for id, count in entries}
         state = QueueState(
             key[1:], number, created, mark.next_id, mark.bytes_put, mark.bytes_consumed, mark.floor,
-            Consumed(mark.low, above),
+            Consumed(mark.low, above), attempts,
         )  # fmt: skip
         # Nothing at or above the mark's next id was ever deleted, so neither look below meets a deletion mark.
         bounds = {"start": records.run_key(number, mark.next_id), "stop": records.mark_key(number)}
@@ -560,6 +569,11 @@ class LevelStore:
             if not wanted():
                 return
             self._in_thread(functools.partial(self._compact, low, high + b"\0"))
+            if records.is_run(low):
+                # Where the attempts of items that are gone lay.
+                number, _ = records.run_place(low)
+                bounds = records.intervals_end_key(number), records.end_key(number)
+                self._in_thread(functools.partial(self._compact, *bounds))
             self._in_thread(functools.partial(self._write, [(records.uncompacted_key(kind), None)], False))
             del self._dirty[kind]
         let_go(self._directory.database)

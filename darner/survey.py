@@ -51,6 +51,7 @@ class _Queue:
     deleted: bool = False
     mark: Optional[Mark] = None
     above: list[tuple[int, int]] = field(factory=list)
+    attempts: dict[int, int] = field(factory=dict)
     present: Consumed = field(factory=Consumed)
     last: int = -1
     bytes_put: int = 0
@@ -201,7 +202,9 @@ class Survey:
                     queue.mark = records.unpack_mark(value)
                 elif key[9:10] == b"\2" and len(key) == 18:
                     queue.above.append((records.key_number(key), records.unpack_u64(value)))
-                elif key != records.end_key(queue.number):
+                elif key[9:10] == b"\3" and len(key) == 18:
+                    queue.attempts[records.key_number(key)] = records.unpack_u32(value)
+                elif key not in (records.intervals_end_key(queue.number), records.end_key(queue.number)):
                     self.unreadable += 1
             except struct_error:
                 self.unreadable += 1
@@ -339,4 +342,8 @@ def _rewritten_queue(queue: _Queue, entries: Entries) -> Iterator[tuple[bytes, b
     for start, stop in queue.gone.intervals():
         if start >= low:
             yield records.interval_key(queue.number, start), records.pack_u64(stop)
+    yield records.intervals_end_key(queue.number), b""
+    for id, count in queue.attempts.items():
+        if id not in queue.gone:
+            yield records.attempts_key(queue.number, id), records.pack_u32(count)
     yield records.end_key(queue.number), b""

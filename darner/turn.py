@@ -139,6 +139,7 @@ class Turn:
     @ivar now: the time of this turn by the wall clock, in ms since the epoch.  It is 1 at least, where the clock is set
         to before 1970: so it can be written down, and what had expired from the start still has.
     @ivar health: whether the store takes what is put, as far as was seen.
+    @ivar clock: the time that passes, whatever the wall clock is set to.
     """
 
     _log = Logger()
@@ -160,7 +161,7 @@ class Turn:
         self._schedule = schedule
         self._in_thread = in_thread
         self._wall = wall
-        self._clock = clock
+        self.clock = clock
         self._retry: Optional[IDelayedCall] = None
         self.health = Health()
         self._gathering = _Changes()
@@ -403,7 +404,7 @@ class Turn:
 
     def _later(self) -> None:
         if self._retry is None:
-            self._retry = self._clock.callLater(RETRY, self._try_again)
+            self._retry = self.clock.callLater(RETRY, self._try_again)
 
     def _try_again(self) -> None:
         """Write what could not be written, and see whether the store takes more."""

@@ -102,6 +102,24 @@ class FlushAll:
 
 
 @frozen
+class Touch:
+    """Have the time of the client's open reads of a queue begin anew."""
+
+    queue: bytes
+    noreply: bool = False
+
+
+@frozen
+class Requeue:
+    """Move items from one queue to the end of another."""
+
+    origin: bytes
+    target: bytes
+    count: Optional[int] = None
+    """How many at most; C{None} is all that there are."""
+
+
+@frozen
 class Stats:
     pass
 
@@ -165,7 +183,7 @@ class Refused:
 
 Request = Union[
     Set, Get, GetMany, Delete, Flush, FlushAll, Stats, DumpStats, DumpConfig, Reload, Shutdown, Status, SetStatus,
-    Version, Quit, Refused,
+    Touch, Requeue, Version, Quit, Refused,
 ]  # fmt: skip
 
 
@@ -174,6 +192,8 @@ Request = Union[
 STORED: Final = b"STORED\r\n"
 NOT_STORED: Final = b"NOT_STORED\r\n"
 DELETED: Final = b"DELETED\r\n"
+TOUCHED: Final = b"TOUCHED\r\n"
+NOT_FOUND: Final = b"NOT_FOUND\r\n"
 END: Final = b"END\r\n"
 ERROR: Final = b"ERROR\r\n"
 OK: Final = b"OK\r\n"
@@ -238,6 +258,11 @@ def queue_dump(queue: bytes, figures: Mapping[str, Union[int, str]]) -> bytes:
 def status(name: str) -> bytes:
     """@param name: one of L{STATUSES}."""
     return b"%b\r\n" % name.upper().encode("ascii")
+
+
+def count(number: int) -> bytes:
+    """A number alone on a line."""
+    return b"%d\r\n" % number
 
 
 def version(number: str) -> bytes:
@@ -352,6 +377,27 @@ def _parse_flush_all(words: list[bytes]) -> Request:
     return FlushAll(noreply, delayed=bool(arguments))
 
 
+def _parse_touch(words: list[bytes]) -> Request:
+    noreply = len(words) > 1 and words[-1].lower() == b"noreply"
+    arguments = words[:-1] if noreply else words
+    if not 1 <= len(arguments) <= 2:
+        raise ClientError("touch needs one queue name")
+    queue = check_queue_name(arguments[0])
+    # memcached's touch says when the item is to expire; clients of it send 0 where nothing is said.
+    if len(arguments) > 1 and _number(arguments[1], "expiry", _SIGNED) != 0:
+        raise ClientError("touch sets no expiry")
+    return Touch(queue, noreply)
+
+
+def _parse_requeue(words: list[bytes]) -> Request:
+    if not 2 <= len(words) <= 3:
+        raise ClientError("requeue needs two queue names")
+    origin, target = (check_queue_name(word) for word in words[:2])
+    if origin == target:
+        raise ClientError("requeue needs two queues")
+    return Requeue(origin, target, _number(words[2], "count") if len(words) > 2 else None)
+
+
 def _parse_dump_stats(words: list[bytes]) -> Request:
     return DumpStats(tuple(check_queue_name(word) for word in words))
 
@@ -385,6 +431,8 @@ _PARSERS: Final[dict[bytes, Callable[[list[bytes]], Request]]] = {
     b"delete": _parse_delete,
     b"flush": _parse_flush,
     b"flush_all": _parse_flush_all,
+    b"touch": _parse_touch,
+    b"requeue": _parse_requeue,
     b"stats": _alone(Stats(), "stats"),
     b"dump_stats": _parse_dump_stats,
     b"dump_config": _parse_dump_config,

@@ -23,6 +23,7 @@ LINES: Final = (
     b"get q/peek/close/open", b"get q/abort/t=5", b"get q/t=", b"get q/T=5//OPEN/", b"get a b a", b"get a b/open",
     b"get /", b"get", b"delete q", b"delete q 0 noreply", b"delete noreply", b"delete a/b", b"flush q", b"flush a b",
     b"flush_all", b"flush_all noreply", b"flush_all 0", b"flush_all -1 noreply", b"flush_all 10", b"stats",
+    b"touch q", b"touch q 0 noreply", b"touch q 5", b"requeue q r", b"requeue q r 10", b"requeue q q", b"requeue q",
     b"stats items", b"dump_stats", b"dump_stats a b", b"version", b"quit", b"incr q 1", b"", b"  set  q  0 0  1  \r",
     b"set \xb2 0 0 \xb2", b"get " + b"x" * 251, b"set \x00 0 0 1\x0b", b"get ..\tq\x0c", b"monitor q 1", b"GET Q",
     b"dump_config", b"dump_config a b", b"reload", b"shutdown", b"status", b"status ReadOnly", b"status down",

@@ -21,7 +21,8 @@ PARTS: Final = 16
 """In how many parts the bytes are sent, at most, where others are served in between."""
 
 _LINE: Final = re.compile(
-    rb"STORED|DELETED|END|ERROR|OK|Flushed all queues\.|VERSION [0-9a-z.+]+|CLIENT_ERROR [ -~]+"
+    rb"STORED|DELETED|TOUCHED|NOT_FOUND|[0-9]+|END|ERROR|OK|Flushed all queues\.|VERSION [0-9a-z.+]+"
+    rb"|CLIENT_ERROR [ -~]+"
     rb"|SERVER_ERROR object too large|SERVER_ERROR server is (?:readonly|quiescent)|UP|READONLY|QUIESCENT"
     rb"|STAT [!-~]+ [!-~]+|queue '[!-~]+' \{|  [a-z_]+=[!-~]+|\}"
 )

@@ -87,8 +87,10 @@ def _check_refusal(line: bytes, request: wire.Refused) -> None:
 def _names(request: wire.Request) -> tuple[bytes, ...]:
     if isinstance(request, (wire.GetMany, wire.DumpStats, wire.DumpConfig)):
         return request.queues
-    if isinstance(request, (wire.Set, wire.Get, wire.Delete, wire.Flush)):
+    if isinstance(request, (wire.Set, wire.Get, wire.Delete, wire.Flush, wire.Touch)):
         return (request.queue,)
+    if isinstance(request, wire.Requeue):
+        return request.origin, request.target
     return ()
 
 
@@ -134,6 +136,11 @@ def _spell(request: wire.Request) -> Optional[bytes]:
         return b"flush " + request.queue
     if isinstance(request, wire.FlushAll):
         return b"flush_all%b%b" % (b" 0" if request.delayed else b"", noreply)
+    if isinstance(request, wire.Touch):
+        return b"touch %b%b" % (request.queue, noreply)
+    if isinstance(request, wire.Requeue):
+        count = b"" if request.count is None else b" %d" % request.count
+        return b"requeue %b %b%b" % (request.origin, request.target, count)
     if isinstance(request, wire.DumpStats):
         return b" ".join([b"dump_stats", *request.queues])
     if isinstance(request, wire.DumpConfig):

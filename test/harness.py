@@ -56,6 +56,9 @@ class FaultyBatch:
     def consume(self, number: int, changes: Sequence[tuple[int, int]]) -> None:
         self.batch.consume(number, changes)
 
+    def attempts(self, number: int, changes: Sequence[tuple[int, int]]) -> None:
+        self.batch.attempts(number, changes)
+
     def chunk(self, stream: int, index: int, data: bytes) -> None:
         self.puts = True
         self.batch.chunk(stream, index, data)

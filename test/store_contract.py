@@ -424,6 +424,43 @@ class StoreContract(Base):
         before.store = after.store = self.store
         self.assertEqual((before.items(), after.items()), neighbours)
 
+    # Attempts
+
+    def attempts(self, writer: Writer, *changes: tuple[int, int]) -> None:
+        batch = self.store.batch()
+        batch.attempts(writer.number, changes)
+        self.store.write(batch)
+
+    def test_attempts(self) -> None:
+        writer, other = Writer(self.store), Writer(self.store, b"other")
+        writer.put(b"0", b"1", b"2", b"3")
+        writer.consume(2, 3)
+        self.assertEqual(self.state().attempts, {})
+        self.attempts(writer, (0, 1), (1, 1), (3, 7))
+        self.attempts(writer, (0, 2), (1, 0))
+        self.attempts(other, (1, 0))
+        self.again()
+        self.assertEqual(self.state().attempts, {0: 2, 3: 7})
+        self.assertEqual(list(self.state().consumed.intervals()), [(2, 3)])
+        self.assertEqual(self.state(b"other").attempts, {})
+
+    def test_attempts_of_what_is_consumed(self) -> None:
+        """Below the low-water mark nobody asks for them."""
+        writer = Writer(self.store)
+        writer.put(b"0", b"1")
+        self.attempts(writer, (0, 1), (1, 1))
+        writer.consume(0, 1)
+        self.assertEqual(self.state().attempts, {1: 1})
+
+    def test_attempts_of_a_deleted_queue(self) -> None:
+        writer = Writer(self.store)
+        writer.put(b"0")
+        self.attempts(writer, (0, 1))
+        writer.remove()
+        drain(self.store)
+        self.store.compact()
+        self.assertEqual(self.store.leftovers(), ([], []))
+
     def test_reclaim_queue_by_ones(self) -> None:
         """However small the steps are, they come to an end."""
         writer = Writer(self.store)

@@ -170,7 +170,7 @@ class GuardTests(AccessTestCase):
         """Only version and quit are served."""
         for request in (
             b"get a", b"get a/peek", b"get a/open", b"get a/abort", b"get a b1", b"get a/t=100", b"delete a",
-            b"flush a", b"flush_all", b"stats", b"dump_stats", b"dump_stats a",
+            b"flush a", b"flush_all", b"stats", b"dump_stats", b"dump_stats a", b"touch a", b"requeue a b1",
         ):  # fmt: skip
             self.assertEqual(self.ask(request + b"\r\n", self.client), b"CLIENT_ERROR unauthenticated\r\n", request)
         self.assertEqual(self.ask(b"delete a noreply\r\nflush_all noreply\r\nnonsense\r\n", self.client), b"ERROR\r\n")
@@ -258,7 +258,8 @@ class GuardTests(AccessTestCase):
             (b"get a", False), (b"get b1 a", False), (b"get w1", False), (b"get a/t=10", False),
             (b"set w2 0 0 1\r\nx", True), (b"set b1 0 0 1\r\nx", False), (b"set a/sync 0 0 1\r\nx", False),
             (b"delete b1", False), (b"flush w1", False), (b"flush_all", False), (b"dump_stats b1", True),
-            (b"dump_stats a", False), (b"dump_stats w1 o1", False), (b"version", True),
+            (b"dump_stats a", False), (b"dump_stats w1 o1", False), (b"version", True), (b"touch b1", True),
+            (b"touch w1", False), (b"requeue b1 w1", True), (b"requeue a w1", False), (b"requeue b1 a", False),
         ):  # fmt: skip
             reply = self.ask(request + b"\r\n", bob)
             self.assertEqual(reply == denied, not allowed, (request, reply))

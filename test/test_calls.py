@@ -16,9 +16,10 @@ from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
 from zope.interface.verify import verifyObject
 
-from darner.errors import BadQueueName, ClientError, DarnerError, DiskAlmostFull, ItemTooLarge, StoreError
+from darner.errors import BadQueueName, ClientError, DarnerError, DiskAlmostFull, ItemTooLarge, Stopped, StoreError
 from darner.interfaces import IBatch, IMessage, IOpenRead, IQueueService
 from darner.policies import Policies, QueueSettings
+from darner.requeue import ITEMS_A_TURN
 from darner.service import QueueService
 from darner.settings import Settings
 from darner.stats import Health
@@ -534,6 +535,16 @@ class OpenReadTests(CallsTestCase):
         await read.close()
         self.assertEqual(self.service.names(), [])
 
+    async def test_open_for_too_long(self) -> None:
+        self.service.queues.apply(Policies(QueueSettings(open_timeout=60.0)))
+        read = await self.opened()
+        self.service.queues.apply(Policies(QueueSettings(open_timeout=0.05)))
+        self.assertTrue(read.touch())
+        self.assertEqual((await self.service.get(b"q", 5)).payload, b"x")
+        self.assertFalse(read.is_open)
+        self.assertFalse(read.touch())
+        self.assertIsNone(await read.close())
+
     async def test_a_flush_leaves_it_open(self) -> None:
         read = await self.opened()
         await self.service.put(b"q", b"y")
@@ -572,6 +583,41 @@ class ManagingTests(CallsTestCase):
             message = await self.service.peek(b"q")
             self.assertEqual((message.queue, message.payload, message.flags), (b"q", b"x", 9))
         self.assertEqual(self.service.count(b"q"), 1)
+
+    async def test_requeue(self) -> None:
+        for number in range(3 * ITEMS_A_TURN):
+            self.service.put(b"p", b"%d" % number)
+        await self.service.put(b"q", b"first")
+        self.assertEqual(await self.service.requeue(b"p", b"q", 1), 1)
+        self.assertEqual(await self.service.requeue(b"p", b"q"), 3 * ITEMS_A_TURN - 1)
+        self.assertEqual(await self.service.requeue(b"p", b"q"), 0)
+        numbers = [b"%d" % number for number in range(3 * ITEMS_A_TURN)]
+        self.assertEqual(await self.payloads(b"q"), [b"first", *numbers])
+
+    async def test_requeue_refused(self) -> None:
+        for arguments in ((b"q", b"q"), (b"/", b"q"), (b"q", b"/")):
+            self.assertIsInstance(self.failureResultOf(self.service.requeue(*arguments)).value, ClientError)
+        await self.service.put(b"p", b"x")
+        self.store.failing = {"write"}
+        with self.assertRaises(StoreError):
+            await self.service.requeue(b"p", b"q")
+        self.store.failing = set()
+        self.assertEqual((self.service.count(b"p"), self.service.count(b"q")), (1, 0))
+
+    async def test_requeue_cancelled_or_stopped(self) -> None:
+        for number in range(3 * ITEMS_A_TURN):
+            self.service.put(b"p", b"%d" % number)
+        await self.service.put(b"q", b"first")
+        call = self.service.requeue(b"p", b"q")
+        call.cancel()
+        self.failureResultOf(call, CancelledError)
+        await turn()
+        self.assertEqual(self.service.count(b"p"), 2 * ITEMS_A_TURN)
+        call = self.service.requeue(b"p", b"q")
+        await self.restart()
+        self.failureResultOf(call, Stopped)
+        self.assertEqual(self.service.count(b"p"), ITEMS_A_TURN)
+        self.assertEqual(self.service.count(b"q"), 2 * ITEMS_A_TURN + 1)
 
     async def test_count_and_names(self) -> None:
         self.assertEqual((self.service.count(b"b"), self.service.names()), (0, []))

@@ -85,6 +85,7 @@ class SeedsTests(SynchronousTestCase):
         self.assertEqual(requests, {
             "Set", "Get", "GetMany", "Delete", "Flush", "FlushAll", "Stats", "DumpStats", "Version", "Quit", "Refused",
             "DumpConfig", "Reload", "Shutdown", "Status", "SetStatus",
+            "Touch", "Requeue",
         })  # fmt: skip
 
 

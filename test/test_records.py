@@ -28,6 +28,8 @@ class KeyTests(SynchronousTestCase):
         nine = b"\0\0\0\0\0\0\0\x09"
         self.assertEqual(records.name_key(b"jobs"), b"Njobs")
         self.assertEqual(records.run_key(7, 9), b"Q" + seven + b"\0" + nine)
+        self.assertEqual(records.intervals_end_key(7), b"Q" + seven + b"\3")
+        self.assertEqual(records.attempts_key(7, 9), b"Q" + seven + b"\3" + nine)
         self.assertEqual(records.end_key(7), b"Q" + seven + b"\xff")
         self.assertEqual(records.chunk_key(7, 258), b"C" + seven + b"\0\0\1\2")
         self.assertEqual(records.deleted_key(7), b"D" + seven)
@@ -40,19 +42,22 @@ class KeyTests(SynchronousTestCase):
     @given(st.tuples(NUMBERS, NUMBERS), st.tuples(NUMBERS, NUMBERS))
     @settings(deadline=None)
     def test_order(self, one: tuple[int, int], other: tuple[int, int]) -> None:
-        for key in (records.run_key, records.interval_key):
+        for key in (records.run_key, records.interval_key, records.attempts_key):
             self.assertEqual(key(*one) < key(*other), one < other)
 
     @given(NUMBERS, NUMBERS, NUMBERS)
     @settings(deadline=None)
     def test_a_queue_lies_together(self, number: int, low: int, high: int) -> None:
         """
-        Whoever looks for runs meets the mark behind them, and who looks for intervals the end, whatever was deleted.
+        Whoever looks for runs meets the mark behind them, and who looks for intervals or attempts their ends, whatever
+        was deleted.
         """
         intervals, runs = records.interval_key(number, low), records.run_key(number, high)
         self.assertLess(runs, records.mark_key(number))
         self.assertLess(records.mark_key(number), intervals)
-        self.assertLess(intervals, records.end_key(number))
+        self.assertLess(intervals, records.intervals_end_key(number))
+        self.assertLess(records.intervals_end_key(number), records.attempts_key(number, low))
+        self.assertLess(records.attempts_key(number, high), records.end_key(number))
         if number < U64:
             self.assertLess(records.end_key(number), records.run_key(number + 1, 0))
 
@@ -61,6 +66,8 @@ class KeyTests(SynchronousTestCase):
     def test_numbers_come_back(self, number: int, id: int, index: int) -> None:
         self.assertEqual(records.key_number(records.run_key(number, id)), id)
         self.assertEqual(records.key_number(records.interval_key(number, id)), id)
+        self.assertEqual(records.key_number(records.attempts_key(number, id)), id)
+        self.assertEqual(records.unpack_u32(records.pack_u32(index)), index)
         self.assertEqual(records.key_number(records.deleted_key(number)), number)
         self.assertEqual(records.key_number(records.unheld_key(number)), number)
         self.assertEqual(records.chunk_index(records.chunk_key(number, index)), index)

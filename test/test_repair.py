@@ -539,6 +539,26 @@ class CaseTests(DamagedTestCase):
         self.assertTrue(check(path).sound)
 
 
+class AttemptsTests(SynchronousTestCase):
+    """How often items were opened is saved as well."""
+
+    def test_saved(self) -> None:
+        path = Path(self.mktemp())
+        with closing(LevelStore(path)) as store:
+            writer = Writer(store)
+            writer.put(b"one", b"two", b"three")
+            writer.consume(0, 1, 3)
+            batch = store.batch()
+            batch.attempts(writer.number, [(0, 1), (1, 2), (2, 3)])
+            store.write(batch)
+        (path / "leveldb" / "CURRENT").unlink()
+        repair(path)
+        with closing(LevelStore(path)) as store:
+            (state,) = store.recover()
+            self.assertEqual(state.attempts, {1: 2, 2: 3})
+        self.assertTrue(check(path).sound)
+
+
 class SharedTests(SynchronousTestCase):
     """Streams that several items hold."""
 

@@ -30,8 +30,10 @@ from darner.wire import (
     LineCache,
     Quit,
     Refused,
+    Requeue,
     Set,
     Stats,
+    Touch,
     Version,
     parse,
 )
@@ -203,6 +205,18 @@ class OtherRequestTests(SynchronousTestCase):
         self.assertEqual(parse(b"version"), Version())
         self.assertEqual(parse(b"quit"), Quit())
 
+    def test_touch(self) -> None:
+        """memcached's clients send the expiry, 0 where nothing is said."""
+        self.assertEqual(parse(b"touch q"), Touch(b"q"))
+        self.assertEqual(parse(b"touch q 0"), Touch(b"q"))
+        self.assertEqual(parse(b"touch q 0 noreply"), Touch(b"q", noreply=True))
+        self.assertEqual(parse(b"touch q NOREPLY"), Touch(b"q", noreply=True))
+        self.assertEqual(parse(b"touch noreply"), Touch(b"noreply"))
+
+    def test_requeue(self) -> None:
+        self.assertEqual(parse(b"requeue a b"), Requeue(b"a", b"b"))
+        self.assertEqual(parse(b"requeue a b 10"), Requeue(b"a", b"b", 10))
+
     def test_dump_stats(self) -> None:
         self.assertEqual(parse(b"dump_stats"), DumpStats())
         self.assertEqual(parse(b"dump_stats a b"), DumpStats((b"a", b"b")))
@@ -238,6 +252,16 @@ class OtherRequestTests(SynchronousTestCase):
             (b"reload now", b"reload takes no arguments"),
             (b"shutdown now", b"shutdown takes no arguments"),
             (b"dump_stats a/b", b"bad queue name"),
+            (b"touch", b"touch needs one queue name"),
+            (b"touch q 0 0", b"touch needs one queue name"),
+            (b"touch q/open", b"bad queue name"),
+            (b"touch q 10", b"touch sets no expiry"),
+            (b"touch q soon", b"bad expiry"),
+            (b"requeue a", b"requeue needs two queue names"),
+            (b"requeue a b 1 2", b"requeue needs two queue names"),
+            (b"requeue a a", b"requeue needs two queues"),
+            (b"requeue a b/c", b"bad queue name"),
+            (b"requeue a b -1", b"bad count"),
         ):
             self.assertEqual(parse(line), Refused(b"CLIENT_ERROR %b\r\n" % reason), line)
 
@@ -257,6 +281,8 @@ class ToleranceTests(SynchronousTestCase):
         b"delete q noreply",
         b"flush q",
         b"flush_all 0",
+        b"touch q 0 noreply",
+        b"requeue q r 5",
         b"stats",
         b"dump_stats q",
         b"version",
@@ -301,7 +327,7 @@ class QueueNameTests(SynchronousTestCase):
 
 
 COMMANDS = st.sampled_from(
-    [b"set", b"get", b"gets", b"delete", b"flush", b"flush_all", b"stats", b"dump_stats", b"version", b"quit", b"GET"]
+    b"set get gets delete flush flush_all touch requeue stats dump_stats version quit GET".split()
 )
 WORDS = st.one_of(
     st.binary(max_size=12),
