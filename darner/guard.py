@@ -65,7 +65,7 @@ class GuardedSession(Session):
             allowed = grant.may_read(request.queue)
         elif isinstance(request, wire.GetMany):
             allowed = all(grant.may_read(queue) for queue in request.queues)
-        elif isinstance(request, (wire.Delete, wire.Flush)):
+        elif isinstance(request, (wire.Delete, wire.Flush, wire.FlushExpired)):
             allowed = grant.may_administrate(request.queue)
         elif isinstance(request, wire.DumpStats):
             allowed = all(grant.may_see(queue) for queue in request.queues)

@@ -30,6 +30,9 @@ class ServerStats:
     bytes_written: int = 0
     queue_creates: int = 0
     queue_deletes: int = 0
+    queue_expires: int = 0
+    expired_items: int = 0
+    discarded: int = 0
 
 
 @frozen
@@ -49,6 +52,7 @@ class QueueStats:
 
     total_items: int = 0
     expired_items: int = 0
+    discarded: int = 0
     total_flushes: int = 0
     transactions: int = 0
     canceled_transactions: int = 0

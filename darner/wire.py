@@ -98,6 +98,16 @@ class FlushAll:
 
 
 @frozen
+class FlushExpired:
+    queue: bytes
+
+
+@frozen
+class FlushAllExpired:
+    pass
+
+
+@frozen
 class Stats:
     pass
 
@@ -132,7 +142,9 @@ class Refused:
     close: bool = False
 
 
-Request = Union[Set, Get, GetMany, Delete, Flush, FlushAll, Stats, DumpStats, Version, Quit, Refused]
+Request = Union[
+    Set, Get, GetMany, Delete, Flush, FlushAll, FlushExpired, FlushAllExpired, Stats, DumpStats, Version, Quit, Refused
+]  # fmt: skip
 
 
 # Replies ---------------------------------------------------------------------------------------------------------
@@ -183,6 +195,11 @@ def value_header(key: bytes, flags: int, size: int) -> bytes:
 def value(key: bytes, flags: int, payload: bytes, end: bytes = END) -> bytes:
     """One item, and what ends its reply."""
     return b"VALUE %b %d %d\r\n%b\r\n%b" % (key, flags, len(payload), payload, end)
+
+
+def count(number: int) -> bytes:
+    """A number alone on a line."""
+    return b"%d\r\n" % number
 
 
 def stat(name: str, figure: Union[int, str]) -> bytes:
@@ -302,6 +319,12 @@ def _parse_flush(words: list[bytes]) -> Request:
     return Flush(check_queue_name(words[0]))
 
 
+def _parse_flush_expired(words: list[bytes]) -> Request:
+    if len(words) != 1:
+        raise ClientError("flush_expired needs one queue name")
+    return FlushExpired(check_queue_name(words[0]))
+
+
 def _parse_flush_all(words: list[bytes]) -> Request:
     noreply = bool(words) and words[-1].lower() == b"noreply"
     arguments = words[:-1] if noreply else words
@@ -332,6 +355,8 @@ _PARSERS: Final[dict[bytes, Callable[[list[bytes]], Request]]] = {
     b"delete": _parse_delete,
     b"flush": _parse_flush,
     b"flush_all": _parse_flush_all,
+    b"flush_expired": _parse_flush_expired,
+    b"flush_all_expired": _alone(FlushAllExpired(), "flush_all_expired"),
     b"stats": _alone(Stats(), "stats"),
     b"dump_stats": _parse_dump_stats,
     b"version": _alone(Version(), "version"),

@@ -34,7 +34,7 @@ LAYERS = (
     "store memory turn",
     "head space",
     "fifo",
-    "reclaim",
+    "reclaim expiry",
     "streams",
     "queues outbox",
     "session calls",

@@ -132,8 +132,8 @@ class FiguresTests(QueuesTestCase):
         client.does(b"get q/open")
         client.does(b"get q/peek")
         expected = {
-            "items": 2, "bytes": 5, "total_items": 3, "expired_items": 0, "waiters": 0, "open_transactions": 1,
-            "transactions": 2, "canceled_transactions": 1, "total_flushes": 0, "age_msec": 2500,
+            "items": 2, "bytes": 5, "total_items": 3, "expired_items": 0, "discarded": 0, "waiters": 0,
+            "open_transactions": 1, "transactions": 2, "canceled_transactions": 1, "total_flushes": 0, "age_msec": 2500,
             "create_time": (EPOCH + 1) * 1000,
         }  # fmt: skip
         self.assertEqual(self.server.queues.queue_figures(b"q"), expected)
