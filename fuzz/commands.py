@@ -71,6 +71,14 @@ class Drop:
 
 
 @frozen
+class Expire:
+    """Drop what has expired, of one queue or of all."""
+
+    queues: tuple[bytes, ...]
+    """None means all."""
+
+
+@frozen
 class Say:
     """Whatever happened before, the answer is this, and nothing is done."""
 
@@ -96,7 +104,7 @@ class Dump:
     queues: tuple[bytes, ...]
 
 
-Meaning = Union[Put, Read, ReadMany, Drop, Say, Part, Figures, Dump]
+Meaning = Union[Put, Read, ReadMany, Drop, Expire, Say, Part, Figures, Dump]
 
 
 @frozen
@@ -161,7 +169,11 @@ def _read_many(choices: Choices) -> Command:
 
 
 def _drop(choices: Choices) -> Command:
-    kind, name = choices.byte() % 6, choices.of(NAMES)
+    kind, name = choices.byte() % 8, choices.of(NAMES)
+    if kind == 6:
+        return Command(_line(choices, b"flush_expired", name), Expire((name,)))
+    if kind == 7:
+        return Command(_line(choices, b"flush_all_expired"), Expire(()))
     if kind == 0:
         return Command(_line(choices, b"flush", name), Drop((name,), False, b"END\r\n"))
     if kind == 1:

@@ -87,7 +87,7 @@ def _check_refusal(line: bytes, request: wire.Refused) -> None:
 def _names(request: wire.Request) -> tuple[bytes, ...]:
     if isinstance(request, (wire.GetMany, wire.DumpStats)):
         return request.queues
-    if isinstance(request, (wire.Set, wire.Get, wire.Delete, wire.Flush)):
+    if isinstance(request, (wire.Set, wire.Get, wire.Delete, wire.Flush, wire.FlushExpired)):
         return (request.queue,)
     return ()
 
@@ -132,8 +132,13 @@ def _spell(request: wire.Request) -> Optional[bytes]:
         return b"delete %b%b" % (request.queue, noreply)
     if isinstance(request, wire.Flush):
         return b"flush " + request.queue
+    if isinstance(request, wire.FlushExpired):
+        return b"flush_expired " + request.queue
     if isinstance(request, wire.FlushAll):
         return b"flush_all%b%b" % (b" 0" if request.delayed else b"", noreply)
     if isinstance(request, wire.DumpStats):
         return b" ".join([b"dump_stats", *request.queues])
-    return {wire.Stats: b"stats", wire.Version: b"version", wire.Quit: b"quit"}.get(type(request))
+    alone = {
+        wire.Stats: b"stats", wire.Version: b"version", wire.Quit: b"quit", wire.FlushAllExpired: b"flush_all_expired",
+    }  # fmt: skip
+    return alone.get(type(request))
