@@ -2,9 +2,9 @@
 ``python -m bench.expiry [items]``: a swarm of items that expire at once, and what others feel of it.
 
 One queue gets so many items of 100 bytes that expire at the same moment.  A client that asks for nothing but a set and
-a get of another queue, one after the other, measures how long each takes: before that moment, and from then on until the
-swarm is gone.  With C{read} behind the number somebody asks for an item of the queue at that moment; else the server's
-timer finds it.
+a get of another queue, one after the other, measures how long each takes: before that moment, and from then on until
+the swarm is gone.  With C{read} behind the number somebody asks for an item of the queue at that moment; else the timer
+of the server finds it.
 """
 
 from __future__ import annotations

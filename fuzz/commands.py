@@ -169,11 +169,7 @@ def _read_many(choices: Choices) -> Command:
 
 
 def _drop(choices: Choices) -> Command:
-    kind, name = choices.byte() % 8, choices.of(NAMES)
-    if kind == 6:
-        return Command(_line(choices, b"flush_expired", name), Expire((name,)))
-    if kind == 7:
-        return Command(_line(choices, b"flush_all_expired"), Expire(()))
+    kind, name = choices.byte() % 6, choices.of(NAMES)
     if kind == 0:
         return Command(_line(choices, b"flush", name), Drop((name,), False, b"END\r\n"))
     if kind == 1:
@@ -185,6 +181,13 @@ def _drop(choices: Choices) -> Command:
     if kind == 4:
         return Command(_line(choices, b"flush_all", b"0"), Drop((), False, b"OK\r\n"))
     return Command(_line(choices, b"flush_all", b"noreply"), Drop((), False, b""))
+
+
+def _expire(choices: Choices) -> Command:
+    if choices.byte() % 2:
+        return Command(_line(choices, b"flush_all_expired"), Expire(()))
+    name = choices.of(NAMES)
+    return Command(_line(choices, b"flush_expired", name), Expire((name,)))
 
 
 def _tell(choices: Choices) -> Command:
@@ -247,7 +250,8 @@ def _part(choices: Choices) -> Command:
 
 
 _KINDS: Final[tuple[Callable[[Choices], Command], ...]] = (
-    put, put, put, put, _read, _read, _read, _read, _read_many, _drop, _tell, _refused_put, _wrong, _part,
+    put, put, put, put, _read, _read, _read, _read, _read_many, _drop, _expire, _tell, _refused_put,
+    _wrong, _part,
 )  # fmt: skip
 
 

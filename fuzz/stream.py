@@ -21,7 +21,7 @@ PARTS: Final = 16
 """In how many parts the bytes are sent, at most, where others are served in between."""
 
 _LINE: Final = re.compile(
-    rb"STORED|DELETED|END|ERROR|OK|Flushed all queues\.|VERSION [0-9a-z.+]+|CLIENT_ERROR [ -~]+"
+    rb"STORED|DELETED|END|\d+|ERROR|OK|Flushed all queues\.|VERSION [0-9a-z.+]+|CLIENT_ERROR [ -~]+"
     rb"|SERVER_ERROR object too large|STAT [!-~]+ [!-~]+|queue '[!-~]+' \{|  [a-z_]+=\d+|\}"
 )
 _PART: Final = re.compile(rb"STAT |queue '|  |\}|VALUE ")

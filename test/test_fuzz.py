@@ -76,11 +76,12 @@ class SeedsTests(SynchronousTestCase):
             if isinstance(event, Command)
         }
         self.assertEqual(
-            meanings, {"Put", "Read", "ReadMany", "Drop", "Say", "Part", "Figures", "Dump"}
+            meanings, {"Put", "Read", "ReadMany", "Drop", "Expire", "Say", "Part", "Figures", "Dump"}
         )
         requests = {type(darner_wire.parse(line)).__name__ for line in seeds.LINES}
         self.assertEqual(requests, {
-            "Set", "Get", "GetMany", "Delete", "Flush", "FlushAll", "Stats", "DumpStats", "Version", "Quit", "Refused",
+            "Set", "Get", "GetMany", "Delete", "Flush", "FlushAll", "FlushExpired",
+            "FlushAllExpired", "Stats", "DumpStats", "Version", "Quit", "Refused",
         })  # fmt: skip
 
 
