@@ -176,5 +176,3 @@ class Expiry:
         if due:
             self._dues[fifo] = due
             self._earliest = min(due, self._earliest) if len(self._dues) > 1 else due
-            if self._timer is None:
-                self._arm()
