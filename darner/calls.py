@@ -158,12 +158,14 @@ class Reading(Call):
         fifo = self._queues.find(self._name)
         if fifo is not None and self._fetch(fifo):
             return False
-        if timeout is not None and timeout <= 0:
+        # Who does not want to wait does until all that has expired is dropped.
+        hasty = timeout is not None and timeout <= 0
+        if hasty and (fifo is None or not fifo.sweeping):
             self._answer(None)
             return False
         fifo = self._fifo = self._queues.make(self._name)
-        self._waiter = fifo.wait(self._serve)
-        if timeout is not None:
+        self._waiter = fifo.wait(self._serve, hasty)
+        if timeout is not None and not hasty:
             self._timer = self._queues.clock.callLater(timeout, self._give_up)
         return True
 
@@ -217,14 +219,20 @@ class Reading(Call):
     def _serve(self) -> None:
         fifo = self._stop_waiting()
         try:
-            self._fetch(fifo)
+            if not self._fetch(fifo):
+                self._answer(None)
         except DarnerError as error:
             self._answer(error)
 
     def _give_up(self) -> None:
         self._timer = None
-        self._stop_waiting()
-        self._answer(None)
+        assert self._fifo is not None
+        assert self._waiter is not None
+        if self._fifo.sweeping:
+            self._waiter.hasty = True
+        else:
+            self._stop_waiting()
+            self._answer(None)
 
     def _stop_waiting(self) -> Fifo:
         assert self._fifo is not None

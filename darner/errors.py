@@ -72,6 +72,9 @@ class ItemTooLarge(ServerError):
 class QueueFull(DarnerError):
     """A queue is at its limit and refuses the item (`NOT_STORED` on the wire)."""
 
+    def __init__(self) -> None:
+        super().__init__("queue is full")
+
 
 class TooManyLogins(ServerError):
     """So many passwords wait to be checked that this one was not looked at."""

@@ -13,18 +13,19 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
+from contextlib import suppress
 from itertools import chain
 from typing import Final, Optional, Protocol
 
 from twisted.logger import Logger
 
-from darner.errors import StoreError
+from darner.errors import QueueFull, StoreError
 from darner.head import WINDOW_BYTES, Head, Room
 from darner.interfaces import IBatch, IStore
 from darner.items import ITEM_OVERHEAD, LET_GO, Item, Mark, QueueState
 from darner.policies import QueueSettings
 from darner.retries import Read, Retries
-from darner.stats import QueueStats
+from darner.stats import QueueStats, ServerStats
 from darner.turn import Turn
 
 HEAVY: Final = 1024
@@ -36,8 +37,8 @@ any number of those.
 BURY_AGAIN: Final = 1.0
 """Seconds after which an item that could not be moved to the dead letters is tried again."""
 
-Move = Callable[["Fifo", Item, bytes], None]
-"""Puts an item at the end of the queue of that name and consumes it here (`Queues.move`)."""
+SWEEP_BYTES: Final = 1024 * 1024
+"""About how many bytes of items, as they are in memory, are dropped in one go at most."""
 
 
 class Reclaims(Protocol):
@@ -54,6 +55,22 @@ class Reclaims(Protocol):
 
     def stream(self, stream: int) -> None:
         """No item will ever hold this stream."""
+
+
+class Expires(Protocol):
+    """Who sees to what expires, as the queue sees it."""
+
+    stats: ServerStats
+    """The server's counters."""
+
+    move: Callable[[Fifo, Item, bytes], None]
+    """Puts an item that was taken out of memory on another queue (`Queues.move`)."""
+
+    def watch(self, fifo: Fifo) -> None:
+        """Something changed at the head of the queue, which may hold what expires."""
+
+    def sweep(self, fifo: Fifo) -> None:
+        """There is more to be dropped: call L{Fifo.sweep_on} in a later turn."""
 
 
 class OpenRead:
@@ -79,12 +96,17 @@ class OpenRead:
 
 
 class Waiter:
-    """Somebody who waits for an item.  L{serve} is called once there is one, and has to take it or leave it."""
+    """
+    Somebody who waits for an item.  L{serve} is called once there is one, and has to take it or leave it.
 
-    __slots__ = ("serve",)
+    @ivar hasty: whether it is called as well when all that has expired is dropped, and there is nothing behind.
+    """
 
-    def __init__(self, serve: Callable[[], None]) -> None:
+    __slots__ = ("hasty", "serve")
+
+    def __init__(self, serve: Callable[[], None], hasty: bool) -> None:
         self.serve = serve
+        self.hasty = hasty
 
 
 class Fifo:
@@ -96,7 +118,11 @@ class Fifo:
 
     @ivar number: the number under which the store keeps it; C{None} while the store does not know it.
     @ivar created: when it was made, in ms since the epoch; 0 while the store does not know it.
-    @ivar policy: its settings.
+    @ivar policy: its settings; change them by L{adopt}.
+    @ivar limited: whether these limit what it holds.
+    @ivar perishable: whether it may hold what expires, or expires itself.
+    @ivar sweeping: whether more has expired at its head than is dropped in one go.  The rest is dropped in the turns
+        that follow; until then nobody knows what is behind it.
     @ivar count: how many items are to be had.
     @ivar bytes: how many bytes of payload they have.
     @ivar consumed: the ids of all items that are gone.
@@ -108,17 +134,20 @@ class Fifo:
         "__weakref__",
         "_bytes_consumed",
         "_bytes_put",
+        "_expiry",
         "_fresh",
         "_handed_changes",
         "_handed_removals",
         "_head",
         "_heavy",
+        "_lifetime",
         "_made",
         "_making",
         "_marked",
-        "_move",
+        "_max_age",
         "_next_id",
         "_open",
+        "_perishable_id",
         "_reclaimable",
         "_reclaimer",
         "_removals",
@@ -134,10 +163,13 @@ class Fifo:
         "count",
         "created",
         "floor",
+        "limited",
         "name",
         "number",
+        "perishable",
         "policy",
         "stats",
+        "sweeping",
         "unreclaimed",
         "waiters",
     )
@@ -150,21 +182,19 @@ class Fifo:
         store: IStore,
         turn: Turn,
         reclaimer: Reclaims,
+        expiry: Expires,
         room: Room,
         window_bytes: int = WINDOW_BYTES,
         policy: QueueSettings = QueueSettings(),  # noqa: B008  (it is frozen)
-        move: Optional[Move] = None,
     ) -> None:
         """
         @param room: what the windows of all queues have together.
         @param window_bytes: about how much of the queue's head is held in memory.
         @param policy: the queue's settings.
-        @param move: what takes dead letters away.
         """
-        self._move = move
         self._retries: Optional[Retries] = None
         self.name = name
-        self.policy = policy
+        self._expiry = expiry
         self._room = room
         self._head = Head(bound=window_bytes)
         self._reclaimer = reclaimer
@@ -175,7 +205,18 @@ class Fifo:
         self._removals: list[int] = []
         self._handed_removals = 0
         self.number: Optional[int] = None
+        self.sweeping = False
         self._begin_anew()
+        self.adopt(policy)
+
+    def adopt(self, policy: QueueSettings) -> None:
+        """Have these settings from now on.  Items keep the expiry that they have."""
+        self.policy = policy
+        self.limited = policy.max_items is not None or policy.max_bytes is not None
+        self._max_age = int((policy.max_age or 0) * 1000)
+        self._lifetime = int((policy.max_queue_age or 0) * 1000)
+        if self._lifetime and self.number is not None:
+            self._watch()
 
     def _begin_anew(self) -> None:
         """Know nothing of any item, as the store knows no such queue."""
@@ -208,6 +249,8 @@ class Fifo:
         self._reclaimable: list[tuple[int, int]] = []
         self._heavy: list[Item] = []  # of which the payload goes at the end of the turn
         self.forget_retries()
+        self.perishable = False
+        self._perishable_id = 0  # no item from there on expires
 
     def _forget_head(self, read_id: int) -> None:
         self._head.held = 0
@@ -221,6 +264,9 @@ class Fifo:
         if attempts:
             self._retries = Retries(self, self._turn)
             self._retries.recover(attempts)
+        self._perishable_id = self._next_id
+        if self.count or self._lifetime:
+            self._watch()
 
     def forget_retries(self) -> None:
         """Wait for no item that is open or set aside."""
@@ -259,6 +305,8 @@ class Fifo:
         self.number = self._store.new_number()
         self._made = False
         self.created = self._turn.now
+        if self._lifetime:
+            self._watch()
 
     def put(
         self, flags: int, expiry: int, size: int, payload: bytes, stream: int = 0, shared: bool = False
@@ -275,6 +323,8 @@ class Fifo:
         if self.number is None:
             self.make()
         id = self._next_id
+        if expiry or self._max_age:
+            expiry = self._perish(expiry)
         item = Item(id, flags, self._turn.now, expiry, size, payload, stream)
         self._next_id = id + 1
         self._bytes_put += size
@@ -290,19 +340,188 @@ class Fifo:
             self.serve()
         return item
 
+    # Limits
+
+    def make_room(self, size: int) -> None:
+        """
+        See that there is room for one more item: what has expired goes, and where the settings say so the oldest items
+        that are to be had.  More of these than may be dropped in one go are dropped in the turns that follow.
+
+        @param size: of the item, in bytes.
+        @raise QueueFull: there is no room.
+        """
+        policy = self.policy
+        if policy.max_bytes is not None and size > policy.max_bytes:
+            raise QueueFull()
+        if self._is_over(1, size) and not self._drop_old(1, size):
+            if not policy.discard_old_when_full:
+                raise QueueFull()
+            self._expiry.sweep(self)
+
+    def _is_over(self, items: int, size: int) -> bool:
+        """Whether it would be over its limits with so many more items and bytes."""
+        policy = self.policy
+        items += self.count
+        size += self.bytes
+        if self._retries is not None:
+            # They are not to be had, as open ones are not.
+            items -= self._retries.set_aside_count
+            size -= self._retries.set_aside_bytes
+        return (policy.max_items is not None and items > policy.max_items) or (
+            policy.max_bytes is not None and size > policy.max_bytes
+        )
+
+    def _drop_old(self, items: int, size: int) -> bool:
+        """
+        Drop items at the head to make room, as many as may be dropped in one go.
+
+        @return: whether there is room now.
+        """
+        left, bytes_left = self.policy.max_expire_sweep, SWEEP_BYTES
+        while self._is_over(items, size):
+            item = self._first()
+            if item is None or not left or bytes_left <= 0:
+                return False
+            left -= 1
+            bytes_left -= len(item.payload) + ITEM_OVERHEAD
+            if item.expiry and item.expiry <= self._turn.now:
+                self._expire(item)
+            elif self.policy.discard_old_when_full:
+                self._discard(item)
+            else:
+                return False
+        return True
+
+    def _discard(self, item: Item) -> None:
+        """Drop the item at the head, unless what came in its place cannot be written."""
+        self._take_head()
+        self._consume(item)
+        self._turn.moved(self, item)
+        self.stats.discarded += 1
+        self._expiry.stats.discarded += 1
+
+    # Expiry
+
+    def _watch(self) -> None:
+        self.perishable = True
+        self._expiry.watch(self)
+
+    def _perish(self, expiry: int) -> int:
+        """@return: when an item expires that is put now and would by itself expire then."""
+        if self._max_age:
+            latest = self._turn.now + self._max_age
+            expiry = min(expiry or latest, latest)
+        self._perishable_id = self._next_id + 1
+        self.perishable = True
+        if not self.count:
+            self._expiry.watch(self)
+        return expiry
+
+    @property
+    def ends(self) -> int:
+        """When the queue expires if it is empty then, in ms since the epoch; 0 is never."""
+        return self._lifetime and self.created + self._lifetime
+
+    def due(self) -> int:
+        """
+        @return: when the item at the head expires, in ms since the epoch; 0 where it never does, or there is none.
+        @raise StoreError: it cannot be read.
+        """
+        item = self._head.first()
+        if item is None and self.count:
+            # No more than is needed: there may be many queues, and nobody reads this one.
+            self._read_ahead(1)
+            self._room.account(self._head)
+            item = self._head.first()
+        if item is None or item.id >= self._perishable_id:
+            self.perishable = self._lifetime > 0
+            return 0
+        return item.expiry
+
+    def _sweep(self) -> None:
+        """Drop what has expired at the head, as much as may be dropped in one go."""
+        self.sweeping = True  # so that nobody else does while items are moved
+        more = False
+        try:
+            more = self._drop_expired()
+        finally:
+            self.sweeping = more
+        # An item may have come back to this queue by way of another; who waits for it was not served meanwhile.
+        if more or (self.waiters and self.policy.expire_to_queue):
+            self._expiry.sweep(self)
+
+    def _drop_expired(self) -> bool:
+        """@return: whether there is more."""
+        left, bytes_left = self.policy.max_expire_sweep, SWEEP_BYTES
+        while (item := self._first()) is not None and item.expiry and item.expiry <= self._turn.now:
+            if not left or bytes_left <= 0:
+                return True
+            left -= 1
+            bytes_left -= len(item.payload) + ITEM_OVERHEAD
+            self._expire(item)
+        return False
+
+    def _expire(self, item: Item) -> None:
+        """
+        Drop the item at the head, or have it moved where such items go.
+
+        @raise StoreError: it cannot be moved, and is still there.
+        """
+        target = self.policy.expire_to_queue
+        if target is not None:
+            if not self._turn.health.writable:
+                # Nor will this be written: each attempt would open the store anew.
+                raise StoreError(self._turn.health.reason)
+            if item.payload is LET_GO and not self._load(item):
+                return
+        self._take_head()
+        if target is None:
+            self._consume(item)
+        else:
+            try:
+                self._expiry.move(self, item, target.encode())
+            except StoreError:
+                self._give_back(item)
+                raise
+        self.stats.expired_items += 1
+        self._expiry.stats.expired_items += 1
+
+    def sweep_on(self) -> bool:
+        """
+        Drop more of what has expired, or is too much, and serve those who wait for that.
+
+        @return: whether it could be done; false where the store refuses.
+        """
+        self.sweeping = False
+        done = True
+        try:
+            self.peek()
+            if self.policy.discard_old_when_full and not self._drop_old(0, 0):
+                self._expiry.sweep(self)
+        except StoreError:
+            done = False
+        self.serve()
+        for waiter in [waiter for waiter in self.waiters if waiter.hasty]:
+            # Where it cannot be read the waiter hears of it.
+            with suppress(StoreError):
+                self.peek()
+            if self.sweeping:
+                break
+            self.leave(waiter)
+            waiter.serve()
+        return done
+
     # Reading
 
     def peek(self) -> Optional[Item]:
-        """@return: the item at the head, which stays there; C{None} where there is nothing."""
+        """
+        @return: the item at the head, which stays there; C{None} where there is nothing, or where nobody knows yet as
+            it is L{sweeping}.
+        """
         while True:
-            item = self._head.first()
+            item = self._head.first() or self._first()
             if item is None:
-                self._read_ahead()
-                # At once: a queue that is only looked at, or whose items are opened, has nothing to be written.
-                self._room.account(self._head)
-                item = self._head.first()
-                if item is None:
-                    return None
+                return None
             if not item.expiry or item.expiry > self._turn.now:
                 if self._retries is not None and self._retries.spent(item.id):
                     self._bury(self._take_head())
@@ -310,9 +529,19 @@ class Fifo:
                 if item.payload is not LET_GO or self._load(item):
                     return item
                 continue
-            self._take_head()
-            self._consume(item)
-            self.stats.expired_items += 1
+            if self.sweeping:
+                return None
+            self._sweep()
+
+    def _first(self) -> Optional[Item]:
+        """@return: the item at the head, whether it has expired or not; C{None} where there is nothing."""
+        item = self._head.first()
+        if item is None:
+            self._read_ahead(self._window_bytes)
+            # At once: a queue that is only looked at, or whose items are opened, has nothing to be written.
+            self._room.account(self._head)
+            item = self._head.first()
+        return item
 
     def _load(self, item: Item) -> bool:
         """
@@ -355,6 +584,8 @@ class Fifo:
         item = self._head.take_first()
         self.count -= 1
         self.bytes -= item.size
+        if self.perishable:
+            self._expiry.watch(self)
         return item
 
     def take(self) -> Optional[Item]:
@@ -423,6 +654,8 @@ class Fifo:
         # The window has still to come to an item that was found in the store and could not be moved.
         if item.id < self._head.read_id:
             self._head.give_back(item)
+            if item.expiry:
+                self._watch()
 
     # Trying again
 
@@ -476,13 +709,12 @@ class Fifo:
         """
         name = self.policy.dead_letter_queue
         assert name is not None
-        assert self._move is not None
         if self._writing and item.id >= self._writing[0].id:
             # Its put is being written.  Where that is refused it must not be found there.
             self._set_aside(item, BURY_AGAIN)
             return
         try:
-            self._move(self, item, name.encode())
+            self._expiry.move(self, item, name.encode())
         except StoreError as error:
             self._log.error(
                 "cannot move item {id} of queue {name!r} to the dead letters, will try again: {error}",
@@ -554,7 +786,7 @@ class Fifo:
         """An item that was taken out is to be had again."""
         self._give_back(item)
 
-    def _read_ahead(self) -> None:
+    def _read_ahead(self, max_bytes: int) -> None:
         """Fill the empty window with what comes next, from the store or from what is on its way there."""
         head = self._head
         start = self.consumed.next_missing(head.read_id)
@@ -564,7 +796,7 @@ class Fifo:
             if start < written:
                 assert self.number is not None
                 stop = written
-                items = self._store.read(self.number, start, written, self._window_bytes)
+                items = self._store.read(self.number, start, written, max_bytes)
             else:
                 stop = self._next_id
                 items = waiting
@@ -612,13 +844,14 @@ class Fifo:
 
     # Waiting
 
-    def wait(self, serve: Callable[[], None]) -> Waiter:
+    def wait(self, serve: Callable[[], None], hasty: bool = False) -> Waiter:
         """
         Stand in line.
 
         @param serve: called once, when there is an item and everybody who came earlier was served.
+        @param hasty: call it also when the queue, which is L{sweeping}, turns out to have nothing.
         """
-        waiter = Waiter(serve)
+        waiter = Waiter(serve, hasty)
         self.waiters[waiter] = None
         return waiter
 
@@ -651,9 +884,12 @@ class Fifo:
         self.count = self.bytes = 0
         if self._retries is not None:
             self._retries.flush(self._open)
+        if self.perishable:
+            self._expiry.watch(self)
         self.stats.total_flushes += 1
         self._forget_head(self._next_id)
         self._marked = True
+        self._turn.flushed(self)
         self._turn.changed(self)
 
     def delete(self) -> None:
@@ -666,6 +902,8 @@ class Fifo:
         for item in self._fresh:
             if item.stream:
                 self._reclaimer.stream(item.stream)
+        if self.perishable:
+            self._expiry.watch(self)
         self._begin_anew()
 
     # The store

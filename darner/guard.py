@@ -69,7 +69,7 @@ class GuardedSession(Session):
             allowed = grant.may_read(request.queue)
         elif isinstance(request, wire.Requeue):
             allowed = grant.may_read(request.origin) and grant.may_write(request.target)
-        elif isinstance(request, (wire.Delete, wire.Flush)):
+        elif isinstance(request, (wire.Delete, wire.Flush, wire.FlushExpired)):
             allowed = grant.may_administrate(request.queue)
         elif isinstance(request, (wire.DumpStats, wire.DumpConfig)):
             allowed = all(grant.may_see(queue) for queue in request.queues)

@@ -220,7 +220,8 @@ class IQueueService(Interface):
         @param flags: a 32 bit number that is kept with it.
         @param expiry: when it expires, by memcache's rules: 0 never; below 1,000,000 seconds from now; else Unix time.
         @param sync: fire only when the item is on stable storage.
-        @return: fires with C{None} once the item outlives the process.
+        @return: fires with C{None} once the item outlives the process.  Fails with L{darner.errors.QueueFull} where the
+            queue is at its limit and refuses it.
         """
 
     def get(queue: bytes, timeout: Optional[float] = 0) -> Deferred[Optional[IMessage]]:

@@ -13,9 +13,10 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
 from darner.control import Control
-from darner.errors import DarnerError, ItemTooLarge, StoreError
+from darner.errors import DarnerError, ItemTooLarge, QueueFull, StoreError
+from darner.expiry import Expiry
 from darner.fifo import Fifo
-from darner.head import Room
+from darner.head import WINDOW_BYTES, Room
 from darner.interfaces import IStore
 from darner.items import ITEM_OVERHEAD, Item
 from darner.limits import client_bytes
@@ -62,7 +63,10 @@ class Queues:
     @ivar policies: the settings of the queues; change them by L{apply}.
     @ivar client_bytes: how much is held at most for each client, in each direction (`darner.limits`).
     @ivar stopped: whether L{stop} is done, so that nothing can be written any more.
+    @cvar window_bytes: about how much of each queue's head is held in memory.
     """
+
+    window_bytes = WINDOW_BYTES
 
     def __init__(
         self,
@@ -88,6 +92,7 @@ class Queues:
         self.stats = ServerStats()
         self.status = ServerStatus(surroundings.clock) if status is None else status
         self.control = control
+        self.expiry = Expiry(self.turn, surroundings.clock, self.stats, self.move, self.delete)
         self.policies = policies
         self.client_bytes = client_bytes(0)
         self._fifos: dict[bytes, Fifo] = {}
@@ -110,6 +115,7 @@ class Queues:
 
     async def stop(self) -> None:
         """Write what is to be written and end all work in threads.  The store may be closed then."""
+        self.expiry.stop()
         await self.turn.written()
         await self.reclaimer.stop()
         for fifo in self._fifos.values():
@@ -145,10 +151,10 @@ class Queues:
         """@return: the queue of that name, to put an item there or to wait for one; a first put makes it exist."""
         fifo = self._fifos.get(name)
         if fifo is None:
-            policy = self.policies.of(name)
             fifo = self._fifos[name] = Fifo(
-                name, self.store, self.turn, self.reclaimer, self._room, policy=policy, move=self.move
-            )
+                name, self.store, self.turn, self.reclaimer, self.expiry, self._room, self.window_bytes,
+                self.policies.of(name),
+            )  # fmt: skip
         return fifo
 
     def policy(self, name: bytes) -> QueueSettings:
@@ -160,7 +166,7 @@ class Queues:
         """Have other settings from now on."""
         self.policies = policies
         for fifo in self._fifos.values():
-            fifo.policy = policies.of(fifo.name)
+            fifo.adopt(policies.of(fifo.name))
 
     def release(self, fifo: Fifo) -> None:
         """Whoever made it to wait there does so no longer."""
@@ -180,6 +186,7 @@ class Queues:
         @param expiry: by memcache's rules, to the ms.
         @raise ItemTooLarge: it is over the limit.
         @raise darner.errors.Unavailable: nothing may be put for now.
+        @raise QueueFull: the queue is, and refuses it.
         @raise darner.errors.DiskAlmostFull: there is too little room.
         @raise darner.errors.StoreError: the store cannot make the queue.
         """
@@ -214,13 +221,19 @@ class Queues:
         if size > policy.max_item_bytes:
             raise ItemTooLarge()
         self.space.take(room + ITEM_OVERHEAD)
-        return self._existing(name) if fifo is None or fifo.number is None else fifo
+        if fifo is None or fifo.number is None:
+            if policy.max_bytes is not None and size > policy.max_bytes:
+                raise QueueFull()
+            return self._existing(name)
+        if fifo.limited:
+            fifo.make_room(size)
+        return fifo
 
     def move(self, fifo: Fifo, item: Item, name: bytes) -> None:
         """
         Put an item at the end of another queue, and consume it where it was: both are written, or neither is.
 
-        Limits do not hold it up, and it does not expire there.
+        Limits do not hold it up, and it does not expire there but by that queue's C{max_age}.
 
         @param item: one that was taken out of C{fifo}'s memory, so that it is neither to be had nor consumed.
         @raise StoreError: it cannot be read, or the other queue cannot be made; nothing has changed.
@@ -283,6 +296,15 @@ class Queues:
         """L{flush} every queue."""
         for fifo in self._fifos.values():
             fifo.flush()
+
+    def flush_expired(self, name: Optional[bytes] = None) -> Deferred[int]:
+        """
+        Drop what has expired at the head of a queue, or of all, a bounded number of items in a turn.
+
+        @return: fires with the number of items.
+        """
+        fifos = list(self._fifos.values()) if name is None else [self._fifos[name]] if name in self._fifos else []
+        return Deferred.fromCoroutine(self.expiry.flush(fifos))
 
     # Figures
 

@@ -73,6 +73,7 @@ class Retries:
         self._gone: dict[int, int] = {}  # attempts of items that are consumed, until that is written
         self._reads: OrderedDict[int, Read] = OrderedDict()  # since when they are open, the longest first
         self._aside: list[tuple[float, int, Item]] = []
+        self.set_aside_bytes = 0
         self._found: deque[int] = deque()
         self._timer: Optional[IDelayedCall] = None
         self._wake = inf
@@ -129,6 +130,7 @@ class Retries:
     def flush(self, open: Iterable[int]) -> None:
         """All items but the open ones are consumed."""
         self._aside.clear()
+        self.set_aside_bytes = 0
         for id in set(self._attempts).difference(open):
             self.forget(id)
 
@@ -168,12 +170,14 @@ class Retries:
     def set_aside(self, item: Item, delay: float) -> None:
         """Keep an item back for so many seconds."""
         heappush(self._aside, (self._turn.clock.seconds() + delay, item.id, item))
+        self.set_aside_bytes += item.size
         self._arm()
 
     def remove(self, ids: set[int]) -> None:
         """These are no items any more."""
         self._aside = [entry for entry in self._aside if entry[1] not in ids]
         heapify(self._aside)
+        self.set_aside_bytes = sum(item.size for _, _, item in self._aside)
 
     def stop(self) -> None:
         """Wait for nothing any more."""
@@ -210,7 +214,9 @@ class Retries:
             if self._overdue() <= now:
                 self._fifo.time_out(next(iter(self._reads.values())))
             if self._due() <= now:
-                self._fifo.come_back(heappop(self._aside)[2])
+                item = heappop(self._aside)[2]
+                self.set_aside_bytes -= item.size
+                self._fifo.come_back(item)
         self._fifo.serve()
         self._wake = inf
         self._arm()

@@ -9,14 +9,16 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Final, Optional, Union
 
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 import darner
 from darner import wire
-from darner.errors import DarnerError, ItemTooLarge, StoreError, TooManyOpenReads
+from darner.errors import DarnerError, ItemTooLarge, QueueFull, StoreError, TooManyOpenReads
 from darner.fifo import Fifo, OpenRead, Waiter
 from darner.items import Item
 from darner.outbox import Outbox, Outlet, Value, discard
@@ -62,7 +64,8 @@ class Session:
         self._replies: Replies = []
         self._gathered = 0
         self._opens: dict[bytes, deque[OpenRead]] = {}
-        self._waiter: Optional[tuple[Fifo, Waiter, wire.Get]] = None
+        self._waiter: Optional[tuple[Fifo, Waiter, Union[wire.Get, wire.GetMany]]] = None
+        self._flushing = False
         self._timer: Optional[IDelayedCall] = None
         self._relief: Optional[IDelayedCall] = None
         self._held_back = 0
@@ -77,13 +80,14 @@ class Session:
 
     def _update_busy(self) -> None:
         """
-        Find out whether requests have to be held back: the client waits for an item or for many to be moved, a large
-        one is on its way to it, it does not read, enough replies gathered for this turn, others have to be served
-        first, or the connection is about to end.
+        Find out whether requests have to be held back: the client waits for an item, for expired ones to be dropped or
+        for many to be moved, a large one is on its way to it, it does not read, enough replies gathered for this turn,
+        others have to be served first, or the connection is about to end.
         """
         self.busy = (
             self._waiter is not None
             or self._requeue is not None
+            or self._flushing
             or self._streaming > 0
             or self._outbox.choked
             or self._gathered > self._queues.client_bytes
@@ -149,9 +153,13 @@ class Session:
         self._reply(reply)
 
     def takes(self, request: wire.Set) -> bool:
-        """Whether to take the payload of a set at all: whether it may be put, and is within the limit."""
-        limit = self._queues.policy(request.queue).max_item_bytes
-        return request.size <= limit and not self._status.refuses_writes
+        """Whether to take the payload of a set at all: whether it may be put, and is within the limits."""
+        policy = self._queues.policy(request.queue)
+        return (
+            request.size <= policy.max_item_bytes
+            and (policy.max_bytes is None or request.size <= policy.max_bytes)
+            and not self._status.refuses_writes
+        )
 
     def refuse(self, request: wire.Set) -> None:
         """The payload of a set that is not taken has been skipped."""
@@ -160,7 +168,8 @@ class Session:
         except DarnerError as error:
             self._not_stored(request, error)
         else:
-            self._not_stored(request, ItemTooLarge())
+            too_large = request.size > self._queues.policy(request.queue).max_item_bytes
+            self._not_stored(request, ItemTooLarge() if too_large else QueueFull())
 
     def inflow(self) -> Inflow:
         """@return: where to L{receive} a payload that comes in pieces; give it to L{put_flow}, or abandon it."""
@@ -228,6 +237,8 @@ class Session:
             return
         if request.wait and not self._hurried:
             self._wait(self._queues.make(request.queue), request)
+        elif fifo is not None and fifo.sweeping:
+            self._wait_for_sweep(fifo, request)
         else:
             self._miss(request)
 
@@ -275,6 +286,11 @@ class Session:
         names = dict.fromkeys(request.queues)
         if any(self._open_reads(name) for name in names):
             raise TooManyOpenReads()
+        for name in names:
+            fifo = self._queues.find(name)
+            if fifo is not None and fifo.perishable and self._is_sweeping(fifo):
+                self._wait_for_sweep(fifo, request)
+                return
         taken: list[tuple[Fifo, Item, int]] = []
         end = wire.END
         try:
@@ -293,6 +309,13 @@ class Session:
         for fifo, item, slot in taken:
             self._turn.read(fifo, item, False, self._replies, slot, last)
 
+    @staticmethod
+    def _is_sweeping(fifo: Fifo) -> bool:
+        """@return: whether nobody knows yet if there is an item."""
+        with suppress(StoreError):  # it will be told in its place
+            return fifo.peek() is None and fifo.sweeping
+        return False
+
     def _delete(self, request: wire.Delete) -> None:
         self._status.check_writes()
         self._queues.delete(request.queue)
@@ -303,6 +326,24 @@ class Session:
         self._status.check_writes()
         self._queues.flush(request.queue)
         self._turn.consumed(self._replies, self._reply(wire.END))
+
+    def _flush_expired(self, request: Union[wire.FlushExpired, wire.FlushAllExpired]) -> None:
+        self._status.check_writes()
+        self._flushing = True
+        self._update_busy()
+        name = request.queue if isinstance(request, wire.FlushExpired) else None
+        self._queues.flush_expired(name).addCallbacks(self._expired, self._not_expired)
+
+    def _expired(self, count: int) -> None:
+        self._flushing = False
+        self._update_busy()
+        self._turn.consumed(self._replies, self._reply(wire.count(count)))
+
+    def _not_expired(self, failure: Failure) -> None:
+        self._flushing = False
+        self._update_busy()
+        assert failure.value is not None
+        self._reply(wire.error_reply(failure.value))
 
     def _flush_all(self, request: wire.FlushAll) -> None:
         self._status.check_writes()
@@ -430,16 +471,26 @@ class Session:
     # Waiting
 
     def _wait(self, fifo: Fifo, request: wire.Get) -> None:
+        self._stand_in_line(fifo, request, False)
+        self._timer = self._queues.clock.callLater(request.wait / 1000, self._time_out)
+
+    def _wait_for_sweep(self, fifo: Fifo, request: Union[wire.Get, wire.GetMany]) -> None:
+        """More has expired at the head of a queue than is dropped in one go: wait until it is known what is behind."""
+        self._stand_in_line(fifo, request, True)
+
+    def _stand_in_line(self, fifo: Fifo, request: Union[wire.Get, wire.GetMany], hasty: bool) -> None:
         def serve() -> None:
             self.stop_waiting()
             try:
-                self._fetch(fifo, request)
+                if isinstance(request, wire.GetMany):
+                    self._get_many(request)
+                elif not self._fetch(fifo, request):
+                    self._miss(request)
             except DarnerError as error:
                 self._reply(self.error_reply(error))
 
-        self._waiter = (fifo, fifo.wait(serve), request)
+        self._waiter = (fifo, fifo.wait(serve, hasty), request)
         self._update_busy()
-        self._timer = self._queues.clock.callLater(request.wait / 1000, self._time_out)
 
     def _time_out(self) -> None:
         self._timer = None
@@ -447,12 +498,18 @@ class Session:
 
     def _give_up(self) -> None:
         if self._waiter is not None:
-            _, _, request = self._waiter
-            self.stop_waiting()
-            self._miss(request)
+            fifo, waiter, request = self._waiter
+            waiter.hasty = waiter.hasty or fifo.sweeping
+            if not waiter.hasty:
+                assert isinstance(request, wire.Get)
+                self.stop_waiting()
+                self._miss(request)
 
     def hurry(self) -> None:
-        """The client will send nothing more and may well be gone: it waits for an item neither now nor later."""
+        """
+        The client will send nothing more and may well be gone: it waits for an item neither now nor later, but until it
+        is known whether there is one.
+        """
         self._hurried = True
         self._give_up()
 
@@ -554,6 +611,8 @@ _PERFORMERS: Final[dict[type, Callable[[Session, Any], None]]] = {
     wire.FlushAll: Session._flush_all,
     wire.Touch: Session._touch,
     wire.Requeue: Session._start_requeue,
+    wire.FlushExpired: Session._flush_expired,
+    wire.FlushAllExpired: Session._flush_expired,
     wire.Stats: Session._stats,
     wire.DumpStats: Session._dump_stats,
     wire.DumpConfig: Session._dump_config,

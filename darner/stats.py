@@ -38,6 +38,8 @@ class ServerStats:
     queue_creates: int = 0
     queue_deletes: int = 0
     queue_expires: int = 0
+    expired_items: int = 0
+    discarded: int = 0
 
 
 @frozen

@@ -256,6 +256,11 @@ class Turn:
         """An item of C{queue} is consumed because it was put on another."""
         self._gathering.moves.append((queue, queue.number, item))
 
+    def flushed(self, queue: Changing) -> None:
+        """All that C{queue} had is consumed, and what was moved before in this turn does not come back."""
+        if self._gathering.moves:
+            self._gathering.moves = [move for move in self._gathering.moves if move[0] is not queue]
+
     def consumed(self, replies: Replies, slot: int) -> None:
         """The reply at C{slot} says that items are gone: closed, flushed or deleted."""
         self._gathering.consumed.append((replies, slot))
@@ -370,6 +375,8 @@ class Turn:
         for queue, _, item, _, replies, slot, end in changes.reads + self._gathering.reads:
             if item.id in refused.get(queue, ()):
                 _spoil(replies, slot, end, error)
+        # Should the next turn fail too, what never was an item is not to become one.
+        self._gathering.moves = [move for move in self._gathering.moves if move[2].id not in refused.get(move[0], ())]
         try:
             self._store.mend()
             self._store.write(self._batch(changes, False))

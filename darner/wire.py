@@ -120,6 +120,16 @@ class Requeue:
 
 
 @frozen
+class FlushExpired:
+    queue: bytes
+
+
+@frozen
+class FlushAllExpired:
+    pass
+
+
+@frozen
 class Stats:
     pass
 
@@ -182,8 +192,8 @@ class Refused:
 
 
 Request = Union[
-    Set, Get, GetMany, Delete, Flush, FlushAll, Stats, DumpStats, DumpConfig, Reload, Shutdown, Status, SetStatus,
-    Touch, Requeue, Version, Quit, Refused,
+    Set, Get, GetMany, Delete, Flush, FlushAll, FlushExpired, FlushAllExpired, Touch, Requeue, Stats, DumpStats,
+    DumpConfig, Reload, Shutdown, Status, SetStatus, Version, Quit, Refused,
 ]  # fmt: skip
 
 
@@ -240,6 +250,11 @@ def value(key: bytes, flags: int, payload: bytes, end: bytes = END) -> bytes:
     return b"VALUE %b %d %d\r\n%b\r\n%b" % (key, flags, len(payload), payload, end)
 
 
+def count(number: int) -> bytes:
+    """A number alone on a line."""
+    return b"%d\r\n" % number
+
+
 def stat(name: str, figure: Union[int, str]) -> bytes:
     return b"STAT %b %b\r\n" % (name.encode("ascii"), str(figure).encode("ascii"))
 
@@ -258,11 +273,6 @@ def queue_dump(queue: bytes, figures: Mapping[str, Union[int, str]]) -> bytes:
 def status(name: str) -> bytes:
     """@param name: one of L{STATUSES}."""
     return b"%b\r\n" % name.upper().encode("ascii")
-
-
-def count(number: int) -> bytes:
-    """A number alone on a line."""
-    return b"%d\r\n" % number
 
 
 def version(number: str) -> bytes:
@@ -367,6 +377,12 @@ def _parse_flush(words: list[bytes]) -> Request:
     return Flush(check_queue_name(words[0]))
 
 
+def _parse_flush_expired(words: list[bytes]) -> Request:
+    if len(words) != 1:
+        raise ClientError("flush_expired needs one queue name")
+    return FlushExpired(check_queue_name(words[0]))
+
+
 def _parse_flush_all(words: list[bytes]) -> Request:
     noreply = bool(words) and words[-1].lower() == b"noreply"
     arguments = words[:-1] if noreply else words
@@ -433,6 +449,8 @@ _PARSERS: Final[dict[bytes, Callable[[list[bytes]], Request]]] = {
     b"flush_all": _parse_flush_all,
     b"touch": _parse_touch,
     b"requeue": _parse_requeue,
+    b"flush_expired": _parse_flush_expired,
+    b"flush_all_expired": _alone(FlushAllExpired(), "flush_all_expired"),
     b"stats": _alone(Stats(), "stats"),
     b"dump_stats": _parse_dump_stats,
     b"dump_config": _parse_dump_config,

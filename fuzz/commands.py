@@ -71,6 +71,14 @@ class Drop:
 
 
 @frozen
+class Expire:
+    """Drop what has expired, of one queue or of all."""
+
+    queues: tuple[bytes, ...]
+    """None means all."""
+
+
+@frozen
 class Say:
     """Whatever happened before, the answer is this, and nothing is done."""
 
@@ -96,7 +104,7 @@ class Dump:
     queues: tuple[bytes, ...]
 
 
-Meaning = Union[Put, Read, ReadMany, Drop, Say, Part, Figures, Dump]
+Meaning = Union[Put, Read, ReadMany, Drop, Expire, Say, Part, Figures, Dump]
 
 
 @frozen
@@ -175,6 +183,13 @@ def _drop(choices: Choices) -> Command:
     return Command(_line(choices, b"flush_all", b"noreply"), Drop((), False, b""))
 
 
+def _expire(choices: Choices) -> Command:
+    if choices.byte() % 2:
+        return Command(_line(choices, b"flush_all_expired"), Expire(()))
+    name = choices.of(NAMES)
+    return Command(_line(choices, b"flush_expired", name), Expire((name,)))
+
+
 def _tell(choices: Choices) -> Command:
     kind, name = choices.byte() % 3, choices.of(NAMES)
     if kind == 0:
@@ -235,7 +250,8 @@ def _part(choices: Choices) -> Command:
 
 
 _KINDS: Final[tuple[Callable[[Choices], Command], ...]] = (
-    put, put, put, put, _read, _read, _read, _read, _read_many, _drop, _tell, _refused_put, _wrong, _part,
+    put, put, put, put, _read, _read, _read, _read, _read_many, _drop, _expire, _tell, _refused_put,
+    _wrong, _part,
 )  # fmt: skip
 
 

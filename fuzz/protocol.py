@@ -195,6 +195,9 @@ class _Run:
         self._server.check_idle()
         for counterpart in self._reference.clients:
             self._reference.leave(counterpart)
+        # What was given back may have expired, and time has passed for the server alone.
+        self._server.advance(0)
+        self._reference.advance(self._server.clock.seconds() - self._reference.now)
         queues = self._server.queues
         assert queues.names() == self._reference.names
         for name in queues.names():

@@ -14,7 +14,7 @@ from typing import Final, Optional, Union
 from attrs import Factory, define
 
 from darner.records import CHUNK_BYTES
-from fuzz.commands import Drop, Dump, Figures, Meaning, Part, Put, Read, ReadMany, Say
+from fuzz.commands import Drop, Dump, Expire, Figures, Meaning, Part, Put, Read, ReadMany, Say
 from fuzz.server import EPOCH
 
 _STATS: Final = re.compile(rb"((?:STAT [!-~]+ [!-~]+\r\n)*)END\r\n")
@@ -162,6 +162,8 @@ class Reference:
         for _, client in sorted(late, key=itemgetter(0)):
             self._give_up(client)
         self._proceed()
+        for queue in self.queues.values():
+            self._expire(queue)
 
     @property
     def next_due(self) -> Optional[float]:
@@ -218,6 +220,9 @@ class Reference:
         elif isinstance(meaning, Drop):
             self._drop(meaning)
             say(meaning.reply)
+        elif isinstance(meaning, Expire):
+            names = meaning.queues or list(self.queues)
+            client.replies.append(b"%d\r\n" % sum(self._expire(self._queue(name)) for name in names))
         elif isinstance(meaning, (Figures, Dump)):
             self._tell(client, meaning)
         else:
@@ -249,9 +254,16 @@ class Reference:
 
     def _head(self, queue: Queue) -> Optional[Item]:
         """What has expired is dropped when it gets to the head, and somebody looks."""
+        self._expire(queue)
+        return queue.items[0] if queue.items else None
+
+    def _expire(self, queue: Queue) -> int:
+        """@return: how many items were dropped."""
+        dropped = 0
         while queue.items and 0 < queue.items[0].expiry <= self._wall:
             del queue.items[0]
-        return queue.items[0] if queue.items else None
+            dropped += 1
+        return dropped
 
     def _give_back(self, name: bytes, item: Item) -> None:
         queue = self._queue(name)

@@ -27,6 +27,7 @@ LINES: Final = (
     b"stats items", b"dump_stats", b"dump_stats a b", b"version", b"quit", b"incr q 1", b"", b"  set  q  0 0  1  \r",
     b"set \xb2 0 0 \xb2", b"get " + b"x" * 251, b"set \x00 0 0 1\x0b", b"get ..\tq\x0c", b"monitor q 1", b"GET Q",
     b"dump_config", b"dump_config a b", b"reload", b"shutdown", b"status", b"status ReadOnly", b"status down",
+    b"flush_expired q", b"flush_expired", b"flush_all_expired",
 )  # fmt: skip
 """Of every command and every option one, and some of each kind of fault."""
 

@@ -87,7 +87,7 @@ def _check_refusal(line: bytes, request: wire.Refused) -> None:
 def _names(request: wire.Request) -> tuple[bytes, ...]:
     if isinstance(request, (wire.GetMany, wire.DumpStats, wire.DumpConfig)):
         return request.queues
-    if isinstance(request, (wire.Set, wire.Get, wire.Delete, wire.Flush, wire.Touch)):
+    if isinstance(request, (wire.Set, wire.Get, wire.Delete, wire.Flush, wire.FlushExpired, wire.Touch)):
         return (request.queue,)
     if isinstance(request, wire.Requeue):
         return request.origin, request.target
@@ -134,6 +134,8 @@ def _spell(request: wire.Request) -> Optional[bytes]:
         return b"delete %b%b" % (request.queue, noreply)
     if isinstance(request, wire.Flush):
         return b"flush " + request.queue
+    if isinstance(request, wire.FlushExpired):
+        return b"flush_expired " + request.queue
     if isinstance(request, wire.FlushAll):
         return b"flush_all%b%b" % (b" 0" if request.delayed else b"", noreply)
     if isinstance(request, wire.Touch):
@@ -153,4 +155,5 @@ def _spell(request: wire.Request) -> Optional[bytes]:
 _ALONE: Final = {
     wire.Stats: b"stats", wire.Status: b"status", wire.Reload: b"reload", wire.Shutdown: b"shutdown",
     wire.Version: b"version", wire.Quit: b"quit",
+    wire.FlushAllExpired: b"flush_all_expired",
 }  # fmt: skip

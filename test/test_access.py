@@ -257,7 +257,8 @@ class GuardTests(AccessTestCase):
             (b"get b1/peek", True), (b"get b1/open", True), (b"get b1/abort", True), (b"get b1 b2", True),
             (b"get a", False), (b"get b1 a", False), (b"get w1", False), (b"get a/t=10", False),
             (b"set w2 0 0 1\r\nx", True), (b"set b1 0 0 1\r\nx", False), (b"set a/sync 0 0 1\r\nx", False),
-            (b"delete b1", False), (b"flush w1", False), (b"flush_all", False), (b"dump_stats b1", True),
+            (b"delete b1", False), (b"flush w1", False), (b"flush_all", False),
+            (b"flush_expired w1", False), (b"flush_all_expired", False), (b"dump_stats b1", True),
             (b"dump_stats a", False), (b"dump_stats w1 o1", False), (b"version", True), (b"touch b1", True),
             (b"touch w1", False), (b"requeue b1 w1", True), (b"requeue a w1", False), (b"requeue b1 a", False),
         ):  # fmt: skip
@@ -298,6 +299,8 @@ class GuardTests(AccessTestCase):
         self.assertEqual(self.ask(b"flush_all\r\nflush a\r\nget o1\r\n", out), b"CLIENT_ERROR not allowed\r\n" * 3)
         self.assertEqual(self.ask(b"flush a\r\ndelete b1\r\n", root), b"END\r\nDELETED\r\n")
         self.assertEqual(self.ask(b"flush_all\r\n", root), b"Flushed all queues.\r\n")
+        self.assertEqual(self.ask(b"flush_expired o1\r\n", out), b"0\r\n")
+        self.assertEqual(self.ask(b"flush_all_expired\r\n", root), b"0\r\n")
 
     def test_who_never_logs_in(self) -> None:
         """Is disconnected after a while, whatever it says."""

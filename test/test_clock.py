@@ -373,6 +373,11 @@ class _Run:
         self.server.turn()
         self.case.assertEqual(waiting.hears(), wire.END)
         waiting.leave()
+        # The server has looked at the queues meanwhile, or is just about to.
+        self.server.queues.flush_expired()
+        self.server.turn()
+        for queue in self.queues:
+            self.head(queue)
 
     def restart(self, name: bytes, _: object) -> None:
         for name in list(self.opens):

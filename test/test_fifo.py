@@ -29,7 +29,7 @@ class FifoTestCase(SynchronousTestCase):
 
     def new(self, name: bytes = b"q") -> Fifo:
         queues = self.server.queues
-        return Fifo(name, self.store, queues.turn, queues.reclaimer, self.room, self.window_bytes)
+        return Fifo(name, self.store, queues.turn, queues.reclaimer, queues.expiry, self.room, self.window_bytes)
 
     def put(self, *payloads: bytes, expiry: int = 0) -> None:
         for payload in payloads:

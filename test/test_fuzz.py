@@ -79,13 +79,14 @@ class SeedsTests(SynchronousTestCase):
         )
         self.assertEqual(
             {type(event.meaning).__name__ for event in events if isinstance(event, Command)},
-            {"Put", "Read", "ReadMany", "Drop", "Say", "Part", "Figures", "Dump"},
+            {"Put", "Read", "ReadMany", "Drop", "Expire", "Say", "Part", "Figures", "Dump"},
         )
         requests = {type(darner_wire.parse(line)).__name__ for line in seeds.LINES}
         self.assertEqual(requests, {
             "Set", "Get", "GetMany", "Delete", "Flush", "FlushAll", "Stats", "DumpStats", "Version", "Quit", "Refused",
             "DumpConfig", "Reload", "Shutdown", "Status", "SetStatus",
             "Touch", "Requeue",
+            "FlushExpired", "FlushAllExpired",
         })  # fmt: skip
 
 

@@ -39,7 +39,7 @@ LAYERS = (
     "repair",
     "head space retries",
     "fifo",
-    "reclaim",
+    "reclaim expiry",
     "streams",
     "queues outbox",
     "requeue",

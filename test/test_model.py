@@ -12,13 +12,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Optional
 
-from attrs import Factory, define, field
+from attrs import Factory, asdict, define, field, frozen
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from darner import wire
-from darner.fifo import Fifo
 from darner.memory import MemoryStore
 from darner.queues import Queues
 from darner.records import CHUNK_BYTES
@@ -80,6 +79,8 @@ class ModelTurn:
     replies: list[ModelReply] = Factory(list)
     puts: list[ModelItem] = Factory(list)
     reads: list[tuple[bytes, ModelItem, ModelReply]] = Factory(list)
+    discards: list[tuple[bytes, ModelItem]] = Factory(list)
+    """Items that made room for others."""
     sync: bool = False
     deletes: bool = False
     snapshot: dict[bytes, list[ModelItem]] = Factory(dict)
@@ -93,11 +94,25 @@ class ModelQueue:
     waiters: list[ModelClient] = Factory(list)
 
 
+@frozen
+class Limits:
+    """What a queue may hold."""
+
+    max_items: Optional[int] = None
+    max_bytes: Optional[int] = None
+    discard_old_when_full: bool = False
+    max_age: Optional[float] = None
+
+
+NO_LIMITS = Limits()
+
+
 @define(eq=False)
 class Model:
     """What the clients of a server are promised, written down as plainly as can be."""
 
     max_open_reads: int
+    limits: Limits
     queues: dict[bytes, ModelQueue] = field(factory=lambda: {name: ModelQueue() for name in NAMES})
     clients: list[ModelClient] = field(factory=lambda: [ModelClient() for _ in range(CLIENTS)])
     now: float = 0.0
@@ -117,9 +132,15 @@ class Model:
     def set(self, client: ModelClient, name: bytes, payload: bytes, expiry: int, sync: bool, noreply: bool) -> None:
         now = int((EPOCH + self.now) * 1000)
         due = expiry and (1 if expiry < 0 else now + expiry * 1000 if expiry < 1_000_000 else expiry * 1000)
+        if self.limits.max_age is not None:
+            latest = now + int(self.limits.max_age * 1000)
+            due = min(due or latest, latest)
         item = ModelItem(name, self.orders, payload, due)
         self.orders += 1
         queue = self.queues[name]
+        if not self.make_room(name, len(payload)):
+            self.reply(client, b"" if noreply else wire.NOT_STORED)
+            return
         if not queue.exists:
             queue.exists = True
             queue.born = self.gathering
@@ -128,6 +149,21 @@ class Model:
         self.gathering.sync |= sync
         self.serve(name)
         self.reply(client, b"" if noreply else wire.STORED).stored = item
+
+    def make_room(self, name: bytes, size: int) -> bool:
+        """@return: whether there is room for an item."""
+        limits, ready = self.limits, self.queues[name].ready
+        if limits.max_bytes is not None and size > limits.max_bytes:
+            return False
+        while (limits.max_items is not None and len(ready) >= limits.max_items) or (
+            limits.max_bytes is not None and total(ready) + size > limits.max_bytes
+        ):
+            if not self.expired(ready[0]):
+                if not limits.discard_old_when_full:
+                    return False
+                self.gathering.discards.append((name, ready[0]))
+            del ready[0]
+        return True
 
     def get(self, client: ModelClient, request: wire.Get) -> None:
         name = request.queue
@@ -205,6 +241,7 @@ class Model:
     def flush(self, names: list[bytes]) -> None:
         for name in names:
             self.queues[name].ready.clear()
+            self.gathering.discards = [discard for discard in self.gathering.discards if discard[0] != name]
 
     def delete(self, name: bytes) -> None:
         self.gathering.deletes = True
@@ -236,6 +273,20 @@ class Model:
                 found.get(name, []).extend(reads)
         return found
 
+    def blurred(self) -> bool:
+        """
+        Whether items were consumed meanwhile of a queue with which the turn that is being written has nothing to do:
+        a second attempt to write it may write that down or not.
+        """
+        assert self.writing is not None
+        current = self.snapshot()
+        written = {item.queue for item in self.writing.puts}
+        return any(
+            item not in current.get(name, ())
+            for name, items in self.writing.snapshot.items() if name not in written
+            for item in items
+        )  # fmt: skip
+
     def end(self, held: bool, faults: int = 0) -> None:
         """End the turn.  C{faults}: how many attempts to write it fail."""
         if self.writing is not None:
@@ -256,6 +307,10 @@ class Model:
 
     def finish(self, turn: ModelTurn, faults: int) -> None:
         unborn = self.refuse(turn) if faults else []
+        restored = [(name, item) for name, item in turn.discards if faults and not item.refused]
+        for name, item in restored:
+            insort(turn.snapshot[name], item)
+            self.give_back(name, item)
         undone = [read for read in turn.reads if not read[1].refused] if faults > 1 else []
         for name, item, reply in undone:
             reply.values.remove((name, item))
@@ -276,7 +331,7 @@ class Model:
             reply.client.heard += reply.text()
             if reply.large:
                 reply.client.receiving = False
-        if undone:
+        if undone or (restored and not self.gathering.sync):
             self.end(False)
 
     def refuse(self, turn: ModelTurn) -> list[bytes]:
@@ -352,13 +407,7 @@ turns = st.tuples(st.lists(actions, min_size=2, max_size=6), st.sampled_from(END
 class SmallWindows(Queues):
     """Queues that hold hardly anything in memory, so that they read ahead all the time."""
 
-    def make(self, name: bytes) -> Fifo:
-        fifo = self._fifos.get(name)
-        if fifo is None:
-            fifo = self._fifos[name] = Fifo(
-                name, self.store, self.turn, self.reclaimer, self._room, 700, self.policies.of(name)
-            )
-        return fifo
+    window_bytes = 700
 
 
 class SideBySide:
@@ -370,13 +419,14 @@ class SideBySide:
         max_open_reads: int,
         make: Callable[..., Queues],
         open_store: Callable[[Any], Any],
+        limits: Limits,
     ) -> None:
         """@param open_store: given the store of the process before (C{None} for the first), opens it anew."""
         self.test = test
         self.open_store = open_store
-        self.server = Server(open_store(None), make, max_open_reads=max_open_reads)
+        self.server = Server(open_store(None), make, max_open_reads=max_open_reads, **asdict(limits))
         self.clients = [self.server.client() for _ in range(CLIENTS)]
-        self.model = Model(max_open_reads)
+        self.model = Model(max_open_reads, limits)
 
     def run(self, scenario: list[Any]) -> None:
         for requests, ending, number in scenario:
@@ -445,7 +495,7 @@ class SideBySide:
             server.holding = False
         if model.writing is not None and ending in ("release", "restart", "full"):
             deletes = model.writing.deletes or model.gathering.deletes
-            server.store.broken = faults = 1 if ending == "full" and not deletes else 0
+            server.store.broken = faults = 1 if ending == "full" and not deletes and not model.blurred() else 0
             server.release()
             model.release(server.holding, faults)
         elif ending == "crash":
@@ -467,6 +517,12 @@ class SideBySide:
             self.compare()
             server.clock.advance(seconds)
             model.advance(seconds)
+            model.end(server.holding)
+            # What has expired by now makes room, whatever is given back ahead of it later.
+            for name in NAMES:
+                server.queues.flush_expired(name)
+                model.head(name)
+            server.turn()
             model.end(server.holding)
         elif ending == "restart":
             self.restart()
@@ -562,9 +618,11 @@ class ModelTests(SynchronousTestCase):
         )
         profile(given(st.lists(turns, min_size=length, max_size=length))(run))()
 
-    def in_memory(self, max_open_reads: int, make: Callable[..., Queues]) -> Callable[[list[Any]], None]:
+    def in_memory(
+        self, max_open_reads: int, make: Callable[..., Queues], limits: Limits = NO_LIMITS
+    ) -> Callable[[list[Any]], None]:
         def run(scenario: list[Any]) -> None:
-            SideBySide(self, max_open_reads, make, lambda store: store or MemoryStore()).run(scenario)
+            SideBySide(self, max_open_reads, make, lambda store: store or MemoryStore(), limits).run(scenario)
 
         return run
 
@@ -574,7 +632,22 @@ class ModelTests(SynchronousTestCase):
     def test_small_windows(self) -> None:
         self.scenarios(100, 20, self.in_memory(3, SmallWindows))
 
+    def test_limits(self) -> None:
+        self.scenarios(40, 20, self.in_memory(1, Queues, Limits(max_items=3)))
+        self.scenarios(40, 20, self.in_memory(2, SmallWindows, Limits(max_bytes=3000, max_age=2.0)))
+
+    def test_discarding(self) -> None:
+        self.scenarios(40, 20, self.in_memory(1, Queues, Limits(max_items=2, discard_old_when_full=True)))
+        limits = Limits(max_bytes=CHUNK_BYTES * 2 + 3000, max_items=4, discard_old_when_full=True, max_age=4.0)
+        self.scenarios(40, 20, self.in_memory(2, SmallWindows, limits))
+
     def test_disk(self) -> None:
+        self.scenarios(40, 15, self.on_disk(NO_LIMITS))
+
+    def test_limits_on_disk(self) -> None:
+        self.scenarios(20, 15, self.on_disk(Limits(max_items=3, discard_old_when_full=True, max_age=2.0)))
+
+    def on_disk(self, limits: Limits) -> Callable[[list[Any]], None]:
         def run(scenario: list[Any]) -> None:
             directory = Path(tempfile.mkdtemp())
 
@@ -583,11 +656,11 @@ class ModelTests(SynchronousTestCase):
                     store.close()
                 return LevelStore(directory)
 
-            side_by_side = SideBySide(self, 2, SmallWindows, open_store)
+            side_by_side = SideBySide(self, 2, SmallWindows, open_store, limits)
             try:
                 side_by_side.run(scenario)
             finally:
                 side_by_side.server.store.close()
                 shutil.rmtree(directory)
 
-        self.scenarios(40, 15, run)
+        return run

@@ -132,9 +132,9 @@ class FiguresTests(QueuesTestCase):
         client.does(b"get q/open")
         client.does(b"get q/peek")
         expected = {
-            "items": 2, "bytes": 5, "total_items": 3, "expired_items": 0, "waiters": 0, "open_transactions": 1,
-            "transactions": 2, "canceled_transactions": 1, "set_aside": 0, "dead": 0, "total_flushes": 0,
-            "age_msec": 2500, "create_time": (EPOCH + 1) * 1000,
+            "items": 2, "bytes": 5, "total_items": 3, "expired_items": 0, "discarded": 0, "waiters": 0,
+            "open_transactions": 1, "transactions": 2, "canceled_transactions": 1, "set_aside": 0, "dead": 0,
+            "total_flushes": 0, "age_msec": 2500, "create_time": (EPOCH + 1) * 1000,
         }  # fmt: skip
         self.assertLessEqual(expected.items(), self.server.queues.queue_figures(b"q").items())
         client.does(b"flush q")

@@ -13,12 +13,14 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from darner import reclaim
 from darner.errors import StoreError
+from darner.expiry import Expiry
 from darner.fifo import Fifo, OpenRead
 from darner.head import Room
 from darner.items import Step
 from darner.memory import MemoryStore
 from darner.reclaim import QUIET, RECLAIM_BYTES, RETRY, Reclaimer
 from darner.records import CHUNK_BYTES
+from darner.stats import ServerStats
 from darner.turn import Turn
 
 from .store_contract import Writer, write_stream
@@ -103,6 +105,7 @@ class ReclaimTestCase(SynchronousTestCase):
         )  # fmt: skip
         self.reclaimer = Reclaimer(self.store, self.turn, self.in_thread, self.clock)
         self.reclaimer.start()
+        self.expiry = Expiry(self.turn, self.clock, ServerStats(), lambda *_: None, lambda _: None)
 
     def in_thread(self, work: Callable[..., Any], *arguments: Any) -> Deferred[Any]:
         if not self.holding:
@@ -126,7 +129,7 @@ class ReclaimTestCase(SynchronousTestCase):
 
     def fifo(self, *sizes: int, name: bytes = b"q") -> Fifo:
         """@return: a queue with items of these sizes, each put by a turn of its own."""
-        fifo = Fifo(name, self.store, self.turn, self.reclaimer, Room())
+        fifo = Fifo(name, self.store, self.turn, self.reclaimer, self.expiry, Room())
         for size in sizes:
             fifo.put(0, 0, size, bytes(size))
             self.settle()

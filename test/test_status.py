@@ -235,7 +235,7 @@ class SessionTests(SynchronousTestCase):
         self.become(b"readonly")
         self.assertEqual(self.client.sets(b"q", b"x"), READONLY)
         self.assertEqual(self.client.sets(b"q", b"x", end=b" noreply"), b"")
-        for line in (b"flush q", b"flush_all", b"delete q", b"flush none", b"requeue q r"):
+        for line in (b"flush q", b"flush_all", b"delete q", b"flush none", b"requeue q r", b"flush_expired q"):
             self.assertEqual(self.client.does(line), READONLY)
         self.assertEqual(self.client.does(b"get q/open"), value(b"q", b"a"))
         self.assertEqual(self.client.does(b"get q/abort"), b"END\r\n")
@@ -251,7 +251,9 @@ class SessionTests(SynchronousTestCase):
         other.does(b"get q/open")
         self.become(b"quiescent")
         self.assertEqual(self.client.sets(b"q", b"x"), QUIESCENT)
-        for line in (b"get q", b"get q/open", b"get q/peek", b"get q/t=100", b"get none", b"get q r", b"flush q", b"requeue q r"):
+        for line in (
+            b"get q", b"get q/open", b"get q/peek", b"get q/t=100", b"get none", b"get q r", b"flush q", b"requeue q r",
+        ):  # fmt: skip
             self.assertEqual(self.server.client().does(line), QUIESCENT, line)
         self.assertEqual(other.does(b"get q/abort"), b"END\r\n")
         self.assertEqual(self.client.does(b"get q/close"), b"END\r\n")

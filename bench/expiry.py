@@ -1,0 +1,123 @@
+"""
+``python -m bench.expiry [items]``: a swarm of items that expire at once, and what others feel of it.
+
+One queue gets so many items of 100 bytes that expire at the same moment.  A client that asks for nothing but a set and
+a get of another queue, one after the other, measures how long each takes: before that moment, and from then on until
+the swarm is gone.  With C{read} behind the number somebody asks for an item of the queue at that moment; else the timer
+of the server finds it.
+"""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from typing import Final
+
+PAYLOAD: Final = b"x" * 100
+AT_ONCE: Final = 1000
+
+
+class Swarm:
+    """A connection to the server under test."""
+
+    def __init__(self, port: int) -> None:
+        self._socket = socket.create_connection(("127.0.0.1", port))
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._file = self._socket.makefile("rb")
+
+    def ask(self, request: bytes) -> None:
+        self._socket.sendall(request)
+
+    def line(self) -> bytes:
+        return self._file.readline()
+
+    def fill(self, count: int, due: int) -> None:
+        item = b"set swarm 0 %d %d noreply\r\n%b\r\n" % (due, len(PAYLOAD), PAYLOAD)
+        for _ in range(0, count, AT_ONCE):
+            self.ask(item * AT_ONCE)
+        self.ask(b"version\r\n")
+        self.line()
+
+    def left(self) -> int:
+        """@return: how many items the queue counts."""
+        self.ask(b"dump_stats swarm\r\n")
+        items = -1
+        while (line := self.line()) != b"END\r\n":
+            if line.startswith(b"  items="):
+                items = int(line[8:])
+        return items
+
+    def pings(self, until: float) -> list[float]:
+        """@return: the seconds of each set and each get of another queue until then."""
+        took = []
+        before = time.monotonic()
+        while before < until:
+            for request, lines in ((b"set other 0 0 5\r\nhello\r\n", 1), (b"get other\r\n", 3)):
+                self.ask(request)
+                for _ in range(lines):
+                    self.line()
+                now = time.monotonic()
+                took.append(now - before)
+                before = now
+        return took
+
+
+def _connect(port: int) -> Swarm:
+    for _ in range(100):
+        try:
+            return Swarm(port)
+        except ConnectionRefusedError:
+            time.sleep(0.1)
+    raise SystemExit("the server does not come up")
+
+
+def _tell(when: str, took: list[float]) -> None:
+    took.sort()
+    median, late = took[len(took) // 2], took[len(took) * 999 // 1000]
+    print(
+        f"{when}: {len(took)} requests, median {median * 1000:.2f} ms, 99.9 % within {late * 1000:.1f} ms, "
+        f"longest {took[-1] * 1000:.1f} ms",
+        flush=True,
+    )
+
+
+def measure(port: int, count: int, read: bool) -> None:
+    client = _connect(port)
+    due = int(time.time()) + 10 + count // 40_000
+    client.fill(count, due)
+    print(f"{client.left()} items, {due - time.time():.1f} s before they expire", flush=True)
+    _tell("before", client.pings(time.monotonic() + 3))
+    time.sleep(max(0.0, due - time.time()))
+    began = time.monotonic()
+    reader = _connect(port)
+    if read:
+        reader.ask(b"get swarm\r\n")
+    took: list[float] = []
+    while client.left():
+        took += client.pings(time.monotonic() + 0.25)
+    print(f"swept in {time.monotonic() - began:.1f} s", flush=True)
+    if read:
+        print(f"the reader was told {reader.line()!r}")
+    _tell("meanwhile", took)
+
+
+def main(words: list[str]) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with tempfile.TemporaryDirectory() as directory:
+        server = subprocess.Popen(
+            [sys.executable, "-m", "darner", f"--data-dir={directory}", f"--port={port}"], stdout=subprocess.DEVNULL
+        )
+        try:
+            measure(port, int(words[0]) if words else 1_000_000, "read" in words)
+        finally:
+            server.terminate()
+            server.wait()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
