@@ -155,6 +155,7 @@ class Fifo:
         "_room",
         "_shares",
         "_store",
+        "_synced",
         "_turn",
         "_window_bytes",
         "_writing",
@@ -213,6 +214,7 @@ class Fifo:
         """Have these settings from now on.  Items keep the expiry that they have."""
         self.policy = policy
         self.limited = policy.max_items is not None or policy.max_bytes is not None
+        self._synced = policy.sync != "never"
         self._max_age = int((policy.max_age or 0) * 1000)
         self._lifetime = int((policy.max_queue_age or 0) * 1000)
         if self._lifetime and self.number is not None:
@@ -336,9 +338,18 @@ class Fifo:
         self._fresh.append(item)
         self._head.follow(item)
         self._turn.changed(self)
+        if self._synced:
+            self._sync()
         if self.waiters:
             self.serve()
         return item
+
+    def _sync(self) -> None:
+        """Have what was put on stable storage when the settings want it there."""
+        if isinstance(self.policy.sync, float):
+            self._turn.sync_within(self.policy.sync)
+        else:
+            self._turn.sync()
 
     # Limits
 

@@ -77,8 +77,6 @@ class QueueSettings:
     """How many expired items are dropped in one go, so that a swarm of them stalls nobody."""
     max_queue_age: Optional[float] = _duration()
     """After which time since it was made an empty queue is deleted."""
-    default_delay: Optional[float] = _duration()
-    """How long a new item is not to be had, where its C{set} does not say."""
     open_timeout: Optional[float] = _duration()
     """After which time an open read is given back."""
     retry_delay: Optional[float] = _duration()
@@ -90,15 +88,11 @@ class QueueSettings:
     """Whether items are put on the children alone."""
     max_open_reads: int = field(default=1, validator=_positive)
     """How many open reads a connection may have on the queue."""
-    durable: bool = True
-    """Whether items are kept on disk; else in memory alone, gone with the process."""
     sync: Union[str, float] = field(default="never", metadata={"kind": _Kind.SYNC})
     """
     When items are brought to stable storage, besides those whose C{set} asks for it: C{"never"}, C{"always"} before
     they are answered, or within so many seconds.
     """
-    dedupe_window: Optional[float] = _duration()
-    """For how long the C{id} of a C{set} is remembered, so that a second one with it stores nothing."""
 
     @property
     def retries(self) -> bool:
@@ -218,8 +212,6 @@ def _check(settings: QueueSettings, where: str) -> None:
     reason = ""
     if (settings.max_attempts is None) != (settings.dead_letter_queue is None):
         reason = "max_attempts and dead_letter_queue go together"
-    elif not settings.durable and settings.sync != "never":
-        reason = "a queue that is not durable cannot be synced"
     elif settings.max_bytes is not None and settings.max_bytes < 1:
         reason = "max_bytes holds nothing"
     if reason:

@@ -120,6 +120,7 @@ class Queues:
         await self.reclaimer.stop()
         for fifo in self._fifos.values():
             fifo.remark()
+        self.turn.sync_soon()
         await self.turn.written()
         for fifo in self._fifos.values():
             fifo.forget_retries()

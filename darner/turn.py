@@ -170,6 +170,7 @@ class Turn:
         self._writing: Optional[Deferred[None]] = None
         self._now = 0
         self._waiting: list[Deferred[None]] = []
+        self._late_sync: Optional[IDelayedCall] = None
         self._resting: dict[Resting, None] = {}
 
     @property
@@ -236,6 +237,25 @@ class Turn:
         """This turn is to be on stable storage before it is answered."""
         self._gathering.sync = True
 
+    def sync_within(self, seconds: float) -> None:
+        """What is gathered is to be on stable storage that many seconds from now, answered or not."""
+        if self._late_sync is not None:
+            if self._late_sync.getTime() <= self.clock.seconds() + seconds:
+                return
+            self._late_sync.cancel()
+        self._late_sync = self.clock.callLater(seconds, self._sync_late)
+
+    def _sync_late(self) -> None:
+        self._late_sync = None
+        self.sync()
+        self._soon()
+
+    def sync_soon(self) -> None:
+        """What L{sync_within} promised is to be done with this turn."""
+        if self._late_sync is not None:
+            self.sync()
+            self._soon()
+
     def put(self, replies: Replies, slot: int) -> None:
         """The reply at C{slot} says that an item is stored."""
         self._gathering.puts.append((replies, slot))
@@ -290,7 +310,7 @@ class Turn:
         changes = self._gathering
         # Taken before the turn is written and answered: who asks then, asks for the next turn.
         waiting, self._waiting = self._waiting, []
-        if changes.queues or changes.owners or changes.chunks:
+        if changes.queues or changes.owners or changes.chunks or changes.sync:
             self._gathering = _Changes()
             changes.sealed = [(owner, owner.seal()) for owner in changes.owners]
             self._write(changes)
@@ -308,7 +328,7 @@ class Turn:
         return batch
 
     def _write(self, changes: _Changes) -> None:
-        if not changes.queues and not changes.chunks:
+        if not changes.queues and not changes.chunks and not changes.sync:
             self._deliver(changes)
             return
         try:
@@ -316,6 +336,7 @@ class Turn:
             batch = self._batch(changes, True)
             self._store.mend()
             if changes.sync:
+                self._forget_late_sync()  # it is done with that
                 self._writing = Deferred()
                 self._in_thread(self._store.write, batch, True).addBoth(self._synced, changes)
                 return
@@ -388,6 +409,9 @@ class Turn:
             for queue in changes.queues:
                 queue.written()
         self.trouble(error)
+        if changes.sync:
+            # Others may have been promised that it is done by and by.
+            self.sync_within(RETRY)
         self._deliver(changes)
 
     def _undo(self, changes: _Changes, refused: dict[Changing, set[int]], error: StoreError) -> None:
@@ -434,7 +458,13 @@ class Turn:
             self.health = Health()
 
     def stop(self) -> None:
-        """Try nothing by the clock any more."""
+        """Do nothing by the clock any more."""
+        self._forget_late_sync()
         if self._retry is not None:
             self._retry.cancel()
             self._retry = None
+
+    def _forget_late_sync(self) -> None:
+        if self._late_sync is not None:
+            self._late_sync.cancel()
+            self._late_sync = None

@@ -128,7 +128,6 @@ class RefusalTests(SynchronousTestCase):
             ("[queues.'a b']\n", "queues.a b: 'a b' is not the name of a queue"),
             ("[queues.q]\nmax_attempts = 3", "queues.q: max_attempts and dead_letter_queue go together"),
             ("[queues.'q*']\ndead_letter_queue = 'd'", "queues.q*: max_attempts and dead_letter_queue go together"),
-            ("[defaults]\ndurable = false\nsync = 'always'", "defaults: a queue that is not durable cannot be synced"),
             ("[aliases]\na = 'b'", "aliases.a: not a list of queues"),
             ("[aliases]\na = []", "aliases.a: not a list of queues"),
             ("[aliases]\na = ['b/c']", "aliases.a: 'b/c' is not the name of a queue"),
@@ -140,16 +139,15 @@ class RefusalTests(SynchronousTestCase):
             self.assertNotIn("\n", message)
 
     def test_what_a_child_inherits_counts(self) -> None:
-        text = "[queues.q]\nsync = 'always'\n[queues.'q+c']\ndurable = false"
+        text = "[queues.q]\nmax_attempts = 3\ndead_letter_queue = 'd'\n[queues.'q+c']\nmax_attempts = 'none'"
         message = str(self.assertRaises(SettingsError, policies, text))
-        self.assertIn("queues.q+c: a queue that is not durable cannot be synced", message)
+        self.assertIn("queues.q+c: max_attempts and dead_letter_queue go together", message)
 
 
 SETTINGS = QueueSettings(
     max_items=5, max_bytes=3 * 2**20, max_item_bytes=1000, discard_old_when_full=True, max_age=90.0,
-    expire_to_queue="old", max_expire_sweep=7, max_queue_age=86400.0, default_delay=0.25, open_timeout=120.0,
-    retry_delay=1.5, max_attempts=3, dead_letter_queue="dead", fanout_only=True, max_open_reads=10, sync=0.2,
-    dedupe_window=3600.0,
+    expire_to_queue="old", max_expire_sweep=7, max_queue_age=86400.0, open_timeout=120.0,
+    retry_delay=1.5, max_attempts=3, dead_letter_queue="dead", fanout_only=True, max_open_reads=10, sync=0.25,
 )  # fmt: skip
 
 
@@ -157,7 +155,7 @@ class TextTests(SynchronousTestCase):
     """What is shown of settings can stand in a file."""
 
     def test_round_trip(self) -> None:
-        for settings in (QueueSettings(), SETTINGS, QueueSettings(durable=False), QueueSettings(sync="always")):
+        for settings in (QueueSettings(), SETTINGS, QueueSettings(sync="always")):
             table: dict[str, Any] = {}
             for name, text in settings.as_text().items():
                 value = getattr(settings, name)
@@ -167,8 +165,8 @@ class TextTests(SynchronousTestCase):
     def test_readable(self) -> None:
         text = SETTINGS.as_text()
         self.assertEqual(
-            [text[name] for name in ("max_bytes", "max_item_bytes", "max_age", "default_delay", "sync", "durable")],
-            ["3MiB", "1000B", "90s", "250ms", "200ms", "true"],
+            [text[name] for name in ("max_bytes", "max_item_bytes", "max_age", "sync", "fanout_only")],
+            ["3MiB", "1000B", "90s", "250ms", "true"],
         )
         self.assertEqual(QueueSettings().as_text()["max_age"], "none")
 
