@@ -123,6 +123,8 @@ class LevelStore:
     Seconds between two openings of a database whose tables cannot be merged: each makes a table more, so they become
     rarer, twice as long each time up to the second of the pair.
     """
+    PATIENCE: Final = 0.5
+    """Seconds for which a database that is to be opened anew waits for those who are at work on it in threads."""
     MAPPED: Final = 8 * 1024 * 1024
     """How many bytes are read before the memory into which LevelDB maps its tables is given back."""
 
@@ -151,7 +153,8 @@ class LevelStore:
         self._mend_at = 0.0
         self._reopen = self.REOPEN[0]
         self._in_threads = 0
-        self._lock = threading.Lock()
+        self._lock = threading.Condition(threading.Lock())
+        self._patient = True
         self._writing = threading.Lock()
         self._dirty: dict[bytes, tuple[bytes, bytes]] = {}
         self._before: Optional[Before] = None
@@ -433,6 +436,10 @@ class LevelStore:
             self._mend_at = now + self._reopen
             self._reopen = min(2 * self._reopen, self.REOPEN[1])
         with self._lock:
+            if self._in_threads and self._patient:
+                # What they are at mostly ends by the same fault.  Once only: others wait as well.
+                self._patient = False
+                self._lock.wait_for(lambda: not self._in_threads, self.PATIENCE)
             if self._in_threads:
                 raise StoreError(_TORN)
             try:
@@ -444,6 +451,7 @@ class LevelStore:
             except (plyvel.Error, StoreUnusable, OSError) as error:
                 raise StoreError(f"cannot write: {_reason(error)}") from error
             self._torn = False
+            self._patient = True
         self._log.info("the store was opened anew after a fault and writes again")
 
     def ready(self) -> None:
@@ -619,6 +627,7 @@ class LevelStore:
         finally:
             with self._lock:
                 self._in_threads -= 1
+                self._lock.notify_all()
 
 
 def fill(database: Path, entries: Iterable[tuple[bytes, bytes]]) -> None:

@@ -637,6 +637,42 @@ class FaultTests(LevelTestCase):
         self.assertGreater(self.store.reclaim(self.writer.number, 0, 1, 0, 10).freed, 0)
         self.assertEqual([item.payload for item in self.writer.items()], [b"1"])
 
+    def test_mending_waits_for_threads(self) -> None:
+        """For a little while, and once: what they are at mostly ends by the same fault."""
+        entered, leave = threading.Event(), threading.Event()
+
+        def work() -> None:
+            self.store._in_thread(lambda: (entered.set(), leave.wait(10)))
+
+        self.disk.full = True
+        self.fail_to_put()
+        self.disk.full = False
+        self.patch(LevelStore, "PATIENCE", 10.0)
+        thread = threading.Thread(target=work)
+        thread.start()
+        entered.wait(10)
+        threading.Timer(0.05, leave.set).start()
+        self.store.mend()
+        thread.join()
+        self.writer.put(b"1")
+
+        for event in (entered, leave):
+            event.clear()
+        self.disk.full = True
+        self.fail_to_put()
+        self.disk.full = False
+        thread = threading.Thread(target=work)
+        thread.start()
+        entered.wait(10)
+        self.patch(LevelStore, "PATIENCE", 0.01)
+        for _ in range(3):
+            self.assertRaises(StoreError, self.store.mend)
+            self.patch(LevelStore, "PATIENCE", 1000.0)
+        leave.set()
+        thread.join()
+        self.store.mend()
+        self.writer.put(b"2")
+
     def test_new_numbers(self) -> None:
         """A failed write of a counter is a failed write: the log may be torn by it as well."""
         for ask in (self.store.new_number, self.store.new_stream):
