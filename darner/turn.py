@@ -118,7 +118,7 @@ class Inflow(Protocol):
 class _Changes:
     """What happened in one turn."""
 
-    __slots__ = ("chunks", "consumed", "moves", "owners", "puts", "queues", "reads", "sealed", "sync")
+    __slots__ = ("chunks", "consumed", "moves", "owners", "promised", "puts", "queues", "reads", "sealed", "sync")
 
     def __init__(self) -> None:
         self.queues: dict[Changing, None] = {}
@@ -129,6 +129,7 @@ class _Changes:
         self.moves: list[tuple[Changing, Optional[int], Item]] = []
         self.chunks: list[tuple[Inflow, int, int, bytes]] = []
         self.sync = False
+        self.promised = False
         self.sealed: list[tuple[Owner, Replies]] = []
 
 
@@ -247,6 +248,7 @@ class Turn:
 
     def _sync_late(self) -> None:
         self._late_sync = None
+        self._gathering.promised = True
         self.sync()
         self._soon()
 
@@ -336,7 +338,8 @@ class Turn:
             batch = self._batch(changes, True)
             self._store.mend()
             if changes.sync:
-                self._forget_late_sync()  # it is done with that
+                # What was promised to be done by and by is done with that.
+                changes.promised = self._forget_late_sync() or changes.promised
                 self._writing = Deferred()
                 self._in_thread(self._store.write, batch, True).addBoth(self._synced, changes)
                 return
@@ -409,8 +412,7 @@ class Turn:
             for queue in changes.queues:
                 queue.written()
         self.trouble(error)
-        if changes.sync:
-            # Others may have been promised that it is done by and by.
+        if changes.promised:
             self.sync_within(RETRY)
         self._deliver(changes)
 
@@ -464,7 +466,10 @@ class Turn:
             self._retry.cancel()
             self._retry = None
 
-    def _forget_late_sync(self) -> None:
-        if self._late_sync is not None:
-            self._late_sync.cancel()
-            self._late_sync = None
+    def _forget_late_sync(self) -> bool:
+        """@return: whether there was one to come."""
+        if self._late_sync is None:
+            return False
+        self._late_sync.cancel()
+        self._late_sync = None
+        return True
