@@ -83,6 +83,7 @@ class Fifo:
     @ivar number: the number under which the store keeps it; C{None} while the store does not know it.
     @ivar created: when it was made, in ms since the epoch; 0 while the store does not know it.
     @ivar policy: its settings.
+    @ivar spreads: whether what is set on its name is for other queues as well, or instead (`darner.fanout`).
     @ivar count: how many items are to be had.
     @ivar bytes: how many bytes of payload they have.
     @ivar consumed: the ids of all items that are gone.
@@ -121,6 +122,7 @@ class Fifo:
         "name",
         "number",
         "policy",
+        "spreads",
         "stats",
         "unreclaimed",
         "waiters",
@@ -145,6 +147,7 @@ class Fifo:
         """
         self.name = name
         self.policy = policy
+        self.spreads = False
         self._room = room
         self._head = Head(bound=window_bytes)
         self._reclaimer = reclaimer
@@ -206,6 +209,11 @@ class Fifo:
     def exists(self) -> bool:
         """Whether there is such a queue: items were put on it, and it was not deleted since."""
         return self.number is not None
+
+    @property
+    def unwritten(self) -> bool:
+        """Whether it exists, but the store does not know it yet."""
+        return self.number is not None and not self._made
 
     @property
     def idle(self) -> bool:

@@ -6,19 +6,21 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Final, Optional
 
 from attrs import frozen
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
-from darner.errors import DarnerError, ItemTooLarge, StoreError
+from darner.errors import DarnerError, ItemTooLarge, QueueFull, StoreError
+from darner.fanout import Fanout
 from darner.fifo import Fifo
 from darner.head import Room
 from darner.interfaces import IStore
 from darner.items import ITEM_OVERHEAD, Item
 from darner.limits import client_bytes
-from darner.policies import Policies, QueueSettings
+from darner.policies import Policies, QueueSettings, parent_of
 from darner.reclaim import Reclaimer
 from darner.space import Space
 from darner.stats import Health, ServerStats
@@ -77,6 +79,7 @@ class Queues:
         self.reclaimer = Reclaimer(store, self.turn, surroundings.in_thread, surroundings.clock)
         self.stats = ServerStats()
         self.policies = policies
+        self._fanout = Fanout(policies)
         self.client_bytes = client_bytes(0)
         self._fifos: dict[bytes, Fifo] = {}
         self._room = Room()
@@ -92,6 +95,7 @@ class Queues:
         for state in self.store.recover():
             fifo = self.make(state.name)
             fifo.recover(state)
+            self._born(state.name)
             if any(stop > state.floor for _, stop in state.consumed.intervals()):
                 self.reclaimer.reclaim(fifo, state.number, list(state.consumed.intervals()))
         self.reclaimer.start()
@@ -132,6 +136,7 @@ class Queues:
         if fifo is None:
             policy = self.policies.of(name)
             fifo = self._fifos[name] = Fifo(name, self.store, self.turn, self.reclaimer, self._room, policy=policy)
+            fifo.spreads = self._fanout.concerns(name)
         return fifo
 
     def policy(self, name: bytes) -> QueueSettings:
@@ -141,9 +146,42 @@ class Queues:
 
     def apply(self, policies: Policies) -> None:
         """Have other settings from now on."""
-        self.policies = policies
+        self.policies = self._fanout.policies = policies
         for fifo in self._fifos.values():
             fifo.policy = policies.of(fifo.name)
+            fifo.spreads = self._fanout.concerns(fifo.name)
+
+    def item_limit(self, name: bytes) -> int:
+        """@return: the size of the largest item that may be set on a name."""
+        return min(self.policy(queue).max_item_bytes for queue in self.policies.aliases.get(name, (name,)))
+
+    def refer(self, name: bytes) -> bool:
+        """
+        Somebody wants to read a queue, and there is nothing to be had: if it is a child that does not exist, it does
+        from now on.
+
+        @return: whether it comes into being only with what is to be written now (L{Turn.put}, L{Turn.unless_put}).
+        @raise StoreError: the store cannot make it.
+        """
+        fifo = self._fifos.get(name)
+        if fifo is None or fifo.number is None:
+            if parent_of(name) is None or name in self.policies.aliases:
+                return False
+            fifo = self._existing(name)
+            self.turn.changed(fifo)
+        return fifo.unwritten
+
+    def _born(self, name: bytes) -> None:
+        """A queue exists now."""
+        parent = self._fanout.born(name)
+        if parent is not None and parent in self._fifos:
+            self._fifos[parent].spreads = True
+
+    def _gone(self, name: bytes) -> None:
+        """A queue exists no more."""
+        parent = self._fanout.gone(name)
+        if parent is not None and parent in self._fifos:
+            self._fifos[parent].spreads = self._fanout.concerns(parent)
 
     def release(self, fifo: Fifo) -> None:
         """Whoever made it to wait there does so no longer."""
@@ -156,9 +194,9 @@ class Queues:
 
     # Working on them
 
-    def put(self, name: bytes, flags: int, expiry: int, payload: bytes) -> Item:
+    def put(self, name: bytes, flags: int, expiry: int, payload: bytes) -> None:
         """
-        Put a small item at the end of a queue.
+        Put a small item at the end of a queue, and of all others for which it is meant (`darner.fanout`).
 
         @param expiry: by memcache's rules.
         @raise ItemTooLarge: it is over the limit.
@@ -166,35 +204,78 @@ class Queues:
         @raise darner.errors.StoreError: the store cannot make the queue.
         """
         size = len(payload)
-        fifo = self._for_put(name, size, size)
-        item = fifo.put(flags, expiry and self._expiry_time(expiry), size, payload)
+        fifo = self._fifos.get(name)
+        if fifo is None or fifo.spreads:
+            self._put_on(self._all_for_put(name, size, size), flags, expiry, size, payload)
+            return
+        self._admit(name, fifo, size, size)
+        if fifo.number is None:
+            self._existing(name)
+        fifo.put(flags, expiry and self._expiry_time(expiry), size, payload)
         self.stats.total_items += 1
-        return item
 
-    def put_flow(self, name: bytes, flags: int, expiry: int, inflow: Inflow) -> Item:
+    def put_flow(self, name: bytes, flags: int, expiry: int, inflow: Inflow) -> None:
         """As L{put}, with a payload that came piece by piece."""
         payload = inflow.finish()
         try:
-            fifo = self._for_put(name, inflow.size, len(payload))
+            fifos = self._all_for_put(name, inflow.size, len(payload))
         except DarnerError:
             inflow.abandon()
             raise
-        item = fifo.put(flags, expiry and self._expiry_time(expiry), inflow.size, payload, inflow.stream)
-        self.stats.total_items += 1
-        return item
+        self._put_on(fifos, flags, expiry, inflow.size, payload, inflow.stream)
+        if not fifos:
+            inflow.abandon()
 
-    def _for_put(self, name: bytes, size: int, room: int) -> Fifo:
+    def _put_on(
+        self, fifos: list[Fifo], flags: int, expiry: int, size: int, payload: bytes, stream: int = 0
+    ) -> None:
+        due = expiry and self._expiry_time(expiry)
+        for fifo in fifos:
+            fifo.put(flags, due, size, payload, stream, shared=len(fifos) > 1)
+        self.stats.total_items += len(fifos)
+
+    def _admit(self, name: bytes, fifo: Optional[Fifo], size: int, room: int) -> None:
         """
-        @param size: of the item, in bytes.
+        @param fifo: the queue of that name, where somebody knows it.
+        @param size: of the item that is to be put there, in bytes.
         @param room: what of that is still to be written.
-        @return: the queue, which exists.
+        @raise DarnerError: the item is refused.
         """
-        fifo = self._fifos.get(name)
         policy = self.policies.of(name) if fifo is None else fifo.policy
         if size > policy.max_item_bytes:
             raise ItemTooLarge()
         self.space.take(room + ITEM_OVERHEAD)
-        return self._existing(name) if fifo is None or fifo.number is None else fifo
+
+    def _all_for_put(self, name: bytes, size: int, room: int) -> list[Fifo]:
+        """
+        @param size: of the item that is to be put, in bytes.
+        @param room: what of that is still to be written, for each queue.
+        @return: the queues on which a set on this name puts it; they exist.
+        @raise DarnerError: it is refused; no queue has been made.
+        """
+        fifo = self._fifos.get(name)
+        if fifo is not None and not fifo.spreads:
+            self._admit(name, fifo, size, room)
+            return [self._existing(name)]
+        route = self._fanout.route(name)
+        for queue in route.required:
+            self._admit(queue, self._fifos.get(queue), size, room)
+        taking = list(route.keeping)
+        for child in route.children:
+            fifo = self._fifos.get(child)
+            if fifo is None or fifo.number is None:
+                self._gone(child)  # it could not be written when it was made
+                continue
+            with suppress(ItemTooLarge, QueueFull):
+                self._admit(child, fifo, size, room)
+                taking.append(child)
+        new = [queue for queue in taking if queue not in self._fifos or not self._fifos[queue].exists]
+        try:
+            return [self._existing(queue) for queue in taking]
+        except StoreError:
+            for queue in new:
+                self.delete(queue)
+            raise
 
     def move(self, fifo: Fifo, item: Item, name: bytes) -> None:
         """
@@ -226,6 +307,7 @@ class Queues:
                 self.turn.trouble(error)
                 raise
             self.stats.queue_creates += 1
+            self._born(name)
         return fifo
 
     def _expiry_time(self, expiry: int) -> int:
@@ -250,6 +332,7 @@ class Queues:
         if fifo is None or not fifo.exists:
             return
         fifo.delete()
+        self._gone(name)
         self.stats.queue_deletes += 1
         self.turn.written().addCallback(lambda _: self.release(fifo))
 

@@ -200,7 +200,7 @@ class QueueService(Service):
                 raise ClientError("bad flags")
             if not isinstance(expiry, int):
                 raise ClientError("bad expiry")
-            if len(payload) > self._running().policy(queue).max_item_bytes:
+            if len(payload) > self._running().item_limit(queue):
                 raise ItemTooLarge()
             call.start(queue, payload, flags, expiry, sync)
 

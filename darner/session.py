@@ -8,7 +8,7 @@ out there once the turn of the event loop is written (`darner.turn`).
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final, Optional, Union
 
 from twisted.internet.interfaces import IDelayedCall
@@ -17,12 +17,13 @@ from twisted.logger import Logger
 import darner
 from darner import wire
 from darner.errors import DarnerError, ItemTooLarge, StoreError, TooManyOpenReads
-from darner.fifo import Fifo, OpenRead, Waiter
+from darner.fifo import Fifo, OpenRead
 from darner.items import Item
 from darner.outbox import Outbox, Outlet, Value, discard
 from darner.queues import Queues
 from darner.streams import Inflow
-from darner.turn import Replies
+from darner.turn import NOBODY, Replies
+from darner.waits import Monitor, Wait
 
 REPLY_OVERHEAD: Final = 256
 """
@@ -51,7 +52,7 @@ class Session:
         self._replies: Replies = []
         self._gathered = 0
         self._opens: dict[bytes, deque[OpenRead]] = {}
-        self._waiter: Optional[tuple[Fifo, Waiter, wire.Get]] = None
+        self._waiter: Optional[Union[Wait, Monitor]] = None
         self._timer: Optional[IDelayedCall] = None
         self._relief: Optional[IDelayedCall] = None
         self._streaming = 0
@@ -135,7 +136,7 @@ class Session:
 
     def takes(self, request: wire.Set) -> bool:
         """Whether to take the payload of a set at all: whether it is within the limit."""
-        return request.size <= self._queues.policy(request.queue).max_item_bytes
+        return request.size <= self._queues.item_limit(request.queue)
 
     def refuse(self, request: wire.Set) -> None:
         """The payload of a set that is not taken has been skipped."""
@@ -202,15 +203,34 @@ class Session:
         fifo = self._queues.find(request.queue)
         if fifo is not None and self._fetch(fifo, request):
             return
-        if request.wait and not self._hurried:
-            self._wait(self._queues.make(request.queue), request)
-        else:
-            self._miss(request)
+        self._wait_or_miss((request,))
 
-    def _miss(self, request: wire.Get) -> None:
+    def _get_first(self, request: wire.GetFirst) -> None:
+        first = request.choices[0]
+        if first.close:
+            for choice in request.choices:
+                self._close(choice.queue)
+        if not first.fetches:
+            self._turn.consumed(self._replies, self._reply(wire.END))
+            return
+        if first.peek:
+            self._queues.stats.cmd_peek += 1
+        else:
+            for choice in request.choices:
+                reads = self._open_reads(choice.queue)
+                if reads and not (first.open and self._may_open(reads)):
+                    raise TooManyOpenReads()
+            self._queues.stats.cmd_get += 1
+        for choice in request.choices:
+            fifo = self._queues.find(choice.queue)
+            if fifo is not None and self._fetch(fifo, choice):
+                return
+        self._wait_or_miss(request.choices)
+
+    def _miss(self, request: wire.Get) -> int:
         if not request.peek:
             self._queues.stats.get_misses += 1
-        self._reply(wire.END)
+        return self._reply(wire.END)
 
     def _fetch(self, fifo: Fifo, request: wire.Get) -> bool:
         """@return: whether there was an item; it is in the replies then."""
@@ -251,6 +271,7 @@ class Session:
             raise TooManyOpenReads()
         taken: list[tuple[Fifo, Item, int]] = []
         end = wire.END
+        born = False
         try:
             for name in names:
                 self._queues.stats.cmd_get += 1
@@ -258,14 +279,79 @@ class Session:
                 item = fifo.take() if fifo is not None else None
                 if fifo is None or item is None:
                     self._queues.stats.get_misses += 1
+                    born |= self._queues.refer(name)
                     continue
                 self._queues.stats.get_hits += 1
                 taken.append((fifo, item, self._hand_out(item, name, b"")))
         except StoreError as error:
             end = wire.error_reply(error)
         last = self._reply(end)
+        if born:
+            self._turn.put(self._replies, last)
         for fifo, item, slot in taken:
             self._turn.read(fifo, item, False, self._replies, slot, last)
+
+    def _monitor(self, request: wire.Monitor) -> None:
+        born = self._queues.refer(request.queue)
+        monitor = self._waiter = Monitor(self._queues, self, request.queue, request.maximum)
+        self._update_busy()
+        if request.seconds and not self._hurried:
+            self._timer = self._queues.clock.callLater(request.seconds, self._time_out)
+        try:
+            monitor.go_on()
+        except StoreError as error:
+            self._break_off(monitor, error)
+        if self._timer is None:
+            self._give_up()
+            if born:
+                self._turn.put(self._replies, len(self._replies) - 1)
+        elif born:
+            self._turn.unless_put(lambda error: self._break_off(monitor, error))
+
+    @property
+    def sated(self) -> bool:
+        """Whether what is on its way to the client is enough for now."""
+        return (
+            self._streaming > 0
+            or self._outbox.choked
+            or self._resting
+            or self._gathered > self._queues.client_bytes
+        )
+
+    def open_for_monitor(self, fifo: Fifo) -> bool:
+        """
+        Open an item for a client that monitors its queue.
+
+        @return: whether there was one.
+        """
+        open = fifo.open()
+        if open is None:
+            return False
+        slot = self._hand_out(open.item, fifo.name, b"")
+        self._queues.stats.get_hits += 1
+        self._turn.read(fifo, open.item, True, self._replies, slot, NOBODY)
+        self._opens.setdefault(fifo.name, deque()).append(open)
+        return True
+
+    def may_open(self, queue: bytes) -> bool:
+        """Whether the client may have one open read of the queue more."""
+        reads = self._open_reads(queue)
+        return reads is None or self._may_open(reads)
+
+    def monitored(self, monitor: Monitor) -> None:
+        """A monitor has all that it may have."""
+        self._give_up()
+
+    def _confirm(self, request: wire.Confirm) -> None:
+        # Those that ended by themselves count: the client does not know of that, and means those behind them.
+        reads = self._opens.get(request.queue, deque())
+        if not 0 < request.count <= len(reads):
+            self._reply(wire.ERROR)
+            return
+        for _ in range(request.count):
+            read = reads.popleft()
+            read.fifo.close(read)
+        self._turn.consumed(self._replies, self._reply(wire.END))
 
     def _delete(self, request: wire.Delete) -> None:
         self._queues.delete(request.queue)
@@ -347,27 +433,47 @@ class Session:
 
     # Waiting
 
-    def _wait(self, fifo: Fifo, request: wire.Get) -> None:
-        def serve() -> None:
-            self.stop_waiting()
-            try:
-                self._fetch(fifo, request)
-            except DarnerError as error:
-                self._reply(wire.error_reply(error))
-
-        self._waiter = (fifo, fifo.wait(serve), request)
+    def _wait_or_miss(self, requests: Sequence[wire.Get]) -> None:
+        """There is nothing to be had: wait, if the client wants to."""
+        born = False
+        for request in requests:
+            born |= self._queues.refer(request.queue)
+        if not requests[0].wait or self._hurried:
+            slot = self._miss(requests[0])
+            if born:
+                self._turn.put(self._replies, slot)
+            return
+        wait = self._waiter = Wait(self._queues, requests, self._serve)
         self._update_busy()
-        self._timer = self._queues.clock.callLater(request.wait / 1000, self._time_out)
+        self._timer = self._queues.clock.callLater(requests[0].wait / 1000, self._time_out)
+        if born:
+            self._turn.unless_put(lambda error: self._break_off(wait, error))
+
+    def _serve(self, fifo: Fifo, request: wire.Get) -> None:
+        self.stop_waiting()
+        try:
+            self._fetch(fifo, request)
+        except DarnerError as error:
+            self._reply(wire.error_reply(error))
+
+    def _break_off(self, wait: Union[Wait, Monitor], error: StoreError) -> None:
+        """What the client waits for cannot be."""
+        if self._waiter is wait:
+            self.stop_waiting()
+            self._reply(wire.error_reply(error))
 
     def _time_out(self) -> None:
         self._timer = None
         self._give_up()
 
     def _give_up(self) -> None:
-        if self._waiter is not None:
-            _, _, request = self._waiter
+        waiter = self._waiter
+        if waiter is not None:
             self.stop_waiting()
-            self._miss(request)
+            if isinstance(waiter, Wait):
+                self._miss(waiter.request)
+            else:
+                self._reply(wire.END)
 
     def hurry(self) -> None:
         """The client will send nothing more and may well be gone: it waits for an item neither now nor later."""
@@ -377,11 +483,9 @@ class Session:
     def stop_waiting(self) -> None:
         """Wait for an item no longer; nothing is said of it."""
         if self._waiter is not None:
-            fifo, waiter, _ = self._waiter
-            self._waiter = None
+            waiter, self._waiter = self._waiter, None
             self._update_busy()
-            fifo.leave(waiter)
-            self._queues.release(fifo)
+            waiter.stop()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -459,12 +563,23 @@ class Session:
         if self._closing:
             self._outlet.close()
         else:
+            if self._waiter is not None:
+                self._go_on_waiting(self._waiter)
             self._outlet.proceed()
+
+    def _go_on_waiting(self, waiter: Union[Wait, Monitor]) -> None:
+        try:
+            waiter.go_on()
+        except StoreError as error:
+            self._break_off(waiter, error)
 
 
 _PERFORMERS: Final[dict[type, Callable[[Session, Any], None]]] = {
     wire.Get: Session._get,
     wire.GetMany: Session._get_many,
+    wire.GetFirst: Session._get_first,
+    wire.Monitor: Session._monitor,
+    wire.Confirm: Session._confirm,
     wire.Delete: Session._delete,
     wire.Flush: Session._flush,
     wire.FlushAll: Session._flush_all,

@@ -25,6 +25,8 @@ LINES: Final = (
     b"flush_all", b"flush_all noreply", b"flush_all 0", b"flush_all -1 noreply", b"flush_all 10", b"stats",
     b"stats items", b"dump_stats", b"dump_stats a b", b"version", b"quit", b"incr q 1", b"", b"  set  q  0 0  1  \r",
     b"set \xb2 0 0 \xb2", b"get " + b"x" * 251, b"set \x00 0 0 1\x0b", b"get ..\tq\x0c", b"monitor q 1", b"GET Q",
+    b"get a b a/open/t=5", b"get a/t=0 b/t=0", b"get a b/close/open/T=0", b"get a b/abort/t=0", b"monitor q 5 10",
+    b"monitor q 1 x", b"monitor q 99999999999", b"monitor q", b"confirm q 10", b"confirm q", b"confirm q 0 0",
 )  # fmt: skip
 """Of every command and every option one, and some of each kind of fault."""
 
