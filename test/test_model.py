@@ -355,7 +355,8 @@ class SmallWindows(Queues):
     def make(self, name: bytes) -> Fifo:
         fifo = self._fifos.get(name)
         if fifo is None:
-            fifo = self._fifos[name] = Fifo(name, self.store, self.turn, self.reclaimer, self._room, window_bytes=700)
+            policy = self.policies.of(name)
+            fifo = self._fifos[name] = Fifo(name, self.store, self.turn, self.reclaimer, self._room, 700, policy)
         return fifo
 
 
