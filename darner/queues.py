@@ -163,9 +163,11 @@ class Queues:
         @return: whether it comes into being only with what is to be written now (L{Turn.put}, L{Turn.unless_put}).
         @raise StoreError: the store cannot make it.
         """
+        if parent_of(name) is None:
+            return False
         fifo = self._fifos.get(name)
         if fifo is None or fifo.number is None:
-            if parent_of(name) is None or name in self.policies.aliases:
+            if name in self.policies.aliases:
                 return False
             fifo = self._existing(name)
             self.turn.changed(fifo)

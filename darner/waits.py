@@ -74,7 +74,6 @@ class Monitor:
         self._left = maximum
         self._queue = queue
         self._line: Optional[tuple[Fifo, Waiter]] = None
-        self._ended = False
 
     def go_on(self) -> None:
         """Take what there is, as much as can be sent, and wait for what comes."""
@@ -88,8 +87,6 @@ class Monitor:
 
     def _hungry(self) -> bool:
         """@return: whether it should have an item now; it may be over after that."""
-        if self._ended:
-            return False
         if self._left == 0 or not self._reader.may_open(self._queue):
             self._reader.monitored(self)
             return False
@@ -102,14 +99,13 @@ class Monitor:
     def _serve(self) -> None:
         assert self._line is not None
         (fifo, _), self._line = self._line, None
-        if self._reader.open_for_monitor(fifo):
-            self._count()
+        self._reader.open_for_monitor(fifo)
+        self._count()
         if self._hungry():
             self._line = fifo, fifo.wait(self._serve)
 
     def stop(self) -> None:
         """Wait no longer."""
-        self._ended = True
         if self._line is not None:
             (fifo, waiter), self._line = self._line, None
             fifo.leave(waiter)

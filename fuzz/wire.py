@@ -147,10 +147,10 @@ def _spell(request: wire.Request) -> Optional[bytes]:
     if isinstance(request, wire.GetMany):
         return b"get " + b" ".join(request.queues)
     if isinstance(request, wire.GetFirst):
-        *others, last = request.choices
-        # Twice, so that there are several; always with a wait, so that one is read.
-        words = [choice.queue for choice in (*others, last)]
-        return b"get %b %b/t=0" % (b" ".join(words), _spell(last)[4:])  # type: ignore[index]
+        # The last one twice, as there may be but one; and with a wait in any case, so that one item is had.
+        last = request.choices[-1]
+        wait = b"" if last.wait else b"/t=0"
+        return b"get %b %b%b" % (b" ".join(_names(request)), spell(last)[4:], wait)
     if isinstance(request, wire.Monitor):
         maximum = b"" if request.maximum is None else b" %d" % request.maximum
         return b"monitor %b %d%b" % (request.queue, request.seconds, maximum)

@@ -261,15 +261,17 @@ class MonitorTests(WaitsTestCase):
 
     def test_deleted_meanwhile(self) -> None:
         """Also where it was not in line just then: it goes on with the queue that is made next."""
-        self.sets(b"q:1")
-        self.a.session.choke()
         self.does(b"monitor q 5", b"")
+        self.a.session.choke()
+        self.sets(b"q:1")
+        fifo = self.server.queues.find(b"q")
         self.b.does(b"delete q")
-        self.advance(1)
+        self.assertIsNone(self.server.queues.find(b"q"))
         self.sets(b"q:2")
+        self.assertIsNot(self.server.queues.find(b"q"), fifo)
         self.a.session.unchoke()
         self.server.turn()
-        self.hears(value(b"q", b"2", end=b""))
+        self.hears(value(b"q", b"1", end=b"") + value(b"q", b"2", end=b""))
         self.b.does(b"delete q")
         self.sets(b"q:3")
         self.hears(value(b"q", b"3", end=b""))
@@ -305,15 +307,16 @@ class MonitorTests(WaitsTestCase):
             self.idle()
 
     def test_unreadable_later(self) -> None:
-        self.sets(b"q:1")
-        self.server.start()
-        self.a = self.server.client()
-        self.a.session.choke()
         self.does(b"monitor q 5", b"")
+        self.a.session.choke()
+        self.sets(b"q:1", b"q:2")
+        fifo = self.server.queues.find(b"q")
+        assert fifo is not None
+        fifo._head.let_go()
         self.store.unreadable = True
         self.a.session.unchoke()
         self.server.turn()
-        self.hears(UNREADABLE)
+        self.hears(value(b"q", b"1", end=b"") + UNREADABLE)
         self.idle()
 
     def test_expired(self) -> None:
