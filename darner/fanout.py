@@ -6,11 +6,15 @@ A child (``parent+child``) is a queue like others, but for one thing: what is se
 
 from __future__ import annotations
 
-from typing import Optional
+from typing import Final, Optional
 
 from attrs import frozen
 
 from darner.policies import Policies, parent_of
+
+
+ROUTES: Final = 1024
+"""Of how many names it is remembered where a set on them goes."""
 
 
 @frozen
@@ -30,15 +34,18 @@ class Route:
 
 
 class Fanout:
-    """
-    Which names lead to several queues, or to none.
-
-    @ivar policies: the settings of the queues.
-    """
+    """Which names lead to several queues, or to none."""
 
     def __init__(self, policies: Policies) -> None:
-        self.policies = policies
+        """@param policies: the settings of the queues."""
+        self._policies = policies
         self._children: dict[bytes, dict[bytes, None]] = {}
+        self._routes: dict[bytes, Route] = {}
+
+    def apply(self, policies: Policies) -> None:
+        """Have other settings from now on."""
+        self._policies = policies
+        self._routes.clear()
 
     def born(self, name: bytes) -> Optional[bytes]:
         """
@@ -49,6 +56,7 @@ class Fanout:
         parent = parent_of(name)
         if parent is not None:
             self._children.setdefault(parent, {})[name] = None
+            self._routes.clear()
         return parent
 
     def gone(self, name: bytes) -> Optional[bytes]:
@@ -61,6 +69,7 @@ class Fanout:
         children = None if parent is None else self._children.get(parent)
         if parent is None or children is None or name not in children:
             return None
+        self._routes.clear()
         del children[name]
         if not children:
             del self._children[parent]
@@ -68,15 +77,23 @@ class Fanout:
 
     def concerns(self, name: bytes) -> bool:
         """@return: whether a set on this name is for other queues than the one of that name alone."""
-        return name in self.policies.aliases or name in self._children or not self._keeps(name)
+        return name in self._policies.aliases or name in self._children or not self._keeps(name)
 
     def _keeps(self, name: bytes) -> bool:
         # Children have the settings of their parent, and would be no use if they kept nothing.
-        return parent_of(name) is not None or not self.policies.of(name).fanout_only
+        return parent_of(name) is not None or not self._policies.of(name).fanout_only
 
     def route(self, name: bytes) -> Route:
         """@return: where a set on this name goes."""
-        required = self.policies.aliases.get(name, (name,))
+        route = self._routes.get(name)
+        if route is None:
+            if len(self._routes) >= ROUTES:
+                self._routes.clear()
+            route = self._routes[name] = self._find(name)
+        return route
+
+    def _find(self, name: bytes) -> Route:
+        required = self._policies.aliases.get(name, (name,))
         children = {child: None for queue in required for child in self._children.get(queue, ())}
         return Route(
             required,

@@ -146,7 +146,8 @@ class Queues:
 
     def apply(self, policies: Policies) -> None:
         """Have other settings from now on."""
-        self.policies = self._fanout.policies = policies
+        self.policies = policies
+        self._fanout.apply(policies)
         for fifo in self._fifos.values():
             fifo.policy = policies.of(fifo.name)
             fifo.spreads = self._fanout.concerns(fifo.name)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from darner import wire
-from darner.fanout import Fanout, Route
+from darner.fanout import ROUTES, Fanout, Route
 from darner.fifo import HEAVY
 from darner.memory import MemoryStore
 from darner.policies import Policies, QueueSettings
@@ -66,6 +66,22 @@ class RouteTests(SynchronousTestCase):
     def test_alias(self) -> None:
         route = self.route(b"all", b"q+a", b"q+b", b"all+c", all=(b"q", b"q+b", b"r"))
         self.assertEqual(route, Route((b"q", b"q+b", b"r"), (b"q", b"q+b", b"r"), (b"q+a",)))
+
+    def test_remembered(self) -> None:
+        """As long as it is so, and of some names only."""
+        fanout = Fanout(Policies())
+        for number in range(ROUTES + 10):
+            fanout.route(b"%d" % number)
+        self.assertLessEqual(len(fanout._routes), ROUTES)
+        for change in (
+            lambda: fanout.born(b"q+a"),
+            lambda: fanout.gone(b"q+a"),
+            lambda: fanout.apply(Policies(QueueSettings(fanout_only=True))),
+        ):
+            before = fanout.route(b"q")
+            self.assertIs(fanout.route(b"q"), before)
+            change()
+            self.assertNotEqual(fanout.route(b"q"), before)
 
     def test_gone(self) -> None:
         fanout = Fanout(Policies())
