@@ -12,7 +12,6 @@ from attrs import frozen
 
 from darner.policies import Policies, parent_of
 
-
 ROUTES: Final = 1024
 """Of how many names it is remembered where a set on them goes."""
 
