@@ -251,7 +251,7 @@ class Caller:
         figures = {}
         while (line := await self._line()) != b"END":
             _, name, figure = line.split(b" ")
-            if name != b"version":
+            if figure.isdigit():
                 figures[name] = int(figure)
         return figures
 

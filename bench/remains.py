@@ -32,6 +32,10 @@ class Remains:
     held: dict[int, int] = field(factory=dict)
     """How many chunks a stream has to have of which there is an item."""
 
+    attempts: int = 0
+    """Of how many items it is counted how often they were opened."""
+    holders: int = 0
+    """How many items hold a stream together with others."""
     uncompacted: int = 0
     """How many stretches of keys are still to be compacted."""
 
@@ -51,6 +55,8 @@ class Remains:
         counts = {
             "runs of items": self.runs.total(),
             "intervals": self.intervals.total(),
+            "counts of attempts": self.attempts,
+            "holders of shared streams": self.holders,
             "chunks": self.chunks.total(),
             "streams to be reclaimed": len(self.unheld),
             "deleted queues": len(self.deleted),
@@ -94,6 +100,10 @@ def _sort(remains: Remains, key: bytes, value: bytes) -> None:
                 remains.held[stream] = chunks
         elif key[9] == 2:
             remains.intervals[number] += 1
+        elif key[9] == 3 and len(key) == 18:
+            remains.attempts += 1
+    elif kind == records.HOLDER:
+        remains.holders += 1
 
 
 def size(data: Path) -> int:
