@@ -164,7 +164,7 @@ class Driver:
             inflow.write(data[at : at + 50_000])
             self.clock.advance(0)
         try:
-            item = self.queues.put_flow(name, 0, 0, inflow)
+            self.queues.put_flow(name, 0, 0, inflow)
         except DarnerError as error:
             stored = self._refused(error)[0]
         else:
@@ -172,7 +172,7 @@ class Driver:
             self.queues.turn.put(replies, 0)
             self.clock.advance(0)
             stored = replies == [b"stored"]
-            assert item.size == size
+            assert inflow.size == size
         self._stored(name, number, stored)
 
     def _read(self, call: Reading) -> tuple[bool, Any]:

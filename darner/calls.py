@@ -15,7 +15,7 @@ from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.interfaces import IDelayedCall
 from zope.interface import implementer
 
-from darner.errors import DarnerError, Stopped
+from darner.errors import DarnerError, Stopped, StoreError
 from darner.fifo import Fifo, OpenRead, Waiter
 from darner.interfaces import IMessage, IOpenRead
 from darner.items import Item
@@ -158,15 +158,20 @@ class Reading(Call):
         fifo = self._queues.find(self._name)
         if fifo is not None and self._fetch(fifo):
             return False
+        born = self._queues.refer(self._name)
         # Who does not want to wait does until all that has expired is dropped.
         hasty = timeout is not None and timeout <= 0
         if hasty and (fifo is None or not fifo.sweeping):
             self._answer(None)
+            if born:
+                self._queues.turn.put(self._replies, 0)
             return False
         fifo = self._fifo = self._queues.make(self._name)
         self._waiter = fifo.wait(self._serve, hasty)
         if timeout is not None and not hasty:
             self._timer = self._queues.clock.callLater(timeout, self._give_up)
+        if born:
+            self._queues.turn.unless_put(self._break_off)
         return True
 
     def _fetch(self, fifo: Fifo) -> bool:
@@ -233,6 +238,12 @@ class Reading(Call):
         else:
             self._stop_waiting()
             self._answer(None)
+
+    def _break_off(self, error: StoreError) -> None:
+        """The queue on which it waits could not be made."""
+        if self._waiter is not None:
+            self._stop_waiting()
+            self._answer(error)
 
     def _stop_waiting(self) -> Fifo:
         assert self._fifo is not None

@@ -94,6 +94,11 @@ class OpenRead:
         """Whether it still is: not closed, not aborted, the queue not deleted under it, and its item really stored."""
         return not self.late and self.fifo.is_open(self.item)
 
+    @property
+    def refused(self) -> bool:
+        """Whether the store refused the item, so that there never was one."""
+        return not self.item.time
+
 
 class Waiter:
     """
@@ -123,6 +128,7 @@ class Fifo:
     @ivar perishable: whether it may hold what expires, or expires itself.
     @ivar sweeping: whether more has expired at its head than is dropped in one go.  The rest is dropped in the turns
         that follow; until then nobody knows what is behind it.
+    @ivar spreads: whether what is set on its name is for other queues as well, or instead (`darner.fanout`).
     @ivar count: how many items are to be had.
     @ivar bytes: how many bytes of payload they have.
     @ivar consumed: the ids of all items that are gone.
@@ -169,6 +175,7 @@ class Fifo:
         "number",
         "perishable",
         "policy",
+        "spreads",
         "stats",
         "sweeping",
         "unreclaimed",
@@ -195,6 +202,7 @@ class Fifo:
         """
         self._retries: Optional[Retries] = None
         self.name = name
+        self.spreads = False
         self._expiry = expiry
         self._room = room
         self._head = Head(bound=window_bytes)
@@ -292,6 +300,11 @@ class Fifo:
         return self.number is not None
 
     @property
+    def unwritten(self) -> bool:
+        """Whether it exists, but the store does not know it yet."""
+        return self.number is not None and not self._made
+
+    @property
     def idle(self) -> bool:
         """Whether nobody would miss the object: the store knows no such queue, and nobody waits."""
         return self.number is None and not self.waiters and not self._removals
@@ -358,16 +371,22 @@ class Fifo:
         See that there is room for one more item: what has expired goes, and where the settings say so the oldest items
         that are to be had.  More of these than may be dropped in one go are dropped in the turns that follow.
 
-        @param size: of the item, in bytes.
+        @param size: of the item, in bytes; no more than C{max_bytes}.
         @raise QueueFull: there is no room.
         """
-        policy = self.policy
-        if policy.max_bytes is not None and size > policy.max_bytes:
-            raise QueueFull()
-        if self._is_over(1, size) and not self._drop_old(1, size):
-            if not policy.discard_old_when_full:
-                raise QueueFull()
+        self.check_room(size)
+        if self.policy.discard_old_when_full and self._is_over(1, size) and not self._drop_old(1, size):
             self._expiry.sweep(self)
+
+    def check_room(self, size: int) -> None:
+        """
+        See whether there is room for one more item, or L{make_room} would see to it: nothing goes but what has expired.
+
+        @param size: of the item, in bytes; no more than C{max_bytes}.
+        @raise QueueFull: there is no room.
+        """
+        if not self.policy.discard_old_when_full and self._is_over(1, size) and not self._drop_old(1, size):
+            raise QueueFull()
 
     def _is_over(self, items: int, size: int) -> bool:
         """Whether it would be over its limits with so many more items and bytes."""
@@ -1008,6 +1027,7 @@ class Fifo:
             if self._open.pop(item.id, None) is None:
                 self.count -= 1
                 self.bytes -= item.size
+            item.time = 0
             self._consume(item)
         if not self._made and not self._fresh and not self._open:
             if self.number is not None:

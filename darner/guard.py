@@ -61,10 +61,12 @@ class GuardedSession(Session):
         grant = self._grant
         if grant is None:
             raise Unauthenticated()
-        if isinstance(request, wire.Get):
+        if isinstance(request, (wire.Get, wire.Monitor, wire.Confirm)):
             allowed = grant.may_read(request.queue)
         elif isinstance(request, wire.GetMany):
             allowed = all(grant.may_read(queue) for queue in request.queues)
+        elif isinstance(request, wire.GetFirst):
+            allowed = all(grant.may_read(choice.queue) for choice in request.choices)
         elif isinstance(request, wire.Touch):
             allowed = grant.may_read(request.queue)
         elif isinstance(request, wire.Requeue):

@@ -28,7 +28,7 @@ class Item:
 
     @ivar id: its place in the queue.
     @ivar flags: the client's 32 bit number.
-    @ivar time: when it was set, in ms since the epoch.
+    @ivar time: when it was set, in ms since the epoch; 0 where the store refused it.
     @ivar expiry: when it expires, in ms since the epoch; 0 is never.
     @ivar size: its payload in bytes.
     @ivar payload: the payload; empty where there is a stream; the object L{LET_GO} where only the store has it.

@@ -21,6 +21,9 @@ from darner.wire import check_queue_name
 
 SYNC_WORDS: Final = ("never", "always")
 
+_TARGETS: Final = ("dead_letter_queue", "expire_to_queue")
+"""The settings that name a queue to which items are moved."""
+
 _SPECIAL: Final = re.compile(r"[*?\[]")
 
 _positive = validators.gt(0)
@@ -218,6 +221,14 @@ def _check(settings: QueueSettings, where: str) -> None:
         raise SettingsError(f"{where}: {reason}")
 
 
+def _check_targets(changes: Mapping[str, Any], policies: Policies, where: str) -> None:
+    """@raise SettingsError: items are to be moved to where none can be kept."""
+    for setting in _TARGETS:
+        target = changes.get(setting)
+        if target is not None and target.encode() in policies.aliases:
+            raise SettingsError(f"{where}.{setting}: {target} is an alias")
+
+
 def _changes(table: Any, where: str) -> dict[str, Any]:
     if not isinstance(table, dict):
         raise SettingsError(f"{where}: not a table")
@@ -265,7 +276,8 @@ def make_policies(defaults: Any, queues: Any, aliases: Any, source: str) -> Poli
     @param source: where they come from, for the error.
     @raise SettingsError: a setting is unknown, of a wrong type or out of range, or some contradict each other.
     """
-    basis = attrs.evolve(QueueSettings(), **_changes(defaults, f"{source}: defaults"))
+    common = _changes(defaults, f"{source}: defaults")
+    basis = attrs.evolve(QueueSettings(), **common)
     _check(basis, f"{source}: defaults")
     if not isinstance(queues, dict):
         raise SettingsError(f"{source}: queues: not a table")
@@ -277,10 +289,13 @@ def make_policies(defaults: Any, queues: Any, aliases: Any, source: str) -> Poli
         except ValueError as error:
             raise SettingsError(f"{where}: {error}") from error
         changes = overrides[name] = _changes(table, where)
-        for setting in ("dead_letter_queue", "expire_to_queue"):
+        for setting in _TARGETS:
             if changes.get(setting) == name:
                 raise SettingsError(f"{where}.{setting}: the queue itself")
     policies = Policies(basis, overrides, _aliases(aliases, overrides, source))
+    _check_targets(common, policies, f"{source}: defaults")
+    for name, changes in overrides.items():
+        _check_targets(changes, policies, f"{source}: queues.{name}")
     for name in overrides:
         if _SPECIAL.search(name):
             _check(attrs.evolve(basis, **overrides[name]), f"{source}: queues.{name}")

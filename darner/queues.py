@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Final, Optional
 
 from attrs import frozen
@@ -13,14 +14,15 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
 from darner.control import Control
-from darner.errors import DarnerError, ItemTooLarge, QueueFull, StoreError
+from darner.errors import ClientError, DarnerError, ItemTooLarge, QueueFull, StoreError
 from darner.expiry import Expiry
+from darner.fanout import Fanout
 from darner.fifo import Fifo
 from darner.head import WINDOW_BYTES, Room
 from darner.interfaces import IStore
 from darner.items import ITEM_OVERHEAD, Item
 from darner.limits import client_bytes
-from darner.policies import Policies, QueueSettings
+from darner.policies import Policies, QueueSettings, parent_of
 from darner.reclaim import Reclaimer
 from darner.space import Space
 from darner.stats import Health, ServerStats, queue_counters, server_counters
@@ -33,6 +35,10 @@ RELATIVE_EXPIRY: Final = 1_000_000
 
 LAST_EXPIRY: Final = 2**63 - 1
 """The latest expiry that is kept, in ms since the epoch; what expires later expires then."""
+
+
+def _fits(policy: QueueSettings, size: int) -> bool:
+    return size <= policy.max_item_bytes and (policy.max_bytes is None or size <= policy.max_bytes)
 
 
 @frozen
@@ -94,6 +100,7 @@ class Queues:
         self.control = control
         self.expiry = Expiry(self.turn, surroundings.clock, self.stats, self.move, self.delete)
         self.policies = policies
+        self._fanout = Fanout(policies)
         self.client_bytes = client_bytes(0)
         self._fifos: dict[bytes, Fifo] = {}
         self._room = Room()
@@ -109,6 +116,7 @@ class Queues:
         for state in self.store.recover():
             fifo = self.make(state.name)
             fifo.recover(state)
+            self._born(state.name)
             if any(stop > state.floor for _, stop in state.consumed.intervals()):
                 self.reclaimer.reclaim(fifo, state.number, list(state.consumed.intervals()))
         self.reclaimer.start()
@@ -156,6 +164,7 @@ class Queues:
                 name, self.store, self.turn, self.reclaimer, self.expiry, self._room, self.window_bytes,
                 self.policies.of(name),
             )  # fmt: skip
+            fifo.spreads = self._fanout.concerns(name)
         return fifo
 
     def policy(self, name: bytes) -> QueueSettings:
@@ -166,8 +175,58 @@ class Queues:
     def apply(self, policies: Policies) -> None:
         """Have other settings from now on."""
         self.policies = policies
+        self._fanout.apply(policies)
         for fifo in self._fifos.values():
             fifo.adopt(policies.of(fifo.name))
+            fifo.spreads = self._fanout.concerns(fifo.name)
+
+    def item_limit(self, name: bytes) -> int:
+        """@return: the size of the largest item that may be set on a name."""
+        return min(self.policy(queue).max_item_bytes for queue in self.policies.aliases.get(name, (name,)))
+
+    def fits(self, name: bytes, size: int) -> bool:
+        """@return: whether an item of that size may be set on a name if there is room."""
+        fifo = self._fifos.get(name)
+        if fifo is not None and not fifo.spreads:
+            return _fits(fifo.policy, size)
+        return size <= self.item_limit(name) and all(
+            _fits(self.policy(queue), size) for queue in self._fanout.route(name).keeping
+        )
+
+    def check_queue(self, name: bytes) -> None:
+        """@raise ClientError: it is the name of an alias, to which nothing can be moved."""
+        if name in self.policies.aliases:
+            raise ClientError("an alias is no queue")
+
+    def refer(self, name: bytes) -> bool:
+        """
+        Somebody wants to read a queue, and there is nothing to be had: if it is a child that does not exist, it does
+        from now on, unless nothing may be written for now.
+
+        @return: whether it comes into being only with what is to be written now (L{Turn.put}, L{Turn.unless_put}).
+        @raise StoreError: the store cannot make it.
+        """
+        if parent_of(name) is None:
+            return False
+        fifo = self._fifos.get(name)
+        if fifo is None or fifo.number is None:
+            if name in self.policies.aliases or self.status.refuses_writes:
+                return False
+            fifo = self._existing(name)
+            self.turn.changed(fifo)
+        return fifo.unwritten
+
+    def _born(self, name: bytes) -> None:
+        """A queue exists now."""
+        parent = self._fanout.born(name)
+        if parent is not None and parent in self._fifos:
+            self._fifos[parent].spreads = True
+
+    def _gone(self, name: bytes) -> None:
+        """A queue exists no more."""
+        parent = self._fanout.gone(name)
+        if parent is not None and parent in self._fifos:
+            self._fifos[parent].spreads = self._fanout.concerns(parent)
 
     def release(self, fifo: Fifo) -> None:
         """Whoever made it to wait there does so no longer."""
@@ -180,9 +239,9 @@ class Queues:
 
     # Working on them
 
-    def put(self, name: bytes, flags: int, expiry: float, payload: bytes) -> Item:
+    def put(self, name: bytes, flags: int, expiry: float, payload: bytes) -> None:
         """
-        Put a small item at the end of a queue.
+        Put a small item at the end of a queue, and of all others for which it is meant (`darner.fanout`).
 
         @param expiry: by memcache's rules, to the ms.
         @raise ItemTooLarge: it is over the limit.
@@ -192,49 +251,107 @@ class Queues:
         @raise darner.errors.StoreError: the store cannot make the queue.
         """
         size = len(payload)
-        fifo = self._for_put(name, size, size)
-        item = fifo.put(flags, self._expiry_time(expiry) if expiry else 0, size, payload)
+        fifo = self._fifos.get(name)
+        if fifo is None or fifo.spreads:
+            self._put_on(self._all_for_put(name, size, size), flags, expiry, size, payload)
+            return
+        self._admit(fifo.policy, size, size)
+        if fifo.number is None:
+            self._existing(name)
+        elif fifo.limited:
+            fifo.make_room(size)
+        fifo.put(flags, self._expiry_time(expiry) if expiry else 0, size, payload)
         self.stats.total_items += 1
-        return item
 
-    def put_flow(self, name: bytes, flags: int, expiry: float, inflow: Inflow) -> Item:
+    def put_flow(self, name: bytes, flags: int, expiry: float, inflow: Inflow) -> None:
         """As L{put}, with a payload that came piece by piece."""
         payload = inflow.finish()
         try:
-            fifo = self._for_put(name, inflow.size, len(payload))
+            fifos = self._all_for_put(name, inflow.size, len(payload))
         except DarnerError:
             inflow.abandon()
             raise
-        item = fifo.put(flags, self._expiry_time(expiry) if expiry else 0, inflow.size, payload, inflow.stream)
-        self.stats.total_items += 1
-        return item
+        self._put_on(fifos, flags, expiry, inflow.size, payload, inflow.stream)
+        if not fifos:
+            inflow.abandon()
 
-    def _for_put(self, name: bytes, size: int, room: int) -> Fifo:
+    def _put_on(
+        self, fifos: list[Fifo], flags: int, expiry: float, size: int, payload: bytes, stream: int = 0
+    ) -> None:
+        due = self._expiry_time(expiry) if expiry else 0
+        for fifo in fifos:
+            fifo.put(flags, due, size, payload, stream, shared=len(fifos) > 1)
+        self.stats.total_items += len(fifos)
+
+    def _admit(self, policy: QueueSettings, size: int, room: int) -> None:
         """
-        @param size: of the item, in bytes.
+        @param policy: the settings of a queue.
+        @param size: of the item that is to be put there, in bytes.
         @param room: what of that is still to be written.
-        @return: the queue, which exists.
+        @raise DarnerError: the item is refused, whatever the queue holds.
         """
         if self.status.refuses_writes:
             self.status.check_writes()
-        fifo = self._fifos.get(name)
-        policy = self.policies.of(name) if fifo is None else fifo.policy
         if size > policy.max_item_bytes:
             raise ItemTooLarge()
+        if policy.max_bytes is not None and size > policy.max_bytes:
+            raise QueueFull()
         self.space.take(room + ITEM_OVERHEAD)
-        if fifo is None or fifo.number is None:
-            if policy.max_bytes is not None and size > policy.max_bytes:
-                raise QueueFull()
-            return self._existing(name)
-        if fifo.limited:
-            fifo.make_room(size)
-        return fifo
+
+    def _all_for_put(self, name: bytes, size: int, room: int) -> list[Fifo]:
+        """
+        @param size: of the item that is to be put, in bytes.
+        @param room: what of that is still to be written, for each queue.
+        @return: the queues on which a set on this name puts it; they exist.
+        @raise DarnerError: it is refused; no queue has been made.
+        """
+        fifo = self._fifos.get(name)
+        if fifo is not None and not fifo.spreads:
+            self._admit(fifo.policy, size, room)
+            if fifo.limited:
+                fifo.make_room(size)
+            return [self._existing(name)]
+        route = self._fanout.route(name)
+        self.status.check_writes()
+        if size > self.item_limit(name):
+            raise ItemTooLarge()
+        for queue in route.keeping:
+            self._admit(self.policy(queue), size, room)
+            self._check_room(queue, size)
+        taking = list(route.keeping)
+        for child in route.children:
+            fifo = self._fifos.get(child)
+            if fifo is None or fifo.number is None:
+                self._gone(child)  # it could not be written when it was made
+                continue
+            with suppress(ItemTooLarge, QueueFull):
+                self._admit(fifo.policy, size, room)
+                self._check_room(child, size)
+                taking.append(child)
+        new = [queue for queue in taking if queue not in self._fifos or not self._fifos[queue].exists]
+        try:
+            fifos = [self._existing(queue) for queue in taking]
+            for fifo in fifos:
+                # Only now, as nobody refuses it any more.
+                if fifo.limited and fifo.policy.discard_old_when_full:
+                    fifo.make_room(size)
+        except StoreError:
+            for queue in new:
+                self.delete(queue)
+            raise
+        return fifos
+
+    def _check_room(self, name: bytes, size: int) -> None:
+        fifo = self._fifos.get(name)
+        if fifo is not None and fifo.limited:
+            fifo.check_room(size)
 
     def move(self, fifo: Fifo, item: Item, name: bytes) -> None:
         """
         Put an item at the end of another queue, and consume it where it was: both are written, or neither is.
 
-        Limits do not hold it up, and it does not expire there but by that queue's C{max_age}.
+        Limits do not hold it up, and it does not expire there but by that queue's C{max_age}.  It goes to that queue
+        alone, and not to its children.
 
         @param item: one that was taken out of C{fifo}'s memory, so that it is neither to be had nor consumed.
         @raise StoreError: it cannot be read, or the other queue cannot be made; nothing has changed.
@@ -260,6 +377,7 @@ class Queues:
                 self.turn.trouble(error)
                 raise
             self.stats.queue_creates += 1
+            self._born(name)
         return fifo
 
     def _expiry_time(self, expiry: float) -> int:
@@ -284,6 +402,7 @@ class Queues:
         if fifo is None or not fifo.exists:
             return
         fifo.delete()
+        self._gone(name)
         self.stats.queue_deletes += 1
         self.turn.written().addCallback(lambda _: self.release(fifo))
 

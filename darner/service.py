@@ -225,7 +225,7 @@ class QueueService(Service):
                 raise ClientError("bad flags")
             if not isinstance(expiry, int):
                 raise ClientError("bad expiry")
-            if len(payload) > self._running().policy(queue).max_item_bytes:
+            if len(payload) > self._running().item_limit(queue):
                 raise ItemTooLarge()
             self._running().status.check_writes()
             call.start(queue, payload, flags, expiry, sync)
@@ -274,6 +274,7 @@ class QueueService(Service):
                 raise ClientError("requeue needs two queues")
             self._running().status.check_reads()
             self._running().status.check_writes()
+            self._running().check_queue(target)
             self._waiting.add(call)
             call.start(origin, target, count)
 

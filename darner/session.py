@@ -8,8 +8,9 @@ out there once the turn of the event loop is written (`darner.turn`).
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any, Final, Optional, Union
 
 from twisted.internet.interfaces import IDelayedCall
@@ -19,13 +20,14 @@ from twisted.python.failure import Failure
 import darner
 from darner import wire
 from darner.errors import DarnerError, ItemTooLarge, QueueFull, StoreError, TooManyOpenReads
-from darner.fifo import Fifo, OpenRead, Waiter
+from darner.fifo import Fifo, OpenRead
 from darner.items import Item
 from darner.outbox import Outbox, Outlet, Value, discard
 from darner.queues import Queues
 from darner.requeue import Requeue
 from darner.streams import Inflow
-from darner.turn import Replies
+from darner.turn import NOBODY, Replies
+from darner.waits import Monitor, Pause, Wait
 
 REPLY_OVERHEAD: Final = 256
 """
@@ -64,7 +66,7 @@ class Session:
         self._replies: Replies = []
         self._gathered = 0
         self._opens: dict[bytes, deque[OpenRead]] = {}
-        self._waiter: Optional[tuple[Fifo, Waiter, Union[wire.Get, wire.GetMany]]] = None
+        self._waiter: Optional[Union[Wait, Pause, Monitor]] = None
         self._flushing = False
         self._timer: Optional[IDelayedCall] = None
         self._relief: Optional[IDelayedCall] = None
@@ -154,12 +156,7 @@ class Session:
 
     def takes(self, request: wire.Set) -> bool:
         """Whether to take the payload of a set at all: whether it may be put, and is within the limits."""
-        policy = self._queues.policy(request.queue)
-        return (
-            request.size <= policy.max_item_bytes
-            and (policy.max_bytes is None or request.size <= policy.max_bytes)
-            and not self._status.refuses_writes
-        )
+        return self._queues.fits(request.queue, request.size) and not self._status.refuses_writes
 
     def refuse(self, request: wire.Set) -> None:
         """The payload of a set that is not taken has been skipped."""
@@ -168,7 +165,7 @@ class Session:
         except DarnerError as error:
             self._not_stored(request, error)
         else:
-            too_large = request.size > self._queues.policy(request.queue).max_item_bytes
+            too_large = request.size > self._queues.item_limit(request.queue)
             self._not_stored(request, ItemTooLarge() if too_large else QueueFull())
 
     def inflow(self) -> Inflow:
@@ -235,17 +232,43 @@ class Session:
         fifo = self._queues.find(request.queue)
         if fifo is not None and self._fetch(fifo, request):
             return
-        if request.wait and not self._hurried:
-            self._wait(self._queues.make(request.queue), request)
-        elif fifo is not None and fifo.sweeping:
-            self._wait_for_sweep(fifo, request)
-        else:
-            self._miss(request)
+        self._wait_or_miss((request,))
 
-    def _miss(self, request: wire.Get) -> None:
+    def _get_first(self, request: wire.GetFirst) -> None:
+        first = request.choices[0]
+        if first.close:
+            for choice in request.choices:
+                self._close(choice.queue)
+        if not first.fetches:
+            self._turn.consumed(self._replies, self._reply(wire.END))
+            return
+        self._status.check_reads()
+        if first.peek:
+            self._queues.stats.cmd_peek += 1
+        else:
+            for choice in request.choices:
+                reads = self._open_reads(choice.queue)
+                if reads and not (first.open and self._may_open(reads)):
+                    raise TooManyOpenReads()
+            self._queues.stats.cmd_get += 1
+        if not self._fetch_first(request.choices):
+            self._wait_or_miss(request.choices)
+
+    def _fetch_first(self, requests: Sequence[wire.Get]) -> bool:
+        """@return: whether there was an item, as far as is known: what is behind a sweep goes first."""
+        for request in requests:
+            fifo = self._queues.find(request.queue)
+            if fifo is not None:
+                if self._fetch(fifo, request):
+                    return True
+                if fifo.sweeping:
+                    return False
+        return False
+
+    def _miss(self, request: wire.Get) -> int:
         if not request.peek:
             self._queues.stats.get_misses += 1
-        self._reply(self.nothing)
+        return self._reply(self.nothing)
 
     def _fetch(self, fifo: Fifo, request: wire.Get) -> bool:
         """@return: whether there was an item; it is in the replies then."""
@@ -289,10 +312,12 @@ class Session:
         for name in names:
             fifo = self._queues.find(name)
             if fifo is not None and fifo.perishable and self._is_sweeping(fifo):
-                self._wait_for_sweep(fifo, request)
+                self._waiter = Pause(self._queues, fifo, partial(self._go_on_with_many, request))
+                self._update_busy()
                 return
         taken: list[tuple[Fifo, Item, int]] = []
         end = wire.END
+        born = False
         try:
             for name in names:
                 self._queues.stats.cmd_get += 1
@@ -300,12 +325,15 @@ class Session:
                 item = fifo.take() if fifo is not None else None
                 if fifo is None or item is None:
                     self._queues.stats.get_misses += 1
+                    born |= self._queues.refer(name)
                     continue
                 self._queues.stats.get_hits += 1
                 taken.append((fifo, item, self._hand_out(item, name, b"")))
         except StoreError as error:
             end = wire.error_reply(error)
         last = self._reply(end)
+        if born:
+            self._turn.put(self._replies, last)
         for fifo, item, slot in taken:
             self._turn.read(fifo, item, False, self._replies, slot, last)
 
@@ -315,6 +343,86 @@ class Session:
         with suppress(StoreError):  # it will be told in its place
             return fifo.peek() is None and fifo.sweeping
         return False
+
+    def _go_on_with_many(self, request: wire.GetMany) -> None:
+        self.stop_waiting()
+        try:
+            self._get_many(request)
+        except DarnerError as error:
+            self._reply(self.error_reply(error))
+
+    def _monitor(self, request: wire.Monitor) -> None:
+        self._status.check_reads()
+        born = self._queues.refer(request.queue)
+        over = not request.seconds or self._hurried
+        monitor = self._waiter = Monitor(self._queues, self, request.queue, request.maximum, over)
+        self._update_busy()
+        if not over:
+            self._timer = self._queues.clock.callLater(request.seconds, self._time_out)
+        self._go_on_waiting(monitor)
+        if not born:
+            return
+        if self._waiter is monitor:
+            self._turn.unless_put(lambda error: self._break_off(monitor, error))
+        else:
+            self._turn.put(self._replies, len(self._replies) - 1)
+
+    @property
+    def sated(self) -> bool:
+        """Whether what is on its way to the client is enough for now."""
+        return (
+            self._streaming > 0
+            or self._outbox.choked
+            or self._resting
+            or self._gathered > self._queues.client_bytes
+        )
+
+    def open_for_monitor(self, fifo: Fifo) -> bool:
+        """
+        Open an item for a client that monitors its queue.
+
+        @return: whether there was one.
+        """
+        open = fifo.open()
+        if open is None:
+            return False
+        slot = self._hand_out(open.item, fifo.name, b"")
+        self._queues.stats.get_hits += 1
+        self._turn.read(fifo, open.item, True, self._replies, slot, NOBODY)
+        self._opens.setdefault(fifo.name, deque()).append(open)
+        return True
+
+    def may_open(self, queue: bytes) -> bool:
+        """Whether the client may have one open read of the queue more."""
+        reads = self._open_reads(queue)
+        return reads is None or self._may_open(reads)
+
+    def monitored(self, monitor: Monitor) -> None:
+        """A monitor has all that it may have."""
+        self.stop_waiting()
+        self._reply(self.nothing)
+
+    def broken_off(self, monitor: Monitor, error: StoreError) -> None:
+        """A monitor cannot read its queue."""
+        self._break_off(monitor, error)
+
+    def _close_oldest(self, queue: bytes, count: int) -> bool:
+        """@return: whether there were so many open reads; else none is closed."""
+        # Those that ended by themselves count: the client does not know of that, and means those behind them.  What the
+        # store refused was left out of the replies of a monitor.
+        reads = [read for read in self._opens.get(queue, ()) if not read.refused]
+        if not 0 < count <= len(reads):
+            return False
+        for read in reads[:count]:
+            read.fifo.close(read)
+        self._opens[queue] = deque(reads[count:])
+        return True
+
+    def _confirm(self, request: wire.Confirm) -> None:
+        if self._close_oldest(request.queue, request.count):
+            self._turn.consumed(self._replies, self._reply(wire.END))
+        else:
+            self._reply(wire.ERROR)
 
     def _delete(self, request: wire.Delete) -> None:
         self._status.check_writes()
@@ -361,6 +469,7 @@ class Session:
     def _start_requeue(self, request: wire.Requeue) -> None:
         self._status.check_reads()
         self._status.check_writes()
+        self._queues.check_queue(request.target)
         requeue = Requeue(self._queues, request.origin, request.target, request.count, self._requeued)
         self._requeue = requeue
         self._update_busy()
@@ -470,40 +579,66 @@ class Session:
 
     # Waiting
 
-    def _wait(self, fifo: Fifo, request: wire.Get) -> None:
-        self._stand_in_line(fifo, request, False)
-        self._timer = self._queues.clock.callLater(request.wait / 1000, self._time_out)
-
-    def _wait_for_sweep(self, fifo: Fifo, request: Union[wire.Get, wire.GetMany]) -> None:
-        """More has expired at the head of a queue than is dropped in one go: wait until it is known what is behind."""
-        self._stand_in_line(fifo, request, True)
-
-    def _stand_in_line(self, fifo: Fifo, request: Union[wire.Get, wire.GetMany], hasty: bool) -> None:
-        def serve() -> None:
-            self.stop_waiting()
-            try:
-                if isinstance(request, wire.GetMany):
-                    self._get_many(request)
-                elif not self._fetch(fifo, request):
-                    self._miss(request)
-            except DarnerError as error:
-                self._reply(self.error_reply(error))
-
-        self._waiter = (fifo, fifo.wait(serve, hasty), request)
+    def _wait_or_miss(self, requests: Sequence[wire.Get]) -> None:
+        """There is nothing to be had: wait, if the client wants to or nobody knows yet what will be found."""
+        born = False
+        for request in requests:
+            born |= self._queues.refer(request.queue)
+        over = not requests[0].wait or self._hurried
+        if over and not self._is_one_sweeping(requests):
+            slot = self._miss(requests[0])
+            if born:
+                self._turn.put(self._replies, slot)
+            return
+        wait = self._waiter = Wait(self._queues, requests, self._serve, over)
+        wait.stand()
         self._update_busy()
+        if not over:
+            self._timer = self._queues.clock.callLater(requests[0].wait / 1000, self._time_out)
+        if born:
+            self._turn.unless_put(lambda error: self._break_off(wait, error))
+
+    def _is_one_sweeping(self, requests: Sequence[wire.Get]) -> bool:
+        """@return: whether it is not known of one of the queues if there is an item."""
+        for request in requests:
+            fifo = self._queues.find(request.queue)
+            if fifo is not None and fifo.sweeping:
+                return True
+        return False
+
+    def _serve(self, wait: Wait) -> None:
+        try:
+            found = self._fetch_first(wait.requests)
+        except DarnerError as error:
+            self.stop_waiting()
+            self._reply(self.error_reply(error))
+            return
+        if found:
+            self.stop_waiting()
+        elif wait.over and not self._is_one_sweeping(wait.requests):
+            self.stop_waiting()
+            self._miss(wait.requests[0])
+        else:
+            wait.stand()
+
+    def _break_off(self, wait: Union[Wait, Pause, Monitor], error: StoreError) -> None:
+        """What the client waits for cannot be."""
+        if self._waiter is wait:
+            self.stop_waiting()
+            self._reply(self.error_reply(error))
 
     def _time_out(self) -> None:
         self._timer = None
         self._give_up()
 
     def _give_up(self) -> None:
-        if self._waiter is not None:
-            fifo, waiter, request = self._waiter
-            waiter.hasty = waiter.hasty or fifo.sweeping
-            if not waiter.hasty:
-                assert isinstance(request, wire.Get)
-                self.stop_waiting()
-                self._miss(request)
+        waiter = self._waiter
+        if waiter is not None and not waiter.hasten():
+            self.stop_waiting()
+            if isinstance(waiter, Wait):
+                self._miss(waiter.requests[0])
+            else:
+                self._reply(self.nothing)
 
     def hurry(self) -> None:
         """
@@ -516,11 +651,9 @@ class Session:
     def stop_waiting(self) -> None:
         """Wait for an item no longer; nothing is said of it."""
         if self._waiter is not None:
-            fifo, waiter, _ = self._waiter
-            self._waiter = None
+            waiter, self._waiter = self._waiter, None
             self._update_busy()
-            fifo.leave(waiter)
-            self._queues.release(fifo)
+            waiter.stop()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -600,12 +733,23 @@ class Session:
         if self._closing:
             self._outlet.close()
         else:
+            if self._waiter is not None:
+                self._go_on_waiting(self._waiter)
             self._outlet.proceed()
+
+    def _go_on_waiting(self, waiter: Union[Wait, Pause, Monitor]) -> None:
+        try:
+            waiter.go_on()
+        except StoreError as error:
+            self._break_off(waiter, error)
 
 
 _PERFORMERS: Final[dict[type, Callable[[Session, Any], None]]] = {
     wire.Get: Session._get,
     wire.GetMany: Session._get_many,
+    wire.GetFirst: Session._get_first,
+    wire.Monitor: Session._monitor,
+    wire.Confirm: Session._confirm,
     wire.Delete: Session._delete,
     wire.Flush: Session._flush,
     wire.FlushAll: Session._flush_all,

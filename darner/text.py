@@ -141,8 +141,17 @@ def _reading(peek: bool) -> Callable[[list[bytes]], Request]:
     return parse_reading
 
 
-def _not_served(words: list[bytes]) -> Request:
-    raise ClientError("Not served on this port yet.")
+def _monitor(words: list[bytes]) -> Request:
+    if len(words) < 2:
+        raise ClientError("Queue name & timeout required.")
+    queue = _queue(words, 2)
+    return wire.Monitor(queue, min(max(_number(words, "timeout"), 0), wire.MAX_WAIT) / 1000)
+
+
+def _confirm(words: list[bytes]) -> Request:
+    if len(words) < 2:
+        raise ClientError("Queue name & count required.")
+    return wire.Confirm(_queue(words, 2), _number(words, "count"))
 
 
 def _alone(command: bytes) -> Callable[[list[bytes]], Request]:
@@ -160,8 +169,8 @@ _PARSERS: Final[dict[bytes, Callable[[list[bytes]], Request]]] = {
     b"put": _put_without_items,
     b"get": _reading(peek=False),
     b"peek": _reading(peek=True),
-    b"monitor": _not_served,
-    b"confirm": _not_served,
+    b"monitor": _monitor,
+    b"confirm": _confirm,
     b"flush": lambda words: wire.Flush(_queue(words, 1)),
     b"delete": lambda words: wire.Delete(_queue(words, 1)),
     b"status": _status,

@@ -12,7 +12,7 @@ from typing import Any, Final, Optional
 
 import darner
 from darner import text, wire
-from darner.errors import DarnerError, QueueFull
+from darner.errors import ClientError, DarnerError, QueueFull
 from darner.items import Item
 from darner.outbox import Outlet
 from darner.protocol import QueueFactory, QueueProtocol
@@ -87,6 +87,16 @@ class TextSession(Session):
             self._close(request.queue)
         self._get(request)
 
+    def _monitor_text(self, request: wire.Monitor) -> None:
+        while self._open_reads(request.queue):
+            self._close(request.queue)
+        self._monitor(request)
+
+    def _confirm_text(self, request: wire.Confirm) -> None:
+        if not self._close_oldest(request.queue, request.count):
+            raise ClientError("Not that many transactions open.")
+        self._turn.consumed(self._replies, self._reply(text.count(request.count)))
+
     def _flush_text(self, request: wire.Flush) -> None:
         self._status.check_writes()
         self._queues.flush(request.queue)
@@ -113,6 +123,8 @@ class TextSession(Session):
 
 _PERFORMERS: Final[dict[type, Callable[[TextSession, Any], None]]] = {
     wire.Get: TextSession._read,
+    wire.Monitor: TextSession._monitor_text,
+    wire.Confirm: TextSession._confirm_text,
     wire.Flush: TextSession._flush_text,
     wire.Delete: TextSession._delete_text,
     wire.Status: TextSession._status_text,

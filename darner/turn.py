@@ -34,6 +34,9 @@ RETRY: Final = 1.0
 RESUMED: Final = 16
 """How many of those who have had as much as they get in a turn go on in the next: the rest come after them."""
 
+NOBODY: Final = -1
+"""In place of the slot that would tell of an error: nobody is told, as what was handed out is only left out."""
+
 Replies = list[Any]
 """
 What one client is to be told at the end of a turn, in order.  An entry whose change could not be written is replaced by
@@ -49,10 +52,11 @@ class Reply(Protocol):
 
 
 def _spoil(replies: Replies, slot: int, end: int, error: StoreError) -> None:
-    spoilt: Union[bytes, Reply] = replies[slot]
+    spoilt: Union[bytes, Reply, None] = replies[slot]
     replies[slot] = b""
-    replies[end] = error
-    if not isinstance(spoilt, (bytes, StoreError)):
+    if end != NOBODY:
+        replies[end] = error
+    if spoilt is not None and not isinstance(spoilt, (bytes, StoreError)):
         spoilt.cancel()
 
 
@@ -268,7 +272,7 @@ class Turn:
         """
         The reply at C{slot} hands out an item, which is consumed by that or (C{tentative}) not.
 
-        @param end: the slot of what ends the reply and would tell of an error, where that is another one.
+        @param end: the slot of what ends the reply and would tell of an error, where that is another one; or L{NOBODY}.
         """
         self._gathering.reads.append(
             (queue, queue.number, item, tentative, replies, slot, slot if end is None else end)
@@ -298,6 +302,12 @@ class Turn:
         self._waiting.append(waiter)
         self._soon()
         return waiter
+
+    def unless_put(self, refused: Callable[[StoreError], object]) -> None:
+        """Have C{refused} called if what this turn puts is not in the store."""
+        replies: Replies = [b""]
+        self.put(replies, 0)
+        self.written().addCallback(lambda _: replies[0] and refused(replies[0]))
 
     # Writing
 

@@ -84,6 +84,32 @@ class GetMany:
 
 
 @frozen
+class GetFirst:
+    """One item of the first of several queues that has any."""
+
+    choices: tuple[Get, ...]
+    """The reads, of which one is done: of different queues, and else the same."""
+
+
+@frozen
+class Monitor:
+    """Open the items of a queue as they come."""
+
+    queue: bytes
+    seconds: float
+    maximum: Optional[int] = None
+    """After how many items it is over; C{None}: when no more may be open."""
+
+
+@frozen
+class Confirm:
+    """Close the oldest open reads of a queue."""
+
+    queue: bytes
+    count: int
+
+
+@frozen
 class Delete:
     queue: bytes
     noreply: bool = False
@@ -192,8 +218,8 @@ class Refused:
 
 
 Request = Union[
-    Set, Get, GetMany, Delete, Flush, FlushAll, FlushExpired, FlushAllExpired, Touch, Requeue, Stats, DumpStats,
-    DumpConfig, Reload, Shutdown, Status, SetStatus, Version, Quit, Refused,
+    Set, Get, GetMany, GetFirst, Monitor, Confirm, Delete, Flush, FlushAll, FlushExpired, FlushAllExpired, Touch,
+    Requeue, Stats, DumpStats, DumpConfig, Reload, Shutdown, Status, SetStatus, Version, Quit, Refused,
 ]  # fmt: skip
 
 
@@ -344,9 +370,12 @@ def _parse_get(words: list[bytes]) -> Request:
     if not words:
         raise ClientError("get needs a queue name")
     if len(words) > 1:
-        return GetMany(tuple(check_queue_name(word) for word in words))
+        return _parse_get_several(words)
     queue, *options = words[0].split(b"/")
-    check_queue_name(queue)
+    return _get(check_queue_name(queue), words[0], options)
+
+
+def _get(queue: bytes, key: bytes, options: list[bytes]) -> Get:
     wait = 0
     chosen = set()
     for option in map(bytes.lower, options):
@@ -360,9 +389,31 @@ def _parse_get(words: list[bytes]) -> Request:
         raise ClientError("abort must be by itself")
     if b"peek" in chosen and len(chosen) > 1:
         raise ClientError("cannot open and peek" if b"open" in chosen else "cannot close and peek")
-    return Get(
-        queue, words[0], wait, b"open" in chosen, b"close" in chosen, b"abort" in chosen, b"peek" in chosen
-    )
+    return Get(queue, key, wait, b"open" in chosen, b"close" in chosen, b"abort" in chosen, b"peek" in chosen)
+
+
+def _parse_get_several(words: list[bytes]) -> Request:
+    last, *options = words[-1].split(b"/")
+    if not any(option.lower().startswith(b"t=") for option in options):
+        return GetMany(tuple(check_queue_name(word) for word in words))
+    queues = dict.fromkeys(check_queue_name(word) for word in [*words[:-1], last])
+    choices = tuple(_get(queue, queue, options) for queue in queues)
+    if choices[0].abort:
+        raise ClientError("abort must be by itself")
+    return GetFirst(choices)
+
+
+def _parse_monitor(words: list[bytes]) -> Request:
+    if len(words) not in (2, 3):
+        raise ClientError("monitor needs a queue name and seconds")
+    maximum = _number(words[2], "maximum") if len(words) == 3 else None
+    return Monitor(check_queue_name(words[0]), min(_number(words[1], "seconds"), MAX_WAIT // 1000), maximum)
+
+
+def _parse_confirm(words: list[bytes]) -> Request:
+    if len(words) != 2:
+        raise ClientError("confirm needs a queue name and a count")
+    return Confirm(check_queue_name(words[0]), _number(words[1], "count"))
 
 
 def _parse_delete(words: list[bytes]) -> Request:
@@ -444,6 +495,8 @@ _PARSERS: Final[dict[bytes, Callable[[list[bytes]], Request]]] = {
     b"set": _parse_set,
     b"get": _parse_get,
     b"gets": _parse_get,
+    b"monitor": _parse_monitor,
+    b"confirm": _parse_confirm,
     b"delete": _parse_delete,
     b"flush": _parse_flush,
     b"flush_all": _parse_flush_all,

@@ -13,7 +13,7 @@ from darner.records import CHUNK_BYTES
 from fuzz.choices import Choices
 from fuzz.server import EPOCH, MAX_ITEM_BYTES
 
-NAMES: Final = (b"q", b"r", b"..", b"get", b"END", b"a'\"\\b", b"{%s}+noreply", b"x" * 250)
+NAMES: Final = (b"q", b"r", b"..", b"get", b"END", b"a'\"\\b", b"q+{%s}", b"x" * 250)
 
 PAYLOADS: Final = (
     b"", b"x", b"\r\n", b"\r\nget q\r\n", b"\nflush_all\r\n", b"END\r\n", b"\r\nSTORED\r\n", b"VALUE q 0 5\r\nhello",

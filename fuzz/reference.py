@@ -246,11 +246,12 @@ class Reference:
             expiry = self._wall + expiry * 1000
         else:
             expiry *= 1000
-        queue = self._queue(put.queue)
-        queue.exists = True
-        queue.items.append(Item(self._orders, put.flags, expiry, put.payload))
-        self._orders += 1
-        self._serve(put.queue)
+        self._queue(put.queue).exists = True
+        children = [name for name in self.names if name.startswith(put.queue + b"+")]
+        for name in [put.queue, *children]:
+            self._queue(name).items.append(Item(self._orders, put.flags, expiry, put.payload))
+            self._orders += 1
+            self._serve(name)
 
     def _head(self, queue: Queue) -> Optional[Item]:
         """What has expired is dropped when it gets to the head, and somebody looks."""
@@ -295,6 +296,7 @@ class Reference:
         queue = self._queue(read.queue)
         item = self._head(queue)
         if item is None:
+            queue.exists |= b"+" in read.queue
             return False
         if not read.peek:
             queue.items.remove(item)
@@ -338,6 +340,7 @@ class Reference:
             if item is not None:
                 queue.items.remove(item)
                 client.replies.append(self._value(client, name, item))
+            queue.exists |= b"+" in name
         client.replies.append(b"END\r\n")
 
     def _drop(self, drop: Drop) -> None:

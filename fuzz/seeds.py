@@ -28,6 +28,8 @@ LINES: Final = (
     b"set \xb2 0 0 \xb2", b"get " + b"x" * 251, b"set \x00 0 0 1\x0b", b"get ..\tq\x0c", b"monitor q 1", b"GET Q",
     b"dump_config", b"dump_config a b", b"reload", b"shutdown", b"status", b"status ReadOnly", b"status down",
     b"flush_expired q", b"flush_expired", b"flush_all_expired",
+    b"get a b a/open/t=5", b"get a/t=0 b/t=0", b"get a b/close/open/T=0", b"get a b/abort/t=0", b"monitor q 5 10",
+    b"monitor q 1 x", b"monitor q 99999999999", b"monitor q", b"confirm q 10", b"confirm q", b"confirm q 0 0",
 )  # fmt: skip
 """Of every command and every option one, and some of each kind of fault."""
 

@@ -43,6 +43,13 @@ def check_line(line: bytes) -> None:
         _check_get(line, request)
     elif isinstance(request, wire.GetMany):
         assert len(request.queues) > 1
+    elif isinstance(request, wire.GetFirst):
+        _check_get_first(line, request)
+    elif isinstance(request, wire.Monitor):
+        assert 0 <= request.seconds * 1000 <= wire.MAX_WAIT, request
+        assert request.maximum is None or request.maximum >= 0, request
+    elif isinstance(request, wire.Confirm):
+        assert request.count >= 0, request
     respelled = wire.parse(spell(request))
     if isinstance(request, wire.Get):
         assert isinstance(respelled, wire.Get)
@@ -87,7 +94,11 @@ def _check_refusal(line: bytes, request: wire.Refused) -> None:
 def _names(request: wire.Request) -> tuple[bytes, ...]:
     if isinstance(request, (wire.GetMany, wire.DumpStats, wire.DumpConfig)):
         return request.queues
+    if isinstance(request, wire.GetFirst):
+        return tuple(choice.queue for choice in request.choices)
     if isinstance(request, (wire.Set, wire.Get, wire.Delete, wire.Flush, wire.FlushExpired, wire.Touch)):
+        return (request.queue,)
+    if isinstance(request, (wire.Monitor, wire.Confirm)):
         return (request.queue,)
     if isinstance(request, wire.Requeue):
         return request.origin, request.target
@@ -110,6 +121,15 @@ def _check_get(line: bytes, request: wire.Get) -> None:
     assert request.fetches == (request.open or request.peek or not (request.close or request.abort)), request
 
 
+def _check_get_first(line: bytes, request: wire.GetFirst) -> None:
+    first = request.choices[0]
+    assert len(set(_names(request))) == len(request.choices) < len(line.split()), request
+    assert not first.abort, request
+    for choice in request.choices:
+        assert choice == attrs.evolve(first, queue=choice.queue, key=choice.queue), request
+        _check_get(b"get " + choice.queue, choice)
+
+
 def spell(request: wire.Request) -> bytes:
     """@return: the plainest line that asks for the same; C{request} is not a refusal."""
     spelling = _spell(request)
@@ -130,6 +150,16 @@ def _spell(request: wire.Request) -> Optional[bytes]:
         return b"get " + b"/".join([request.queue, *(option.encode() for option in options)]) + wait
     if isinstance(request, wire.GetMany):
         return b"get " + b" ".join(request.queues)
+    if isinstance(request, wire.GetFirst):
+        # The last one twice, as there may be but one; and with a wait in any case, so that one item is had.
+        last = request.choices[-1]
+        wait = b"" if last.wait else b"/t=0"
+        return b"get %b %b%b" % (b" ".join(_names(request)), spell(last)[4:], wait)
+    if isinstance(request, wire.Monitor):
+        maximum = b"" if request.maximum is None else b" %d" % request.maximum
+        return b"monitor %b %d%b" % (request.queue, request.seconds, maximum)
+    if isinstance(request, wire.Confirm):
+        return b"confirm %b %d" % (request.queue, request.count)
     if isinstance(request, wire.Delete):
         return b"delete %b%b" % (request.queue, noreply)
     if isinstance(request, wire.Flush):

@@ -171,6 +171,7 @@ class GuardTests(AccessTestCase):
         for request in (
             b"get a", b"get a/peek", b"get a/open", b"get a/abort", b"get a b1", b"get a/t=100", b"delete a",
             b"flush a", b"flush_all", b"stats", b"dump_stats", b"dump_stats a", b"touch a", b"requeue a b1",
+            b"get a b1/t=5", b"monitor a 1", b"confirm a 1",
         ):  # fmt: skip
             self.assertEqual(self.ask(request + b"\r\n", self.client), b"CLIENT_ERROR unauthenticated\r\n", request)
         self.assertEqual(self.ask(b"delete a noreply\r\nflush_all noreply\r\nnonsense\r\n", self.client), b"ERROR\r\n")
@@ -266,6 +267,29 @@ class GuardTests(AccessTestCase):
             self.assertEqual(reply == denied, not allowed, (request, reply))
         self.assertEqual(self.ask(b"set a 0 0 1 noreply\r\nx\r\ndelete a noreply\r\n", bob), b"")
         self.assertEqual(self.queues.queue_figures(b"a")["items"], 1)
+
+    def test_rights_to_children(self) -> None:
+        """A child is read and set by its own name; what is set on its parent, by the right to that."""
+        denied = b"CLIENT_ERROR not allowed\r\n"
+        bob = self.logged_in(b"bob", b"plain")
+        for request, allowed in (
+            (b"get b1+x/open", True), (b"get b1+y b2/t=0", True), (b"get b1 a/t=0", False), (b"get a b1/t=0", False),
+            (b"get w1+x", False), (b"get w1+x b1/t=5", False), (b"set w1+y 0 0 1\r\nx", True),
+            (b"set w1 0 0 1\r\ny", True), (b"set b1 0 0 1\r\nx", False), (b"monitor b1+x 0", True),
+            (b"monitor w1+y 1", False), (b"confirm b1 1", True), (b"confirm w1 1", False),
+        ):  # fmt: skip
+            reply = self.ask(request + b"\r\n", bob)
+            self.assertEqual(reply == denied, not allowed, (request, reply))
+        self.assertEqual(self.queues.names(), [b"a", b"b1", b"b1+x", b"b1+y", b"o1", b"w1", b"w1+y"])
+        self.assertEqual(self.queues.queue_figures(b"w1+y")["items"], 2)
+
+    def test_rights_to_aliases(self) -> None:
+        self.queues.apply(Policies(aliases={b"w_all": (b"a", b"b1"), b"all": (b"w1",)}))
+        bob = self.logged_in(b"bob", b"plain")
+        self.assertEqual(self.ask(b"set w_all 0 0 1\r\nx\r\n", bob), b"STORED\r\n")
+        self.assertEqual(self.ask(b"set all 0 0 1\r\nx\r\n", bob), b"CLIENT_ERROR not allowed\r\n")
+        figures = [self.queues.queue_figures(name)["items"] for name in (b"a", b"b1", b"w1")]
+        self.assertEqual(figures, [2, 2, 1])
 
     def test_large_set_without_the_right(self) -> None:
         bob = self.logged_in(b"bob", b"plain")

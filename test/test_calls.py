@@ -363,6 +363,50 @@ class WaitingTests(CallsTestCase):
         self.assertEqual((await waiting).payload, b"y")
 
 
+class FanoutTests(CallsTestCase):
+    """Children and aliases are the same for applications as for clients."""
+
+    async def test_children(self) -> None:
+        for read in (self.service.get, self.service.open, self.service.peek):
+            self.assertIsNone(await read(b"q+%s" % read.__name__.encode()))
+        waiting = self.service.get(b"q+waiting", timeout=5)
+        self.assertEqual(self.service.names(), [b"q+get", b"q+open", b"q+peek", b"q+waiting"])
+        await self.service.put(b"q", b"1")
+        await self.service.put(b"q", LARGE)
+        message = await waiting
+        self.assertEqual((message.queue, message.payload), (b"q+waiting", b"1"))
+        await self.restart()
+        self.assertEqual(await self.payloads(b"q"), [b"1", LARGE])
+        self.assertEqual(await self.payloads(b"q+waiting"), [LARGE])
+        for child in (b"q+get", b"q+open", b"q+peek"):
+            self.assertEqual(await self.payloads(child), [b"1", LARGE])
+
+    async def test_child_that_cannot_be_written(self) -> None:
+        self.store.failing.add("write")
+        for timeout in (0, 5, None):
+            with self.assertRaises(StoreError):
+                await self.service.get(b"q+a", timeout)
+        cancelled = self.service.get(b"q+a", 5)
+        cancelled.cancel()
+        await self.assertFailure(cancelled, CancelledError)
+        await turn()
+        await turn()
+        self.assertEqual(self.service.names(), [])
+        self.flushLoggedErrors()
+
+    async def test_alias(self) -> None:
+        await self.service.stopService()
+        policies = Policies(QueueSettings(max_item_bytes=10), {"q": {"max_item_bytes": 20}}, {b"all": (b"q", b"r")})
+        self.service = self.start(settings=Settings(policies=policies))
+        await self.service.put(b"all", b"1")
+        with self.assertRaises(ItemTooLarge):
+            await self.service.put(b"all", b"x" * 11)
+        await self.service.put(b"q", b"x" * 11)
+        self.assertIsNone(await self.service.get(b"all"))
+        self.assertEqual(await self.payloads(b"q"), [b"1", b"x" * 11])
+        self.assertEqual(await self.payloads(b"r"), [b"1"])
+
+
 class CancellingTests(CallsTestCase):
     """Cancelling loses no item, whenever it comes."""
 

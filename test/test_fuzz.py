@@ -83,7 +83,8 @@ class SeedsTests(SynchronousTestCase):
         )
         requests = {type(darner_wire.parse(line)).__name__ for line in seeds.LINES}
         self.assertEqual(requests, {
-            "Set", "Get", "GetMany", "Delete", "Flush", "FlushAll", "Stats", "DumpStats", "Version", "Quit", "Refused",
+            "Set", "Get", "GetMany", "GetFirst", "Monitor", "Confirm", "Delete", "Flush", "FlushAll", "Stats",
+            "DumpStats", "Version", "Quit", "Refused",
             "DumpConfig", "Reload", "Shutdown", "Status", "SetStatus",
             "Touch", "Requeue",
             "FlushExpired", "FlushAllExpired",
@@ -212,8 +213,8 @@ class FaultsAreSeenTests(SynchronousTestCase):
     def test_name_that_is_a_file(self) -> None:
         put = Fifo.put
 
-        def put_and_touch(fifo: Fifo, *arguments: Any) -> Any:
+        def put_and_touch(fifo: Fifo, *arguments: Any, **more: Any) -> Any:
             (fifo._store.path / fifo.name.decode()).touch()  # type: ignore[attr-defined]
-            return put(fifo, *arguments)
+            return put(fifo, *arguments, **more)
 
         self.seen(files.check, b"passwd", Fifo, "put", put_and_touch)

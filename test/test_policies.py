@@ -132,6 +132,11 @@ class RefusalTests(SynchronousTestCase):
             ("[aliases]\na = []", "aliases.a: not a list of queues"),
             ("[aliases]\na = ['b/c']", "aliases.a: 'b/c' is not the name of a queue"),
             ("[aliases]\na = ['b']\nc = ['a']", "aliases.c: a is an alias itself"),
+            ("[defaults]\nexpire_to_queue = 'a'\n[aliases]\na = ['b']", "defaults.expire_to_queue: a is an alias"),
+            (
+                "[queues.q]\nmax_attempts = 1\ndead_letter_queue = 'a'\n[aliases]\na = ['b']",
+                "queues.q.dead_letter_queue: a is an alias",
+            ),
             ("[aliases]\na = ['b']\n[queues.a]", "aliases.a: there is a queue of that name with settings"),
         ):
             message = str(self.assertRaises(SettingsError, policies, text))

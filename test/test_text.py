@@ -65,8 +65,14 @@ class ParseTests(SynchronousTestCase):
             (b"shutdown", wire.Shutdown()),
             (b"", Refused(b"-Unknown command.\n")),
             (b":", Refused(b"-Unknown command.\n")),
-            (b"monitor q 1000", Refused(b"-Not served on this port yet.\n")),
-            (b"confirm q 1", Refused(b"-Not served on this port yet.\n")),
+            (b"monitor q 1500", wire.Monitor(b"q", 1.5)),
+            (b"monitor q -1", wire.Monitor(b"q", 0)),
+            (b"monitor q", Refused(b"-Queue name & timeout required.\n")),
+            (b"monitor q soon", Refused(b"-Error parsing timeout.\n")),
+            (b"monitor q 1 2", Refused(b"-Too many words.\n")),
+            (b"confirm q 1", wire.Confirm(b"q", 1)),
+            (b"confirm", Refused(b"-Queue name & count required.\n")),
+            (b"confirm q all", Refused(b"-Error parsing count.\n")),
             (b"set q 0 0 1", Refused(b"-Unknown command.\n")),
         ]
         for line, request in expected:

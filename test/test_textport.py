@@ -208,16 +208,61 @@ class ReadTests(TextTestCase):
 
     def test_it_cannot_be_read_when_the_wait_is_over(self) -> None:
         self.client.send(b"get s 1000\n")
-        fifo = self.queues.find(b"s")
 
         def unreadable(fifo: Fifo) -> None:
             raise StoreError("unreadable")
 
         self.patch(Fifo, "open", unreadable)
-        for waiter in list(fifo.waiters):
-            waiter.serve()
-        self.clock.advance(0)
+        self.assertEqual(self.says(b"put s:\n1\n\n", self.text_client()), b"+1\n")
         self.assertEqual(self.client.receive(), b"-unreadable\n")
+
+
+class MonitorTests(TextTestCase):
+    """``monitor`` and ``confirm``."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.queues.apply(Policies(QueueSettings(max_open_reads=3)))
+        self.other = self.text_client()
+
+    def open_count(self) -> int:
+        fifo = self.queues.find(b"q")
+        return 0 if fifo is None else fifo.open_count
+
+    def test_as_they_come(self) -> None:
+        """The time is in ms."""
+        self.assertEqual(self.says(b"monitor q 250\n"), b"")
+        self.says(b"put q:\none\n\n", self.other)
+        self.assertEqual(self.client.receive(), b":one\n")
+        self.clock.advance(0.2)
+        self.says(b"put q:\ntwo\n\n", self.other)
+        self.clock.advance(0.05)
+        self.clock.advance(0)
+        self.assertEqual(self.client.receive(), b":two\n*\n")
+        self.assertEqual(self.says(b"confirm q 3\nconfirm q 2\n"), b"-Not that many transactions open.\n+2\n")
+        self.assertEqual((self.open_count(), self.items()), (0, 0))
+
+    def test_as_many_as_may_be_open(self) -> None:
+        """What was open before is closed first, as by every read here."""
+        self.says(b"put q:\n1\n2\n3\n4\n5\n\n")
+        self.assertEqual(self.says(b"monitor q 1000\n"), b":1\n:2\n:3\n*\n")
+        self.assertEqual(self.says(b"monitor q 0\n"), b":4\n:5\n*\n")
+        self.assertEqual(self.says(b"confirm q 1\n"), b"+1\n")
+        self.client.hang_up()
+        self.assertEqual(self.says(b"get q\nget q\n", self.other), b":5\n*\n")
+
+    def test_nothing_open(self) -> None:
+        for count in (b"0", b"1", b"-1"):
+            self.assertEqual(self.says(b"confirm q %b\n" % count), b"-Not that many transactions open.\n")
+
+    def test_unreadable(self) -> None:
+        self.says(b"put q:\n1\n\n")
+
+        def unreadable(fifo: Fifo) -> None:
+            raise StoreError("unreadable")
+
+        self.patch(Fifo, "open", unreadable)
+        self.assertEqual(self.says(b"monitor q 1000\nversion\n"), b"-unreadable\n" + text.line(darner.__version__))
 
 
 class OtherTests(TextTestCase):

@@ -21,13 +21,16 @@ from darner.errors import (
     TooManyOpenReads,
 )
 from darner.wire import (
+    Confirm,
     Delete,
     DumpStats,
     Flush,
     FlushAll,
     Get,
+    GetFirst,
     GetMany,
     LineCache,
+    Monitor,
     Quit,
     Refused,
     Requeue,
@@ -175,6 +178,58 @@ class GetTests(SynchronousTestCase):
 
     def test_several_queues_take_no_options(self) -> None:
         self.assertEqual(parse(b"get a b/open"), Refused(BAD_NAME))
+        self.assertEqual(parse(b"get a b/"), Refused(BAD_NAME))
+
+    def test_several_queues_and_a_wait(self) -> None:
+        """With a wait behind the last name one of them is read, and all options are for all of them."""
+        for line, options in (
+            (b"get a b a/t=5", {"wait": 5}),
+            (b"get a b/T=0", {}),
+            (b"get a b/t=5/open/", {"wait": 5, "open": True}),
+            (b"get a b/close/OPEN/t=0", {"close": True, "open": True}),
+            (b"get a b/close/t=0", {"close": True}),
+            (b"get a b/peek/t=5", {"wait": 5, "peek": True}),
+        ):
+            self.assertEqual(parse(line), GetFirst((Get(b"a", b"a", **options), Get(b"b", b"b", **options))), line)
+        for line, reason in (
+            (b"get a/t=5 b", b"bad queue name"),
+            (b"get a/t=5 b/t=5", b"bad queue name"),
+            (b"get a /t=5", b"bad queue name"),
+            (b"get a b/t=", b"bad wait"),
+            (b"get a b/t=0/abort", b"abort must be by itself"),
+            (b"get a b/t=5/abort", b"abort must be by itself"),
+            (b"get a b/t=5/peek/open", b"cannot open and peek"),
+            (b"get a b/t=5/soon", b"unknown option of get"),
+        ):
+            self.assertEqual(parse(line), Refused(b"CLIENT_ERROR %b\r\n" % reason), line)
+
+
+class MonitorTests(SynchronousTestCase):
+    """`monitor` and `confirm`."""
+
+    def test_monitor(self) -> None:
+        self.assertEqual(parse(b"monitor q 5"), Monitor(b"q", 5))
+        self.assertEqual(parse(b"MONITOR q+a 0 10"), Monitor(b"q+a", 0, 10))
+        self.assertEqual(parse(b"monitor q %d" % 10**17), Monitor(b"q", wire.MAX_WAIT // 1000))
+
+    def test_confirm(self) -> None:
+        self.assertEqual(parse(b"confirm q 10"), Confirm(b"q", 10))
+
+    def test_refused(self) -> None:
+        for line, reason in (
+            (b"monitor", b"monitor needs a queue name and seconds"),
+            (b"monitor q", b"monitor needs a queue name and seconds"),
+            (b"monitor q 1 2 3", b"monitor needs a queue name and seconds"),
+            (b"monitor q x", b"bad seconds"),
+            (b"monitor q -1", b"bad seconds"),
+            (b"monitor q 1 x", b"bad maximum"),
+            (b"monitor q/open 1", b"bad queue name"),
+            (b"confirm q", b"confirm needs a queue name and a count"),
+            (b"confirm q 1 2", b"confirm needs a queue name and a count"),
+            (b"confirm q -1", b"bad count"),
+            (b"confirm / 1", b"bad queue name"),
+        ):
+            self.assertEqual(parse(line), Refused(b"CLIENT_ERROR %b\r\n" % reason), line)
 
 
 class OtherRequestTests(SynchronousTestCase):
