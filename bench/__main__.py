@@ -19,6 +19,7 @@ from bench.memory import memory
 from bench.outcome import Outcome
 from bench.packing import packing
 from bench.pipelining import pipelining
+from bench.policies import policies
 from bench.queues import queues
 from bench.report import Section, as_text, write_page
 from bench.restart import restart
@@ -37,6 +38,7 @@ BENCHMARKS: Final[dict[str, Callable[[Conditions], Outcome]]] = {
     "queues": queues,
     "restart": restart,
     "shortages": shortages,
+    "policies": policies,
 }
 """Those that make the page."""
 PAGE: Final = Path("docs/benchmarks.rst")

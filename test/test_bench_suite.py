@@ -75,6 +75,13 @@ class BenchmarkTests(SynchronousTestCase):
     def test_restart(self) -> None:
         self.check("restart")
 
+    def test_policies(self) -> None:
+        status, out, err = bench(self, "policies")
+        self.assertEqual(status, 0, err)
+        self.assertIn("darner, others configured", out)
+        self.assertIn("a plain queue beside configured ones", out)
+        self.assertNotIn("wrong replies", out + err)
+
     def test_shortages(self) -> None:
         self.check("shortages")
 
