@@ -135,6 +135,8 @@ class Server:
         self.queues = Queues(
             store or MemoryStore(), surroundings, Policies(QueueSettings(max_item_bytes=MAX_ITEM_BYTES))
         )
+        # What has expired goes when somebody looks, and not by the clock: so that the reference knows when.
+        self.queues.expiry.watch = lambda fifo: None  # type: ignore[method-assign]
         self.factory = QueueFactory(self.queues)
         self.queues.start()
         self.turn()
