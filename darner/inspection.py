@@ -96,11 +96,6 @@ def _read_log(path: Path) -> LogFile:
     return file
 
 
-def is_damaged(log: Path) -> bool:
-    """@return: whether a log has lost something else than its end."""
-    return bool(_read_log(log).lost)
-
-
 def _inspect_tables(database: Path, expected: dict[int, TableInfo]) -> None:
     there = leveldb.tables(database)
     alike = Counter(info.size for info in expected.values())

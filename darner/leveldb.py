@@ -117,12 +117,14 @@ class LogFile:
     @ivar lost: after L{records} is exhausted, what could not be read.
     @ivar cut: after that, the length to which the log is to be cut so that LevelDB reads it; C{None} where it need not
         be.
+    @ivar start: where the record begins that L{records} gave last.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.lost: list[Lost] = []
         self.cut: Optional[int] = None
+        self.start = 0
 
     def records(self) -> Iterator[bytes]:
         """
@@ -134,7 +136,7 @@ class LogFile:
         parts: Optional[list[bytes]] = None
         bad: list[tuple[int, str]] = []
         last = -1
-        at = 0
+        at = start = 0
         while len(data) - at >= _HEADER.size:
             room = _BLOCK - at % _BLOCK
             if room < _HEADER.size:
@@ -157,15 +159,19 @@ class LogFile:
                 at = at + room
                 continue
             last = at
+            if kind in (_FULL, _FIRST):
+                start = at
             piece = data[at + _HEADER.size : stop]
             at = stop
             if kind == _FULL:
+                self.start = start
                 yield piece
             elif kind == _FIRST:
                 parts = [piece]
             elif parts is not None and kind in (_MIDDLE, _LAST):
                 parts.append(piece)
                 if kind == _LAST:
+                    self.start = start
                     yield b"".join(parts)
                     parts = None
         self._judge(data, bad, last)
@@ -233,13 +239,25 @@ def ends_well(path: Path) -> bool:
     return at == size
 
 
+def batch_head(record: bytes) -> tuple[int, int]:
+    """
+    @return: of one batch, a log's record, its first sequence number and how many entries it has.
+    @raise BadFile: it is none.
+    """
+    try:
+        sequence, count = _BATCH.unpack_from(record)
+    except struct_error as error:
+        raise BadFile("a batch is cut short") from error
+    return sequence, count
+
+
 def batch_entries(record: bytes) -> list[Entry]:
     """
     @return: the entries of one batch, a log's record.
     @raise BadFile: it is none.
     """
+    sequence, count = batch_head(record)
     try:
-        sequence, count = _BATCH.unpack_from(record)
         at = _BATCH.size
         entries = []
         for place in range(count):
@@ -251,7 +269,7 @@ def batch_entries(record: bytes) -> list[Entry]:
             elif kind != 0:
                 raise BadFile("a batch holds what is neither written nor deleted")
             entries.append(Entry(key, sequence + place, value))
-    except (IndexError, struct_error) as error:
+    except IndexError as error:
         raise BadFile("a batch is cut short") from error
     if at != len(record):
         raise BadFile("a batch is too long")
@@ -308,18 +326,29 @@ class Manifest:
     @ivar path: where it is.
     @ivar tables: what it says of every table, by number.
     @ivar log: the number of the first log that is not in tables yet.
+    @ivar sequence: a sequence number that was given when it was written.
+    @ivar end: where the records end that were read, if some were left out.
     @ivar cut: as that of L{LogFile}.
     """
 
-    def __init__(self, path: Path) -> None:
-        """@raise BadFile: it is missing or damaged; the text begins with the file's name."""
+    def __init__(self, path: Path, leave_out: int = 0) -> None:
+        """
+        @param leave_out: of how many records at its end to take no notice.
+        @raise BadFile: it is missing or damaged; the text begins with the file's name.
+        """
         self.path = path
         self.tables: dict[int, TableInfo] = {}
         self.log = -1
+        self.sequence = 0
+        self.end: Optional[int] = None
         self._previous_log = 0
         file = LogFile(path)
         try:
-            for record in file.records():
+            records = [(file.start, record) for record in file.records()]
+            for place, (start, record) in enumerate(records):
+                if place == len(records) - leave_out:
+                    self.end = start
+                    break
                 self._apply(record)
         except OSError as error:
             raise BadFile(f"{self.path.name}: {error.strerror}") from error
@@ -343,8 +372,10 @@ class Manifest:
                 self.log, at = _varint(record, at)
             elif tag == 9:
                 self._previous_log, at = _varint(record, at)
-            elif tag in (3, 4):  # the next file's number, the last sequence number
+            elif tag == 3:  # the next file's number
                 _, at = _varint(record, at)
+            elif tag == 4:
+                self.sequence, at = _varint(record, at)
             elif tag == 5:  # where the next compaction of a level begins
                 _, at = _varint(record, at)
                 _, at = _string(record, at)

@@ -27,7 +27,7 @@ from darner.before import Before
 from darner.consumed import Consumed
 from darner.directory import LOST, DataDirectory, in_use, set_aside, sync
 from darner.errors import StoreDamaged, StoreError, StoreUnusable
-from darner.inspection import first_damage, inspect, is_damaged, is_new, missing
+from darner.inspection import first_damage, inspect, is_new, missing
 from darner.interfaces import IBatch, IStore
 from darner.items import ITEM_OVERHEAD, Item, Mark, QueueState, Step
 from darner.mapped import let_go
@@ -195,7 +195,7 @@ class LevelStore:
         self._inspect()
 
     def _settle_tails(self) -> None:
-        for done in settle(self._directory.database, self.path / LOST, is_damaged):
+        for done in settle(self._directory.database, self.path / LOST):
             self._log.warn("after a loss of power: {done}", done=done)
 
     def _inspect(self) -> None:

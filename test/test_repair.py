@@ -443,7 +443,8 @@ class CaseTests(DamagedTestCase):
             file.write(b"\1\2\3\4\0\5\1abc" + bytes(3000))
         self.assertTrue(check(path).sound)
         self.assertEqual(serve(path), all_of(kept))
-        self.assertEqual([entry.name for entry in (path / "lost").iterdir()], [manifest.name])
+        (aside,) = path.glob("damaged-*")
+        self.assertEqual([entry.name for entry in aside.iterdir()], [manifest.name])
 
     def test_records_missing_from_sound_files(self) -> None:
         """Somebody has deleted them by a tool, for example."""
