@@ -73,6 +73,43 @@ class Expires(Protocol):
         """There is more to be dropped: call L{Fifo.sweep_on} in a later turn."""
 
 
+class Side(Protocol):
+    """What a queue keeps beside its items, under numbers of its own."""
+
+    @property
+    def pending(self) -> bool:
+        """Whether there is anything in it for which the queue has to exist."""
+
+    def write_to(self, batch: IBatch, puts: bool) -> None:
+        """Add what changed to the batch, and without C{puts} nothing that needs room."""
+
+    def written(self) -> None:
+        """The batch is in the store."""
+
+    def refuse(self) -> None:
+        """It is not, and what was put with it never will be; called before L{not_written}."""
+
+    def not_written(self) -> None:
+        """What the batch took away is to be written with the next turn."""
+
+    def flush(self) -> list[int]:
+        """
+        Forget the items.
+
+        @return: the numbers under which nothing is kept any more.
+        """
+
+    def delete(self) -> list[int]:
+        """
+        The queue is deleted, or the store will never know it.
+
+        @return: the numbers under which something was kept.
+        """
+
+    def stop(self) -> None:
+        """Do nothing by the clock any more."""
+
+
 class OpenRead:
     """
     An item that was taken tentatively: it is neither to be had nor consumed until it is closed or aborted.
@@ -140,9 +177,11 @@ class Fifo:
         "__weakref__",
         "_bytes_consumed",
         "_bytes_put",
+        "_discards",
         "_expiry",
         "_fresh",
         "_handed_changes",
+        "_handed_discards",
         "_handed_removals",
         "_head",
         "_heavy",
@@ -160,6 +199,7 @@ class Fifo:
         "_retries",
         "_room",
         "_shares",
+        "_sides",
         "_store",
         "_synced",
         "_turn",
@@ -213,6 +253,9 @@ class Fifo:
         self.waiters: OrderedDict[Waiter, None] = OrderedDict()
         self._removals: list[int] = []
         self._handed_removals = 0
+        self._discards: list[int] = []
+        self._handed_discards = 0
+        self._sides: list[Side] = []
         self.number: Optional[int] = None
         self.sweeping = False
         self._begin_anew()
@@ -258,7 +301,7 @@ class Fifo:
         self._handed_changes: list[tuple[int, int]] = []
         self._reclaimable: list[tuple[int, int]] = []
         self._heavy: list[Item] = []  # of which the payload goes at the end of the turn
-        self.forget_retries()
+        self._forget_retries()
         self.perishable = False
         self._perishable_id = 0  # no item from there on expires
 
@@ -278,8 +321,13 @@ class Fifo:
         if self.count or self._lifetime:
             self._watch()
 
-    def forget_retries(self) -> None:
-        """Wait for no item that is open or set aside."""
+    def stop(self) -> None:
+        """Do nothing by the clock any more."""
+        self._forget_retries()
+        for side in self._sides:
+            side.stop()
+
+    def _forget_retries(self) -> None:
         if self._retries is not None:
             self._retries.stop()
             self._retries = None
@@ -307,7 +355,7 @@ class Fifo:
     @property
     def idle(self) -> bool:
         """Whether nobody would miss the object: the store knows no such queue, and nobody waits."""
-        return self.number is None and not self.waiters and not self._removals
+        return self.number is None and not (self.waiters or self._removals or self._discards)
 
     # Putting
 
@@ -914,6 +962,8 @@ class Fifo:
         self.count = self.bytes = 0
         if self._retries is not None:
             self._retries.flush(self._open)
+        for side in self._sides:
+            self._discards += side.flush()
         if self.perishable:
             self._expiry.watch(self)
         self.stats.total_flushes += 1
@@ -929,12 +979,21 @@ class Fifo:
         if self._made or self._making:
             self._removals.append(self.number)
             self._turn.changed(self)
+        self._leave_sides()
         for item in self._fresh:
             if item.stream:
                 self._reclaimer.stream(item.stream)
         if self.perishable:
             self._expiry.watch(self)
         self._begin_anew()
+
+    def _leave_sides(self) -> None:
+        for side in self._sides:
+            side.stop()
+            self._discards += side.delete()
+        self._sides = []
+        if self._discards:
+            self._turn.changed(self)
 
     # The store
 
@@ -948,6 +1007,9 @@ class Fifo:
         for number in self._removals:
             batch.remove(self.name, number)
         self._handed_removals = len(self._removals)
+        for number in self._discards:
+            batch.discard(number)
+        self._handed_discards = len(self._discards)
         if self.number is None:
             return
         if puts:
@@ -974,6 +1036,9 @@ class Fifo:
             self._reclaimable = self._reclaimer.intervals(self)
         if self._retries is not None and (puts or self._made):
             self._retries.write_to(batch, self.number, self._fresh[0].id if self._fresh else self._next_id)
+        if puts or self._made:
+            for side in self._sides:
+                side.write_to(batch, puts)
 
     def _part_mark(self, changes: list[tuple[int, int]]) -> tuple[Mark, list[tuple[int, int]]]:
         """
@@ -996,6 +1061,10 @@ class Fifo:
             for number in self._removals[: self._handed_removals]:
                 self._reclaimer.queue(number)
             del self._removals[: self._handed_removals]
+        if self._discards:
+            for number in self._discards[: self._handed_discards]:
+                self._reclaimer.queue(number)
+            del self._discards[: self._handed_discards]
         if self._making:
             self._made, self._making = True, False
         if self._writing:
@@ -1006,6 +1075,8 @@ class Fifo:
             self._lighten()
         if self._retries is not None:
             self._retries.written()
+        for side in self._sides:
+            side.written()
         if self._reclaimable:
             assert self.number is not None
             self._reclaimer.reclaim(self, self.number, self._reclaimable)
@@ -1013,6 +1084,8 @@ class Fifo:
 
     def refuse(self) -> set[int]:
         self._making = False
+        for side in self._sides:
+            side.refuse()
         self.not_written()
         items, self._writing = self._writing, []
         refused = {item.id for item in items}
@@ -1029,10 +1102,12 @@ class Fifo:
                 self.bytes -= item.size
             item.time = 0
             self._consume(item)
-        if not self._made and not self._fresh and not self._open:
+        pending = self._fresh or self._open or any(side.pending for side in self._sides)
+        if not self._made and not pending:
             if self.number is not None:
                 # Where it was the fsync that failed, the queue may be in the store all the same.
                 self._removals.append(self.number)
+            self._leave_sides()
             self._begin_anew()
         return refused
 
@@ -1059,6 +1134,8 @@ class Fifo:
     def not_written(self) -> None:
         if self._retries is not None:
             self._retries.not_written()
+        for side in self._sides:
+            side.not_written()
         self._marked = True
         self.consumed.put_back_changes(self._handed_changes)
         self._handed_changes = []

@@ -25,6 +25,9 @@ class IBatch(Interface):
     def remove(name: bytes, number: int) -> None:
         """Forget a queue; what it held is left to L{IStore.reclaim_queue}."""
 
+    def discard(number: int) -> None:
+        """Give up what is kept under a number beside a queue; it is left to L{IStore.reclaim_queue}."""
+
     def put(number: int, items: Sequence[Item], bytes_put: int) -> None:
         """
         Put items on a queue.
@@ -145,7 +148,11 @@ class IStore(Interface):
         """
 
     def reclaim_queue(number: int, next_id: int, limit: int) -> Step:
-        """Give up the room of a deleted queue, in one bounded step as L{reclaim} does; C{next_id} is 0 at first."""
+        """
+        Give up the room of a deleted queue, or of what was discarded, in one bounded step as L{reclaim} does.
+
+        @param next_id: 0 at first, then what the step before gave; it means nothing to others.
+        """
 
     def reclaim_stream(stream: int, next_index: int, limit: int) -> Step:
         """Give up the room of a stream that no item holds, in one bounded step as L{reclaim} does."""

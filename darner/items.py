@@ -63,6 +63,16 @@ class Item:
         return f"<Item {self.id}: {self.size} bytes, flags {self.flags}>"
 
 
+@frozen
+class PutOptions:
+    """What a put may ask for."""
+
+    delay: Optional[int] = None
+    """After how many ms the item is to be had; C{None}: as its queue's settings say."""
+    id: bytes = b""
+    """What the producer calls the item, so that it is put once only; empty where it has no name."""
+
+
 class Mark(NamedTuple):
     """
     How far a queue is consumed, as one small record that a consuming turn writes anew.

@@ -31,6 +31,9 @@ class MemoryBatch:
     def remove(self, name: bytes, number: int) -> None:
         self.changes.append(lambda: self._store.remove(name, number))
 
+    def discard(self, number: int) -> None:
+        self.changes.append(lambda: self._store.discard(number))
+
     def put(self, number: int, items: Sequence[Item], bytes_put: int) -> None:
         taken = tuple(item.copy() for item in items)
         self.changes.append(lambda: self._store.put(number, taken, bytes_put))
@@ -92,6 +95,9 @@ class MemoryStore:
         self.queues[number] = _Queue(name, created)
 
     def remove(self, name: bytes, number: int) -> None:
+        self.deleted.add(number)
+
+    def discard(self, number: int) -> None:
         self.deleted.add(number)
 
     def put(self, number: int, items: Sequence[Item], bytes_put: int) -> None:

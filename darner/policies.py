@@ -87,10 +87,16 @@ class QueueSettings:
     max_attempts: Optional[int] = _count()
     """How often an item may be opened; given back for the last time it goes to the C{dead_letter_queue}."""
     dead_letter_queue: Optional[str] = _queue()
+    default_delay: Optional[float] = _duration()
+    """After which time items are to be had whose C{set} does not say."""
+    dedupe_window: Optional[float] = _duration()
+    """For how long an item is not put again under the same id."""
     fanout_only: bool = False
     """Whether items are put on the children alone."""
     max_open_reads: int = field(default=1, validator=_positive)
     """How many open reads a connection may have on the queue."""
+    durable: bool = True
+    """Whether the queue is kept on disk; else in memory, as long as the server runs."""
     sync: Union[str, float] = field(default="never", metadata={"kind": _Kind.SYNC})
     """
     When items are brought to stable storage, besides those whose C{set} asks for it: C{"never"}, C{"always"} before

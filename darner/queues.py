@@ -20,7 +20,7 @@ from darner.fanout import Fanout
 from darner.fifo import Fifo
 from darner.head import WINDOW_BYTES, Room
 from darner.interfaces import IStore
-from darner.items import ITEM_OVERHEAD, Item
+from darner.items import ITEM_OVERHEAD, Item, PutOptions
 from darner.limits import client_bytes
 from darner.policies import Policies, QueueSettings, parent_of
 from darner.reclaim import Reclaimer
@@ -131,7 +131,7 @@ class Queues:
         self.turn.sync_soon()
         await self.turn.written()
         for fifo in self._fifos.values():
-            fifo.forget_retries()
+            fifo.stop()
         self.turn.stop()
         self.space.stop()
         self.status.stop()
@@ -239,11 +239,14 @@ class Queues:
 
     # Working on them
 
-    def put(self, name: bytes, flags: int, expiry: float, payload: bytes) -> None:
+    def put(
+        self, name: bytes, flags: int, expiry: float, payload: bytes, options: Optional[PutOptions] = None
+    ) -> None:
         """
         Put a small item at the end of a queue, and of all others for which it is meant (`darner.fanout`).
 
         @param expiry: by memcache's rules, to the ms.
+        @param options: what else is asked for.
         @raise ItemTooLarge: it is over the limit.
         @raise darner.errors.Unavailable: nothing may be put for now.
         @raise QueueFull: the queue is, and refuses it.
@@ -252,8 +255,8 @@ class Queues:
         """
         size = len(payload)
         fifo = self._fifos.get(name)
-        if fifo is None or fifo.spreads:
-            self._put_on(self._all_for_put(name, size, size), flags, expiry, size, payload)
+        if fifo is None or fifo.spreads or options is not None:
+            self._put_on(self._all_for_put(name, size, size), flags, expiry, size, payload, options=options)
             return
         self._admit(fifo.policy, size, size)
         if fifo.number is None:
@@ -263,7 +266,9 @@ class Queues:
         fifo.put(flags, self._expiry_time(expiry) if expiry else 0, size, payload)
         self.stats.total_items += 1
 
-    def put_flow(self, name: bytes, flags: int, expiry: float, inflow: Inflow) -> None:
+    def put_flow(
+        self, name: bytes, flags: int, expiry: float, inflow: Inflow, options: Optional[PutOptions] = None
+    ) -> None:
         """As L{put}, with a payload that came piece by piece."""
         payload = inflow.finish()
         try:
@@ -271,13 +276,14 @@ class Queues:
         except DarnerError:
             inflow.abandon()
             raise
-        self._put_on(fifos, flags, expiry, inflow.size, payload, inflow.stream)
+        self._put_on(fifos, flags, expiry, inflow.size, payload, inflow.stream, options)
         if not fifos:
             inflow.abandon()
 
     def _put_on(
-        self, fifos: list[Fifo], flags: int, expiry: float, size: int, payload: bytes, stream: int = 0
-    ) -> None:
+        self, fifos: list[Fifo], flags: int, expiry: float, size: int, payload: bytes, stream: int = 0,
+        options: Optional[PutOptions] = None,
+    ) -> None:  # fmt: skip
         due = self._expiry_time(expiry) if expiry else 0
         for fifo in fifos:
             fifo.put(flags, due, size, payload, stream, shared=len(fifos) > 1)

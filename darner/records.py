@@ -168,6 +168,16 @@ def chunk_index(key: bytes) -> int:
     return index
 
 
+def place_of(key: bytes) -> int:
+    """@return: of a key kept under a queue's number, about where it comes among all of these; never too far."""
+    return int.from_bytes(key[9:18].ljust(9, b"\0"), "big")
+
+
+def key_at(number: int, place: int) -> bytes:
+    """@return: the first key that may have this place."""
+    return _NUMBER_KEY.pack(b"Q", number) + place.to_bytes(9, "big").rstrip(b"\0")
+
+
 def is_run(key: bytes) -> bool:
     return key[0:1] == b"Q" and key[9] == 0
 

@@ -182,7 +182,7 @@ class Session:
     def put(self, request: wire.Set, payload: bytes) -> None:
         """Put an item whose payload is here, at most a chunk of it."""
         try:
-            self._queues.put(request.queue, request.flags, request.expiry, payload)
+            self._queues.put(request.queue, request.flags, request.expiry, payload, request.options)
         except DarnerError as error:
             self._not_stored(request, error)
         else:
@@ -191,7 +191,7 @@ class Session:
     def put_flow(self, request: wire.Set, inflow: Inflow) -> None:
         """Put an item whose payload came in pieces."""
         try:
-            self._queues.put_flow(request.queue, request.flags, request.expiry, inflow)
+            self._queues.put_flow(request.queue, request.flags, request.expiry, inflow, request.options)
         except DarnerError as error:
             self._not_stored(request, error)
         else:

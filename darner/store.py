@@ -66,6 +66,9 @@ class LevelBatch:
     def remove(self, name: bytes, number: int) -> None:
         self.writes += ((records.name_key(name), None), (records.deleted_key(number), b""))
 
+    def discard(self, number: int) -> None:
+        self.writes.append((records.deleted_key(number), b""))
+
     def put(self, number: int, items: Sequence[Item], bytes_put: int) -> None:
         self.puts = True
         for last, value in records.runs(items, bytes_put):
@@ -520,12 +523,12 @@ class LevelStore:
 
     def _reclaim_queue(self, number: int, next_id: int, limit: int) -> Step:
         deletion = _Deletion(self._iterator)
-        start = records.run_key(number, next_id)
+        start = records.key_at(number, next_id)
         with self._iterator(start=start, stop=records.end_key(number)) as entries:
             for key, value in entries:
+                if deletion.count >= limit:
+                    return self._delete(deletion, records.place_of(key))
                 if records.is_run(key):
-                    if deletion.count >= limit:
-                        return self._delete(deletion, records.key_number(key))
                     deletion.run(key, value)
                 else:
                     deletion.key(key, len(value))

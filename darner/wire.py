@@ -21,6 +21,7 @@ from typing import Final, Optional, Union
 from attrs import field, frozen
 
 from darner.errors import BadQueueName, ClientError, DarnerError, QueueFull
+from darner.items import PutOptions
 
 MAX_LINE: Final = 2048
 """The longest request line, in bytes, without its line end."""
@@ -29,6 +30,9 @@ MAX_FLAGS: Final = 2**32 - 1
 
 MAX_WAIT: Final = 2**31 - 1
 """The longest wait, in ms (24 days); who asks for more gets this."""
+
+MAX_DELAY: Final = 100 * 365 * 24 * 3600 * 1000
+"""The longest delay, in ms (100 years); who asks for more gets this."""
 
 STATUSES: Final = ("up", "readonly", "quiescent")
 """What a server may be told to be; each refuses more than the one before."""
@@ -53,6 +57,8 @@ class Set:
     size: int
     noreply: bool = False
     sync: bool = False
+    options: Optional[PutOptions] = None
+    """What else is asked for; C{None} is nothing."""
 
 
 @frozen
@@ -352,9 +358,7 @@ def _parse_set(words: list[bytes]) -> Request:
     try:
         queue, *options = words[0].split(b"/")
         check_queue_name(queue)
-        for option in options:
-            if option.lower() not in (b"", b"sync"):
-                raise ClientError("unknown option of set")
+        sync, asked = _put_options(options)
         flags = _number(words[1], "flags")
         if flags > MAX_FLAGS:
             raise ClientError("bad flags")
@@ -363,7 +367,27 @@ def _parse_set(words: list[bytes]) -> Request:
             raise ClientError("bad command line format")
     except ClientError as error:
         return Refused(b"" if noreply else error_reply(error), payload=size)
-    return Set(queue, flags, expiry, size, noreply, any(options))
+    return Set(queue, flags, expiry, size, noreply, sync, asked)
+
+
+def _put_options(options: list[bytes]) -> tuple[bool, Optional[PutOptions]]:
+    """@return: whether the item is to be on stable storage, and what else is asked for."""
+    sync = False
+    delay: Optional[int] = None
+    id = b""
+    for option in options:
+        name, _, value = option.partition(b"=")
+        if option.lower() == b"sync":
+            sync = True
+        elif name.lower() == b"delay":
+            delay = min(_number(value, "delay"), MAX_DELAY)
+        elif name.lower() == b"id":
+            if not _QUEUE_NAME.fullmatch(value):
+                raise ClientError("bad id")
+            id = value
+        elif option:
+            raise ClientError("unknown option of set")
+    return sync, PutOptions(delay, id) if delay is not None or id else None
 
 
 def _parse_get(words: list[bytes]) -> Request:

@@ -43,6 +43,9 @@ class FaultyBatch:
     def remove(self, name: bytes, number: int) -> None:
         self.batch.remove(name, number)
 
+    def discard(self, number: int) -> None:
+        self.batch.discard(number)
+
     def put(self, number: int, items: Sequence[Item], bytes_put: int) -> None:
         self.puts = True
         self.batch.put(number, items, bytes_put)
