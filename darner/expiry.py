@@ -158,7 +158,7 @@ class Expiry:
         if ends and ends <= now and not fifo.count:
             if fifo.waiters or fifo.open_count:
                 self.watch(fifo)
-            else:
+            elif not fifo.delayed_count:
                 self._log.info("queue {name!r} was empty for long enough", name=fifo.name)
                 self.stats.queue_expires += 1
                 self._delete(fifo.name)

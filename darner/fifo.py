@@ -19,6 +19,7 @@ from typing import Final, Optional, Protocol
 
 from twisted.logger import Logger
 
+from darner.delays import Delays
 from darner.errors import QueueFull, StoreError
 from darner.head import WINDOW_BYTES, Head, Room
 from darner.interfaces import IBatch, IStore
@@ -52,6 +53,9 @@ class Reclaims(Protocol):
 
     def queue(self, number: int) -> None:
         """The deletion of the queue with this number is written down."""
+
+    def delayed(self, number: int, since: int, until: int, size: int) -> None:
+        """So many bytes of delayed items that were due between these are not kept any more."""
 
     def stream(self, stream: int) -> None:
         """No item will ever hold this stream."""
@@ -177,6 +181,7 @@ class Fifo:
         "__weakref__",
         "_bytes_consumed",
         "_bytes_put",
+        "_delays",
         "_discards",
         "_expiry",
         "_fresh",
@@ -256,6 +261,7 @@ class Fifo:
         self._discards: list[int] = []
         self._handed_discards = 0
         self._sides: list[Side] = []
+        self._delays: Optional[Delays] = None
         self.number: Optional[int] = None
         self.sweeping = False
         self._begin_anew()
@@ -317,6 +323,8 @@ class Fifo:
         if attempts:
             self._retries = Retries(self, self._turn)
             self._retries.recover(attempts)
+        if state.delayed is not None:
+            self._make_delays().recover(state.delayed)
         self._perishable_id = self._next_id
         if self.count or self._lifetime:
             self._watch()
@@ -336,6 +344,11 @@ class Fifo:
     def set_aside_count(self) -> int:
         """How many of the items that were given back are not to be had yet; they are among C{count}."""
         return self._retries.set_aside_count if self._retries is not None else 0
+
+    @property
+    def delayed_count(self) -> int:
+        """How many items are not to be had yet; they are not among C{count}."""
+        return self._delays.count if self._delays is not None else 0
 
     @property
     def open_count(self) -> int:
@@ -405,6 +418,31 @@ class Fifo:
             self.serve()
         return item
 
+    def delay(
+        self, due: int, flags: int, expiry: int, size: int, payload: bytes, stream: int = 0, shared: bool = False
+    ) -> None:
+        """
+        As L{put}, but later.
+
+        @param due: when, in ms since the epoch.
+        """
+        if self.number is None:
+            self.make()
+        delays = self._delays or self._make_delays()
+        delays.put(due, flags, expiry, size, payload, stream, shared)
+        self.stats.total_items += 1
+        if self._synced:
+            self._sync()
+
+    def _make_delays(self) -> Delays:
+        delays = self._delays = Delays(self, self._store, self._turn, self._reclaimer)
+        self._sides.append(delays)
+        return delays
+
+    def come_due(self, item: Item) -> None:
+        self.put(item.flags, item.expiry, item.size, item.payload, item.stream, shared=True)
+        self.stats.total_items -= 1  # it was counted when it was set
+
     def _sync(self) -> None:
         """Have what was put on stable storage when the settings want it there."""
         if isinstance(self.policy.sync, float):
@@ -433,21 +471,31 @@ class Fifo:
         @param size: of the item, in bytes; no more than C{max_bytes}.
         @raise QueueFull: there is no room.
         """
-        if not self.policy.discard_old_when_full and self._is_over(1, size) and not self._drop_old(1, size):
+        if self.policy.discard_old_when_full:
+            # Only what is to be had can make room.
+            if self._delays is not None and self._exceeds(self._delays.count + 1, self._delays.bytes + size):
+                raise QueueFull()
+        elif self._is_over(1, size) and not self._drop_old(1, size):
             raise QueueFull()
+
+    def _exceeds(self, items: int, size: int) -> bool:
+        policy = self.policy
+        return (policy.max_items is not None and items > policy.max_items) or (
+            policy.max_bytes is not None and size > policy.max_bytes
+        )
 
     def _is_over(self, items: int, size: int) -> bool:
         """Whether it would be over its limits with so many more items and bytes."""
-        policy = self.policy
         items += self.count
         size += self.bytes
+        if self._delays is not None:
+            items += self._delays.count
+            size += self._delays.bytes
         if self._retries is not None:
             # They are not to be had, as open ones are not.
             items -= self._retries.set_aside_count
             size -= self._retries.set_aside_bytes
-        return (policy.max_items is not None and items > policy.max_items) or (
-            policy.max_bytes is not None and size > policy.max_bytes
-        )
+        return self._exceeds(items, size)
 
     def _drop_old(self, items: int, size: int) -> bool:
         """
@@ -992,6 +1040,7 @@ class Fifo:
             side.stop()
             self._discards += side.delete()
         self._sides = []
+        self._delays = None
         if self._discards:
             self._turn.changed(self)
 

@@ -12,7 +12,7 @@ from zope.interface import Attribute, Interface
 if TYPE_CHECKING:
     from twisted.internet.defer import Deferred
 
-    from darner.items import Item, Mark, QueueState, Step
+    from darner.items import Delayed, Item, Mark, QueueState, Step
     from darner.stats import Health
 
 
@@ -61,6 +61,25 @@ class IBatch(Interface):
         Write down how often items were opened.
 
         @param changes: an item's id and how often; 0 forgets it.
+        """
+
+    def delayed(number: int, delayed: Optional[Delayed]) -> None:
+        """Write down what there is of a queue's delayed items; C{None}: nothing."""
+
+    def delay(number: int, items: Sequence[tuple[int, Item]]) -> None:
+        """
+        Keep items until they are due.
+
+        The stream of a large one is held by it from here on; who L{share}s it, does so under these numbers.
+
+        @param number: that of the delayed items, not of the queue.
+        @param items: each with when it is due, in ms since the epoch; its id was never given before under this number.
+        """
+
+    def due(number: int, items: Sequence[tuple[int, Item]]) -> None:
+        """
+        Keep delayed items no longer, in the batch in which they are put on the queue.  The stream of a large one is
+        held by who is said to L{share} it then.
         """
 
     def chunk(stream: int, index: int, data: bytes) -> None:
@@ -136,6 +155,21 @@ class IStore(Interface):
         @return: a chunk of a stream.
         @raise StoreError: also when there is no such chunk.
         """
+
+    def read_delayed(
+        number: int, since: int, until: int, max_bytes: int
+    ) -> tuple[list[tuple[int, Item]], Optional[int]]:
+        """
+        Find delayed items that are due.
+
+        @param since: nothing is due before; what is due later is found without a look at what was before.
+        @param until: up to when they are due, in ms since the epoch.
+        @return: items and when each is due, in that order and else in that of their ids, until C{max_bytes} of payload
+            are reached; and when the next one is due, C{None} where there is none.
+        """
+
+    def spent(number: int, since: int, until: int) -> None:
+        """Say that delayed items that were due between these are kept no longer, and their room can be compacted."""
 
     def reclaim(number: int, start: int, stop: int, next_id: int, limit: int) -> Step:
         """
@@ -220,13 +254,21 @@ class IQueueService(Interface):
     could not be done; then nothing was changed.
     """
 
-    def put(queue: bytes, payload: bytes, flags: int = 0, expiry: int = 0, sync: bool = False) -> Deferred[None]:
+    def put(
+        queue: bytes,
+        payload: bytes,
+        flags: int = 0,
+        expiry: int = 0,
+        sync: bool = False,
+        delay: Optional[float] = None,
+    ) -> Deferred[None]:
         """
         Put an item at the end of a queue.
 
         @param flags: a 32 bit number that is kept with it.
         @param expiry: when it expires, by memcache's rules: 0 never; below 1,000,000 seconds from now; else Unix time.
         @param sync: fire only when the item is on stable storage.
+        @param delay: after how many seconds it is to be had; by default as the queue's settings say.
         @return: fires with C{None} once the item outlives the process.  Fails with L{darner.errors.QueueFull} where the
             queue is at its limit and refuses it.
         """

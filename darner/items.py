@@ -92,6 +92,24 @@ class Mark(NamedTuple):
     """Everything below this id is reclaimed already."""
 
 
+class Delayed(NamedTuple):
+    """
+    What is known of the items of a queue that are not to be had yet; they lie in the store, in the order in which they
+    come due.
+    """
+
+    number: int
+    """The number under which the store keeps them."""
+    items: int = 0
+    """How many there are."""
+    bytes: int = 0
+    """Of their payloads."""
+    due: int = 0
+    """Nothing is due before, in ms since the epoch."""
+    next_id: int = 0
+    """The next id to be given; they are not those of the queue."""
+
+
 @define
 class QueueState:
     """What recovery finds of one queue."""
@@ -108,6 +126,8 @@ class QueueState:
     consumed: Consumed = field(factory=Consumed)
     attempts: dict[int, int] = field(factory=dict)
     """How often items were opened, by their ids, where that was counted."""
+    delayed: Optional[Delayed] = None
+    """Where there are items that are not to be had yet."""
 
 
 @frozen

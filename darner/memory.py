@@ -6,15 +6,17 @@ It keeps the same contract with the plainest data structures there are, so that 
 
 from __future__ import annotations
 
+from bisect import bisect_left, insort
 from collections.abc import Callable, Sequence
-from typing import Optional
+from itertools import islice
+from typing import Any, Optional
 
 from zope.interface import implementer
 
 from darner.consumed import Consumed
 from darner.errors import StoreError
 from darner.interfaces import IBatch, IStore
-from darner.items import ITEM_OVERHEAD, Item, Mark, QueueState, Step
+from darner.items import ITEM_OVERHEAD, Delayed, Item, Mark, QueueState, Step
 
 
 @implementer(IBatch)
@@ -51,6 +53,17 @@ class MemoryBatch:
         taken = tuple(changes)
         self.changes.append(lambda: self._store.count_attempts(number, taken))
 
+    def delayed(self, number: int, delayed: Optional[Delayed]) -> None:
+        self.changes.append(lambda: self._store.know_delayed(number, delayed))
+
+    def delay(self, number: int, items: Sequence[tuple[int, Item]]) -> None:
+        taken = [(due, item.copy()) for due, item in items]
+        self.changes.append(lambda: self._store.delay(number, taken))
+
+    def due(self, number: int, items: Sequence[tuple[int, Item]]) -> None:
+        taken = [(due, item.copy()) for due, item in items]
+        self.changes.append(lambda: self._store.due(number, taken))
+
     def chunk(self, stream: int, index: int, data: bytes) -> None:
         self.changes.append(lambda: self._store.add_chunk(stream, index, data))
 
@@ -64,6 +77,7 @@ class _Queue:
         self.mark = Mark()
         self.above: dict[int, int] = {}
         self.attempts: dict[int, int] = {}
+        self.delayed: Optional[Delayed] = None
 
 
 @implementer(IStore)
@@ -77,6 +91,7 @@ class MemoryStore:
     @ivar chunks: the streams, by number.
     @ivar holders: of streams that several items hold, those.
     @ivar unheld: the streams that no item holds.
+    @ivar delays: the delayed items, by number; in order, each behind when it is due and its id.
     @ivar deleted: the numbers of deleted queues that are not reclaimed yet.
     """
 
@@ -86,6 +101,7 @@ class MemoryStore:
         self.unheld: set[int] = set()
         self.holders: dict[int, set[tuple[int, int]]] = {}
         self.deleted: set[int] = set()
+        self.delays: dict[int, list[tuple[Any, ...]]] = {}
         self._next_number = 0
         self._next_stream = 1
 
@@ -127,6 +143,21 @@ class MemoryStore:
             if not count:
                 del attempts[id]
 
+    def know_delayed(self, number: int, delayed: Optional[Delayed]) -> None:
+        self.queues[number].delayed = delayed
+
+    def delay(self, number: int, items: Sequence[tuple[int, Item]]) -> None:
+        delays = self.delays.setdefault(number, [])
+        for due, item in items:
+            insort(delays, (due, item.id, item))
+        self.unheld.difference_update(item.stream for _, item in items)
+
+    def due(self, number: int, items: Sequence[tuple[int, Item]]) -> None:
+        delays = self.delays[number]
+        for due, item in items:
+            del delays[bisect_left(delays, (due, item.id))]
+            self._is_held(item.stream, number, item.id)
+
     def add_chunk(self, stream: int, index: int, data: bytes) -> None:
         if index == 0:
             self.unheld.add(stream)
@@ -149,6 +180,7 @@ class MemoryStore:
         return QueueState(
             queue.name, number, queue.created, next_id, bytes_put, mark.bytes_consumed, mark.floor,
             Consumed(mark.low, above), {id: count for id, count in queue.attempts.items() if id >= mark.low},
+            queue.delayed,
         )  # fmt: skip
 
     def leftovers(self) -> tuple[list[int], list[int]]:
@@ -193,6 +225,21 @@ class MemoryStore:
                 max_bytes -= len(items[id].payload) + ITEM_OVERHEAD
         return found
 
+    def read_delayed(
+        self, number: int, since: int, until: int, max_bytes: int
+    ) -> tuple[list[tuple[int, Item]], Optional[int]]:
+        found: list[tuple[int, Item]] = []
+        delays = self.delays.get(number, [])
+        for due, _, item in islice(delays, bisect_left(delays, (since,)), None):
+            if due > until or max_bytes <= 0:
+                return found, due
+            found.append((due, item.copy()))
+            max_bytes -= len(item.payload) + ITEM_OVERHEAD
+        return found, None
+
+    def spent(self, number: int, since: int, until: int) -> None:
+        pass
+
     def chunk(self, stream: int, index: int) -> bytes:
         try:
             return self.chunks[stream][index]
@@ -206,9 +253,12 @@ class MemoryStore:
     def _give_up(self, number: int, ids: Sequence[int], limit: int) -> Step:
         items = self.queues[number].items if ids else {}
         gone = [items.pop(id) for id in ids[:limit]]
+        return self._gave_up(number, gone, ids[limit] if len(ids) > limit else None)
+
+    def _gave_up(self, number: int, gone: Sequence[Item], next_id: Optional[int]) -> Step:
         streams = tuple(item.stream for item in gone if item.stream and not self._is_held(item.stream, number, item.id))
         self.unheld.update(streams)
-        return Step(ids[limit] if len(ids) > limit else None, sum(item.size for item in gone), streams)
+        return Step(next_id, sum(item.size for item in gone), streams)
 
     def _is_held(self, stream: int, number: int, id: int) -> bool:
         """@return: whether others than this item, which is gone, hold a stream."""
@@ -217,6 +267,12 @@ class MemoryStore:
         return bool(holders)
 
     def reclaim_queue(self, number: int, next_id: int, limit: int) -> Step:
+        delays = self.delays.get(number)
+        if delays:
+            gone = [item for _, _, item in delays[:limit]]
+            del delays[:limit]
+            return self._gave_up(number, gone, 0)
+        self.delays.pop(number, None)
         items = self.queues[number].items if number in self.queues else {}
         step = self._give_up(number, sorted(items), limit)
         if step.next_id is None:

@@ -164,8 +164,11 @@ class Queues:
                 name, self.store, self.turn, self.reclaimer, self.expiry, self._room, self.window_bytes,
                 self.policies.of(name),
             )  # fmt: skip
-            fifo.spreads = self._fanout.concerns(name)
+            fifo.spreads = self._spreads(name)
         return fifo
+
+    def _spreads(self, name: bytes) -> bool:
+        return self._fanout.concerns(name) or self.policies.of(name).default_delay is not None
 
     def policy(self, name: bytes) -> QueueSettings:
         """@return: the settings in force for a queue, whether there is one of that name or not."""
@@ -178,7 +181,7 @@ class Queues:
         self._fanout.apply(policies)
         for fifo in self._fifos.values():
             fifo.adopt(policies.of(fifo.name))
-            fifo.spreads = self._fanout.concerns(fifo.name)
+            fifo.spreads = self._spreads(fifo.name)
 
     def item_limit(self, name: bytes) -> int:
         """@return: the size of the largest item that may be set on a name."""
@@ -226,7 +229,7 @@ class Queues:
         """A queue exists no more."""
         parent = self._fanout.gone(name)
         if parent is not None and parent in self._fifos:
-            self._fifos[parent].spreads = self._fanout.concerns(parent)
+            self._fifos[parent].spreads = self._spreads(parent)
 
     def release(self, fifo: Fifo) -> None:
         """Whoever made it to wait there does so no longer."""
@@ -284,9 +287,16 @@ class Queues:
         self, fifos: list[Fifo], flags: int, expiry: float, size: int, payload: bytes, stream: int = 0,
         options: Optional[PutOptions] = None,
     ) -> None:  # fmt: skip
-        due = self._expiry_time(expiry) if expiry else 0
+        ends = self._expiry_time(expiry) if expiry else 0
+        shared = len(fifos) > 1
         for fifo in fifos:
-            fifo.put(flags, due, size, payload, stream, shared=len(fifos) > 1)
+            delay = options.delay if options is not None else None
+            if delay is None:
+                delay = int((fifo.policy.default_delay or 0) * 1000)
+            if delay:
+                fifo.delay(self.turn.now + delay, flags, ends, size, payload, stream, shared)
+            else:
+                fifo.put(flags, ends, size, payload, stream, shared)
         self.stats.total_items += len(fifos)
 
     def _admit(self, policy: QueueSettings, size: int, room: int) -> None:
@@ -471,6 +481,7 @@ class Queues:
             "waiters": len(fifo.waiters),
             "open_transactions": fifo.open_count,
             "set_aside": fifo.set_aside_count,
+            "delayed": fifo.delayed_count,
             "age": age,
             "age_msec": age,
             "create_time": fifo.created,

@@ -52,6 +52,7 @@ class Reclaimer:
         self._working: Optional[Deferred[None]] = None
         self._timer: Optional[IDelayedCall] = None
         self._touched: set[Fifo] = set()
+        self._spent: dict[int, tuple[int, int, int]] = {}
         self._scanned: dict[int, dict[int, int]] = {}
         self._pins: dict[int, int] = {}
         self._parked: set[int] = set()
@@ -82,7 +83,7 @@ class Reclaimer:
     @property
     def pending(self) -> bool:
         """Whether there is work to do or under way."""
-        return bool(self._jobs or self._touched or self._freed or self._working)
+        return bool(self._jobs or self._touched or self._spent or self._freed or self._working)
 
     # What there is to do
 
@@ -101,6 +102,14 @@ class Reclaimer:
 
     def queue(self, number: int) -> None:
         self._job(self._reclaim_queue, number)
+
+    def delayed(self, number: int, since: int, until: int, size: int) -> None:
+        known = self._spent.get(number, (since, until, 0))
+        self._spent[number] = (min(since, known[0]), max(until, known[1]), known[2] + size)
+        if known[2] + size < RECLAIM_BYTES:
+            self._soon(QUIET)
+        else:
+            self._job(self._reclaim_delayed, number)
 
     def stream(self, stream: int) -> None:
         # Its last chunks may still be on their way to the store.
@@ -143,7 +152,7 @@ class Reclaimer:
             self._jobs.popleft()
             if self._freed >= COMPACT_BYTES:
                 self._jobs.appendleft(self._compact)
-        if self._freed or self._touched:
+        if self._freed or self._touched or self._spent:
             self._soon(QUIET)
 
     def _rest(self, result: object) -> None:
@@ -176,6 +185,10 @@ class Reclaimer:
         if self._jobs:
             self._go()
             return
+        for number in self._spent:
+            self._jobs.append(partial(self._reclaim_delayed, number))
+        if self._jobs:
+            self._go()
         touched, self._touched = self._touched, set()
         for fifo in touched:
             fifo.unreclaimed = RECLAIM_BYTES
@@ -221,6 +234,13 @@ class Reclaimer:
     async def _reclaim_queue(self, number: int) -> None:
         self._scanned.pop(number, None)
         await self._steps(lambda next_id: self._store.reclaim_queue(number, next_id, STEP))
+
+    async def _reclaim_delayed(self, number: int) -> None:
+        if number in self._spent:
+            since, until, size = self._spent.pop(number)
+            self._store.mend()
+            await self._in_thread(self._store.spent, number, since, until)
+            self._freed += size
 
     async def _reclaim_stream(self, stream: int) -> None:
         if stream in self._pins:

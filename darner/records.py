@@ -14,7 +14,10 @@ key                            value
 ``Q`` number ``02`` start      u64 stop: the ids from start up to stop are consumed, above the low-water mark
 ``Q`` number ``03``            empty; where the intervals end
 ``Q`` number ``03`` id         u32: how often the item was opened, where that is counted
-``Q`` number ``ff``            empty; the end of the queue
+``Q`` number ``04``            as five u64: the number of the queue's delayed items, how many, their bytes, when the
+                               first is due or before, the next id
+``Q`` number ``04`` due, id    a run of one item that is due then (u64 ms); number and id are those of delayed items
+``Q`` number ``ff``            empty; the end of the queue, or of its delayed items
 ``D`` number                   empty; a deleted queue that is still to be reclaimed
 ``C`` stream, u32 index        a chunk of a large item
 ``S`` stream                   a stream that no item holds.  Empty: it is being written, or its writer died.
@@ -46,7 +49,7 @@ from struct import Struct
 from typing import Final
 
 from darner.errors import StoreError
-from darner.items import Item, Mark
+from darner.items import Delayed, Item, Mark
 
 FORMAT_KEY: Final = b"!format"
 FORMAT: Final = b"darner 1"
@@ -71,6 +74,7 @@ _PAIR: Final = Struct(">QQ")
 _MARK: Final = Struct(">QQQQQ")
 _QUEUE_KEY: Final = Struct(">cQB")
 _ITEM_KEY: Final = Struct(">cQBQ")
+_DUE_KEY: Final = Struct(">cQBQQ")
 _NUMBER_KEY: Final = Struct(">cQ")
 _CHUNK_KEY: Final = Struct(">cQI")
 _HOLDER_KEY: Final = Struct(">cQQQ")
@@ -119,6 +123,14 @@ def attempts_key(number: int, id: int) -> bytes:
     return _ITEM_KEY.pack(b"Q", number, 3, id)
 
 
+def delayed_key(number: int) -> bytes:
+    return _QUEUE_KEY.pack(b"Q", number, 4)
+
+
+def due_key(number: int, due: int, id: int) -> bytes:
+    return _DUE_KEY.pack(b"Q", number, 4, due, id)
+
+
 def run_key(number: int, last: int) -> bytes:
     return _ITEM_KEY.pack(b"Q", number, 0, last)
 
@@ -148,9 +160,13 @@ def unheld_key(stream: int) -> bytes:
 
 
 def run_place(key: bytes) -> tuple[int, int]:
-    """@return: of a run's key, the queue's number and the last id."""
-    _, number, _, last = _ITEM_KEY.unpack(key)
-    return number, last
+    """@return: of the key of a run, or of a delayed item, the number and the last id."""
+    return unpack_u64(key[1:9]), key_number(key)
+
+
+def due_of(key: bytes) -> int:
+    """@return: when a delayed item is due."""
+    return unpack_u64(key[10:18])
 
 
 def key_number(key: bytes) -> int:
@@ -176,6 +192,10 @@ def place_of(key: bytes) -> int:
 def key_at(number: int, place: int) -> bytes:
     """@return: the first key that may have this place."""
     return _NUMBER_KEY.pack(b"Q", number) + place.to_bytes(9, "big").rstrip(b"\0")
+
+
+def is_delayed(key: bytes) -> bool:
+    return len(key) == _DUE_KEY.size and key[0:1] == b"Q" and key[9] == 4
 
 
 def is_run(key: bytes) -> bool:
@@ -209,6 +229,14 @@ def pack_mark(mark: Mark) -> bytes:
 
 def unpack_mark(value: bytes) -> Mark:
     return Mark(*_MARK.unpack(value))
+
+
+def pack_delayed(delayed: Delayed) -> bytes:
+    return _MARK.pack(*delayed)
+
+
+def unpack_delayed(value: bytes) -> Delayed:
+    return Delayed(*_MARK.unpack(value))
 
 
 def pack_bounds(low: bytes, high: bytes) -> bytes:

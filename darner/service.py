@@ -25,6 +25,7 @@ from darner.control import Control
 from darner.directory import STATUS
 from darner.errors import ClientError, DarnerError, ItemTooLarge, SettingsError, Stopped
 from darner.interfaces import IMessage, IOpenRead, IQueueService, IStore
+from darner.items import PutOptions
 from darner.limits import Limits
 from darner.passwords import Passwords
 from darner.protocol import QueueFactory
@@ -35,7 +36,7 @@ from darner.status import KeptStatus, ServerStatus
 from darner.store import LevelStore
 from darner.textport import TextFactory
 from darner.timers import MonotonicClock
-from darner.wire import MAX_FLAGS, check_queue_name
+from darner.wire import MAX_DELAY, MAX_FLAGS, check_queue_name
 
 DRAIN: Final = 2.0
 """Seconds that connections get, when the service stops, to take the replies that are on their way."""
@@ -216,7 +217,13 @@ class QueueService(Service):
         return call.deferred
 
     def put(
-        self, queue: bytes, payload: bytes, flags: int = 0, expiry: int = 0, sync: bool = False
+        self,
+        queue: bytes,
+        payload: bytes,
+        flags: int = 0,
+        expiry: int = 0,
+        sync: bool = False,
+        delay: Optional[float] = None,
     ) -> Deferred[None]:
         def start(call: Putting) -> None:
             check_queue_name(queue)
@@ -225,10 +232,13 @@ class QueueService(Service):
                 raise ClientError("bad flags")
             if not isinstance(expiry, int):
                 raise ClientError("bad expiry")
+            if delay is not None and not 0 <= delay <= MAX_DELAY / 1000:
+                raise ClientError("bad delay")
             if len(payload) > self._running().item_limit(queue):
                 raise ItemTooLarge()
             self._running().status.check_writes()
-            call.start(queue, payload, flags, expiry, sync)
+            options = PutOptions(None if delay is None else int(delay * 1000))
+            call.start(queue, payload, flags, expiry, sync, options)
 
         return self._call(Putting, start)
 

@@ -29,7 +29,7 @@ from darner.directory import LOST, DataDirectory, in_use, set_aside, sync
 from darner.errors import StoreDamaged, StoreError, StoreUnusable
 from darner.inspection import first_damage, inspect, is_new, missing
 from darner.interfaces import IBatch, IStore
-from darner.items import ITEM_OVERHEAD, Item, Mark, QueueState, Step
+from darner.items import ITEM_OVERHEAD, Delayed, Item, Mark, QueueState, Step
 from darner.mapped import let_go
 from darner.tails import cut, settle
 
@@ -91,6 +91,24 @@ class LevelBatch:
     def attempts(self, number: int, changes: Sequence[tuple[int, int]]) -> None:
         for id, count in changes:
             self.writes.append((records.attempts_key(number, id), records.pack_u32(count) if count else None))
+
+    def delayed(self, number: int, delayed: Optional[Delayed]) -> None:
+        self.writes.append((records.delayed_key(number), delayed and records.pack_delayed(delayed)))
+
+    def delay(self, number: int, items: Sequence[tuple[int, Item]]) -> None:
+        self.puts = True
+        self.writes.append((records.end_key(number), b""))
+        for due, item in items:
+            ((_, value),) = records.runs([item], 0)
+            self.writes.append((records.due_key(number, due, item.id), value))
+            if item.stream:
+                self.writes.append((records.unheld_key(item.stream), None))
+
+    def due(self, number: int, items: Sequence[tuple[int, Item]]) -> None:
+        for due, item in items:
+            self.writes.append((records.due_key(number, due, item.id), None))
+            if item.stream:
+                self.writes.append((records.holder_key(item.stream, number, item.id), None))
 
     def chunk(self, stream: int, index: int, data: bytes) -> None:
         self.puts = True
@@ -324,14 +342,18 @@ class LevelStore:
             start=records.interval_key(number, mark.low), stop=records.intervals_end_key(number)
         ) as entries:
             above = [(records.key_number(start), records.unpack_u64(stop)) for start, stop in entries]
+        state = QueueState(
+            key[1:], number, created, mark.next_id, mark.bytes_put, mark.bytes_consumed, mark.floor,
+            Consumed(mark.low, above),
+        )  # fmt: skip
         with self._iterator(
             start=records.attempts_key(number, mark.low), stop=records.end_key(number)
         ) as entries:
-            attempts = {records.key_number(id): records.unpack_u32(count) for id, count in entries}
-        state = QueueState(
-            key[1:], number, created, mark.next_id, mark.bytes_put, mark.bytes_consumed, mark.floor,
-            Consumed(mark.low, above), attempts,
-        )  # fmt: skip
+            for beside, written in entries:
+                if beside == records.delayed_key(number):
+                    state.delayed = records.unpack_delayed(written)
+                else:
+                    state.attempts[records.key_number(beside)] = records.unpack_u32(written)
         # Nothing at or above the mark's next id was ever deleted, so neither look below meets a deletion mark.
         bounds = {"start": records.run_key(number, mark.next_id), "stop": records.mark_key(number)}
         with self._iterator(include_value=False, **bounds) as keys:
@@ -501,6 +523,28 @@ class LevelStore:
         self._has_read(len(data))
         return data
 
+    def read_delayed(
+        self, number: int, since: int, until: int, max_bytes: int
+    ) -> tuple[list[tuple[int, Item]], Optional[int]]:
+        return self._guarded(lambda: self._read_delayed(number, since, until, max_bytes))
+
+    def _read_delayed(
+        self, number: int, since: int, until: int, max_bytes: int
+    ) -> tuple[list[tuple[int, Item]], Optional[int]]:
+        items: list[tuple[int, Item]] = []
+        with self._iterator(
+            start=records.due_key(number, since, 0), stop=records.end_key(number)
+        ) as entries:
+            for key, value in entries:
+                due = records.due_of(key)
+                if due > until or max_bytes <= 0:
+                    return items, due
+                for item in records.run_items(records.key_number(key), value):
+                    items.append((due, item))
+                    max_bytes -= len(item.payload) + ITEM_OVERHEAD
+                self._has_read(len(value))
+        return items, None
+
     # Reclaiming
 
     def reclaim(self, number: int, start: int, stop: int, next_id: int, limit: int) -> Step:
@@ -528,7 +572,7 @@ class LevelStore:
             for key, value in entries:
                 if deletion.count >= limit:
                     return self._delete(deletion, records.place_of(key))
-                if records.is_run(key):
+                if records.is_run(key) or records.is_delayed(key):
                     deletion.run(key, value)
                 else:
                     deletion.key(key, len(value))
@@ -559,15 +603,27 @@ class LevelStore:
 
     def _delete(self, deletion: _Deletion, next_id: Optional[int] = None) -> Step:
         if deletion.writes:
-            dirty = {}
-            for kind, (low, high) in deletion.ranges.items():
-                known = self._dirty.get(kind, (low, high))
-                dirty[kind] = (min(low, known[0]), max(high, known[1]))
-                if dirty[kind] != self._dirty.get(kind):
-                    deletion.writes.append((records.uncompacted_key(kind), records.pack_bounds(*dirty[kind])))
-            self._write(deletion.writes, False)
-            self._dirty.update(dirty)
+            self._write_and_note(deletion.writes, deletion.ranges)
         return Step(next_id, deletion.freed, tuple(deletion.streams))
+
+    def _write_and_note(
+        self, writes: list[tuple[bytes, Optional[bytes]]], ranges: dict[bytes, tuple[bytes, bytes]]
+    ) -> None:
+        """@param ranges: where there is something to compact, by neighbourhood."""
+        dirty = {}
+        for kind, (low, high) in ranges.items():
+            known = self._dirty.get(kind, (low, high))
+            dirty[kind] = (min(low, known[0]), max(high, known[1]))
+            if dirty[kind] != self._dirty.get(kind):
+                writes.append((records.uncompacted_key(kind), records.pack_bounds(*dirty[kind])))
+        if writes:
+            self._write(writes, False)
+        self._dirty.update(dirty)
+
+    def spent(self, number: int, since: int, until: int) -> None:
+        low, high = records.due_key(number, since, 0), records.due_key(number, until + 1, 0)
+        ranges = {records.neighbourhood(low): (low, high)}
+        self._in_thread(lambda: self._write_and_note([], ranges))
 
     def uncompacted(self) -> bool:
         return bool(self._dirty)
@@ -583,7 +639,7 @@ class LevelStore:
             if records.is_run(low):
                 # Where the attempts of items that are gone lay.
                 number, _ = records.run_place(low)
-                bounds = records.intervals_end_key(number), records.end_key(number)
+                bounds = records.intervals_end_key(number), records.delayed_key(number)
                 self._in_thread(functools.partial(self._compact, *bounds))
             self._in_thread(functools.partial(self._write, [(records.uncompacted_key(kind), None)], False))
             del self._dirty[kind]

@@ -19,7 +19,7 @@ from attrs import define, field, frozen
 from darner import records
 from darner.consumed import Consumed
 from darner.errors import StoreError
-from darner.items import Item, Mark
+from darner.items import Delayed, Item, Mark
 
 Entries = Iterable[tuple[bytes, bytes]]
 
@@ -42,8 +42,28 @@ class QueueFinding:
 
 
 @define
+class _Delays:
+    """The delayed items under one number."""
+
+    items: int = 0
+    bytes: int = 0
+    due: int = 0
+    next_id: int = 0
+    large: list[tuple[int, int]] = field(factory=list)
+
+    def add(self, due: int, item: Item) -> None:
+        if not self.items:
+            self.due = due
+        self.items += 1
+        self.bytes += item.size
+        self.next_id = max(self.next_id, item.id + 1)
+        if item.stream:
+            self.large.append((item.id, item.stream))
+
+
+@define
 class _Queue:
-    """The records of one queue."""
+    """The records of one queue, or of the delayed items of one."""
 
     number: int
     name: Optional[bytes] = None
@@ -57,6 +77,8 @@ class _Queue:
     bytes_put: int = 0
     first_time: int = 0
     large: list[tuple[int, int]] = field(factory=list)
+    delayed: Optional[Delayed] = None
+    delays: _Delays = field(factory=_Delays)
     # What follows from them.
     gone: Consumed = field(factory=Consumed)
     next_id: int = 0
@@ -197,6 +219,11 @@ class Survey:
             if items:
                 self._read_run(queue, items, value)
                 continue
+            item = _delayed_item(key, value)
+            if item is not None:
+                if self._is_whole(item):
+                    queue.delays.add(records.due_of(key), item)
+                continue
             try:
                 if key == records.mark_key(queue.number):
                     queue.mark = records.unpack_mark(value)
@@ -204,6 +231,8 @@ class Survey:
                     queue.above.append((records.key_number(key), records.unpack_u64(value)))
                 elif key[9:10] == b"\3" and len(key) == 18:
                     queue.attempts[records.key_number(key)] = records.unpack_u32(value)
+                elif key == records.delayed_key(queue.number):
+                    queue.delayed = records.unpack_delayed(value)
                 elif key not in (records.intervals_end_key(queue.number), records.end_key(queue.number)):
                     self.unreadable += 1
             except struct_error:
@@ -215,24 +244,41 @@ class Survey:
         queue.last = items[-1].id
         queue.bytes_put = records.run_head(value)[0]
         for item in items:
+            if not self._is_whole(item):
+                continue
             if item.stream:
-                self._used_streams = max(self._used_streams, item.stream + 1)
-                if not self._streams.holds(item.stream, item.size):
-                    continue
                 queue.large.append((item.id, item.stream))
             queue.present.add(item.id, item.id + 1)
 
+    def _is_whole(self, item: Item) -> bool:
+        """@return: whether all of the stream is there that holds the payload, where one does."""
+        if not item.stream:
+            return True
+        self._used_streams = max(self._used_streams, item.stream + 1)
+        return self._streams.holds(item.stream, item.size)
+
+    def _adopt_delays(self) -> None:
+        """Delayed items of which nothing tells whose they are get a queue of their own."""
+        owned = {queue.delayed.number for queue in self._queues.values() if queue.delayed is not None}
+        for number, queue in list(self._queues.items()):
+            if queue.delays.items and number not in owned and not queue.deleted:
+                owner = self._queue(max(self._counters.get(records.NUMBERS_KEY, 0), max(self._queues) + 1))
+                owner.delayed = Delayed(number)
+
     def _conclude(self, may_have_lost: Callable[[bytes, bytes], bool]) -> None:
+        self._adopt_delays()
         names = {queue.name for queue in self._queues.values()}
         self._found: dict[int, QueueFinding] = {}
         self._holders: dict[int, list[tuple[int, int]]] = {}
+        self._owned: set[int] = set()
         for number, queue in sorted(self._queues.items()):
             if queue.deleted:
                 continue
             queue.conclude()
+            delays, lost = self._delays_of(queue)
             unnamed = queue.name is None
             if unnamed:
-                if not queue.saved and not queue.lost:
+                if not queue.saved and not queue.lost and not delays.items:
                     continue
                 queue.name = RECOVERED % number
                 while queue.name in names:
@@ -241,12 +287,17 @@ class Survey:
             assert queue.name is not None
             for id, stream in queue.large:
                 if id not in queue.gone:
-                    self._streams.hold(stream)
-                    self._holders.setdefault(stream, []).append((number, id))
+                    self._hold(stream, number, id)
+            if queue.delayed is not None:
+                self._owned.add(queue.delayed.number)
+                for id, stream in delays.large:
+                    self._hold(stream, queue.delayed.number, id)
             uncertain = queue.mark is None or may_have_lost(
                 records.run_key(number, queue.next_id), records.end_key(number)
             )
-            self._found[number] = QueueFinding(queue.name, queue.saved, queue.lost, uncertain, unnamed)
+            self._found[number] = QueueFinding(
+                queue.name, queue.saved + delays.items, queue.lost + lost, uncertain, unnamed
+            )
         used = max(self._queues, default=-1) + 1
         self.next_number = max(self._counters.get(records.NUMBERS_KEY, 0), used)
         self.next_stream = max(
@@ -256,6 +307,18 @@ class Survey:
             self._counters.get(records.NUMBERS_KEY, 0) < used
             or max(1, self._counters.get(records.STREAMS_KEY, 0)) < self.next_stream
         )
+
+    def _hold(self, stream: int, number: int, id: int) -> None:
+        self._streams.hold(stream)
+        self._holders.setdefault(stream, []).append((number, id))
+
+    def _delays_of(self, queue: _Queue) -> tuple[_Delays, int]:
+        """@return: a queue's delayed items, and how many are lost."""
+        if queue.delayed is None:
+            return _Delays(), 0
+        kept = self._queues.get(queue.delayed.number)
+        delays = kept.delays if kept is not None else _Delays()
+        return delays, max(0, queue.delayed.items - delays.items)
 
     @property
     def queues(self) -> list[QueueFinding]:
@@ -296,9 +359,27 @@ class Survey:
                     if number in self._found:
                         written.add(number)
                         yield from _rewritten_queue(self._queues[number], queue)
+                    elif number in self._owned:
+                        yield from self._rewritten_delays(queue)
         for number in self._found:
             if number not in written:
                 yield from _rewritten_queue(self._queues[number], ())
+            yield from self._rewritten_delayed(self._queues[number])
+
+    def _rewritten_delays(self, entries: Entries) -> Iterator[tuple[bytes, bytes]]:
+        for key, value in entries:
+            item = _delayed_item(key, value)
+            if item is not None and self._is_whole(item):
+                yield key, value
+
+    def _rewritten_delayed(self, queue: _Queue) -> Iterator[tuple[bytes, bytes]]:
+        if queue.delayed is not None:
+            number = queue.delayed.number
+            delays, _ = self._delays_of(queue)
+            next_id = max(queue.delayed.next_id, delays.next_id)
+            known = Delayed(number, delays.items, delays.bytes, delays.due, next_id)
+            yield records.delayed_key(queue.number), records.pack_delayed(known)
+            yield records.end_key(number), b""
 
 
 def _by_queue(entries: Entries) -> Iterator[tuple[int, Entries]]:
@@ -322,6 +403,17 @@ def _run(key: bytes, value: bytes, before: int) -> list[Item]:
     if not items or items[0].id <= before or records.run_length(items) != len(value):
         return []
     return items
+
+
+def _delayed_item(key: bytes, value: bytes) -> Optional[Item]:
+    """@return: a delayed item; C{None} where it is none that can be read as a whole."""
+    if not records.is_delayed(key):
+        return None
+    try:
+        items = list(records.run_items(records.key_number(key), value))
+    except (struct_error, StoreError):
+        return None
+    return items[0] if len(items) == 1 and records.run_length(items) == len(value) else None
 
 
 def _rewritten_queue(queue: _Queue, entries: Entries) -> Iterator[tuple[bytes, bytes]]:

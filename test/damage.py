@@ -8,13 +8,14 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, Final
 from unittest.mock import patch
 
 from attrs import define, field
 from twisted.internet.defer import maybeDeferred
 from twisted.internet.task import Clock
 
+from darner.items import PutOptions
 from darner.leveldb import Manifest, current, tables
 from darner.queues import Queues, Surroundings
 from darner.records import CHUNK_BYTES
@@ -61,6 +62,10 @@ class Kept:
         return sum(map(len, self.left.values()))
 
 
+DELAY: Final = 3600 * 1000
+"""In ms: the shortest of any item that is delayed."""
+
+
 class Keeper:
     """Queues over a store, without a reactor."""
 
@@ -74,17 +79,18 @@ class Keeper:
         self.queues = Queues(store, surroundings)
         self.queues.start()
 
-    def put(self, kept: Kept, queue: bytes, size: int, together: bool = False) -> None:
-        """Put an item, with a turn of its own or C{together} with the next."""
+    def put(self, kept: Kept, queue: bytes, size: int, together: bool = False, delayed: bool = False) -> None:
+        """Put an item, with a turn of its own or C{together} with the next; it may be C{delayed}."""
         known = kept.put.setdefault(queue, [])
         data = payload(queue, len(known), size)
+        options = PutOptions(DELAY + len(known) * 1000) if delayed else None
         if size > CHUNK_BYTES:
             inflow = self.queues.inflow()
             for at in range(0, size, 50_000):
                 inflow.write(data[at : at + 50_000])
-            self.queues.put_flow(queue, 5, 0, inflow)
+            self.queues.put_flow(queue, 5, 0, inflow, options)
         else:
-            self.queues.put(queue, 5, 0, data)
+            self.queues.put(queue, 5, 0, data, options)
         kept.left.setdefault(queue, []).append(len(known))
         known.append(data)
         if not together:
@@ -108,12 +114,16 @@ class Keeper:
         for _ in range(6):
             self.clock.advance(1)
 
-    def everything(self) -> dict[bytes, list[bytes]]:
+    def everything(self, wait: bool = True) -> dict[bytes, list[bytes]]:
         """
+        @param wait: until what is delayed is to be had, and room is given back.
         @return: the payload of each item that is to be had, by queue; nothing is taken.
         @raise darner.errors.StoreError: one cannot be read.
         """
         found = {}
+        if wait:
+            self.clock.advance(2 * DELAY / 1000)
+            self.rest()
         for name in self.queues.names():
             fifo = self.queues.make(name)
             reads = [fifo.open() for _ in range(fifo.count)]
@@ -149,6 +159,8 @@ def make_store(path: Path, random: Random) -> Kept:
                 keeper.put(kept, b"images", random.randrange(CHUNK_BYTES + 1, 2 * CHUNK_BYTES))
             if number % 50 == 0:
                 keeper.put(kept, b"deleted", 3000)
+            if number % 10 == 0:
+                keeper.put(kept, b"later", random.choice([10, 20, 300, CHUNK_BYTES + 5000]), delayed=True)
             if number == 60:
                 keeper.take(kept, b"jobs", 30)
                 keeper.take(kept, b"images", 1, skip=1)
@@ -172,6 +184,7 @@ def make_store(path: Path, random: Random) -> Kept:
     keeper = Keeper(LevelStore(path))
     for _ in range(40):
         keeper.put(kept, b"late", 200)
+        keeper.put(kept, b"later", 200, delayed=True)
         keeper.put(kept, b"jobs", 300)
     keeper.put(kept, b"late", CHUNK_BYTES + 5000)
     keeper.take(kept, b"late", 3)

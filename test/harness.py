@@ -15,7 +15,7 @@ from zope.interface import implementer
 from darner import wire
 from darner.errors import StoreError
 from darner.interfaces import IBatch, IStore
-from darner.items import Item, Mark, QueueState, Step
+from darner.items import Delayed, Item, Mark, QueueState, Step
 from darner.memory import MemoryStore
 from darner.policies import Policies, QueueSettings
 from darner.queues import Queues, Surroundings
@@ -61,6 +61,16 @@ class FaultyBatch:
 
     def attempts(self, number: int, changes: Sequence[tuple[int, int]]) -> None:
         self.batch.attempts(number, changes)
+
+    def delayed(self, number: int, delayed: Optional[Delayed]) -> None:
+        self.batch.delayed(number, delayed)
+
+    def delay(self, number: int, items: Sequence[tuple[int, Item]]) -> None:
+        self.puts = True
+        self.batch.delay(number, items)
+
+    def due(self, number: int, items: Sequence[tuple[int, Item]]) -> None:
+        self.batch.due(number, items)
 
     def chunk(self, stream: int, index: int, data: bytes) -> None:
         self.puts = True
@@ -131,6 +141,13 @@ class FaultyStore:
     def chunk(self, stream: int, index: int) -> bytes:
         self._unless(self.unreadable, "unreadable")
         return self.store.chunk(stream, index)
+
+    def read_delayed(self, *arguments: int) -> Any:
+        self._unless(self.unreadable, "unreadable")
+        return self.store.read_delayed(*arguments)
+
+    def spent(self, *arguments: int) -> None:
+        self.store.spent(*arguments)
 
     def reclaim(self, *arguments: int) -> Step:
         return self.store.reclaim(*arguments)

@@ -15,7 +15,7 @@ from zope.interface.verify import verifyObject
 from darner.consumed import Consumed
 from darner.errors import StoreError
 from darner.interfaces import IBatch, IStore
-from darner.items import Item, Mark, QueueState, Step
+from darner.items import Delayed, Item, Mark, QueueState, Step
 from darner.records import CHUNK_BYTES
 
 if TYPE_CHECKING:
@@ -460,6 +460,92 @@ class StoreContract(Base):
         drain(self.store)
         self.store.compact()
         self.assertEqual(self.store.leftovers(), ([], []))
+
+    # Delayed items
+
+    def delay(self, number: int, *items: tuple[int, Item]) -> None:
+        batch = self.store.batch()
+        batch.delay(number, items)
+        self.store.write(batch)
+
+    def test_delayed(self) -> None:
+        """What is known of them comes back, and goes."""
+        writer = Writer(self.store)
+        for known in (Delayed(7, 3, 60, 1000, 12), Delayed(7, 2, 40, 2000, 12), None):
+            batch = self.store.batch()
+            batch.delayed(writer.number, known)
+            self.store.write(batch)
+            self.again()
+            self.assertEqual(self.state().delayed, known)
+
+    def test_delayed_in_order(self) -> None:
+        number, other = self.store.new_number(), self.store.new_number()
+        items = [Item(id, 1, 2, 3, 3, b"%03d" % id) for id in range(6)]
+        dues = [300, 100, 200, 100, 300, 400]
+        self.delay(other, (150, Item(0, 0, 1, 0, 5, b"other")))
+        self.delay(number, *zip(dues[:4], items[:4], strict=True))
+        self.delay(number, *zip(dues[4:], items[4:], strict=True))
+        self.again()
+        read = self.store.read_delayed
+        self.assertEqual(read(number, 0, 99, EVERYTHING), ([], 100))
+        self.assertEqual(read(number, 0, 100, EVERYTHING), ([(100, items[1]), (100, items[3])], 200))
+        self.assertEqual(read(number, 0, 350, 1), ([(100, items[1])], 100))
+        rest = [(200, items[2]), (300, items[0]), (300, items[4]), (400, items[5])]
+        self.assertEqual(read(number, 101, 900, EVERYTHING), (rest, None))
+        self.assertEqual(read(77, 0, 900, EVERYTHING), ([], None))
+        batch = self.store.batch()
+        batch.due(number, rest[:2])
+        self.store.write(batch)
+        self.store.spent(number, 200, 300)
+        self.store.compact()
+        self.again()
+        read = self.store.read_delayed
+        self.assertEqual(read(number, 150, 900, EVERYTHING), (rest[2:], None))
+        self.assertEqual(read(other, 0, 900, EVERYTHING)[0][0][1].payload, b"other")
+
+    def test_delayed_that_are_discarded(self) -> None:
+        """In bounded steps, and their streams with them."""
+        number = self.store.new_number()
+        stream = write_stream(self.store, CHUNK_BYTES + 1)
+        self.delay(number, *((at % 7, Item(at, 0, 1, 0, 1, b"x")) for at in range(30)))
+        self.delay(number, (3, large(30, stream, CHUNK_BYTES + 1)))
+        self.assertEqual(self.store.leftovers(), ([], []))
+        batch = self.store.batch()
+        batch.discard(number)
+        self.store.write(batch)
+        self.again()
+        self.assertEqual(self.store.leftovers(), ([number], []))
+        steps, streams = all_steps(lambda next_id: self.store.reclaim_queue(number, next_id, 4))
+        self.assertGreater(len(steps), 6)
+        self.assertEqual(streams, [stream])
+        self.assertEqual(self.store.leftovers(), ([], [stream]))
+        self.assertEqual(self.store.read_delayed(number, 0, 99, EVERYTHING), ([], None))
+
+    def test_large_that_comes_due(self) -> None:
+        """From then on the queue's item holds the stream, alone or with others."""
+        for others in (0, 1):
+            writer = Writer(self.store, b"%d" % others)
+            number = self.store.new_number()
+            stream = write_stream(self.store, CHUNK_BYTES + 1)
+            delayed = large(0, stream, CHUNK_BYTES + 1)
+            self.delay(number, (5, delayed))
+            batch = self.store.batch()
+            for other in range(others):
+                batch.share(stream, number, 0)
+                batch.delay(number, [(9, large(1 + other, stream, CHUNK_BYTES + 1))])
+                batch.share(stream, number, 1 + other)
+            self.store.write(batch)
+            batch = self.store.batch()
+            batch.due(number, [(5, delayed)])
+            batch.put(writer.number, [large(0, stream, CHUNK_BYTES + 1)], CHUNK_BYTES + 1)
+            batch.share(stream, writer.number, 0)
+            self.store.write(batch)
+            writer.next_id = 1
+            writer.consume(0, 1)
+            _, streams = all_steps(
+                lambda next_id, number=writer.number: self.store.reclaim(number, 0, 1, next_id, 10)
+            )
+            self.assertEqual(streams, [stream] * (not others))
 
     def test_reclaim_queue_by_ones(self) -> None:
         """However small the steps are, they come to an end."""

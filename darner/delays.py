@@ -1,0 +1,264 @@
+"""
+Items that are not to be had yet.
+
+They lie in the store, in the order in which they come due, under a number of their own; memory knows how many there
+are, and from when on there may be something to do.  When that time comes they are put at the end of the queue, a
+bounded number in a turn, and taken from where they were in the same write.
+"""
+
+from __future__ import annotations
+
+from itertools import chain
+from typing import Final, Optional, Protocol
+
+from twisted.internet.interfaces import IDelayedCall
+from twisted.logger import Logger
+
+from darner.errors import StoreError
+from darner.interfaces import IBatch, IStore
+from darner.items import Delayed, Item
+from darner.turn import RETRY, Changing, Turn
+
+BYTES_AT_ONCE: Final = 256 * 1024
+"""About how many bytes of items, as they are in memory, are put on the queue in a turn."""
+
+LONGEST: Final = 3600.0
+"""Seconds after which to look at the wall clock again in any case: it may have been set forward."""
+
+Due = tuple[int, Item]
+"""When an item is due, in ms since the epoch, and the item; its id is not one of the queue's."""
+
+
+class Delaying(Changing, Protocol):
+    """The queue, as far as this goes."""
+
+    name: bytes
+
+    def come_due(self, item: Item) -> None:
+        """Put an item at the end."""
+
+
+class Reclaims(Protocol):
+    """Who gives room back, as far as this goes."""
+
+    def stream(self, stream: int) -> None:
+        """No item will ever hold this stream."""
+
+    def delayed(self, number: int, since: int, until: int, size: int) -> None:
+        """So many bytes of delayed items that were due between these are not kept any more."""
+
+
+class Delays:
+    """
+    The delayed items of one queue; a side of it.
+
+    @ivar count: how many there are.
+    @ivar bytes: how many bytes of payload they have.
+    """
+
+    _log = Logger()
+
+    def __init__(self, fifo: Delaying, store: IStore, turn: Turn, reclaimer: Reclaims) -> None:
+        self._fifo = fifo
+        self._store = store
+        self._turn = turn
+        self._reclaimer = reclaimer
+        self._timer: Optional[IDelayedCall] = None
+        self._looking = False
+        self._stopped = False
+        self._begin(None)
+
+    def _begin(self, known: Optional[Delayed]) -> None:
+        self._number = known and known.number
+        self.count = known.items if known else 0
+        self.bytes = known.bytes if known else 0
+        self._next_id = known.next_id if known else 0
+        self._next_due = max(1, known.due) if known and known.items else 0  # nothing is due before; 0 is never
+        self._changed = False
+        self._fresh: list[Due] = []  # since the last batch
+        self._writing: list[Due] = []  # in the batch that is being written
+        self._shares: list[tuple[int, int]] = []
+        self._moved: list[Due] = []  # put on the queue since the last batch
+        self._moving: list[Due] = []  # in the batch that is being written
+
+    def recover(self, known: Delayed) -> None:
+        """Begin with what the store has."""
+        self._begin(known)
+        self._arm()
+
+    def put(self, due: int, flags: int, expiry: int, size: int, payload: bytes, stream: int, shared: bool) -> None:
+        """
+        Keep an item until it is due.  The arguments are those of L{darner.fifo.Fifo.put}.
+
+        @param due: in ms since the epoch.
+        @raise StoreError: the store has no number for it.
+        """
+        if self._number is None:
+            self._number = self._store.new_number()
+        item = Item(self._next_id, flags, self._turn.now, expiry, size, payload, stream)
+        self._next_id += 1
+        self.count += 1
+        self.bytes += size
+        if stream and shared:
+            self._shares.append((stream, item.id))
+        self._fresh.append((due, item))
+        self._look_by(due)
+        self._change()
+
+    def _change(self) -> None:
+        self._changed = True
+        self._turn.changed(self._fifo)
+
+    # Time
+
+    def _look_by(self, due: int) -> None:
+        if not self._next_due or due < self._next_due:
+            self._next_due = due
+        self._arm()
+
+    def _arm(self) -> None:
+        """See to it that what is due next is looked at in time."""
+        if self._next_due:
+            self._sleep(min(max(0, self._next_due - self._turn.now) / 1000, LONGEST))
+
+    def _sleep(self, seconds: float) -> None:
+        if self._stopped or self._looking:
+            return
+        if self._timer is not None:
+            if self._timer.getTime() <= self._turn.clock.seconds() + seconds:
+                return
+            self._timer.cancel()
+        self._timer = self._turn.clock.callLater(seconds, self._wake)
+
+    def _wake(self) -> None:
+        self._timer = None
+        self._looking = True
+        # Once all is in the store that it should have: then what is found there is all that is due, and only once.
+        self._turn.written().addCallback(self._look)
+
+    def _look(self, _: None) -> None:
+        self._looking = False
+        if self._stopped:
+            return
+        try:
+            # Where nothing can be written this would not be either, and each attempt opens the store anew.
+            done = self._turn.health.writable and self._move()
+        except StoreError as error:
+            self._log.error(
+                "cannot see which delayed items of queue {name!r} are due, will try again: {error}",
+                name=self._fifo.name, error=error,
+            )  # fmt: skip
+            done = False
+        if done:
+            self._arm()
+        else:
+            self._sleep(RETRY)
+
+    def _move(self) -> bool:
+        """
+        Put on the queue what is due, a bounded part of it.
+
+        @return: true.
+        @raise StoreError: the store cannot be read.
+        """
+        if self._number is None or not self._next_due or self._next_due > self._turn.now:
+            return True
+        # What is not in the store yet comes behind all that is, and is due in its turn.
+        later = [due for due, _ in chain(self._writing, self._fresh)]
+        until = min([self._turn.now, *later])
+        items, next_due = self._store.read_delayed(self._number, self._next_due, until, BYTES_AT_ONCE)
+        self._next_due = min(later if next_due is None else [next_due, *later], default=0)
+        if items:
+            self._change()
+        for due, item in items:
+            self.count -= 1
+            self.bytes -= item.size
+            self._moved.append((due, item))
+            self._fifo.come_due(item)
+        if not self._next_due and self.count:
+            self._log.error(
+                "{count} delayed items of queue {name!r} are missing from the store",
+                count=self.count, name=self._fifo.name,
+            )  # fmt: skip
+            self.count = self.bytes = 0
+            self._change()
+        return True
+
+    def stop(self) -> None:
+        """Do nothing by the clock any more."""
+        self._stopped = True
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    # The store
+
+    @property
+    def pending(self) -> bool:
+        return bool(self._fresh)
+
+    def write_to(self, batch: IBatch, puts: bool) -> None:
+        if not self._changed:
+            return
+        assert self._fifo.number is not None
+        fresh, moved = self._fresh, self._moved
+        if puts:
+            self._writing, self._fresh = self._fresh, []
+            self._moving, self._moved = self._moved, []
+            fresh, moved = self._fresh, self._moved
+            if self._writing:
+                assert self._number is not None
+                batch.delay(self._number, self._writing)
+                for stream, id in self._shares:
+                    batch.share(stream, self._number, id)
+                self._shares = []
+            if self._moving:
+                assert self._number is not None
+                batch.due(self._number, self._moving)
+        self._changed = bool(fresh or moved)
+        # Where puts are left out, what is fresh is not in the store yet, and what was moved still is.
+        count = self.count - len(fresh) + len(moved)
+        size = self.bytes - sum(item.size for _, item in fresh) + sum(item.size for _, item in moved)
+        due = min([due for due, _ in moved] + [self._next_due] * bool(self._next_due), default=0)
+        known = None
+        if self._number is not None:
+            known = Delayed(self._number, count, size, due, self._next_id)
+        batch.delayed(self._fifo.number, known)
+
+    def written(self) -> None:
+        self._writing = []
+        if self._moving:
+            assert self._number is not None
+            dues = [due for due, _ in self._moving]
+            size = sum(item.size for _, item in self._moving)
+            self._reclaimer.delayed(self._number, min(dues), max(dues), size)
+            self._moving = []
+
+    def refuse(self) -> None:
+        for _, item in self._writing:
+            self.count -= 1
+            self.bytes -= item.size
+            if item.stream:
+                self._reclaimer.stream(item.stream)
+        self._writing = []
+        for due, item in self._moving:
+            self.count += 1
+            self.bytes += item.size
+            self._look_by(due)
+        self._moving = []
+
+    def not_written(self) -> None:
+        self._changed = True
+
+    def flush(self) -> list[int]:
+        numbers = self.delete()
+        if numbers:
+            self._begin(None)
+            self._change()
+        return numbers
+
+    def delete(self) -> list[int]:
+        for _, item in chain(self._writing, self._fresh):
+            if item.stream:
+                self._reclaimer.stream(item.stream)
+        return [] if self._number is None else [self._number]

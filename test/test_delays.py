@@ -1,0 +1,541 @@
+"""Items that are not to be had yet: `darner.delays`, seen through the server, over every store."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from darner import records
+from darner.delays import BYTES_AT_ONCE, LONGEST
+from darner.items import ITEM_OVERHEAD
+from darner.memory import MemoryStore
+from darner.policies import Policies, QueueSettings
+from darner.store import LevelStore
+from darner.turn import RETRY
+from darner.wire import END, STORED
+from test.harness import REFUSED, Server, value
+
+LARGE = b"x" * (records.CHUNK_BYTES + 1)
+
+
+class Base(SynchronousTestCase):
+    settings: dict[str, Any] = {}
+
+    def setUp(self) -> None:
+        self.memory = MemoryStore()
+        self.serve(self.memory)
+
+    def serve(self, store: Any) -> None:
+        self.server = Server(store, **self.settings)
+        self.client = self.server.client()
+
+    def restart(self, clean: bool = True) -> None:
+        """Start anew, after a clean stop or the end of the process."""
+        if clean:
+            self.server.stop()
+        self.server.start()
+        self.client = self.server.client()
+
+    def all(self, queue: bytes = b"q") -> list[bytes]:
+        """@return: what is to be had of a queue, which is taken."""
+        taken = []
+        while (reply := self.client.does(b"get " + queue)) != END:
+            taken.append(reply.split(b"\r\n", 1)[1][: -len(b"\r\nEND\r\n")])
+        return taken
+
+    def figures(self, queue: bytes = b"q") -> tuple[int, int]:
+        """@return: how many items are to be had, and how many are delayed."""
+        figures = self.server.queues.queue_figures(queue)
+        return figures["items"], figures["delayed"]
+
+    def later(self, seconds: float) -> None:
+        self.server.clock.advance(seconds)
+        self.server.clock.pump([0] * 3)
+
+
+class DelayTests(Base):
+    """What a client sees."""
+
+    def test_delay(self) -> None:
+        self.assertEqual(self.client.sets(b"q/delay=500", b"late", flags=7), STORED)
+        self.assertEqual(self.figures(), (0, 1))
+        self.assertEqual(self.client.does(b"get q"), END)
+        self.later(0.499)
+        self.assertEqual(self.client.does(b"get q/peek"), END)
+        self.later(0.002)
+        self.assertEqual(self.figures(), (1, 0))
+        self.assertEqual(self.client.does(b"get q"), value(b"q", b"late", 7))
+        self.assertEqual(self.figures(), (0, 0))
+
+    def test_to_the_end(self) -> None:
+        """It comes behind what was put before it is due."""
+        self.client.sets(b"q/delay=500", b"late")
+        self.later(0.1)
+        self.client.sets(b"q", b"early")
+        self.later(0.5)
+        self.client.sets(b"q", b"last")
+        self.assertEqual(self.all(), [b"early", b"late", b"last"])
+
+    def test_in_order_of_time(self) -> None:
+        for place, delay in enumerate((300, 100, 200, 100, 300)):
+            self.client.sets(b"q/delay=%d" % delay, b"%d.%d" % (delay, place))
+        self.later(1)
+        self.assertEqual(self.all(), [b"100.1", b"100.3", b"200.2", b"300.0", b"300.4"])
+
+    def test_none(self) -> None:
+        self.assertEqual(self.client.sets(b"q/delay=0", b"now"), STORED)
+        self.assertEqual(self.figures(), (1, 0))
+
+    def test_who_waits_is_served(self) -> None:
+        self.client.sets(b"q/delay=500", b"late")
+        waiter = self.server.client()
+        waiter.does(b"get q/t=1000")
+        self.later(0.4)
+        self.assertEqual(waiter.hears(), b"")
+        self.later(0.2)
+        self.assertEqual(waiter.hears(), value(b"q", b"late"))
+
+    def test_sync(self) -> None:
+        self.assertEqual(self.client.sets(b"q/sync/delay=5", b"late"), STORED)
+        self.assertTrue(self.server.store.writes[-1])
+
+    def test_expiry(self) -> None:
+        """It may expire before it is to be had."""
+        self.client.sets(b"q/delay=5000", b"late", expiry=3)
+        self.client.sets(b"q/delay=5000", b"later", expiry=8)
+        self.later(5.1)
+        self.assertEqual(self.all(), [b"later"])
+        self.assertEqual(self.server.queues.queue_figures(b"q")["expired_items"], 1)
+
+    def test_longest(self) -> None:
+        self.assertEqual(self.client.sets(b"q/delay=999999999999999999", b"never"), STORED)
+        self.later(10 * 365 * 24 * 3600)
+        self.assertEqual(self.figures(), (0, 1))
+
+    def test_counted(self) -> None:
+        self.client.sets(b"q/delay=500", b"12345")
+        figures = self.server.queues.queue_figures(b"q")
+        self.assertEqual((figures["total_items"], figures["bytes"]), (1, 0))
+        self.later(1)
+        figures = self.server.queues.queue_figures(b"q")
+        self.assertEqual((figures["total_items"], figures["bytes"]), (1, 5))
+        self.assertEqual(self.server.queues.stats.total_items, 1)
+
+    def test_one_call_of_the_clock(self) -> None:
+        before = len(self.server.clock.getDelayedCalls())
+        for delay in (5000, 3000, 4000):
+            self.client.sets(b"q/delay=%d" % delay, b"x")
+        self.assertEqual(len(self.server.clock.getDelayedCalls()), before + 1)
+
+    def test_clock_set_back(self) -> None:
+        """It goes by the wall clock, as items outlive the process."""
+        self.client.sets(b"q/delay=500", b"late")
+        self.server.set_by = -2
+        self.later(1)
+        self.assertEqual(self.figures(), (0, 1))
+        self.client.sets(b"q/delay=500", b"first")
+        self.later(1)
+        self.assertEqual(self.figures(), (1, 1))
+        self.later(1)
+        self.assertEqual(self.all(), [b"first", b"late"])
+
+    def test_clock_set_forward(self) -> None:
+        """That is noticed by and by."""
+        self.client.sets(b"q/delay=%d" % (10 * LONGEST * 1000), b"late")
+        self.server.set_by = 20 * LONGEST
+        self.later(LONGEST)
+        self.assertEqual(self.all(), [b"late"])
+
+    def test_flush(self) -> None:
+        self.client.sets(b"q/delay=500", b"late")
+        self.client.sets(b"q/delay=500", LARGE)
+        self.client.does(b"flush q")
+        self.assertEqual(self.figures(), (0, 0))
+        self.client.sets(b"q/delay=600", b"new")
+        self.later(1)
+        self.assertEqual(self.all(), [b"new"])
+        self.later(5)
+        self.assertEqual((self.memory.chunks, self.memory.deleted), ({}, set()))
+
+    def test_delete(self) -> None:
+        self.client.sets(b"q/delay=500", b"late")
+        self.client.does(b"delete q")
+        self.client.sets(b"q", b"new")
+        self.later(1)
+        self.assertEqual(self.all(), [b"new"])
+        self.later(5)
+        self.assertEqual((self.memory.delays, self.memory.deleted), ({}, set()))
+
+    def test_delete_at_once(self) -> None:
+        self.client.set(b"q/delay=500", LARGE)
+        self.client.does(b"delete q")
+        self.later(5)
+        self.assertEqual((self.memory.delays, self.memory.deleted, self.memory.chunks), ({}, set(), {}))
+        self.assertEqual(self.server.queues.names(), [])
+
+    def test_large(self) -> None:
+        self.client.sets(b"q/delay=500", LARGE)
+        self.later(1)
+        self.assertEqual(self.all(), [LARGE])
+        self.later(5)
+        self.assertEqual((self.memory.chunks, self.memory.holders.get(1, set())), ({}, set()))
+
+    def test_many(self) -> None:
+        """No more than a bounded part of them is put in one turn."""
+        count = 3 * BYTES_AT_ONCE // ITEM_OVERHEAD
+        for number in range(count):
+            self.client.set(b"q/delay=500", b"%d" % number)
+        self.server.turn()
+        self.client.hears()
+        self.server.store.writes.clear()
+        self.later(0.6)
+        self.assertLess(3, len(self.server.store.writes))
+        self.assertEqual(self.all(), [b"%d" % number for number in range(count)])
+
+
+class RestartTests(Base):
+    """They outlive the process."""
+
+    def test_restart(self) -> None:
+        for clean in (True, False):
+            self.client.sets(b"q/delay=2000", b"two")
+            self.client.sets(b"q/delay=1000", b"one")
+            self.client.sets(b"q", b"zero")
+            self.restart(clean)
+            self.assertEqual(self.figures(), (1, 2))
+            self.later(1.5)
+            self.assertEqual(self.figures(), (2, 1))
+            self.restart(clean)
+            self.assertEqual(self.figures(), (2, 1))
+            self.later(1)
+            self.assertEqual(self.all(), [b"zero", b"one", b"two"])
+
+    def test_due_meanwhile(self) -> None:
+        self.client.sets(b"q/delay=1000", b"one")
+        self.server.set_by = 5
+        self.restart()
+        self.later(0)
+        self.assertEqual(self.all(), [b"one"])
+        self.client.sets(b"q/delay=1000", b"two")
+        self.restart()
+        self.later(2)
+        self.assertEqual(self.all(), [b"two"])
+
+    def test_stop(self) -> None:
+        """Nothing is waited for any more, and nothing is put that would not be written."""
+        self.client.sets(b"q/delay=1000", b"one")
+        self.server.clock.advance(0.999)
+        clock = self.server.clock
+        self.server.stop()
+        self.assertEqual(clock.getDelayedCalls(), [])
+
+    def test_stop_while_it_is_due(self) -> None:
+        self.client.sets(b"q/delay=1000", b"one")
+        fifo = self.server.queues.find(b"q")
+        assert fifo is not None
+        self.server.clock.rightNow += 2
+        fifo._delays._wake()  # type: ignore[union-attr]
+        fifo.stop()
+        self.server.turn()
+        self.assertEqual(self.figures(), (0, 1))
+
+    def test_missing(self) -> None:
+        """It takes a damaged store; what is there is served."""
+        self.client.sets(b"q/delay=1000", b"one")
+        self.memory.delays.clear()
+        self.restart()
+        self.later(2)
+        self.assertEqual(self.figures(), (0, 0))
+        self.assertEqual(len(self.flushLoggedErrors()), 0)
+        self.client.sets(b"q/delay=1000", b"two")
+        self.later(2)
+        self.assertEqual(self.all(), [b"two"])
+
+    def test_nothing_left(self) -> None:
+        self.client.sets(b"q/delay=1000", b"one")
+        self.later(2)
+        self.restart()
+        self.assertEqual(self.all(), [b"one"])
+        self.assertEqual(self.figures(), (0, 0))
+
+
+class FaultTests(Base):
+    """When the store refuses."""
+
+    def test_refused(self) -> None:
+        self.server.store.full = True
+        self.assertEqual(self.client.sets(b"q/delay=500", b"late"), REFUSED)
+        self.assertEqual(self.client.sets(b"q/delay=500", LARGE), REFUSED)
+        self.server.store.full = False
+        self.later(2)
+        self.assertEqual(self.server.queues.queue_figures(b"q"), {})
+        self.assertEqual(self.client.sets(b"q/delay=500", b"again"), STORED)
+        self.assertEqual(self.figures(), (0, 1))
+        self.later(2)
+        self.assertEqual(self.all(), [b"again"])
+
+    def test_refused_beside_another(self) -> None:
+        """A queue that is to be made stays, for what came while its making was refused."""
+        self.server.holding = True
+        self.client.set(b"q/sync/delay=500", b"refused")
+        self.server.turn()
+        other = self.server.client()
+        other.set(b"q/delay=500", b"kept")
+        self.server.turn()
+        self.server.store.full = True
+        self.server.held[0] = (*self.server.held[0][:1], self._refuse, ())
+        self.server.store.full = False
+        self.server.release()
+        self.assertEqual(self.client.hears(), REFUSED)
+        self.assertEqual(other.hears(), STORED)
+        self.later(2)
+        self.assertEqual(self.all(), [b"kept"])
+
+    def _refuse(self) -> None:
+        self.server.store._unless(True, "no room")
+
+    def test_numberless(self) -> None:
+        self.client.sets(b"q", b"one")
+        self.server.store.numberless = True
+        self.assertEqual(self.client.sets(b"q/delay=500", b"late"), b"SERVER_ERROR no numbers\r\n")
+        self.assertEqual(self.figures(), (1, 0))
+
+    def test_due_while_full(self) -> None:
+        """It stays where it is until there is room."""
+        self.client.sets(b"q/delay=500", b"late")
+        self.client.sets(b"q/delay=600", LARGE)
+        self.server.store.full = True
+        self.later(1)
+        self.assertEqual(self.client.does(b"get q"), END)
+        self.assertEqual(self.figures(), (0, 2))
+        self.restart()
+        self.later(3 * RETRY)
+        self.assertEqual(self.figures(), (0, 2))
+        self.server.store.full = False
+        self.later(3 * RETRY)
+        self.assertEqual(self.all(), [b"late", LARGE])
+
+    def test_handed_out_while_full(self) -> None:
+        """Who waited for it hears of the fault."""
+        self.client.sets(b"q/delay=500", b"late")
+        waiter = self.server.client()
+        waiter.does(b"get q/t=5000")
+        self.server.store.full = True
+        self.later(1)
+        self.assertEqual(waiter.hears(), REFUSED)
+        self.server.store.full = False
+        self.later(3 * RETRY)
+        self.assertEqual(self.all(), [b"late"])
+
+    def test_unreadable(self) -> None:
+        self.client.sets(b"q/delay=500", b"late")
+        self.server.store.unreadable = True
+        self.later(1)
+        self.assertEqual(self.figures(), (0, 1))
+        self.server.store.unreadable = False
+        self.later(RETRY)
+        self.assertEqual(self.all(), [b"late"])
+
+    def test_flush_while_broken(self) -> None:
+        """It stays in effect, and what is put afterwards is not lost with it."""
+        self.client.sets(b"q/delay=500", b"late")
+        self.server.store.broken = 2
+        self.client.does(b"flush q")
+        self.assertEqual(self.figures(), (0, 0))
+        self.later(RETRY)
+        self.client.sets(b"q/delay=500", b"new")
+        self.restart(clean=False)
+        self.assertEqual(self.figures(), (0, 1))
+        self.later(5)
+        self.assertEqual(self.all(), [b"new"])
+
+    def test_flush_while_its_put_is_refused(self) -> None:
+        self.client.sets(b"q/delay=500", b"late")
+        self.server.store.full = True
+        self.client.set(b"q/delay=500", b"refused")
+        self.client.does(b"flush q")
+        self.server.store.full = False
+        self.restart(clean=False)
+        self.assertEqual(self.figures(), (0, 0))
+
+    def test_killed_behind_a_refused_write(self) -> None:
+        """What was put or came due since is not counted as if it were written."""
+        self.client.sets(b"q/delay=500", b"one")
+        self.client.sets(b"q/delay=90000", b"two")
+        self.server.holding = True
+        self.client.set(b"r/sync", b"x")
+        self.later(1)
+        self.client.set(b"q/delay=500", b"three")
+        self.server.store.full = True
+        self.server.release()
+        self.restart(clean=False)
+        self.server.store.full = False
+        self.assertEqual(self.figures(), (0, 2))
+        self.later(100)
+        self.assertEqual(self.all(), [b"one", b"two"])
+
+    def test_put_while_the_last_turn_is_written(self) -> None:
+        """What comes due first of what is not written yet comes first."""
+        self.client.sets(b"q/delay=1500", b"second")
+        self.client.sets(b"q/delay=100", b"zeroth")
+        self.server.holding = True
+        self.client.set(b"r/sync", b"x")
+        self.server.turn()
+        other = self.server.client()
+        other.set(b"q/delay=1000", b"first")
+        self.later(2)
+        self.assertEqual(self.figures(), (0, 3))
+        self.server.holding = False
+        self.server.release()
+        self.later(1)
+        self.client.hears()
+        self.assertEqual(self.all(), [b"zeroth", b"first", b"second"])
+
+
+class PolicyTests(Base):
+    """Together with the other settings."""
+
+    def apply(self, **settings: Any) -> None:
+        self.server.queues.apply(Policies(QueueSettings(**settings)))
+
+    def test_default_delay(self) -> None:
+        self.apply(default_delay=0.5)
+        self.client.sets(b"q", b"late")
+        self.client.sets(b"q/delay=0", b"now")
+        self.client.sets(b"q/delay=700", b"latest")
+        self.assertEqual(self.all(), [b"now"])
+        self.later(0.6)
+        self.assertEqual(self.all(), [b"late"])
+        self.apply()
+        self.client.sets(b"q", b"now")
+        self.later(0.6)
+        self.assertEqual(self.all(), [b"now", b"latest"])
+
+    def test_limits(self) -> None:
+        """They are items of the queue, for these."""
+        self.apply(max_items=2)
+        self.client.sets(b"q/delay=500", b"late")
+        self.client.sets(b"q", b"one")
+        for queue in (b"q", b"q/delay=500"):
+            self.assertEqual(self.client.sets(queue, b"two"), b"NOT_STORED\r\n")
+        self.later(1)
+        self.assertEqual(self.client.sets(b"q", b"two"), b"NOT_STORED\r\n")
+        self.assertEqual(self.all(), [b"one", b"late"])
+
+    def test_limit_of_bytes(self) -> None:
+        self.apply(max_bytes=10)
+        self.client.sets(b"q/delay=500", b"123456")
+        self.assertEqual(self.client.sets(b"q", b"12345"), b"NOT_STORED\r\n")
+        self.assertEqual(self.client.sets(b"q", b"1234"), STORED)
+
+    def test_discard_old_when_full(self) -> None:
+        """What is to be had makes room, and nothing else does."""
+        self.apply(max_items=2, discard_old_when_full=True)
+        self.client.sets(b"q", b"one")
+        self.client.sets(b"q", b"two")
+        self.assertEqual(self.client.sets(b"q/delay=500", b"late"), STORED)
+        self.assertEqual(self.figures(), (1, 1))
+        self.assertEqual(self.client.sets(b"q/delay=500", b"later"), STORED)
+        self.assertEqual(self.figures(), (0, 2))
+        for queue in (b"q", b"q/delay=500"):
+            self.assertEqual(self.client.sets(queue, b"three"), b"NOT_STORED\r\n")
+        self.later(1)
+        self.assertEqual(self.client.sets(b"q", b"three"), STORED)
+        self.assertEqual(self.all(), [b"later", b"three"])
+
+    def test_lower_limit(self) -> None:
+        """Where there is nothing to discard, nobody goes on looking for it."""
+        self.apply(discard_old_when_full=True)
+        for _ in range(3):
+            self.client.sets(b"q/delay=500", b"late")
+        self.apply(max_items=2, discard_old_when_full=True)
+        self.assertEqual(self.client.sets(b"q", b"x"), b"NOT_STORED\r\n")
+        self.assertEqual(len(self.server.clock.getDelayedCalls()), 1)
+
+    def test_fan_out(self) -> None:
+        for child in (b"q+a", b"q+b"):
+            self.client.does(b"get " + child)
+        self.client.sets(b"q/delay=500", LARGE)
+        self.assertEqual([self.figures(name) for name in (b"q", b"q+a", b"q+b")], [(0, 1)] * 3)
+        self.assertEqual(len(self.memory.chunks), 1)
+        self.later(1)
+        self.assertEqual([self.all(name) for name in (b"q", b"q+a", b"q+b")], [[LARGE]] * 3)
+        self.later(5)
+        self.assertEqual((self.memory.chunks, self.memory.holders.get(1, set())), ({}, set()))
+
+    def test_fan_out_to_who_delays(self) -> None:
+        self.server.queues.apply(Policies(overrides={"q+late": {"default_delay": 0.5}}))
+        self.client.does(b"get q+late")
+        self.client.sets(b"q", LARGE)
+        self.assertEqual((self.all(), self.all(b"q+late")), ([LARGE], []))
+        self.later(2)
+        self.assertEqual(self.all(b"q+late"), [LARGE])
+
+    def test_queue_that_ends(self) -> None:
+        """It is not empty."""
+        self.apply(max_queue_age=5)
+        self.client.sets(b"q/delay=9000", b"late")
+        self.server.clock.pump([1] * 8)
+        self.assertEqual(self.figures(), (0, 1))
+        self.server.clock.pump([1] * 2)
+        self.assertEqual(self.all(), [b"late"])
+        self.server.clock.pump([1] * 3)
+        self.assertEqual(self.server.queues.names(), [])
+
+    def test_max_age_begins_when_it_is_due(self) -> None:
+        self.apply(max_age=1)
+        self.client.sets(b"q/delay=5000", b"late")
+        self.later(5.5)
+        self.assertEqual(self.all(), [b"late"])
+
+    def test_requeue_takes_what_is_to_be_had(self) -> None:
+        self.client.sets(b"q/delay=500", b"late")
+        self.client.sets(b"q", b"one")
+        self.client.does(b"requeue q r")
+        self.assertEqual((self.all(b"r"), self.figures()), ([b"one"], (0, 1)))
+
+
+class LevelDelayTests(DelayTests):
+    """The same over LevelDB."""
+
+    def setUp(self) -> None:
+        self.level = LevelStore(Path(self.mktemp()))
+        self.memory = MemoryStore()  # nothing is there
+        self.serve(self.level)
+
+    def left(self) -> list[bytes]:
+        """@return: what there is beside the format and the counters, the queues and their ends, and notes of room."""
+        with self.level._iterator(include_value=False) as keys:
+            return [key for key in keys if key[:1] in b"CSDH" or key[9:10] == b"\4"]
+
+    def tearDown(self) -> None:
+        self.client.does(b"flush_all")
+        self.later(5)
+        kept = [key for key in self.left() if len(key) > 10]
+        self.level.close()
+        self.assertEqual(kept, [])
+
+
+class LevelRestartTests(RestartTests):
+    def setUp(self) -> None:
+        self.level = LevelStore(Path(self.mktemp()))
+        self.addCleanup(lambda: self.level.close())
+        self.memory = MemoryStore()
+        self.serve(self.level)
+
+    def restart(self, clean: bool = True) -> None:
+        if clean:
+            self.server.stop()
+        self.level.close()
+        self.level = self.server.store.store = LevelStore(self.level.path)
+        super().restart(False)
+
+    def test_missing(self) -> None:
+        self.client.sets(b"q/delay=1000", b"one")
+        (key,) = (key for key, _ in self.level._prefixed(b"Q") if records.is_delayed(key))
+        self.level._write([(key, None)], False)
+        self.restart()
+        self.later(2)
+        self.assertEqual(self.figures(), (0, 0))
