@@ -4,7 +4,8 @@
 One queue gets so many items of 100 bytes that expire at the same moment.  A client that asks for nothing but a set and
 a get of another queue, one after the other, measures how long each takes: before that moment, and from then on until
 the swarm is gone.  With C{read} behind the number somebody asks for an item of the queue at that moment; else the timer
-of the server finds it.
+of the server finds it.  With C{delay} they do not expire, but are delayed and come due at that moment.  The server's
+resident memory is told before there are any, when all wait, and at the end.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from pathlib import Path
 from typing import Final
 
 PAYLOAD: Final = b"x" * 100
@@ -34,21 +36,23 @@ class Swarm:
     def line(self) -> bytes:
         return self._file.readline()
 
-    def fill(self, count: int, due: int) -> None:
-        item = b"set swarm 0 %d %d noreply\r\n%b\r\n" % (due, len(PAYLOAD), PAYLOAD)
+    def fill(self, count: int, due: int, delayed: bool) -> None:
+        """@param due: when the items expire, in Unix time; or are to be had, where they are C{delayed}."""
         for _ in range(0, count, AT_ONCE):
+            delay = b"/delay=%d" % ((due - time.time()) * 1000) if delayed else b""
+            item = b"set swarm%b 0 %d %d noreply\r\n%b\r\n" % (delay, 0 if delayed else due, len(PAYLOAD), PAYLOAD)
             self.ask(item * AT_ONCE)
         self.ask(b"version\r\n")
         self.line()
 
-    def left(self) -> int:
-        """@return: how many items the queue counts."""
+    def figure(self, name: bytes) -> int:
+        """@return: a statistic of the queue."""
         self.ask(b"dump_stats swarm\r\n")
-        items = -1
+        figure = -1
         while (line := self.line()) != b"END\r\n":
-            if line.startswith(b"  items="):
-                items = int(line[8:])
-        return items
+            if line.startswith(b"  %b=" % name):
+                figure = int(line.partition(b"=")[2])
+        return figure
 
     def pings(self, until: float) -> list[float]:
         """@return: the seconds of each set and each get of another queue until then."""
@@ -84,21 +88,31 @@ def _tell(when: str, took: list[float]) -> None:
     )
 
 
-def measure(port: int, count: int, read: bool) -> None:
+def _resident(process: int) -> float:
+    """@return: a process's resident memory, in MiB."""
+    status = Path(f"/proc/{process}/status").read_text()
+    return int(status.partition("VmRSS:")[2].split()[0]) / 1024
+
+
+def measure(port: int, process: int, count: int, read: bool, delayed: bool) -> None:
     client = _connect(port)
-    due = int(time.time()) + 10 + count // 40_000
-    client.fill(count, due)
-    print(f"{client.left()} items, {due - time.time():.1f} s before they expire", flush=True)
+    print(f"{_resident(process):.1f} MiB resident", flush=True)
+    due = int(time.time()) + 10 + count // 20_000
+    client.fill(count, due, delayed)
+    swarm = b"delayed" if delayed else b"items"
+    print(f"{client.figure(swarm)} items, {due - time.time():.1f} s before their time", flush=True)
     _tell("before", client.pings(time.monotonic() + 3))
+    print(f"{_resident(process):.1f} MiB resident", flush=True)
     time.sleep(max(0.0, due - time.time()))
     began = time.monotonic()
     reader = _connect(port)
     if read:
         reader.ask(b"get swarm\r\n")
     took: list[float] = []
-    while client.left():
+    while client.figure(swarm):
         took += client.pings(time.monotonic() + 0.25)
-    print(f"swept in {time.monotonic() - began:.1f} s", flush=True)
+    print(f"done in {time.monotonic() - began:.1f} s; {client.figure(b'items')} items are to be had", flush=True)
+    print(f"{_resident(process):.1f} MiB resident", flush=True)
     if read:
         print(f"the reader was told {reader.line()!r}")
     _tell("meanwhile", took)
@@ -113,7 +127,7 @@ def main(words: list[str]) -> None:
             [sys.executable, "-m", "darner", f"--data-dir={directory}", f"--port={port}"], stdout=subprocess.DEVNULL
         )
         try:
-            measure(port, int(words[0]) if words else 1_000_000, "read" in words)
+            measure(port, server.pid, int(words[0]) if words else 1_000_000, "read" in words, "delay" in words)
         finally:
             server.terminate()
             server.wait()

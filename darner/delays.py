@@ -187,6 +187,9 @@ class Delays:
     def stop(self) -> None:
         """Do nothing by the clock any more."""
         self._stopped = True
+        self._sleep_no_more()
+
+    def _sleep_no_more(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -253,6 +256,7 @@ class Delays:
     def flush(self) -> list[int]:
         numbers = self.delete()
         if numbers:
+            self._sleep_no_more()
             self._begin(None)
             self._change()
         return numbers

@@ -39,6 +39,8 @@ class Put:
     expiry: int
     payload: bytes
     noreply: bool
+    never: bool = False
+    """Whether it is delayed for ever."""
 
 
 @frozen
@@ -141,12 +143,13 @@ def put(choices: Choices) -> Command:
     flags, expiry = choices.of((0, 7, 2**32 - 1)), choices.of(EXPIRIES)
     style = choices.byte()
     noreply = bool(style & 1)
-    words = [b"set", name + choices.of((b"", b"/sync", b"/", b"//SYNC")), b"%d" % flags, b"%d" % expiry]
+    option = choices.of((b"", b"/sync", b"/", b"//SYNC", b"/delay=0", b"/Delay=999999999999999999"))
+    words = [b"set", name + option, b"%d" % flags, b"%d" % expiry]
     words += [b"%d" % len(payload), *[b"NoReply"] * noreply]
     text = _line(choices, *words) + payload + b"\r\n"
     if len(payload) > MAX_ITEM_BYTES:
         return Command(text, Say(b"" if noreply else b"SERVER_ERROR object too large\r\n"))
-    return Command(text, Put(name, flags, expiry, payload, noreply))
+    return Command(text, Put(name, flags, expiry, payload, noreply, option.endswith(b"9")))
 
 
 def _read(choices: Choices) -> Command:

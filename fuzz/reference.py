@@ -248,7 +248,7 @@ class Reference:
             expiry *= 1000
         self._queue(put.queue).exists = True
         children = [name for name in self.names if name.startswith(put.queue + b"+")]
-        for name in [put.queue, *children]:
+        for name in [put.queue, *children] * (not put.never):
             self._queue(name).items.append(Item(self._orders, put.flags, expiry, put.payload))
             self._orders += 1
             self._serve(name)

@@ -210,9 +210,10 @@ class Server:
             self.advance(1)
         queues = self.queues
         assert not queues.reclaimer.pending
-        # What is there may expire some day.
+        # What is there may expire some day, or be due.
         calls = [call for call in self.clock.getDelayedCalls() if call is not queues.expiry._timer]
-        assert len(calls) == self._idle_calls, calls
+        delayed = [name for name in queues.names() if queues.make(name).delayed_count]
+        assert len(calls) == self._idle_calls + len(delayed), calls
         assert queues.store.leftovers() == ([], []), queues.store.leftovers()
         fifos = queues._fifos
         assert sorted(fifos) == queues.names(), (sorted(fifos), queues.names())

@@ -235,6 +235,20 @@ class RefusalTests(CallsTestCase):
     def test_bad_expiry(self) -> None:
         self.refused(self.service.put(b"q", b"x", expiry=1.5), ClientError, "bad expiry")
 
+    def test_bad_delay(self) -> None:
+        for delay in (-1, 1e12):
+            self.refused(self.service.put(b"q", b"x", delay=delay), ClientError, "bad delay")
+
+    async def test_delay(self) -> None:
+        await gatherResults(
+            [self.service.put(b"q", b"late", delay=0.05), self.service.put(b"q", b"now", delay=0)]
+        )
+        self.assertEqual(self.service.count(b"q"), 1)
+        for expected in (b"now", b"late"):
+            message = await self.service.get(b"q", timeout=10)
+            assert message is not None
+            self.assertEqual(message.payload, expected)
+
     async def test_too_large(self) -> None:
         await self.service.stopService()
         self.service = self.start(settings=Settings(policies=Policies(QueueSettings(max_item_bytes=100_000))))

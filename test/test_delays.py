@@ -153,6 +153,7 @@ class DelayTests(Base):
         self.client.sets(b"q/delay=500", LARGE)
         self.client.does(b"flush q")
         self.assertEqual(self.figures(), (0, 0))
+        self.client.does(b"flush q")
         self.client.sets(b"q/delay=600", b"new")
         self.later(1)
         self.assertEqual(self.all(), [b"new"])

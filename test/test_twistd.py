@@ -16,6 +16,7 @@ import subprocess
 import sys
 import threading
 import time
+from itertools import pairwise
 from pathlib import Path
 
 import plyvel
@@ -827,6 +828,35 @@ class CrashTests(SynchronousTestCase):
         self.assertEqual(got, sorted(set(got)))
         # What was on its way when the crash came may be gone: one item each time.
         self.assertGreaterEqual(len(got), 30_000 - self.ROUNDS)
+
+    def test_delayed(self) -> None:
+        """Killed again and again while items come due: each is had once, in the order of their times."""
+        server = Server(self)
+        count = 20_000
+        with server.client() as client:
+            # About twenty a millisecond, from the first crash to after the last one.
+            delays = [500 + (number * 7919) % 1000 for number in range(count)]
+            client.send(
+                b"".join(b"set q/delay=%d 0 0 5\r\n%05d\r\n" % (delay, at) for at, delay in enumerate(delays))
+            )
+            self.assertEqual({client.line() for _ in range(count)}, {b"STORED"})
+        for round in range(self.ROUNDS):
+            time.sleep(0.1 + 0.05 * round)
+            server.kill()
+            server.start()
+        deadline = time.monotonic() + 20
+        with server.client() as client:
+            while int(client.stats()[b"queue_q_delayed"]) and time.monotonic() < deadline:
+                time.sleep(0.05)
+            self.assertEqual(client.count(b"q"), count)
+            client.send(b"get q\r\n" * (count + 1))
+            got = [int(payload) for _, payload in iter(client.value, None)]  # type: ignore[misc]
+        self.assertEqual(sorted(got), list(range(count)))
+        dues = [delays[number] for number in got]
+        # They were set within some seconds, so that of two neighbours the first may have been set later.
+        self.assertLess(dues[0], dues[-1])
+        for one, other in pairwise(got):
+            self.assertTrue(one < other or delays[one] < delays[other], (one, other))
 
     def test_open_reads(self) -> None:
         """Open reads are given back by a crash; what was closed stays closed."""

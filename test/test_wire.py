@@ -20,7 +20,9 @@ from darner.errors import (
     StoreError,
     TooManyOpenReads,
 )
+from darner.items import PutOptions
 from darner.wire import (
+    MAX_DELAY,
     Confirm,
     Delete,
     DumpStats,
@@ -67,6 +69,15 @@ class SetTests(SynchronousTestCase):
 
     def test_empty_option(self) -> None:
         self.assertEqual(parse(b"set q/ 0 0 5"), Set(b"q", 0, 0, 5))
+
+    def test_delay(self) -> None:
+        self.assertEqual(parse(b"set q/delay=250 0 0 5"), Set(b"q", 0, 0, 5, options=PutOptions(250)))
+        self.assertEqual(parse(b"set q/DELAY=0/sync 0 0 5"), Set(b"q", 0, 0, 5, sync=True, options=PutOptions(0)))
+        longest = parse(b"set q/delay=%b 0 0 5" % (b"9" * 18))
+        self.assertEqual(longest, Set(b"q", 0, 0, 5, options=PutOptions(MAX_DELAY)))
+        for delay in (b"", b"-1", b"1.5", b"9" * 19):
+            refused = Refused(b"CLIENT_ERROR bad delay\r\n", payload=5)
+            self.assertEqual(parse(b"set q/delay=%b 0 0 5" % delay), refused)
 
     def test_unreadable_size(self) -> None:
         """Nobody knows where the next command starts: the connection cannot go on."""
