@@ -1053,12 +1053,8 @@ class Fifo:
             self._turn.changed(self)
 
     def write_to(self, batch: IBatch, puts: bool) -> None:
-        for number in self._removals:
-            batch.remove(self.name, number)
-        self._handed_removals = len(self._removals)
-        for number in self._discards:
-            batch.discard(number)
-        self._handed_discards = len(self._discards)
+        if self._removals or self._discards:
+            self._write_removals(batch)
         if self.number is None:
             return
         if puts:
@@ -1089,6 +1085,21 @@ class Fifo:
             for side in self._sides:
                 side.write_to(batch, puts)
 
+    def _write_removals(self, batch: IBatch) -> None:
+        for number in self._removals:
+            batch.remove(self.name, number)
+        for number in self._discards:
+            batch.discard(number)
+        self._handed_removals, self._handed_discards = len(self._removals), len(self._discards)
+
+    def _removed(self) -> None:
+        """The removals that were handed out are written."""
+        for number in self._removals[: self._handed_removals] + self._discards[: self._handed_discards]:
+            self._reclaimer.queue(number)
+        del self._removals[: self._handed_removals]
+        del self._discards[: self._handed_discards]
+        self._handed_removals = self._handed_discards = 0
+
     def _part_mark(self, changes: list[tuple[int, int]]) -> tuple[Mark, list[tuple[int, int]]]:
         """
         @return: how far the queue is consumed but for the items that were put since the last batch.  They are not in
@@ -1106,14 +1117,8 @@ class Fifo:
 
     def written(self) -> None:
         self._room.account(self._head)
-        if self._removals:
-            for number in self._removals[: self._handed_removals]:
-                self._reclaimer.queue(number)
-            del self._removals[: self._handed_removals]
-        if self._discards:
-            for number in self._discards[: self._handed_discards]:
-                self._reclaimer.queue(number)
-            del self._discards[: self._handed_discards]
+        if self._handed_removals or self._handed_discards:
+            self._removed()
         if self._making:
             self._made, self._making = True, False
         if self._writing:
