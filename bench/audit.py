@@ -46,6 +46,7 @@ async def _audit(stage: Stage, empty: Callable[[bytes], bool]) -> int:
     await caller.connect()
     await other.connect()
     await _alone(books, caller)
+    await _all_due(books, caller)
     counts = await _counts(caller)
     books.check_counts({queue: count.items for queue, count in counts.items()})
     for queue, count in counts.items():
@@ -65,6 +66,16 @@ async def _alone(books: Books, caller: Caller) -> None:
     while (count := (await caller.stats())[b"curr_connections"]) != 2:
         if time.monotonic() > until:
             books.fault(COUNT, f"{count} connections, and there should be 2")
+            return
+        await asyncio.sleep(0.01)
+
+
+async def _all_due(books: Books, caller: Caller) -> None:
+    """Wait until nothing is delayed any more."""
+    until = time.monotonic() + GOING_PATIENCE
+    while late := [name for name, figure in (await caller.stats()).items() if name.endswith(b"_delayed") and figure]:
+        if time.monotonic() > until:
+            books.fault(COUNT, f"{late[0].decode()} is still not 0")
             return
         await asyncio.sleep(0.01)
 

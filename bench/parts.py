@@ -28,13 +28,13 @@ def _sets(queue: bytes, most: int = 1, size: int = SMALL, options: bytes = b"", 
     return sets
 
 
-def _sets_large(queue: bytes) -> Part:
+def _sets_large(queue: bytes, options: bytes = b"") -> Part:
     async def sets_large(caller: Caller) -> None:
         size = caller.random.choice([100_000, 1_000_000, LARGE])
         if caller.random.random() < 0.3:
             await caller.set_half(queue, size)
         else:
-            await caller.set([queue] * caller.random.randint(1, 2), size)
+            await caller.set([queue] * caller.random.randint(1, 2), size, options)
         await caller.rest(0.1)
 
     return sets_large
@@ -200,6 +200,17 @@ def cast(views: dict[str, View]) -> dict[str, Part]:
         "large gets": _gets(b"large", View(), pause=0.1),
         "large sets 3": _sets_large(b"large-reliable"),
         "large opens": _opens(b"large-reliable"),
+        "later sets 1": _sets(b"later", 10, options=b"/delay=30"),
+        "later sets 2": _sets(b"later", 3, options=b"/delay=30/sync"),
+        "later gets": _gets(b"later", view("later gets"), 40),
+        "later large sets": _sets_large(b"later-large", b"/delay=200"),
+        "later large opens": _opens(b"later-large", 100),
+        "later flushed sets": _sets(b"later-flushed", 5, options=b"/delay=100"),
+        "later flushed large sets": _sets_large(b"later-flushed", b"/delay=100"),
+        "later flushed gets": _gets(b"later-flushed", view("later flushed gets"), 20),
+        "later flushes": _flushes(b"later-flushed"),
+        "later deleted sets": _sets(b"later-deleted", 5, options=b"/delay=100"),
+        "later deletes": _deletes(b"later-deleted"),
         "flushed sets 1": _sets(b"flushed", 5),
         "flushed sets 2": _sets(b"flushed", options=b"/sync"),
         "flushed large sets": _sets_large(b"flushed"),

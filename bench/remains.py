@@ -32,6 +32,9 @@ class Remains:
     held: dict[int, int] = field(factory=dict)
     """How many chunks a stream has to have of which there is an item."""
 
+    delayed: Counter[int] = field(factory=Counter)
+    """Items that are not to be had yet, by the number under which they are."""
+
     attempts: int = 0
     """Of how many items it is counted how often they were opened."""
     holders: int = 0
@@ -54,6 +57,7 @@ class Remains:
         """@return: what should be gone when all queues are empty and nothing is asked of the server for a while."""
         counts = {
             "runs of items": self.runs.total(),
+            "delayed items": self.delayed.total(),
             "intervals": self.intervals.total(),
             "counts of attempts": self.attempts,
             "holders of shared streams": self.holders,
@@ -93,8 +97,10 @@ def _sort(remains: Remains, key: bytes, value: bytes) -> None:
     elif kind == b"Q":
         number = records.unpack_u64(key[1:9])
         remains.queues.add(number)
-        if records.is_run(key):
-            remains.runs[number] += 1
+        if key == records.delayed_key(number):
+            remains.named.add(records.unpack_delayed(value).number)
+        if records.is_run(key) or records.is_delayed(key):
+            (remains.runs if records.is_run(key) else remains.delayed)[number] += 1
             stream, chunks = records.run_stream(value)
             if stream:
                 remains.held[stream] = chunks
