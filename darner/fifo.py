@@ -553,16 +553,21 @@ class Fifo:
         @return: when the item at the head expires, in ms since the epoch; 0 where it never does, or there is none.
         @raise StoreError: it cannot be read.
         """
-        item = self._head.first()
-        if item is None and self.count:
-            # No more than is needed: there may be many queues, and nobody reads this one.
-            self._read_ahead(1)
-            self._room.account(self._head)
-            item = self._head.first()
+        item = self._glance()
         if item is None or item.id >= self._perishable_id:
             self.perishable = self._lifetime > 0
             return 0
         return item.expiry
+
+    def _glance(self) -> Optional[Item]:
+        """As L{_first}, but nobody reads the queue, and there may be many of them."""
+        item = self._head.first()
+        if item is None and self.count:
+            # No more than is needed.
+            self._read_ahead(1)
+            self._room.account(self._head)
+            item = self._head.first()
+        return item
 
     def _sweep(self) -> None:
         """Drop what has expired at the head, as much as may be dropped in one go."""
@@ -704,6 +709,15 @@ class Fifo:
     def _age(self, item: Item) -> int:
         """@return: how long ago an item was put, in ms; 0 where the clock was set back since."""
         return max(0, self._turn.now - item.time)
+
+    @property
+    def oldest_age(self) -> int:
+        """How long the item at the head has been there, in ms; 0 where there is none, or it cannot be read."""
+        with suppress(StoreError):
+            item = self._glance()
+            if item is not None:
+                return self._age(item)
+        return 0
 
     def _take_head(self) -> Item:
         """Take the item at the head out of memory.  It is neither to be had nor consumed."""

@@ -484,5 +484,6 @@ class Queues:
             "delayed": fifo.delayed_count,
             "age": age,
             "age_msec": age,
+            "oldest_msec": fifo.oldest_age,
             "create_time": fifo.created,
         }

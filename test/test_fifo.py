@@ -788,6 +788,22 @@ class StateTests(FifoTestCase):
         self.fifo.open()
         self.assertEqual(self.fifo.stats.age_msec, 2500)
 
+    def test_age_of_the_oldest(self) -> None:
+        self.assertEqual(self.fifo.oldest_age, 0)
+        self.put(b"one")
+        self.server.clock.advance(1.5)
+        self.put(b"two")
+        self.server.clock.advance(1)
+        self.assertEqual(self.fifo.oldest_age, 2500)
+        self.take()
+        self.assertEqual(self.fifo.oldest_age, 1000)
+        self.turn()
+        self.crash()
+        self.store.unreadable = True
+        self.assertEqual(self.fifo.oldest_age, 0)
+        self.store.unreadable = False
+        self.assertEqual(self.fifo.oldest_age, 1000)
+
     def test_age_after_the_clock_was_set_back(self) -> None:
         self.put(b"one", b"two")
         self.turn()

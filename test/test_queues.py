@@ -134,7 +134,7 @@ class FiguresTests(QueuesTestCase):
         expected = {
             "items": 2, "bytes": 5, "total_items": 3, "expired_items": 0, "discarded": 0, "waiters": 0,
             "open_transactions": 1, "transactions": 2, "canceled_transactions": 1, "set_aside": 0, "dead": 0,
-            "total_flushes": 0, "age_msec": 2500, "create_time": (EPOCH + 1) * 1000,
+            "total_flushes": 0, "age_msec": 2500, "oldest_msec": 2500, "create_time": (EPOCH + 1) * 1000,
         }  # fmt: skip
         self.assertLessEqual(expected.items(), self.server.queues.queue_figures(b"q").items())
         client.does(b"flush q")

@@ -102,7 +102,8 @@ class RestartTests(SynchronousTestCase):
         )  # fmt: skip
         for queue, items, size in (("q", 3, 9), ("r", 0, 0)):
             expected = dict.fromkeys(self.server.queues.queue_figures(b"q"), 0)
-            expected.update({"items": items, "bytes": size, "create_time": EPOCH * 1000})
+            oldest = 100_000 if items else 0
+            expected.update({"items": items, "bytes": size, "create_time": EPOCH * 1000, "oldest_msec": oldest})
             self.assertEqual(self.server.queues.queue_figures(queue.encode()), expected)
 
     def test_what_follows(self) -> None:
