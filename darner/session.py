@@ -7,7 +7,6 @@ out there once the turn of the event loop is written (`darner.turn`).
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
@@ -22,6 +21,7 @@ from darner import wire
 from darner.errors import DarnerError, ItemTooLarge, QueueFull, StoreError, TooManyOpenReads
 from darner.fifo import Fifo, OpenRead
 from darner.items import Item
+from darner.opens import Opens
 from darner.outbox import Outbox, Outlet, Value, discard
 from darner.queues import Queues
 from darner.requeue import Requeue
@@ -65,7 +65,7 @@ class Session:
         self._whole_key = whole_key
         self._replies: Replies = []
         self._gathered = 0
-        self._opens: dict[bytes, deque[OpenRead]] = {}
+        self._opens = Opens()
         self._waiter: Optional[Union[Wait, Pause, Monitor]] = None
         self._flushing = False
         self._timer: Optional[IDelayedCall] = None
@@ -211,22 +211,20 @@ class Session:
 
     def _get(self, request: wire.Get) -> None:
         if request.abort:
-            self._abort(request.queue)
+            self._opens.abort(request.queue)
             self._reply(wire.END)
             return
         if request.close:
-            self._close(request.queue)
+            self._opens.close(request.queue)
         if not request.fetches:
             self._turn.consumed(self._replies, self._reply(wire.END))
             return
         if self._status.refuses_reads:
             self._status.check_reads()
-        if not request.peek:
-            reads = self._open_reads(request.queue)
-            if reads and not (request.open and self._may_open(reads)):
-                raise TooManyOpenReads()
         if request.peek:
             self._queues.stats.cmd_peek += 1
+        elif not self._opens.allow(request.queue, request.open):
+            raise TooManyOpenReads()
         else:
             self._queues.stats.cmd_get += 1
         fifo = self._queues.find(request.queue)
@@ -238,7 +236,7 @@ class Session:
         first = request.choices[0]
         if first.close:
             for choice in request.choices:
-                self._close(choice.queue)
+                self._opens.close(choice.queue)
         if not first.fetches:
             self._turn.consumed(self._replies, self._reply(wire.END))
             return
@@ -246,10 +244,8 @@ class Session:
         if first.peek:
             self._queues.stats.cmd_peek += 1
         else:
-            for choice in request.choices:
-                reads = self._open_reads(choice.queue)
-                if reads and not (first.open and self._may_open(reads)):
-                    raise TooManyOpenReads()
+            if not all(self._opens.allow(choice.queue, first.open) for choice in request.choices):
+                raise TooManyOpenReads()
             self._queues.stats.cmd_get += 1
         if not self._fetch_first(request.choices):
             self._wait_or_miss(request.choices)
@@ -287,7 +283,7 @@ class Session:
             self._queues.stats.get_hits += 1
         self._turn.read(fifo, item, request.open or request.peek, self._replies, slot)
         if open is not None:
-            self._opens.setdefault(request.queue, deque()).append(open)
+            self._opens.add(request.queue, open)
         return True
 
     def _hand_out(self, item: Item, key: bytes, end: bytes) -> int:
@@ -307,7 +303,7 @@ class Session:
     def _get_many(self, request: wire.GetMany) -> None:
         self._status.check_reads()
         names = dict.fromkeys(request.queues)
-        if any(self._open_reads(name) for name in names):
+        if not all(self._opens.allow(name, False) for name in names):
             raise TooManyOpenReads()
         for name in names:
             fifo = self._queues.find(name)
@@ -389,13 +385,12 @@ class Session:
         slot = self._hand_out(open.item, fifo.name, b"")
         self._queues.stats.get_hits += 1
         self._turn.read(fifo, open.item, True, self._replies, slot, NOBODY)
-        self._opens.setdefault(fifo.name, deque()).append(open)
+        self._opens.add(fifo.name, open)
         return True
 
     def may_open(self, queue: bytes) -> bool:
         """Whether the client may have one open read of the queue more."""
-        reads = self._open_reads(queue)
-        return reads is None or self._may_open(reads)
+        return self._opens.allow(queue, True)
 
     def monitored(self, monitor: Monitor) -> None:
         """A monitor has all that it may have."""
@@ -406,20 +401,8 @@ class Session:
         """A monitor cannot read its queue."""
         self._break_off(monitor, error)
 
-    def _close_oldest(self, queue: bytes, count: int) -> bool:
-        """@return: whether there were so many open reads; else none is closed."""
-        # Those that ended by themselves count: the client does not know of that, and means those behind them.  What the
-        # store refused was left out of the replies of a monitor.
-        reads = [read for read in self._opens.get(queue, ()) if not read.refused]
-        if not 0 < count <= len(reads):
-            return False
-        for read in reads[:count]:
-            read.fifo.close(read)
-        self._opens[queue] = deque(reads[count:])
-        return True
-
     def _confirm(self, request: wire.Confirm) -> None:
-        if self._close_oldest(request.queue, request.count):
+        if self._opens.confirm(request.queue, request.count):
             self._turn.consumed(self._replies, self._reply(wire.END))
         else:
             self._reply(wire.ERROR)
@@ -461,8 +444,7 @@ class Session:
             self._turn.consumed(self._replies, self._reply(reply))
 
     def _touch(self, request: wire.Touch) -> None:
-        reads = self._open_reads(request.queue) or ()
-        touched = sum(read.fifo.touch(read) for read in reads)
+        touched = self._opens.touch(request.queue)
         if not request.noreply:
             self._reply(wire.TOUCHED if touched else wire.NOT_FOUND)
 
@@ -536,46 +518,6 @@ class Session:
         self._reply(request.reply)
         self._closing = self._closing or request.close
         self._update_busy()
-
-    # Open reads
-
-    def _open_reads(self, queue: bytes) -> Optional[deque[OpenRead]]:
-        """
-        @return: the open reads of a queue, the oldest first; C{None} where there are none.  The oldest is still open,
-            or was given back as it was late and the client does not know: a close that comes means it, and no other.
-        """
-        reads = self._opens.get(queue)
-        if reads is None:
-            return None
-        while reads and not (reads[0].is_open or (reads[0].late and reads[0].fifo.policy.max_open_reads > 1)):
-            reads.popleft()
-        if not reads:
-            del self._opens[queue]
-            return None
-        return reads
-
-    def _may_open(self, reads: deque[OpenRead]) -> bool:
-        limit = reads[0].fifo.policy.max_open_reads
-        # One whose item was refused by the store, or that was late, may stand between others.
-        if len(reads) >= limit:
-            still = [read for read in reads if read.is_open]
-            if len(still) >= limit:
-                return False
-            reads.clear()
-            reads.extend(still)
-        return True
-
-    def _close(self, queue: bytes) -> None:
-        reads = self._open_reads(queue)
-        if reads:
-            read = reads.popleft()
-            read.fifo.close(read)
-
-    def _abort(self, queue: bytes) -> None:
-        reads = self._open_reads(queue)
-        if reads:
-            read = reads.popleft()
-            read.fifo.abort(read)
 
     # Waiting
 
@@ -681,10 +623,7 @@ class Session:
 
     def give_back(self) -> None:
         """The client can close nothing any more: its open reads go back, ahead of what came after them."""
-        opens, self._opens = self._opens, {}
-        for reads in opens.values():
-            for read in reads:
-                read.fifo.abort(read)
+        self._opens.give_back()
 
     # Replies
 

@@ -83,17 +83,15 @@ class TextSession(Session):
 
     def _read(self, request: wire.Get) -> None:
         """Every read closes what was open before, also a peek."""
-        while self._open_reads(request.queue):
-            self._close(request.queue)
+        self._opens.close_all(request.queue)
         self._get(request)
 
     def _monitor_text(self, request: wire.Monitor) -> None:
-        while self._open_reads(request.queue):
-            self._close(request.queue)
+        self._opens.close_all(request.queue)
         self._monitor(request)
 
     def _confirm_text(self, request: wire.Confirm) -> None:
-        if not self._close_oldest(request.queue, request.count):
+        if not self._opens.confirm(request.queue, request.count):
             raise ClientError("Not that many transactions open.")
         self._turn.consumed(self._replies, self._reply(text.count(request.count)))
 

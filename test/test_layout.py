@@ -44,7 +44,7 @@ LAYERS = (
     "reclaim expiry",
     "streams",
     "queues outbox",
-    "requeue waits",
+    "requeue waits opens",
     "session calls",
     "guard",
     "protocol connection",

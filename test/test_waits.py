@@ -412,7 +412,7 @@ class ConfirmTests(WaitsTestCase):
         self.does(b"monitor q 0 2", value(b"q", b"1", end=b"") + value(b"q", b"2"))
         fifo = self.server.queues.find(b"q")
         assert fifo is not None
-        fifo.abort(self.a.session._opens[b"q"][0])
+        fifo.abort(self.a.session._opens._reads[b"q"][0])
         self.does(b"confirm q 1", wire.END)
         self.assertEqual(self.server.queues.queue_figures(b"q")["open_transactions"], 1)
 
