@@ -11,6 +11,9 @@ the next one: a single fsync serves everybody who was waiting, and replies keep 
 When a write fails, the puts of the turn are refused and all that was read stands, if that can be written; what cannot
 be written is undone.  Nobody is told of what is not in the store.  Until a write succeeds again, what is left to be
 written is tried by the clock, also when nobody asks for anything.
+
+Queues in memory add nothing to the batch.  A turn of theirs alone leaves the store alone, whatever state that is in; in
+one with others they share its lot.
 """
 
 from __future__ import annotations
@@ -346,20 +349,22 @@ class Turn:
         try:
             # Before anything can fail, so that the queues know what it is that they refuse.
             batch = self._batch(changes, True)
-            self._store.mend()
+            if not batch.empty or changes.sync:
+                self._store.mend()
             if changes.sync:
                 # What was promised to be done by and by is done with that.
                 changes.promised = self._forget_late_sync() or changes.promised
                 self._writing = Deferred()
                 self._in_thread(self._store.write, batch, True).addBoth(self._synced, changes)
                 return
-            self._store.write(batch)
+            if not batch.empty:
+                self._store.write(batch)
         except StoreError as error:
             self._failed(changes, error)
         except Exception as error:
             self._failed(changes, self._fault(Failure(), error))
         else:
-            self._done(changes)
+            self._done(changes, bool(batch.empty))
 
     def _fault(self, failure: Failure, error: Optional[BaseException]) -> StoreError:
         """A fault of ours is no reason to leave anybody without an answer."""
@@ -377,10 +382,11 @@ class Turn:
         done.callback(None)
         self.end()
 
-    def _done(self, changes: _Changes) -> None:
+    def _done(self, changes: _Changes, untouched: bool = False) -> None:
+        """@param untouched: whether there was nothing for the store: what queues in memory do says nothing of it."""
         for queue in changes.queues:
             queue.written()
-        if not self.health.writable:
+        if not self.health.writable and not untouched:
             self._see()
         self._deliver(changes)
 
@@ -412,8 +418,10 @@ class Turn:
         # Should the next turn fail too, what never was an item is not to become one.
         self._gathering.moves = [move for move in self._gathering.moves if move[2].id not in refused.get(move[0], ())]
         try:
-            self._store.mend()
-            self._store.write(self._batch(changes, False))
+            batch = self._batch(changes, False)
+            if not batch.empty:
+                self._store.mend()
+                self._store.write(batch)
         except StoreError as second:
             self._undo(changes, refused, second)
         except Exception as second:

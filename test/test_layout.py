@@ -40,6 +40,7 @@ LAYERS = (
     "store memory turn",
     "repair",
     "head space retries",
+    "volatile",
     "fifo fanout",
     "reclaim expiry",
     "streams",
