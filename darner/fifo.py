@@ -1049,7 +1049,7 @@ class Fifo:
             return
         if self.durable and (self._made or self._making):
             self._removals.append(self.number)
-            self._turn.changed(self)
+        self._turn.changed(self)
         self._leave_sides()
         for item in self._fresh:
             if item.stream:

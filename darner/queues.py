@@ -416,7 +416,10 @@ class Queues:
     def delete(self, name: bytes) -> None:
         """Forget a queue; harmless where there is none."""
         fifo = self._fifos.get(name)
-        if fifo is None or not fifo.exists:
+        if fifo is None:
+            return
+        if not fifo.exists:
+            self.turn.changed(fifo)  # that it was deleted before may still have to be written
             return
         fifo.delete()
         self._gone(name)

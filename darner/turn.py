@@ -12,8 +12,8 @@ When a write fails, the puts of the turn are refused and all that was read stand
 be written is undone.  Nobody is told of what is not in the store.  Until a write succeeds again, what is left to be
 written is tried by the clock, also when nobody asks for anything.
 
-Queues in memory add nothing to the batch.  A turn of theirs alone leaves the store alone, whatever state that is in; in
-one with others they share its lot.
+Queues in memory add nothing to the batch.  A turn of theirs alone leaves the store alone, whatever state that is in,
+and what is left to be written as well; in a turn with others they share its lot.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ class Changing(Protocol):
         """
 
     def not_written(self) -> None:
-        """What was consumed is not in the store either, and is to be written with the next turn."""
+        """What was consumed is not in the store either, and is to be written with a later turn."""
 
 
 class Inflow(Protocol):
@@ -173,6 +173,7 @@ class Turn:
         self._retry: Optional[IDelayedCall] = None
         self.health = Health()
         self._gathering = _Changes()
+        self._owed: dict[Changing, None] = {}  # queues with something that could not be written
         self._scheduled = False
         self._held = False
         self._writing: Optional[Deferred[None]] = None
@@ -325,7 +326,7 @@ class Turn:
         changes = self._gathering
         # Taken before the turn is written and answered: who asks then, asks for the next turn.
         waiting, self._waiting = self._waiting, []
-        if changes.queues or changes.owners or changes.chunks or changes.sync:
+        if changes.queues or changes.owners or changes.chunks or changes.sync or self._owed:
             self._gathering = _Changes()
             changes.sealed = [(owner, owner.seal()) for owner in changes.owners]
             self._write(changes)
@@ -342,13 +343,22 @@ class Turn:
             queue.write_to(batch, puts)
         return batch
 
+    def _add_owed(self, changes: _Changes, batch: IBatch) -> None:
+        owed, self._owed = self._owed, {}
+        for queue in owed:
+            if queue not in changes.queues:
+                changes.queues[queue] = None
+                queue.write_to(batch, True)
+
     def _write(self, changes: _Changes) -> None:
-        if not changes.queues and not changes.chunks and not changes.sync:
+        if not (changes.queues or changes.chunks or changes.sync or self._owed):
             self._deliver(changes)
             return
         try:
             # Before anything can fail, so that the queues know what it is that they refuse.
             batch = self._batch(changes, True)
+            if self._owed and (not batch.empty or changes.sync or not changes.queues):
+                self._add_owed(changes, batch)
             if not batch.empty or changes.sync:
                 self._store.mend()
             if changes.sync:
@@ -444,7 +454,7 @@ class Turn:
             _spoil(replies, slot, slot, error)
         for queue in changes.queues:
             queue.not_written()
-            self._gathering.queues[queue] = None
+            self._owed[queue] = None
 
     # Until it works again
 
@@ -461,6 +471,8 @@ class Turn:
         """Write what could not be written, and see whether the store takes more."""
         self._retry = None
         if self._gathering.queues:
+            self.end()
+        if self._owed:
             self.end()
         if not self.health.writable:
             self._see()
