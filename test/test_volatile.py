@@ -227,6 +227,24 @@ class ReloadTests(VolatileTestCase):
         self.restart()
         self.assertEqual(self.server.queues.names(), [b"d"])
 
+    def test_large_items_here_and_there(self) -> None:
+        self.client.sets(b"m", LARGE)
+        self.client.does(b"delete m")
+        self.server.queues.apply(Policies())
+        self.client.sets(b"m", LARGE)
+        self.restart()
+        self.server.queues.apply(Policies(overrides={"m": NOT_DURABLE}))
+        self.client.sets(b"m", LARGE)
+        self.assertEqual(self.had(b"m"), [BRIEF, BRIEF])
+        self.assertNothingLeft()
+        self.client.does(b"delete m")
+        self.client.sets(b"m", LARGE)
+        self.client.does(b"delete m")
+        self.server.queues.apply(Policies())
+        self.client.sets(b"m", LARGE)
+        self.assertEqual(self.had(b"m"), [BRIEF])
+        self.assertNothingLeft()
+
     def test_back_and_forth_while_its_deletion_fails(self) -> None:
         """What is on disk goes as soon as that works."""
         self.client.sets(b"d", b"x")
@@ -768,11 +786,24 @@ class SideTests(VolatileTestCase):
         self.assertEqual(self.given_up, [self.side.number])
 
     def test_of_a_queue_on_disk(self) -> None:
-        self.client.sets(b"d", b"x")
-        self.fifo(b"d")._sides.append(Beside(self.fifo(b"d")._store))
-        self.client.does(b"flush d")
-        self.settle()
-        self.assertEqual((self.given_up, self.memory.deleted), ([], set()))
+        for end in (b"flush d", b"delete d"):
+            self.client.sets(b"d", b"x")
+            side = Beside(self.memory)
+            self.fifo(b"d")._sides.append(side)
+            with mock.patch.object(MemoryStore, "discard") as discard:
+                self.client.does(end)
+            self.assertIn(mock.call(side.number), discard.call_args_list)
+            self.settle()
+        self.assertEqual(self.given_up, [])
+
+    def test_nothing_to_give_up(self) -> None:
+        self.patch(self.side, "flush", list)
+        self.client.does(b"flush m")
+        self.assertEqual(self.given_up, [])
+
+    def test_stop(self) -> None:
+        self.server.stop()
+        self.assertTrue(self.side.stopped)
 
 
 class VolatileStoreTests(SynchronousTestCase):
