@@ -48,6 +48,19 @@ class Reclaims(Protocol):
         """So many bytes of delayed items that were due between these are not kept any more."""
 
 
+class Holds(Protocol):
+    """Who sees to it that the streams of large items stay which a queue in memory holds, as far as this goes."""
+
+    def delay(self, number: int, id: int, stream: int) -> None:
+        """A delayed item has this stream."""
+
+    def let_go(self, number: int, id: int) -> None:
+        """It has no more: its put was refused, or it is on the queue, and that is written."""
+
+    def let_go_of_all(self, number: int) -> None:
+        """Nothing is kept under this number any more."""
+
+
 class Delays:
     """
     The delayed items of one queue; a side of it.
@@ -58,7 +71,11 @@ class Delays:
 
     _log = Logger()
 
-    def __init__(self, fifo: Delaying, store: IStore, turn: Turn, reclaimer: Reclaims) -> None:
+    def __init__(
+        self, fifo: Delaying, store: IStore, turn: Turn, reclaimer: Reclaims, holds: Optional[Holds] = None
+    ) -> None:
+        """@param holds: where the queue is in memory."""
+        self._holds = holds
         self._fifo = fifo
         self._store = store
         self._turn = turn
@@ -99,7 +116,9 @@ class Delays:
         self._next_id += 1
         self.count += 1
         self.bytes += size
-        if stream and shared:
+        if stream and self._holds is not None:
+            self._holds.delay(self._number, item.id, stream)
+        elif stream and shared:
             self._shares.append((stream, item.id))
         self._fresh.append((due, item))
         self._look_by(due)
@@ -234,7 +253,10 @@ class Delays:
             assert self._number is not None
             dues = [due for due, _ in self._moving]
             size = sum(item.size for _, item in self._moving)
-            self._reclaimer.delayed(self._number, min(dues), max(dues), size)
+            if self._holds is None:
+                self._reclaimer.delayed(self._number, min(dues), max(dues), size)
+            for _, item in self._moving:
+                self._let_go(item)
             self._moving = []
 
     def refuse(self) -> None:
@@ -242,6 +264,7 @@ class Delays:
             self.count -= 1
             self.bytes -= item.size
             if item.stream:
+                self._let_go(item)
                 self._reclaimer.stream(item.stream)
         self._writing = []
         for due, item in self._moving:
@@ -249,6 +272,11 @@ class Delays:
             self.bytes += item.size
             self._look_by(due)
         self._moving = []
+
+    def _let_go(self, item: Item) -> None:
+        if self._holds is not None and item.stream:
+            assert self._number is not None
+            self._holds.let_go(self._number, item.id)
 
     def not_written(self) -> None:
         self._changed = True
@@ -265,4 +293,8 @@ class Delays:
         for _, item in chain(self._writing, self._fresh):
             if item.stream:
                 self._reclaimer.stream(item.stream)
-        return [] if self._number is None else [self._number]
+        if self._number is None:
+            return []
+        if self._holds is not None:
+            self._holds.let_go_of_all(self._number)
+        return [self._number]

@@ -11,6 +11,7 @@ and to the store at the end of the turn, by L{Fifo.write_to}.
 
 from __future__ import annotations
 
+import sys
 from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import suppress
@@ -28,6 +29,7 @@ from darner.policies import QueueSettings
 from darner.retries import Read, Retries
 from darner.stats import QueueStats, ServerStats
 from darner.turn import Turn
+from darner.volatile import Volatile, VolatileStore
 
 HEAVY: Final = 1024
 """
@@ -60,6 +62,12 @@ class Reclaims(Protocol):
     def stream(self, stream: int) -> None:
         """No item will ever hold this stream."""
 
+    def pin(self, stream: int) -> None:
+        """An item that is only in memory has this stream."""
+
+    def unpin(self, stream: int) -> None:
+        """It has it no more."""
+
 
 class Expires(Protocol):
     """Who sees to what expires, as the queue sees it."""
@@ -69,6 +77,9 @@ class Expires(Protocol):
 
     move: Callable[[Fifo, Item, bytes], None]
     """Puts an item that was taken out of memory on another queue (`Queues.move`)."""
+
+    is_durable: Callable[[bytes], bool]
+    """Whether what is put on the queue of that name is written to disk (`Queues.is_durable`)."""
 
     def watch(self, fifo: Fifo) -> None:
         """Something changed at the head of the queue, which may hold what expires."""
@@ -165,6 +176,8 @@ class Fifo:
     @ivar number: the number under which the store keeps it; C{None} while the store does not know it.
     @ivar created: when it was made, in ms since the epoch; 0 while the store does not know it.
     @ivar policy: its settings; change them by L{adopt}.
+    @ivar durable: whether it is kept on disk, and not in memory (`darner.volatile`); where it does not exist, whether
+        it will be.
     @ivar limited: whether these limit what it holds.
     @ivar perishable: whether it may hold what expires, or expires itself.
     @ivar sweeping: whether more has expired at its head than is dropped in one go.  The rest is dropped in the turns
@@ -183,6 +196,7 @@ class Fifo:
         "_bytes_put",
         "_delays",
         "_discards",
+        "_disk",
         "_expiry",
         "_fresh",
         "_handed_changes",
@@ -195,6 +209,7 @@ class Fifo:
         "_making",
         "_marked",
         "_max_age",
+        "_memory",
         "_next_id",
         "_open",
         "_perishable_id",
@@ -208,12 +223,14 @@ class Fifo:
         "_store",
         "_synced",
         "_turn",
+        "_volatile",
         "_window_bytes",
         "_writing",
         "bytes",
         "consumed",
         "count",
         "created",
+        "durable",
         "floor",
         "limited",
         "name",
@@ -239,11 +256,13 @@ class Fifo:
         room: Room,
         window_bytes: int = WINDOW_BYTES,
         policy: QueueSettings = QueueSettings(),  # noqa: B008  (it is frozen)
+        memory: Optional[VolatileStore] = None,
     ) -> None:
         """
         @param room: what the windows of all queues have together.
         @param window_bytes: about how much of the queue's head is held in memory.
         @param policy: the queue's settings.
+        @param memory: for queues that are not durable; C{None} makes it durable whatever the settings say.
         """
         self._retries: Optional[Retries] = None
         self.name = name
@@ -255,6 +274,11 @@ class Fifo:
         self._store = store
         self._turn = turn
         self._window_bytes = window_bytes
+        self._disk = (store, room, window_bytes)
+        self._memory = memory
+        self._volatile: Optional[Volatile] = None
+        self.durable = True
+        self.policy = policy
         self.waiters: OrderedDict[Waiter, None] = OrderedDict()
         self._removals: list[int] = []
         self._handed_removals = 0
@@ -271,17 +295,35 @@ class Fifo:
         """Have these settings from now on.  Items keep the expiry that they have."""
         self.policy = policy
         self.limited = policy.max_items is not None or policy.max_bytes is not None
-        self._synced = policy.sync != "never"
+        if self.number is None:
+            self._settle(policy.durable)
+        self._synced = self.durable and policy.sync != "never"
         self._max_age = int((policy.max_age or 0) * 1000)
         self._lifetime = int((policy.max_queue_age or 0) * 1000)
         if self._lifetime and self.number is not None:
             self._watch()
+
+    def _settle(self, durable: bool) -> None:
+        """Be kept on disk or in memory, while nothing is kept."""
+        durable = durable or self._memory is None
+        if durable == self.durable:
+            return
+        self.durable = durable
+        self._synced = durable and self.policy.sync != "never"
+        if self._memory is None or durable:
+            self._store, self._room, self._window_bytes = self._disk
+        else:
+            self._store, self._room, self._window_bytes = self._memory, self._memory.room, sys.maxsize
+            if self._volatile is None:
+                self._volatile = Volatile(self._memory, self._turn, self._reclaimer)
+        self._head = Head(bound=self._window_bytes)
 
     def _begin_anew(self) -> None:
         """Know nothing of any item, as the store knows no such queue."""
         self._begin(QueueState(self.name, 0, 0))
         self.number = None
         self._made = False
+        self._settle(self.policy.durable)
 
     def _begin(self, state: QueueState) -> None:
         """Take over what the store knows of the queue."""
@@ -317,7 +359,8 @@ class Fifo:
         self._head = Head(read_id, self._window_bytes)
 
     def recover(self, state: QueueState) -> None:
-        """Begin with what the store has of this queue."""
+        """Begin with what the store has of this queue: it stays there whatever the settings say."""
+        self._settle(True)
         self._begin(state)
         attempts = {id: count for id, count in state.attempts.items() if id not in self.consumed}
         if attempts:
@@ -407,8 +450,8 @@ class Fifo:
         self.count += 1
         self.bytes += size
         self.stats.total_items += 1
-        if shared and stream:
-            self._shares.append((stream, id))
+        if stream:
+            self._hold(stream, id, shared)
         self._fresh.append(item)
         self._head.follow(item)
         self._turn.changed(self)
@@ -435,13 +478,21 @@ class Fifo:
             self._sync()
 
     def _make_delays(self) -> Delays:
-        delays = self._delays = Delays(self, self._store, self._turn, self._reclaimer)
+        holds = None if self.durable else self._volatile
+        delays = self._delays = Delays(self, self._store, self._turn, self._reclaimer, holds)
         self._sides.append(delays)
         return delays
 
     def come_due(self, item: Item) -> None:
         self.put(item.flags, item.expiry, item.size, item.payload, item.stream, shared=True)
         self.stats.total_items -= 1  # it was counted when it was set
+
+    def _hold(self, stream: int, id: int, shared: bool) -> None:
+        if not self.durable:
+            assert self._volatile is not None
+            self._volatile.hold(id, stream)
+        elif shared:
+            self._shares.append((stream, id))
 
     def _sync(self) -> None:
         """Have what was put on stable storage when the settings want it there."""
@@ -472,8 +523,7 @@ class Fifo:
         @raise QueueFull: there is no room.
         """
         if self.policy.discard_old_when_full:
-            # Only what is to be had can make room.
-            if self._delays is not None and self._exceeds(self._delays.count + 1, self._delays.bytes + size):
+            if self._is_stuffed(size):
                 raise QueueFull()
         elif self._is_over(1, size) and not self._drop_old(1, size):
             raise QueueFull()
@@ -484,6 +534,19 @@ class Fifo:
             policy.max_bytes is not None and size > policy.max_bytes
         )
 
+    def _is_stuffed(self, size: int) -> bool:
+        """Whether there is no room for an item of that size though all be dropped that can be."""
+        items, overhead = 1, 0
+        if self._delays is not None:
+            items += self._delays.count
+            size += self._delays.bytes
+        if not self.durable:
+            overhead = items
+            if self._retries is not None:
+                size += self._retries.set_aside_bytes
+                overhead += self._retries.set_aside_count
+        return self._exceeds(items, size + overhead * ITEM_OVERHEAD)
+
     def _is_over(self, items: int, size: int) -> bool:
         """Whether it would be over its limits with so many more items and bytes."""
         items += self.count
@@ -491,10 +554,14 @@ class Fifo:
         if self._delays is not None:
             items += self._delays.count
             size += self._delays.bytes
+        if not self.durable:
+            # It is for memory, which those that are set aside take as well.
+            size += items * ITEM_OVERHEAD
         if self._retries is not None:
             # They are not to be had, as open ones are not.
             items -= self._retries.set_aside_count
-            size -= self._retries.set_aside_bytes
+            if self.durable:
+                size -= self._retries.set_aside_bytes
         return self._exceeds(items, size)
 
     def _drop_old(self, items: int, size: int) -> bool:
@@ -506,7 +573,10 @@ class Fifo:
         left, bytes_left = self.policy.max_expire_sweep, SWEEP_BYTES
         while self._is_over(items, size):
             item = self._first()
-            if item is None or not left or bytes_left <= 0:
+            if item is None:
+                # What is over then is set aside: to go on would be no use.
+                return self.policy.discard_old_when_full
+            if not left or bytes_left <= 0:
                 return False
             left -= 1
             bytes_left -= len(item.payload) + ITEM_OVERHEAD
@@ -600,7 +670,8 @@ class Fifo:
         """
         target = self.policy.expire_to_queue
         if target is not None:
-            if not self._turn.health.writable:
+            written = self.durable or self._expiry.is_durable(target.encode())
+            if written and not self._turn.health.writable:
                 # Nor will this be written: each attempt would open the store anew.
                 raise StoreError(self._turn.health.reason)
             if item.payload is LET_GO and not self._load(item):
@@ -694,7 +765,7 @@ class Fifo:
 
     def _weigh(self, item: Item) -> None:
         """What is here of the item may stay for this turn only."""
-        if item.size > HEAVY and not item.stream:
+        if item.size > HEAVY and not item.stream and self.durable:
             self._heavy.append(item)
             self._turn.changed(self)
 
@@ -888,6 +959,8 @@ class Fifo:
         self.unreclaimed += item.size + ITEM_OVERHEAD
         self._marked = True
         self._turn.changed(self)
+        if item.stream and self._volatile is not None:
+            self._volatile.consumed(self.consumed, item.id)
 
     def payload(self, item: Item) -> bytes:
         """
@@ -909,7 +982,7 @@ class Fifo:
 
         @param item: one that was taken out of memory: neither to be had nor consumed.
         """
-        if item.stream:
+        if item.stream and self.durable:
             self._shares.append((item.stream, item.id))
         self._consume(item)
         self._turn.moved(self, item)
@@ -1025,7 +1098,9 @@ class Fifo:
         if self._retries is not None:
             self._retries.flush(self._open)
         for side in self._sides:
-            self._discards += side.flush()
+            self._give_up(side.flush())
+        if self._volatile is not None:
+            self._volatile.flushed(self.consumed)
         if self.perishable:
             self._expiry.watch(self)
         self.stats.total_flushes += 1
@@ -1038,9 +1113,9 @@ class Fifo:
         """Forget everything.  Open reads have nowhere to go back to; those who wait go on waiting."""
         if self.number is None:
             return
-        if self._made or self._making:
+        if self.durable and (self._made or self._making):
             self._removals.append(self.number)
-            self._turn.changed(self)
+        self._turn.changed(self)
         self._leave_sides()
         for item in self._fresh:
             if item.stream:
@@ -1052,10 +1127,21 @@ class Fifo:
     def _leave_sides(self) -> None:
         for side in self._sides:
             side.stop()
-            self._discards += side.delete()
+            self._give_up(side.delete())
         self._sides = []
         self._delays = None
         if self._discards:
+            self._turn.changed(self)
+        if self._volatile is not None:
+            self._volatile.leave()
+
+    def _give_up(self, numbers: list[int]) -> None:
+        """Nothing is kept under these numbers any more."""
+        if self.durable:
+            self._discards += numbers
+        elif numbers:
+            assert self._volatile is not None
+            self._volatile.discard(numbers)
             self._turn.changed(self)
 
     # The store
@@ -1069,6 +1155,10 @@ class Fifo:
     def write_to(self, batch: IBatch, puts: bool) -> None:
         if self._removals or self._discards:
             self._write_removals(batch)
+        if self._volatile is not None:
+            own = self._volatile.batch()
+            if not self.durable:
+                batch = own
         if self.number is None:
             return
         if puts:
@@ -1092,7 +1182,8 @@ class Fifo:
             batch.mark(self.number, mark)
             if changes:
                 batch.consume(self.number, changes)
-            self._reclaimable = self._reclaimer.intervals(self)
+            if self.durable:
+                self._reclaimable = self._reclaimer.intervals(self)
         if self._retries is not None and (puts or self._made):
             self._retries.write_to(batch, self.number, self._fresh[0].id if self._fresh else self._next_id)
         if puts or self._made:
@@ -1145,6 +1236,8 @@ class Fifo:
             self._retries.written()
         for side in self._sides:
             side.written()
+        if self._volatile is not None:
+            self._volatile.written()
         if self._reclaimable:
             assert self.number is not None
             self._reclaimer.reclaim(self, self.number, self._reclaimable)
@@ -1172,7 +1265,7 @@ class Fifo:
             self._consume(item)
         pending = self._fresh or self._open or any(side.pending for side in self._sides)
         if not self._made and not pending:
-            if self.number is not None:
+            if self.number is not None and self.durable:
                 # Where it was the fsync that failed, the queue may be in the store all the same.
                 self._removals.append(self.number)
             self._leave_sides()
@@ -1204,6 +1297,8 @@ class Fifo:
             self._retries.not_written()
         for side in self._sides:
             side.not_written()
+        if self._volatile is not None:
+            self._volatile.not_written()
         self._marked = True
         self.consumed.put_back_changes(self._handed_changes)
         self._handed_changes = []

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 class IBatch(Interface):
     """Changes that a store makes together or not at all.  Building one does no input or output."""
 
+    empty = Attribute("Whether there is nothing in it yet, as C{bool}.")
+
     def create(name: bytes, number: int, created: int) -> None:
         """Make a queue.  C{created} is in ms since the epoch."""
 
@@ -189,7 +191,12 @@ class IStore(Interface):
         """
 
     def reclaim_stream(stream: int, next_index: int, limit: int) -> Step:
-        """Give up the room of a stream that no item holds, in one bounded step as L{reclaim} does."""
+        """
+        Give up the room of a stream that no item holds, in one bounded step as L{reclaim} does.
+
+        It is left alone, and not among the L{leftovers} any more, where an item came to L{IBatch.share} it while those
+        that had held it were reclaimed.
+        """
 
     def uncompacted() -> bool:
         """@return: whether there is anything to L{compact}, also from an earlier process."""

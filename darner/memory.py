@@ -27,6 +27,10 @@ class MemoryBatch:
         self._store = store
         self.changes: list[Callable[[], None]] = []
 
+    @property
+    def empty(self) -> bool:
+        return not self.changes
+
     def create(self, name: bytes, number: int, created: int) -> None:
         self.changes.append(lambda: self._store.create(name, number, created))
 
@@ -281,6 +285,8 @@ class MemoryStore:
         return step
 
     def reclaim_stream(self, stream: int, next_index: int, limit: int) -> Step:
+        if self.holders.get(stream):
+            self.unheld.discard(stream)
         if stream not in self.unheld:
             return Step()
         chunks = self.chunks[stream]

@@ -96,7 +96,9 @@ class QueueSettings:
     max_open_reads: int = field(default=1, validator=_positive)
     """How many open reads a connection may have on the queue."""
     durable: bool = True
-    """Whether the queue is kept on disk; else in memory, as long as the server runs."""
+    """
+    Whether the queue is kept on disk; else in memory, as long as the server runs.  Asked for when the queue is made.
+    """
     sync: Union[str, float] = field(default="never", metadata={"kind": _Kind.SYNC})
     """
     When items are brought to stable storage, besides those whose C{set} asks for it: C{"never"}, C{"always"} before
@@ -223,8 +225,25 @@ def _check(settings: QueueSettings, where: str) -> None:
         reason = "max_attempts and dead_letter_queue go together"
     elif settings.max_bytes is not None and settings.max_bytes < 1:
         reason = "max_bytes holds nothing"
+    elif not settings.durable and settings.max_bytes is None:
+        reason = "durable = false needs max_bytes, which bounds its memory"
     if reason:
         raise SettingsError(f"{where}: {reason}")
+
+
+def _check_bounded(changes: Mapping[str, Any], some_volatile: bool, where: str) -> None:
+    """
+    See that no pattern, whatever else matches the same name, makes a queue that is in memory and has no bound.
+
+    @param changes: what the pattern says.
+    @param some_volatile: whether any queue may be in memory.
+    @raise SettingsError: it may.
+    """
+    durable = changes.get("durable")
+    if durable is False and changes.get("max_bytes") is None:
+        raise SettingsError(f"{where}.durable: a pattern that says false has to say max_bytes, which bounds the memory")
+    if some_volatile and not durable and changes.get("max_bytes", 0) is None:
+        raise SettingsError(f"{where}.max_bytes: none has to come with durable = true, as some queues are in memory")
 
 
 def _check_targets(changes: Mapping[str, Any], policies: Policies, where: str) -> None:
@@ -302,8 +321,10 @@ def make_policies(defaults: Any, queues: Any, aliases: Any, source: str) -> Poli
     _check_targets(common, policies, f"{source}: defaults")
     for name, changes in overrides.items():
         _check_targets(changes, policies, f"{source}: queues.{name}")
+    some_volatile = not basis.durable or any(changes.get("durable") is False for changes in overrides.values())
     for name in overrides:
         if _SPECIAL.search(name):
+            _check_bounded(overrides[name], some_volatile, f"{source}: queues.{name}")
             _check(attrs.evolve(basis, **overrides[name]), f"{source}: queues.{name}")
         else:
             _check(policies.of(name.encode()), f"{source}: queues.{name}")

@@ -29,6 +29,7 @@ from darner.stats import Health, ServerStats, queue_counters, server_counters
 from darner.status import ServerStatus
 from darner.streams import Inflow, Outflow
 from darner.turn import Turn
+from darner.volatile import VolatileStore
 
 RELATIVE_EXPIRY: Final = 1_000_000
 """An expiry below this is in seconds from now, else in seconds since the epoch (Kestrel's rule)."""
@@ -98,12 +99,13 @@ class Queues:
         self.stats = ServerStats()
         self.status = ServerStatus(surroundings.clock) if status is None else status
         self.control = control
-        self.expiry = Expiry(self.turn, surroundings.clock, self.stats, self.move, self.delete)
+        self.expiry = Expiry(self.turn, surroundings.clock, self.stats, self.move, self.delete, self.is_durable)
         self.policies = policies
         self._fanout = Fanout(policies)
         self.client_bytes = client_bytes(0)
         self._fifos: dict[bytes, Fifo] = {}
         self._room = Room()
+        self._memory = VolatileStore()
         self._started = surroundings.clock.seconds()
         self.stopped = False
 
@@ -162,7 +164,7 @@ class Queues:
         if fifo is None:
             fifo = self._fifos[name] = Fifo(
                 name, self.store, self.turn, self.reclaimer, self.expiry, self._room, self.window_bytes,
-                self.policies.of(name),
+                self.policies.of(name), self._memory,
             )  # fmt: skip
             fifo.spreads = self._spreads(name)
         return fifo
@@ -174,6 +176,11 @@ class Queues:
         """@return: the settings in force for a queue, whether there is one of that name or not."""
         fifo = self._fifos.get(name)
         return self.policies.of(name) if fifo is None else fifo.policy
+
+    def is_durable(self, name: bytes) -> bool:
+        """@return: whether what is put on a queue is written to disk; it stays so as long as the queue is there."""
+        fifo = self._fifos.get(name)
+        return self.policies.of(name).durable if fifo is None else fifo.durable
 
     def apply(self, policies: Policies) -> None:
         """Have other settings from now on."""
@@ -261,7 +268,7 @@ class Queues:
         if fifo is None or fifo.spreads or options is not None:
             self._put_on(self._all_for_put(name, size, size), flags, expiry, size, payload, options=options)
             return
-        self._admit(fifo.policy, size, size)
+        self._admit(fifo.policy, size, size, fifo.durable)
         if fifo.number is None:
             self._existing(name)
         elif fifo.limited:
@@ -299,11 +306,12 @@ class Queues:
                 fifo.put(flags, ends, size, payload, stream, shared)
         self.stats.total_items += len(fifos)
 
-    def _admit(self, policy: QueueSettings, size: int, room: int) -> None:
+    def _admit(self, policy: QueueSettings, size: int, room: int, durable: bool) -> None:
         """
         @param policy: the settings of a queue.
         @param size: of the item that is to be put there, in bytes.
         @param room: what of that is still to be written.
+        @param durable: whether the queue is on disk.
         @raise DarnerError: the item is refused, whatever the queue holds.
         """
         if self.status.refuses_writes:
@@ -312,7 +320,8 @@ class Queues:
             raise ItemTooLarge()
         if policy.max_bytes is not None and size > policy.max_bytes:
             raise QueueFull()
-        self.space.take(room + ITEM_OVERHEAD)
+        if durable:
+            self.space.take(room + ITEM_OVERHEAD)
 
     def _all_for_put(self, name: bytes, size: int, room: int) -> list[Fifo]:
         """
@@ -323,7 +332,7 @@ class Queues:
         """
         fifo = self._fifos.get(name)
         if fifo is not None and not fifo.spreads:
-            self._admit(fifo.policy, size, room)
+            self._admit(fifo.policy, size, room, fifo.durable)
             if fifo.limited:
                 fifo.make_room(size)
             return [self._existing(name)]
@@ -332,7 +341,7 @@ class Queues:
         if size > self.item_limit(name):
             raise ItemTooLarge()
         for queue in route.keeping:
-            self._admit(self.policy(queue), size, room)
+            self._admit(self.policy(queue), size, room, self.is_durable(queue))
             self._check_room(queue, size)
         taking = list(route.keeping)
         for child in route.children:
@@ -341,7 +350,7 @@ class Queues:
                 self._gone(child)  # it could not be written when it was made
                 continue
             with suppress(ItemTooLarge, QueueFull):
-                self._admit(fifo.policy, size, room)
+                self._admit(fifo.policy, size, room, fifo.durable)
                 self._check_room(child, size)
                 taking.append(child)
         new = [queue for queue in taking if queue not in self._fifos or not self._fifos[queue].exists]
@@ -375,6 +384,8 @@ class Queues:
         payload = fifo.payload(item)
         target = self._existing(name)
         target.put(item.flags, 0, item.size, payload, item.stream, shared=True)
+        if not target.durable and target.policy.discard_old_when_full:
+            self.expiry.sweep(target)  # memory has no room for what is over the limit
         fifo.move_out(item)
 
     def _existing(self, name: bytes) -> Fifo:
@@ -415,7 +426,10 @@ class Queues:
     def delete(self, name: bytes) -> None:
         """Forget a queue; harmless where there is none."""
         fifo = self._fifos.get(name)
-        if fifo is None or not fifo.exists:
+        if fifo is None:
+            return
+        if not fifo.exists:
+            self.turn.changed(fifo)  # that it was deleted before may still have to be written
             return
         fifo.delete()
         self._gone(name)

@@ -116,11 +116,14 @@ class Reclaimer:
         self._turn.written().addCallback(lambda _: self._job(self._reclaim_stream, stream))
 
     def pin(self, stream: int) -> None:
-        """Somebody reads this stream: it is not reclaimed until as many calls of L{unpin} were made."""
+        """
+        Somebody reads this stream, or has it in memory alone: it is not reclaimed until as many calls of L{unpin} were
+        made.
+        """
         self._pins[stream] = self._pins.get(stream, 0) + 1
 
     def unpin(self, stream: int) -> None:
-        """The reader of this stream has finished."""
+        """One of those that had this stream needs it no more."""
         self._pins[stream] -= 1
         if not self._pins[stream]:
             del self._pins[stream]

@@ -89,7 +89,8 @@ class Requeue:
         if fifo is None or item is None:
             return 0
         room = ITEM_OVERHEAD if item.stream else item.size + ITEM_OVERHEAD
-        self._queues.space.take(room)
+        if fifo.durable or self._queues.is_durable(self._target):
+            self._queues.space.take(room)
         item = fifo.take_out()
         try:
             self._queues.move(fifo, item, self._target)

@@ -54,6 +54,10 @@ class LevelBatch:
         self.writes: list[tuple[bytes, Optional[bytes]]] = []
         self.puts = False
 
+    @property
+    def empty(self) -> bool:
+        return not self.writes
+
     def create(self, name: bytes, number: int, created: int) -> None:
         self.puts = True
         self.writes += (
@@ -587,6 +591,10 @@ class LevelStore:
         unheld = self._get(records.unheld_key(stream))
         if unheld is None:
             return Step()  # it is reclaimed already
+        with self._iterator(prefix=records.holders_prefix(stream), include_value=False) as keys:
+            if next(keys, None) is not None:
+                self._write([(records.unheld_key(stream), None)], False)
+                return Step()
         count = records.unpack_u64(unheld) if unheld else self._count_chunks(stream)
         deletion = _Deletion(self._iterator)
         stop = min(count, next_index + limit)

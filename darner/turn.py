@@ -11,6 +11,9 @@ the next one: a single fsync serves everybody who was waiting, and replies keep 
 When a write fails, the puts of the turn are refused and all that was read stands, if that can be written; what cannot
 be written is undone.  Nobody is told of what is not in the store.  Until a write succeeds again, what is left to be
 written is tried by the clock, also when nobody asks for anything.
+
+Queues in memory add nothing to the batch.  A turn of theirs alone leaves the store alone, whatever state that is in,
+and what is left to be written as well; in a turn with others they share its lot.
 """
 
 from __future__ import annotations
@@ -109,7 +112,7 @@ class Changing(Protocol):
         """
 
     def not_written(self) -> None:
-        """What was consumed is not in the store either, and is to be written with the next turn."""
+        """What was consumed is not in the store either, and is to be written with a later turn."""
 
 
 class Inflow(Protocol):
@@ -170,6 +173,7 @@ class Turn:
         self._retry: Optional[IDelayedCall] = None
         self.health = Health()
         self._gathering = _Changes()
+        self._owed: dict[Changing, None] = {}  # queues with something that could not be written
         self._scheduled = False
         self._held = False
         self._writing: Optional[Deferred[None]] = None
@@ -322,7 +326,7 @@ class Turn:
         changes = self._gathering
         # Taken before the turn is written and answered: who asks then, asks for the next turn.
         waiting, self._waiting = self._waiting, []
-        if changes.queues or changes.owners or changes.chunks or changes.sync:
+        if changes.queues or changes.owners or changes.chunks or changes.sync or self._owed:
             self._gathering = _Changes()
             changes.sealed = [(owner, owner.seal()) for owner in changes.owners]
             self._write(changes)
@@ -339,27 +343,38 @@ class Turn:
             queue.write_to(batch, puts)
         return batch
 
+    def _add_owed(self, changes: _Changes, batch: IBatch) -> None:
+        owed, self._owed = self._owed, {}
+        for queue in owed:
+            if queue not in changes.queues:
+                changes.queues[queue] = None
+                queue.write_to(batch, True)
+
     def _write(self, changes: _Changes) -> None:
-        if not changes.queues and not changes.chunks and not changes.sync:
+        if not (changes.queues or changes.chunks or changes.sync or self._owed):
             self._deliver(changes)
             return
         try:
             # Before anything can fail, so that the queues know what it is that they refuse.
             batch = self._batch(changes, True)
-            self._store.mend()
+            if self._owed and (not batch.empty or changes.sync or not changes.queues):
+                self._add_owed(changes, batch)
+            if not batch.empty or changes.sync:
+                self._store.mend()
             if changes.sync:
                 # What was promised to be done by and by is done with that.
                 changes.promised = self._forget_late_sync() or changes.promised
                 self._writing = Deferred()
                 self._in_thread(self._store.write, batch, True).addBoth(self._synced, changes)
                 return
-            self._store.write(batch)
+            if not batch.empty:
+                self._store.write(batch)
         except StoreError as error:
             self._failed(changes, error)
         except Exception as error:
             self._failed(changes, self._fault(Failure(), error))
         else:
-            self._done(changes)
+            self._done(changes, bool(batch.empty))
 
     def _fault(self, failure: Failure, error: Optional[BaseException]) -> StoreError:
         """A fault of ours is no reason to leave anybody without an answer."""
@@ -377,10 +392,11 @@ class Turn:
         done.callback(None)
         self.end()
 
-    def _done(self, changes: _Changes) -> None:
+    def _done(self, changes: _Changes, untouched: bool = False) -> None:
+        """@param untouched: whether there was nothing for the store: what queues in memory do says nothing of it."""
         for queue in changes.queues:
             queue.written()
-        if not self.health.writable:
+        if not self.health.writable and not untouched:
             self._see()
         self._deliver(changes)
 
@@ -412,8 +428,10 @@ class Turn:
         # Should the next turn fail too, what never was an item is not to become one.
         self._gathering.moves = [move for move in self._gathering.moves if move[2].id not in refused.get(move[0], ())]
         try:
-            self._store.mend()
-            self._store.write(self._batch(changes, False))
+            batch = self._batch(changes, False)
+            if not batch.empty:
+                self._store.mend()
+                self._store.write(batch)
         except StoreError as second:
             self._undo(changes, refused, second)
         except Exception as second:
@@ -436,7 +454,7 @@ class Turn:
             _spoil(replies, slot, slot, error)
         for queue in changes.queues:
             queue.not_written()
-            self._gathering.queues[queue] = None
+            self._owed[queue] = None
 
     # Until it works again
 
@@ -453,6 +471,8 @@ class Turn:
         """Write what could not be written, and see whether the store takes more."""
         self._retry = None
         if self._gathering.queues:
+            self.end()
+        if self._owed:
             self.end()
         if not self.health.writable:
             self._see()

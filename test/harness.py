@@ -36,6 +36,10 @@ class FaultyBatch:
         self.batch = batch
         self.puts = False
 
+    @property
+    def empty(self) -> bool:
+        return self.batch.empty
+
     def create(self, name: bytes, number: int, created: int) -> None:
         self.puts = True
         self.batch.create(name, number, created)

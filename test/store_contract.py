@@ -700,6 +700,36 @@ class StoreContract(Base):
         self.assertEqual(self.store.reclaim_stream(item.stream, 0, 10), Step())
         self.assertEqual(self.store.chunk(item.stream, 1), b"\1")
 
+    def test_stream_that_came_to_be_held(self) -> None:
+        """That it is not was said by a thread that had not seen that yet: it stays until its item is gone."""
+        stream = write_stream(self.store, CHUNK_BYTES + 1)
+        writer = Writer(self.store)
+        item = large(0, stream, CHUNK_BYTES + 1)
+        batch = self.store.batch()
+        batch.put(writer.number, [item], item.size)
+        batch.share(stream, writer.number, 0)
+        self.store.write(batch)
+        writer.next_id, writer.bytes_put = 1, item.size
+        batch = self.store.batch()
+        batch.chunk(stream, 0, b"\0" * CHUNK_BYTES)
+        self.store.write(batch)
+        self.assertEqual(self.store.reclaim_stream(stream, 0, 10), Step())
+        self.again()
+        self.assertEqual(self.store.leftovers(), ([], []))
+        self.assertEqual(self.store.chunk(stream, 1), b"\1")
+        writer.store = self.store
+        writer.consume(0, 1)
+        _, let_go = all_steps(lambda next_id: self.store.reclaim(writer.number, 0, 1, next_id, 10))
+        self.assertEqual(let_go, [stream])
+        drain(self.store)
+        self.assertRaises(StoreError, self.store.chunk, stream, 0)
+
+    def test_empty_batch(self) -> None:
+        batch = self.store.batch()
+        self.assertTrue(batch.empty)
+        batch.discard(5)
+        self.assertFalse(batch.empty)
+
     def test_reclaim_one_stream(self) -> None:
         """Its neighbours stay."""
         streams = [write_stream(self.store, CHUNK_BYTES + 1) for _ in range(3)]

@@ -8,7 +8,7 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from darner import records
-from darner.delays import BYTES_AT_ONCE, LONGEST
+from darner.delays import BYTES_AT_ONCE, LONGEST, Delays
 from darner.items import ITEM_OVERHEAD
 from darner.memory import MemoryStore
 from darner.policies import Policies, QueueSettings
@@ -190,9 +190,11 @@ class DelayTests(Base):
             self.client.set(b"q/delay=500", b"%d" % number)
         self.server.turn()
         self.client.hears()
-        self.server.store.writes.clear()
+        steps = []
+        move = Delays._move
+        self.patch(Delays, "_move", lambda delays: (steps.append(1), move(delays))[1])
         self.later(0.6)
-        self.assertLess(3, len(self.server.store.writes))
+        self.assertLess(3, len(steps))
         self.assertEqual(self.all(), [b"%d" % number for number in range(count)])
 
 
@@ -496,6 +498,76 @@ class PolicyTests(Base):
         self.client.sets(b"q", b"one")
         self.client.does(b"requeue q r")
         self.assertEqual((self.all(b"r"), self.figures()), ([b"one"], (0, 1)))
+
+
+class VolatileTests(DelayTests):
+    """The same for queues in memory; large items are on disk as long as somebody has them."""
+
+    settings = {"durable": False, "max_bytes": 10_000_000}
+
+    def tearDown(self) -> None:
+        self.client.does(b"flush_all")
+        self.later(5)
+        self.assertEqual((self.memory.chunks, self.memory.unheld, self.memory.delays), ({}, set(), {}))
+        self.assertEqual(self.server.queues.reclaimer._pins, {})
+
+    def test_large_while_it_waits(self) -> None:
+        self.client.sets(b"q/delay=5000", LARGE)
+        self.later(3)
+        self.assertEqual(len(self.memory.chunks), 1)
+        self.later(3)
+        self.assertEqual(self.all(), [LARGE])
+
+    def test_large_that_is_refused(self) -> None:
+        self.client.set(b"q/delay=500", LARGE)
+        self.client.set(b"q/delay=500", b"small")
+        self.server.store.full = True
+        self.server.turn()
+        self.assertEqual(self.client.hears(), REFUSED * 2)
+        self.server.store.full = False
+        self.later(2)
+        self.assertEqual(self.all(), [])
+
+    def test_large_that_comes_due_while_full(self) -> None:
+        """In a turn with something for the disk both are refused; the item is still to come."""
+        self.client.sets(b"q/delay=500", LARGE)
+        self.server.queues.apply(Policies(overrides={"disk": {"durable": True}}, defaults=QueueSettings(durable=False)))
+        self.server.clock.rightNow += 1
+        self.server.store.full = True
+        fifo = self.server.queues.find(b"q")
+        assert fifo is not None
+        fifo._delays._wake()  # type: ignore[union-attr]
+        self.client.set(b"disk", b"x")
+        self.server.turn()
+        self.server.store.full = False
+        self.later(3 * RETRY)
+        self.client.hears()
+        self.assertEqual(self.all(), [LARGE])
+
+    def test_delete_of_a_large_one(self) -> None:
+        self.client.sets(b"q/delay=500", LARGE)
+        self.client.does(b"delete q")
+        self.later(2)
+        self.assertEqual(self.memory.chunks, {})
+
+    def test_limit(self) -> None:
+        """What is delayed takes memory as well."""
+        self.server.queues.apply(Policies(QueueSettings(durable=False, max_bytes=2 * ITEM_OVERHEAD)))
+        for reply in (STORED, STORED, b"NOT_STORED\r\n"):
+            self.assertEqual(self.client.sets(b"q/delay=500", b""), reply)
+        self.server.queues.apply(
+            Policies(QueueSettings(durable=False, max_bytes=2 * ITEM_OVERHEAD, discard_old_when_full=True))
+        )
+        self.assertEqual(self.client.sets(b"q", b""), b"NOT_STORED\r\n")
+        self.later(1)
+        self.assertEqual(self.client.sets(b"q", b""), STORED)
+        self.assertEqual(self.figures(), (2, 0))
+
+    def test_numberless(self) -> None:
+        """Its numbers are its own."""
+        self.server.store.numberless = True
+        self.assertEqual(self.client.sets(b"q/delay=500", b"late"), STORED)
+        self.later(1)
 
 
 class LevelDelayTests(DelayTests):

@@ -40,6 +40,7 @@ LAYERS = (
     "store memory turn",
     "repair",
     "head space retries delays",
+    "volatile",
     "fifo fanout",
     "reclaim expiry",
     "streams",

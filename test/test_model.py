@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from darner import wire
+from darner.items import ITEM_OVERHEAD
 from darner.memory import MemoryStore
 from darner.queues import Queues
 from darner.records import CHUNK_BYTES
@@ -102,6 +103,7 @@ class Limits:
     max_bytes: Optional[int] = None
     discard_old_when_full: bool = False
     max_age: Optional[float] = None
+    durable: bool = True
 
 
 NO_LIMITS = Limits()
@@ -156,7 +158,7 @@ class Model:
         if limits.max_bytes is not None and size > limits.max_bytes:
             return False
         while (limits.max_items is not None and len(ready) >= limits.max_items) or (
-            limits.max_bytes is not None and total(ready) + size > limits.max_bytes
+            limits.max_bytes is not None and total(ready) + size + self.overhead(len(ready) + 1) > limits.max_bytes
         ):
             if not self.expired(ready[0]):
                 if not limits.discard_old_when_full:
@@ -164,6 +166,10 @@ class Model:
                 self.gathering.discards.append((name, ready[0]))
             del ready[0]
         return True
+
+    def overhead(self, count: int) -> int:
+        """What so many items count beside their payload."""
+        return 0 if self.limits.durable else count * ITEM_OVERHEAD
 
     def get(self, client: ModelClient, request: wire.Get) -> None:
         name = request.queue
@@ -355,6 +361,15 @@ class Model:
             queue.born = self.gathering
         return unborn
 
+    def felt(self, faults: int) -> int:
+        """@return: how many of the disk's faults concern the turn that is gathering."""
+        turn = self.gathering
+        if self.limits.durable:
+            return faults
+        # To be without what a large item left there, nothing is to be written.
+        touched = turn.sync or any(len(item.payload) > CHUNK_BYTES for item in turn.puts)
+        return min(faults, 1) if touched else 0
+
     def advance(self, seconds: float) -> None:
         self.now += seconds
         for client in self.clients:
@@ -364,6 +379,8 @@ class Model:
 
     def crash(self) -> None:
         """Only the store is left."""
+        if not self.limits.durable:
+            self.durable = {}
         self.clients = [ModelClient() for _ in range(CLIENTS)]
         self.gathering = ModelTurn()
         self.writing = None
@@ -510,7 +527,7 @@ class SideBySide:
                 faults = 0
             server.store.broken = faults
             server.turn()
-            model.end(server.holding, faults)
+            model.end(server.holding, model.felt(faults))
         server.store.broken = 0
         if ending == "pass time":
             seconds = (0.25, 0.5, 1.0, 4.0)[number]
@@ -640,6 +657,23 @@ class ModelTests(SynchronousTestCase):
         self.scenarios(40, 20, self.in_memory(1, Queues, Limits(max_items=2, discard_old_when_full=True)))
         limits = Limits(max_bytes=CHUNK_BYTES * 2 + 3000, max_items=4, discard_old_when_full=True, max_age=4.0)
         self.scenarios(40, 20, self.in_memory(2, SmallWindows, limits))
+
+    def test_volatile(self) -> None:
+        """Queues in memory are the same until the process ends, and then there is nothing left of them."""
+
+        def scenarios(limits: Limits) -> None:
+            def run(scenario: list[Any]) -> None:
+                memory = MemoryStore()
+                side_by_side = SideBySide(self, 2, Queues, lambda _: memory, limits)
+                side_by_side.run(scenario)
+                side_by_side.server.clock.pump([1] * 10)
+                self.assertEqual((memory.queues, memory.chunks, memory.unheld), ({}, {}, set()))
+
+            self.scenarios(60, 20, run)
+
+        scenarios(Limits(durable=False))
+        scenarios(Limits(durable=False, max_items=3, max_age=2.0))
+        scenarios(Limits(durable=False, max_bytes=CHUNK_BYTES * 2 + 3000, discard_old_when_full=True))
 
     def test_disk(self) -> None:
         self.scenarios(40, 15, self.on_disk(NO_LIMITS))

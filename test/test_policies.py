@@ -128,6 +128,28 @@ class RefusalTests(SynchronousTestCase):
             ("[queues.'a b']\n", "queues.a b: 'a b' is not the name of a queue"),
             ("[queues.q]\nmax_attempts = 3", "queues.q: max_attempts and dead_letter_queue go together"),
             ("[queues.'q*']\ndead_letter_queue = 'd'", "queues.q*: max_attempts and dead_letter_queue go together"),
+            ("[defaults]\ndurable = false", "defaults: durable = false needs max_bytes, which bounds its memory"),
+            ("[queues.q]\ndurable = false", "queues.q: durable = false needs max_bytes"),
+            (
+                "[defaults]\ndurable = false\nmax_bytes = '1MiB'\n[queues.q]\nmax_bytes = 'none'",
+                "queues.q: durable = false needs max_bytes",
+            ),
+            (
+                "[queues.q]\ndurable = false\nmax_bytes = '1MiB'\n[queues.'q+c']\nmax_bytes = 'none'",
+                "queues.q+c: durable = false needs max_bytes",
+            ),
+            (
+                "[defaults]\nmax_bytes = '1MiB'\n[queues.'q*']\ndurable = false",
+                "queues.q*.durable: a pattern that says false has to say max_bytes",
+            ),
+            (
+                "[queues.q]\ndurable = false\nmax_bytes = '1MiB'\n[queues.'*q']\nmax_bytes = 'none'",
+                "queues.*q.max_bytes: none has to come with durable = true",
+            ),
+            (
+                "[defaults]\ndurable = false\nmax_bytes = '1MiB'\n[queues.'*q']\nmax_bytes = 'none'",
+                "queues.*q.max_bytes: none has to come with durable = true",
+            ),
             ("[aliases]\na = 'b'", "aliases.a: not a list of queues"),
             ("[aliases]\na = []", "aliases.a: not a list of queues"),
             ("[aliases]\na = ['b/c']", "aliases.a: 'b/c' is not the name of a queue"),
@@ -142,6 +164,21 @@ class RefusalTests(SynchronousTestCase):
             message = str(self.assertRaises(SettingsError, policies, text))
             self.assertTrue(message.startswith(f"darner.toml: {reason}"), message)
             self.assertNotIn("\n", message)
+
+    def test_what_is_not_durable_and_has_a_bound(self) -> None:
+        found = policies(
+            "[defaults]\nmax_bytes = '1MiB'\n"
+            "[queues.q]\ndurable = false\n"
+            "[queues.'m*']\ndurable = false\nmax_bytes = '2MiB'\n"
+            "[queues.'*d']\ndurable = true\nmax_bytes = 'none'\n"
+            "[queues.big]\nmax_bytes = 'none'"
+        )
+        names = (b"q", b"q+c", b"m", b"md", b"d", b"big")
+        settings = [found.of(name) for name in names]
+        self.assertEqual(
+            [(one.durable, one.max_bytes) for one in settings],
+            [(False, 2**20), (False, 2**20), (False, 2**21), (True, None), (True, None), (True, None)],
+        )
 
     def test_what_a_child_inherits_counts(self) -> None:
         text = "[queues.q]\nmax_attempts = 3\ndead_letter_queue = 'd'\n[queues.'q+c']\nmax_attempts = 'none'"
