@@ -12,7 +12,7 @@ from zope.interface import Attribute, Interface
 if TYPE_CHECKING:
     from twisted.internet.defer import Deferred
 
-    from darner.items import Item, Mark, QueueState, Step
+    from darner.items import Generation, Item, Mark, QueueState, Step
     from darner.stats import Health
 
 
@@ -61,6 +61,18 @@ class IBatch(Interface):
         Write down how often items were opened.
 
         @param changes: an item's id and how often; 0 forgets it.
+        """
+
+    def generations(number: int, current: Optional[Generation], previous: Optional[Generation]) -> None:
+        """Write down which generations of ids a queue has."""
+
+    def seen(generation: int, id: bytes, time: int) -> None:
+        """
+        Write down that an item was put under an id.
+
+        @param generation: the number of the generation.
+        @param id: 16 bytes that stand for it.
+        @param time: when it was, in ms since the epoch; 0 forgets the id.
         """
 
     def chunk(stream: int, index: int, data: bytes) -> None:
@@ -130,6 +142,9 @@ class IStore(Interface):
         @return: the items with ids from C{start} up to, not including, C{stop}, in order, consumed or not; those from
             the first run on until C{max_bytes} of payload are reached, at least one run where there is any.
         """
+
+    def seen(generation: int, id: bytes) -> Optional[int]:
+        """@return: when an item was put under this id, as L{IBatch.seen} has it; C{None} where none was."""
 
     def chunk(stream: int, index: int) -> bytes:
         """

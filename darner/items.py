@@ -92,6 +92,15 @@ class Mark(NamedTuple):
     """Everything below this id is reclaimed already."""
 
 
+class Generation(NamedTuple):
+    """Ids under which items were put on a queue, from one time on; they are forgotten together."""
+
+    number: int
+    """The number under which the store keeps them."""
+    since: int
+    """Since when ids are added, or since when none are added any more; in ms since the epoch."""
+
+
 @define
 class QueueState:
     """What recovery finds of one queue."""
@@ -108,6 +117,8 @@ class QueueState:
     consumed: Consumed = field(factory=Consumed)
     attempts: dict[int, int] = field(factory=dict)
     """How often items were opened, by their ids, where that was counted."""
+    generations: tuple[Optional[Generation], Optional[Generation]] = (None, None)
+    """The ids of producers that may still be known: to which new ones are added, and those before."""
 
 
 @frozen

@@ -14,7 +14,7 @@ from zope.interface import implementer
 from darner.consumed import Consumed
 from darner.errors import StoreError
 from darner.interfaces import IBatch, IStore
-from darner.items import ITEM_OVERHEAD, Item, Mark, QueueState, Step
+from darner.items import ITEM_OVERHEAD, Generation, Item, Mark, QueueState, Step
 
 
 @implementer(IBatch)
@@ -51,6 +51,12 @@ class MemoryBatch:
         taken = tuple(changes)
         self.changes.append(lambda: self._store.count_attempts(number, taken))
 
+    def generations(self, number: int, current: Optional[Generation], previous: Optional[Generation]) -> None:
+        self.changes.append(lambda: self._store.keep_generations(number, current, previous))
+
+    def seen(self, generation: int, id: bytes, time: int) -> None:
+        self.changes.append(lambda: self._store.see(generation, id, time))
+
     def chunk(self, stream: int, index: int, data: bytes) -> None:
         self.changes.append(lambda: self._store.add_chunk(stream, index, data))
 
@@ -64,6 +70,7 @@ class _Queue:
         self.mark = Mark()
         self.above: dict[int, int] = {}
         self.attempts: dict[int, int] = {}
+        self.generations: tuple[Optional[Generation], Optional[Generation]] = (None, None)
 
 
 @implementer(IStore)
@@ -74,6 +81,7 @@ class MemoryStore:
     Closing forgets nothing, so that a test can start a service anew on what an earlier one left.
 
     @ivar queues: what is kept, by number.
+    @ivar ids: when items were put, by the number of the generation and the id.
     @ivar chunks: the streams, by number.
     @ivar holders: of streams that several items hold, those.
     @ivar unheld: the streams that no item holds.
@@ -82,6 +90,7 @@ class MemoryStore:
 
     def __init__(self) -> None:
         self.queues: dict[int, _Queue] = {}
+        self.ids: dict[int, dict[bytes, int]] = {}
         self.chunks: dict[int, dict[int, bytes]] = {}
         self.unheld: set[int] = set()
         self.holders: dict[int, set[tuple[int, int]]] = {}
@@ -127,6 +136,17 @@ class MemoryStore:
             if not count:
                 del attempts[id]
 
+    def keep_generations(
+        self, number: int, current: Optional[Generation], previous: Optional[Generation]
+    ) -> None:
+        self.queues[number].generations = (current, previous)
+
+    def see(self, generation: int, id: bytes, time: int) -> None:
+        ids = self.ids.setdefault(generation, {})
+        ids[id] = time
+        if not time:
+            del ids[id]
+
     def add_chunk(self, stream: int, index: int, data: bytes) -> None:
         if index == 0:
             self.unheld.add(stream)
@@ -149,6 +169,7 @@ class MemoryStore:
         return QueueState(
             queue.name, number, queue.created, next_id, bytes_put, mark.bytes_consumed, mark.floor,
             Consumed(mark.low, above), {id: count for id, count in queue.attempts.items() if id >= mark.low},
+            queue.generations,
         )  # fmt: skip
 
     def leftovers(self) -> tuple[list[int], list[int]]:
@@ -193,6 +214,9 @@ class MemoryStore:
                 max_bytes -= len(items[id].payload) + ITEM_OVERHEAD
         return found
 
+    def seen(self, generation: int, id: bytes) -> Optional[int]:
+        return self.ids.get(generation, {}).get(id)
+
     def chunk(self, stream: int, index: int) -> bytes:
         try:
             return self.chunks[stream][index]
@@ -217,6 +241,12 @@ class MemoryStore:
         return bool(holders)
 
     def reclaim_queue(self, number: int, next_id: int, limit: int) -> Step:
+        ids = self.ids.get(number, {})
+        for id in list(ids)[:limit]:
+            del ids[id]
+        if ids:
+            return Step(0)
+        self.ids.pop(number, None)
         items = self.queues[number].items if number in self.queues else {}
         step = self._give_up(number, sorted(items), limit)
         if step.next_id is None:

@@ -29,7 +29,7 @@ from darner.directory import LOST, DataDirectory, in_use, set_aside, sync
 from darner.errors import StoreDamaged, StoreError, StoreUnusable
 from darner.inspection import first_damage, inspect, is_new, missing
 from darner.interfaces import IBatch, IStore
-from darner.items import ITEM_OVERHEAD, Item, Mark, QueueState, Step
+from darner.items import ITEM_OVERHEAD, Generation, Item, Mark, QueueState, Step
 from darner.mapped import let_go
 from darner.tails import cut, settle
 
@@ -37,6 +37,7 @@ _NUMBERS_AT_ONCE: Final = 1024
 _NEWEST_TABLES: Final = b"leveldb.num-files-at-level0"
 _REPAIR: Final = "stop the server and start it with --repair"
 _FILLED: Final = 1024 * 1024
+_LOOK: Final = 4096  # a look for a key reads about a page of a table
 _TORN: Final = "cannot write: the store awaits mending after a fault"
 
 _T = TypeVar("_T")
@@ -91,6 +92,15 @@ class LevelBatch:
     def attempts(self, number: int, changes: Sequence[tuple[int, int]]) -> None:
         for id, count in changes:
             self.writes.append((records.attempts_key(number, id), records.pack_u32(count) if count else None))
+
+    def generations(self, number: int, current: Optional[Generation], previous: Optional[Generation]) -> None:
+        value = records.pack_generations(current, previous)
+        self.writes.append((records.generations_key(number), value or None))
+        if current is not None:
+            self.writes.append((records.end_key(current.number), b""))
+
+    def seen(self, generation: int, id: bytes, time: int) -> None:
+        self.writes.append((records.seen_key(generation, id), records.pack_u64(time) if time else None))
 
     def chunk(self, stream: int, index: int, data: bytes) -> None:
         self.puts = True
@@ -324,13 +334,19 @@ class LevelStore:
             start=records.interval_key(number, mark.low), stop=records.intervals_end_key(number)
         ) as entries:
             above = [(records.key_number(start), records.unpack_u64(stop)) for start, stop in entries]
+        attempts = {}
+        generations: tuple[Optional[Generation], Optional[Generation]] = (None, None)
         with self._iterator(
             start=records.attempts_key(number, mark.low), stop=records.end_key(number)
         ) as entries:
-            attempts = {records.key_number(id): records.unpack_u32(count) for id, count in entries}
+            for id, kept in entries:
+                if id == records.generations_key(number):
+                    generations = records.unpack_generations(kept)
+                else:
+                    attempts[records.key_number(id)] = records.unpack_u32(kept)
         state = QueueState(
             key[1:], number, created, mark.next_id, mark.bytes_put, mark.bytes_consumed, mark.floor,
-            Consumed(mark.low, above), attempts,
+            Consumed(mark.low, above), attempts, generations,
         )  # fmt: skip
         # Nothing at or above the mark's next id was ever deleted, so neither look below meets a deletion mark.
         bounds = {"start": records.run_key(number, mark.next_id), "stop": records.mark_key(number)}
@@ -493,6 +509,11 @@ class LevelStore:
         if self._mapped > self.MAPPED:
             self._mapped = 0
             let_go(self._directory.database)
+
+    def seen(self, generation: int, id: bytes) -> Optional[int]:
+        found: Optional[bytes] = self._guarded(lambda: self._get(records.seen_key(generation, id)))
+        self._has_read(_LOOK)
+        return None if found is None else records.unpack_u64(found)
 
     def chunk(self, stream: int, index: int) -> bytes:
         data: Optional[bytes] = self._guarded(lambda: self._get(records.chunk_key(stream, index)))

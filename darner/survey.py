@@ -19,7 +19,7 @@ from attrs import define, field, frozen
 from darner import records
 from darner.consumed import Consumed
 from darner.errors import StoreError
-from darner.items import Item, Mark
+from darner.items import Generation, Item, Mark
 
 Entries = Iterable[tuple[bytes, bytes]]
 
@@ -52,6 +52,7 @@ class _Queue:
     mark: Optional[Mark] = None
     above: list[tuple[int, int]] = field(factory=list)
     attempts: dict[int, int] = field(factory=dict)
+    generations: tuple[Optional[Generation], Optional[Generation]] = (None, None)
     present: Consumed = field(factory=Consumed)
     last: int = -1
     bytes_put: int = 0
@@ -204,6 +205,10 @@ class Survey:
                     queue.above.append((records.key_number(key), records.unpack_u64(value)))
                 elif key[9:10] == b"\3" and len(key) == 18:
                     queue.attempts[records.key_number(key)] = records.unpack_u32(value)
+                elif key == records.generations_key(queue.number):
+                    queue.generations = records.unpack_generations(value)
+                elif records.is_seen(key):
+                    records.unpack_u64(value)  # of ids there may be too many to keep
                 elif key not in (records.intervals_end_key(queue.number), records.end_key(queue.number)):
                     self.unreadable += 1
             except struct_error:
@@ -226,6 +231,7 @@ class Survey:
         names = {queue.name for queue in self._queues.values()}
         self._found: dict[int, QueueFinding] = {}
         self._holders: dict[int, list[tuple[int, int]]] = {}
+        self._generations: set[int] = set()
         for number, queue in sorted(self._queues.items()):
             if queue.deleted:
                 continue
@@ -247,7 +253,8 @@ class Survey:
                 records.run_key(number, queue.next_id), records.end_key(number)
             )
             self._found[number] = QueueFinding(queue.name, queue.saved, queue.lost, uncertain, unnamed)
-        used = max(self._queues, default=-1) + 1
+            self._generations.update(generation.number for generation in queue.generations if generation is not None)
+        used = max([*self._queues, *self._generations], default=-1) + 1
         self.next_number = max(self._counters.get(records.NUMBERS_KEY, 0), used)
         self.next_stream = max(
             self._counters.get(records.STREAMS_KEY, 0), self._streams.next_number, self._used_streams
@@ -296,6 +303,10 @@ class Survey:
                     if number in self._found:
                         written.add(number)
                         yield from _rewritten_queue(self._queues[number], queue)
+                    elif number in self._generations:
+                        yield from ((key, value) for key, value in queue if records.is_seen(key) and len(value) == 8)
+        for number in self._generations:
+            yield records.end_key(number), b""
         for number in self._found:
             if number not in written:
                 yield from _rewritten_queue(self._queues[number], ())
@@ -346,4 +357,6 @@ def _rewritten_queue(queue: _Queue, entries: Entries) -> Iterator[tuple[bytes, b
     for id, count in queue.attempts.items():
         if id not in queue.gone:
             yield records.attempts_key(queue.number, id), records.pack_u32(count)
+    if any(queue.generations):
+        yield records.generations_key(queue.number), records.pack_generations(*queue.generations)
     yield records.end_key(queue.number), b""
