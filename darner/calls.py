@@ -18,7 +18,7 @@ from zope.interface import implementer
 from darner.errors import DarnerError, Stopped, StoreError
 from darner.fifo import Fifo, OpenRead, Waiter
 from darner.interfaces import IMessage, IOpenRead
-from darner.items import Item
+from darner.items import Item, PutOptions
 from darner.queues import Queues
 from darner.requeue import Requeue
 from darner.streams import Outflow
@@ -74,14 +74,19 @@ class Call:
 class Putting(Call):
     """Put an item."""
 
-    def start(self, queue: bytes, payload: bytes, flags: int, expiry: int, sync: bool) -> None:
+    def start(
+        self, queue: bytes, payload: bytes, flags: int, expiry: int, sync: bool, options: Optional[PutOptions]
+    ) -> None:
         inflow = self._queues.inflow()
         inflow.write(payload)
-        self._queues.put_flow(queue, flags, expiry, inflow)
+        retry = self._queues.put_flow(queue, flags, expiry, inflow, options)
         if sync:
             self._queues.turn.sync()
         self._answer(b"")
-        self._queues.turn.put(self._replies, 0)
+        if retry is None or sync:
+            self._queues.turn.put(self._replies, 0)
+        if retry is not None:
+            retry.answered(self._queues.turn, self._replies, 0)
 
 
 class Consuming(Call):

@@ -25,8 +25,9 @@ from darner.interfaces import IBatch, IStore
 from darner.items import ITEM_OVERHEAD, LET_GO, Item, Mark, QueueState
 from darner.policies import QueueSettings
 from darner.retries import Read, Retries
+from darner.seen import Seen
 from darner.stats import QueueStats, ServerStats
-from darner.turn import Turn
+from darner.turn import Replies, Turn
 
 HEAVY: Final = 1024
 """
@@ -198,6 +199,7 @@ class Fifo:
         "_removals",
         "_retries",
         "_room",
+        "_seen",
         "_shares",
         "_sides",
         "_store",
@@ -241,6 +243,7 @@ class Fifo:
         @param policy: the queue's settings.
         """
         self._retries: Optional[Retries] = None
+        self._seen: Optional[Seen] = None
         self.name = name
         self.spreads = False
         self._expiry = expiry
@@ -270,6 +273,8 @@ class Fifo:
         self._lifetime = int((policy.max_queue_age or 0) * 1000)
         if self._lifetime and self.number is not None:
             self._watch()
+        if self._seen is not None:
+            self._seen.adopt()
 
     def _begin_anew(self) -> None:
         """Know nothing of any item, as the store knows no such queue."""
@@ -317,6 +322,8 @@ class Fifo:
         if attempts:
             self._retries = Retries(self, self._turn)
             self._retries.recover(attempts)
+        if any(state.generations):
+            self._remember().recover(*state.generations)
         self._perishable_id = self._next_id
         if self.count or self._lifetime:
             self._watch()
@@ -404,6 +411,54 @@ class Fifo:
         if self.waiters:
             self.serve()
         return item
+
+    # Ids of producers
+
+    def _remember(self) -> Seen:
+        """@return: where ids are kept."""
+        if self._seen is None:
+            self._seen = Seen(self, self._turn, self._store)
+            self._sides.append(self._seen)
+        return self._seen
+
+    def find_id(self, id: bytes) -> Optional[Replies]:
+        """
+        See whether an item was put under an id.
+
+        @return: the reply to that (L{Turn.follow}); C{None} where there was none within the queue's C{dedupe_window}.
+        @raise StoreError: it cannot be told.
+        """
+        if self._seen is None or self.policy.dedupe_window is None:
+            return None
+        return self._seen.find(id)
+
+    def begin_ids(self) -> None:
+        """
+        An item is about to be put under an id (L{add_id}).
+
+        @raise StoreError: the store has no number for what keeps it.
+        """
+        if self.policy.dedupe_window is not None:
+            self._remember().begin()
+
+    def add_id(self, id: bytes, reply: Replies) -> None:
+        """An item is put under an id in this turn, and C{reply} will tell whether it is stored."""
+        if self._seen is not None and self.policy.dedupe_window is not None:
+            self._seen.add(id, reply)
+
+    def leave_out(self) -> bool:
+        """
+        An item is not put, as it was before.
+
+        @return: whether there is something to wait for all the same: that it is on stable storage.
+        """
+        self.stats.duplicates += 1
+        if self._synced:
+            self._sync()
+        return self.policy.sync == "always"
+
+    def give_up(self, number: int) -> None:
+        self._discards.append(number)
 
     def _sync(self) -> None:
         """Have what was put on stable storage when the settings want it there."""
@@ -992,6 +1047,7 @@ class Fifo:
             side.stop()
             self._discards += side.delete()
         self._sides = []
+        self._seen = None
         if self._discards:
             self._turn.changed(self)
 

@@ -235,13 +235,17 @@ class IQueueService(Interface):
     could not be done; then nothing was changed.
     """
 
-    def put(queue: bytes, payload: bytes, flags: int = 0, expiry: int = 0, sync: bool = False) -> Deferred[None]:
+    def put(
+        queue: bytes, payload: bytes, flags: int = 0, expiry: int = 0, sync: bool = False, *, id: bytes = b""
+    ) -> Deferred[None]:
         """
         Put an item at the end of a queue.
 
         @param flags: a 32 bit number that is kept with it.
         @param expiry: when it expires, by memcache's rules: 0 never; below 1,000,000 seconds from now; else Unix time.
         @param sync: fire only when the item is on stable storage.
+        @param id: what the item is called, so that it is put once only: 1 to 250 bytes as in the name of a queue.
+            Within the queue's C{dedupe_window} a second C{put} under the same id puts nothing, and fires as the first.
         @return: fires with C{None} once the item outlives the process.  Fails with L{darner.errors.QueueFull} where the
             queue is at its limit and refuses it.
         """

@@ -25,6 +25,7 @@ from darner.control import Control
 from darner.directory import STATUS
 from darner.errors import ClientError, DarnerError, ItemTooLarge, SettingsError, Stopped
 from darner.interfaces import IMessage, IOpenRead, IQueueService, IStore
+from darner.items import PutOptions
 from darner.limits import Limits
 from darner.passwords import Passwords
 from darner.protocol import QueueFactory
@@ -35,7 +36,7 @@ from darner.status import KeptStatus, ServerStatus
 from darner.store import LevelStore
 from darner.textport import TextFactory
 from darner.timers import MonotonicClock
-from darner.wire import MAX_FLAGS, check_queue_name
+from darner.wire import MAX_FLAGS, check_id, check_queue_name
 
 DRAIN: Final = 2.0
 """Seconds that connections get, when the service stops, to take the replies that are on their way."""
@@ -216,10 +217,12 @@ class QueueService(Service):
         return call.deferred
 
     def put(
-        self, queue: bytes, payload: bytes, flags: int = 0, expiry: int = 0, sync: bool = False
+        self, queue: bytes, payload: bytes, flags: int = 0, expiry: int = 0, sync: bool = False, *, id: bytes = b""
     ) -> Deferred[None]:
         def start(call: Putting) -> None:
             check_queue_name(queue)
+            if id:
+                check_id(id)
             # Once it is in the open batch, what cannot be written would be everybody's trouble.
             if not isinstance(flags, int) or not 0 <= flags <= MAX_FLAGS:
                 raise ClientError("bad flags")
@@ -228,7 +231,7 @@ class QueueService(Service):
             if len(payload) > self._running().item_limit(queue):
                 raise ItemTooLarge()
             self._running().status.check_writes()
-            call.start(queue, payload, flags, expiry, sync)
+            call.start(queue, payload, flags, expiry, sync, PutOptions(id=id) if id else None)
 
         return self._call(Putting, start)
 

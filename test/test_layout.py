@@ -39,7 +39,7 @@ LAYERS = (
     "inspection",
     "store memory turn",
     "repair",
-    "head space retries",
+    "head space retries seen",
     "fifo fanout",
     "reclaim expiry",
     "streams",
