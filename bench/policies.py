@@ -20,6 +20,7 @@ discard_old_when_full = true
 max_age = "1h"
 expire_to_queue = "expired"
 max_queue_age = "1d"
+dedupe_window = "1h"
 
 [queues.retried]
 open_timeout = "5min"

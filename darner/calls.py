@@ -75,15 +75,18 @@ class Putting(Call):
     """Put an item."""
 
     def start(
-        self, queue: bytes, payload: bytes, flags: int, expiry: int, sync: bool, options: PutOptions
+        self, queue: bytes, payload: bytes, flags: int, expiry: int, sync: bool, options: Optional[PutOptions]
     ) -> None:
         inflow = self._queues.inflow()
         inflow.write(payload)
-        self._queues.put_flow(queue, flags, expiry, inflow, options)
+        retry = self._queues.put_flow(queue, flags, expiry, inflow, options)
         if sync:
             self._queues.turn.sync()
         self._answer(b"")
-        self._queues.turn.put(self._replies, 0)
+        if retry is None or sync:
+            self._queues.turn.put(self._replies, 0)
+        if retry is not None:
+            retry.answered(self._queues.turn, self._replies, 0)
 
 
 class Consuming(Call):

@@ -103,15 +103,26 @@ class Delays:
         self._begin(known)
         self._arm()
 
+    def begin(self) -> None:
+        """
+        Be ready to L{put} an item.
+
+        @raise StoreError: the store has no number for them.
+        """
+        if self._number is None:
+            try:
+                self._number = self._store.new_number()
+            except StoreError as error:
+                self._turn.trouble(error)
+                raise
+
     def put(self, due: int, flags: int, expiry: int, size: int, payload: bytes, stream: int, shared: bool) -> None:
         """
         Keep an item until it is due.  The arguments are those of L{darner.fifo.Fifo.put}.
 
         @param due: in ms since the epoch.
-        @raise StoreError: the store has no number for it.
         """
-        if self._number is None:
-            self._number = self._store.new_number()
+        assert self._number is not None
         item = Item(self._next_id, flags, self._turn.now, expiry, size, payload, stream)
         self._next_id += 1
         self.count += 1

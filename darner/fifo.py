@@ -27,8 +27,9 @@ from darner.interfaces import IBatch, IStore
 from darner.items import ITEM_OVERHEAD, LET_GO, Item, Mark, QueueState
 from darner.policies import QueueSettings
 from darner.retries import Read, Retries
+from darner.seen import Seen
 from darner.stats import QueueStats, ServerStats
-from darner.turn import Turn
+from darner.turn import Replies, Turn
 from darner.volatile import Volatile, VolatileStore
 
 HEAVY: Final = 1024
@@ -218,6 +219,7 @@ class Fifo:
         "_removals",
         "_retries",
         "_room",
+        "_seen",
         "_shares",
         "_sides",
         "_store",
@@ -265,6 +267,7 @@ class Fifo:
         @param memory: for queues that are not durable; C{None} makes it durable whatever the settings say.
         """
         self._retries: Optional[Retries] = None
+        self._seen: Optional[Seen] = None
         self.name = name
         self.spreads = False
         self._expiry = expiry
@@ -302,6 +305,8 @@ class Fifo:
         self._lifetime = int((policy.max_queue_age or 0) * 1000)
         if self._lifetime and self.number is not None:
             self._watch()
+        if self._seen is not None:
+            self._seen.adopt()
 
     def _settle(self, durable: bool) -> None:
         """Be kept on disk or in memory, while nothing is kept."""
@@ -368,6 +373,8 @@ class Fifo:
             self._retries.recover(attempts)
         if state.delayed is not None:
             self._make_delays().recover(state.delayed)
+        if any(state.generations):
+            self._remember().recover(*state.generations)
         self._perishable_id = self._next_id
         if self.count or self._lifetime:
             self._watch()
@@ -465,17 +472,23 @@ class Fifo:
         self, due: int, flags: int, expiry: int, size: int, payload: bytes, stream: int = 0, shared: bool = False
     ) -> None:
         """
-        As L{put}, but later.
+        As L{put}, but later; the queue exists, and L{begin_delays} was called.
 
         @param due: when, in ms since the epoch.
         """
-        if self.number is None:
-            self.make()
-        delays = self._delays or self._make_delays()
-        delays.put(due, flags, expiry, size, payload, stream, shared)
+        assert self._delays is not None
+        self._delays.put(due, flags, expiry, size, payload, stream, shared)
         self.stats.total_items += 1
         if self._synced:
             self._sync()
+
+    def begin_delays(self) -> None:
+        """
+        An item is about to be put that comes later.
+
+        @raise StoreError: the store has no number for what keeps it.
+        """
+        (self._delays or self._make_delays()).begin()
 
     def _make_delays(self) -> Delays:
         holds = None if self.durable else self._volatile
@@ -493,6 +506,54 @@ class Fifo:
             self._volatile.hold(id, stream)
         elif shared:
             self._shares.append((stream, id))
+
+    # Ids of producers
+
+    def _remember(self) -> Seen:
+        """@return: where ids are kept."""
+        if self._seen is None:
+            self._seen = Seen(self, self._turn, self._store)
+            self._sides.append(self._seen)
+        return self._seen
+
+    def find_id(self, id: bytes) -> Optional[Replies]:
+        """
+        See whether an item was put under an id.
+
+        @return: the reply to that (L{Turn.follow}); C{None} where there was none within the queue's C{dedupe_window}.
+        @raise StoreError: it cannot be told.
+        """
+        if self._seen is None or self.policy.dedupe_window is None:
+            return None
+        return self._seen.find(id)
+
+    def begin_ids(self) -> None:
+        """
+        An item is about to be put under an id (L{add_id}).
+
+        @raise StoreError: the store has no number for what keeps it.
+        """
+        if self.policy.dedupe_window is not None:
+            self._remember().begin()
+
+    def add_id(self, id: bytes, reply: Replies) -> None:
+        """An item is put under an id in this turn, and C{reply} will tell whether it is stored."""
+        if self._seen is not None and self.policy.dedupe_window is not None:
+            self._seen.add(id, reply)
+
+    def leave_out(self) -> bool:
+        """
+        An item is not put, as it was before.
+
+        @return: whether there is something to wait for all the same: that it is on stable storage.
+        """
+        self.stats.duplicates += 1
+        if self._synced:
+            self._sync()
+        return self.policy.sync == "always"
+
+    def give_up(self, number: int) -> None:
+        self._give_up([number])
 
     def _sync(self) -> None:
         """Have what was put on stable storage when the settings want it there."""
@@ -1130,6 +1191,7 @@ class Fifo:
             self._give_up(side.delete())
         self._sides = []
         self._delays = None
+        self._seen = None
         if self._discards:
             self._turn.changed(self)
         if self._volatile is not None:

@@ -12,7 +12,7 @@ from zope.interface import Attribute, Interface
 if TYPE_CHECKING:
     from twisted.internet.defer import Deferred
 
-    from darner.items import Delayed, Item, Mark, QueueState, Step
+    from darner.items import Delayed, Generation, Item, Mark, QueueState, Step
     from darner.stats import Health
 
 
@@ -84,6 +84,18 @@ class IBatch(Interface):
         held by who is said to L{share} it then.
         """
 
+    def generations(number: int, current: Optional[Generation], previous: Optional[Generation]) -> None:
+        """Write down which generations of ids a queue has."""
+
+    def seen(generation: int, id: bytes, time: int) -> None:
+        """
+        Write down that an item was put under an id.
+
+        @param generation: the number of the generation.
+        @param id: 16 bytes that stand for it.
+        @param time: when it was, in ms since the epoch; 0 forgets the id.
+        """
+
     def chunk(stream: int, index: int, data: bytes) -> None:
         """
         Add the chunk C{index} (0, 1, ...) to a stream that no item holds yet.
@@ -151,6 +163,9 @@ class IStore(Interface):
         @return: the items with ids from C{start} up to, not including, C{stop}, in order, consumed or not; those from
             the first run on until C{max_bytes} of payload are reached, at least one run where there is any.
         """
+
+    def seen(generation: int, id: bytes) -> Optional[int]:
+        """@return: when an item was put under this id, as L{IBatch.seen} has it; C{None} where none was."""
 
     def chunk(stream: int, index: int) -> bytes:
         """
@@ -267,7 +282,9 @@ class IQueueService(Interface):
         flags: int = 0,
         expiry: int = 0,
         sync: bool = False,
+        *,
         delay: Optional[float] = None,
+        id: bytes = b"",
     ) -> Deferred[None]:
         """
         Put an item at the end of a queue.
@@ -276,6 +293,8 @@ class IQueueService(Interface):
         @param expiry: when it expires, by memcache's rules: 0 never; below 1,000,000 seconds from now; else Unix time.
         @param sync: fire only when the item is on stable storage.
         @param delay: after how many seconds it is to be had; by default as the queue's settings say.
+        @param id: what the item is called, so that it is put once only: 1 to 250 bytes as in the name of a queue.
+            Within the queue's C{dedupe_window} a second C{put} under the same id puts nothing, and fires as the first.
         @return: fires with C{None} once the item outlives the process.  Fails with L{darner.errors.QueueFull} where the
             queue is at its limit and refuses it.
         """

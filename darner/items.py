@@ -110,6 +110,15 @@ class Delayed(NamedTuple):
     """The next id to be given; they are not those of the queue."""
 
 
+class Generation(NamedTuple):
+    """Ids under which items were put on a queue, from one time on; they are forgotten together."""
+
+    number: int
+    """The number under which the store keeps them."""
+    since: int
+    """Since when ids are added, or since when none are added any more; in ms since the epoch."""
+
+
 @define
 class QueueState:
     """What recovery finds of one queue."""
@@ -128,6 +137,8 @@ class QueueState:
     """How often items were opened, by their ids, where that was counted."""
     delayed: Optional[Delayed] = None
     """Where there are items that are not to be had yet."""
+    generations: tuple[Optional[Generation], Optional[Generation]] = (None, None)
+    """The ids of producers that may still be known: to which new ones are added, and those before."""
 
 
 @frozen

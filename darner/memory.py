@@ -16,7 +16,7 @@ from zope.interface import implementer
 from darner.consumed import Consumed
 from darner.errors import StoreError
 from darner.interfaces import IBatch, IStore
-from darner.items import ITEM_OVERHEAD, Delayed, Item, Mark, QueueState, Step
+from darner.items import ITEM_OVERHEAD, Delayed, Generation, Item, Mark, QueueState, Step
 
 
 @implementer(IBatch)
@@ -68,6 +68,12 @@ class MemoryBatch:
         taken = [(due, item.copy()) for due, item in items]
         self.changes.append(lambda: self._store.due(number, taken))
 
+    def generations(self, number: int, current: Optional[Generation], previous: Optional[Generation]) -> None:
+        self.changes.append(lambda: self._store.keep_generations(number, current, previous))
+
+    def seen(self, generation: int, id: bytes, time: int) -> None:
+        self.changes.append(lambda: self._store.see(generation, id, time))
+
     def chunk(self, stream: int, index: int, data: bytes) -> None:
         self.changes.append(lambda: self._store.add_chunk(stream, index, data))
 
@@ -82,6 +88,7 @@ class _Queue:
         self.above: dict[int, int] = {}
         self.attempts: dict[int, int] = {}
         self.delayed: Optional[Delayed] = None
+        self.generations: tuple[Optional[Generation], Optional[Generation]] = (None, None)
 
 
 @implementer(IStore)
@@ -92,6 +99,7 @@ class MemoryStore:
     Closing forgets nothing, so that a test can start a service anew on what an earlier one left.
 
     @ivar queues: what is kept, by number.
+    @ivar ids: when items were put, by the number of the generation and the id.
     @ivar chunks: the streams, by number.
     @ivar holders: of streams that several items hold, those.
     @ivar unheld: the streams that no item holds.
@@ -101,6 +109,7 @@ class MemoryStore:
 
     def __init__(self) -> None:
         self.queues: dict[int, _Queue] = {}
+        self.ids: dict[int, dict[bytes, int]] = {}
         self.chunks: dict[int, dict[int, bytes]] = {}
         self.unheld: set[int] = set()
         self.holders: dict[int, set[tuple[int, int]]] = {}
@@ -162,6 +171,17 @@ class MemoryStore:
             del delays[bisect_left(delays, (due, item.id))]
             self._is_held(item.stream, number, item.id)
 
+    def keep_generations(
+        self, number: int, current: Optional[Generation], previous: Optional[Generation]
+    ) -> None:
+        self.queues[number].generations = (current, previous)
+
+    def see(self, generation: int, id: bytes, time: int) -> None:
+        ids = self.ids.setdefault(generation, {})
+        ids[id] = time
+        if not time:
+            del ids[id]
+
     def add_chunk(self, stream: int, index: int, data: bytes) -> None:
         if index == 0:
             self.unheld.add(stream)
@@ -185,6 +205,7 @@ class MemoryStore:
             queue.name, number, queue.created, next_id, bytes_put, mark.bytes_consumed, mark.floor,
             Consumed(mark.low, above), {id: count for id, count in queue.attempts.items() if id >= mark.low},
             queue.delayed,
+            queue.generations,
         )  # fmt: skip
 
     def leftovers(self) -> tuple[list[int], list[int]]:
@@ -244,6 +265,9 @@ class MemoryStore:
     def spent(self, number: int, since: int, until: int) -> None:
         pass
 
+    def seen(self, generation: int, id: bytes) -> Optional[int]:
+        return self.ids.get(generation, {}).get(id)
+
     def chunk(self, stream: int, index: int) -> bytes:
         try:
             return self.chunks[stream][index]
@@ -277,6 +301,12 @@ class MemoryStore:
             del delays[:limit]
             return self._gave_up(number, gone, 0)
         self.delays.pop(number, None)
+        ids = self.ids.get(number, {})
+        for id in list(ids)[:limit]:
+            del ids[id]
+        if ids:
+            return Step(0)
+        self.ids.pop(number, None)
         items = self.queues[number].items if number in self.queues else {}
         step = self._give_up(number, sorted(items), limit)
         if step.next_id is None:

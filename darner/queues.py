@@ -16,7 +16,7 @@ from twisted.internet.interfaces import IReactorTime
 from darner.control import Control
 from darner.errors import ClientError, DarnerError, ItemTooLarge, QueueFull, StoreError
 from darner.expiry import Expiry
-from darner.fanout import Fanout
+from darner.fanout import Fanout, Route
 from darner.fifo import Fifo
 from darner.head import WINDOW_BYTES, Room
 from darner.interfaces import IStore
@@ -24,11 +24,12 @@ from darner.items import ITEM_OVERHEAD, Item, PutOptions
 from darner.limits import client_bytes
 from darner.policies import Policies, QueueSettings, parent_of
 from darner.reclaim import Reclaimer
+from darner.seen import Retry
 from darner.space import Space
 from darner.stats import Health, ServerStats, queue_counters, server_counters
 from darner.status import ServerStatus
 from darner.streams import Inflow, Outflow
-from darner.turn import Turn
+from darner.turn import Replies, Turn
 from darner.volatile import VolatileStore
 
 RELATIVE_EXPIRY: Final = 1_000_000
@@ -251,23 +252,27 @@ class Queues:
 
     def put(
         self, name: bytes, flags: int, expiry: float, payload: bytes, options: Optional[PutOptions] = None
-    ) -> None:
+    ) -> Optional[Retry]:
         """
         Put a small item at the end of a queue, and of all others for which it is meant (`darner.fanout`).
 
         @param expiry: by memcache's rules, to the ms.
         @param options: what else is asked for.
+        @return: what the answer depends on, where the item has an id; C{None}: on the turn (L{Turn.put}).
         @raise ItemTooLarge: it is over the limit.
         @raise darner.errors.Unavailable: nothing may be put for now.
         @raise QueueFull: the queue is, and refuses it.
         @raise darner.errors.DiskAlmostFull: there is too little room.
-        @raise darner.errors.StoreError: the store cannot make the queue.
+        @raise ClientError: it has an id, and the queue no C{dedupe_window}.
+        @raise darner.errors.StoreError: the store cannot make the queue, or not tell whether it knows the id.
         """
         size = len(payload)
         fifo = self._fifos.get(name)
         if fifo is None or fifo.spreads or options is not None:
-            self._put_on(self._all_for_put(name, size, size), flags, expiry, size, payload, options=options)
-            return
+            retry = Retry(options.id) if options is not None and options.id else None
+            fifos = self._all_for_put(name, size, size, options, retry)
+            self._put_on(fifos, flags, expiry, size, payload, options=options, retry=retry)
+            return retry
         self._admit(fifo.policy, size, size, fifo.durable)
         if fifo.number is None:
             self._existing(name)
@@ -275,36 +280,70 @@ class Queues:
             fifo.make_room(size)
         fifo.put(flags, self._expiry_time(expiry) if expiry else 0, size, payload)
         self.stats.total_items += 1
+        return None
 
     def put_flow(
         self, name: bytes, flags: int, expiry: float, inflow: Inflow, options: Optional[PutOptions] = None
-    ) -> None:
+    ) -> Optional[Retry]:
         """As L{put}, with a payload that came piece by piece."""
         payload = inflow.finish()
+        retry = Retry(options.id) if options is not None and options.id else None
         try:
-            fifos = self._all_for_put(name, inflow.size, len(payload))
+            fifos = self._all_for_put(name, inflow.size, len(payload), options, retry)
         except DarnerError:
             inflow.abandon()
             raise
-        self._put_on(fifos, flags, expiry, inflow.size, payload, inflow.stream, options)
+        self._put_on(fifos, flags, expiry, inflow.size, payload, inflow.stream, options, retry)
         if not fifos:
             inflow.abandon()
+        return retry
 
     def _put_on(
         self, fifos: list[Fifo], flags: int, expiry: float, size: int, payload: bytes, stream: int = 0,
-        options: Optional[PutOptions] = None,
+        options: Optional[PutOptions] = None, retry: Optional[Retry] = None,
     ) -> None:  # fmt: skip
         ends = self._expiry_time(expiry) if expiry else 0
         shared = len(fifos) > 1
+        if retry is not None and fifos:
+            retry.anew = True
+            self._add_id(fifos, retry.id)
         for fifo in fifos:
-            delay = options.delay if options is not None else None
-            if delay is None:
-                delay = int((fifo.policy.default_delay or 0) * 1000)
+            delay = self._delay(fifo, options)
             if delay:
                 fifo.delay(self.turn.now + delay, flags, ends, size, payload, stream, shared)
             else:
                 fifo.put(flags, ends, size, payload, stream, shared)
         self.stats.total_items += len(fifos)
+
+    @staticmethod
+    def _delay(fifo: Fifo, options: Optional[PutOptions]) -> int:
+        """@return: after how many ms an item is to be had that is set on a queue."""
+        if options is not None and options.delay is not None:
+            return options.delay
+        return int((fifo.policy.default_delay or 0) * 1000)
+
+    def _add_id(self, fifos: list[Fifo], id: bytes) -> None:
+        reply: Replies = [b""]
+        self.turn.put(reply, 0)
+        for fifo in fifos:
+            fifo.add_id(id, reply)
+
+    def _find_id(self, route: Route, retry: Retry) -> None:
+        """
+        Find out which queues have an item that is set under an id.
+
+        @raise ClientError: one of those that matter is not set to know any.
+        """
+        for queue in route.required:
+            if self.policy(queue).dedupe_window is None:
+                raise ClientError(f"queue {queue.decode()} has no dedupe_window")
+        for queue in (*route.keeping, *route.children):
+            fifo = self._fifos.get(queue)
+            first = None if fifo is None else fifo.find_id(retry.id)
+            if fifo is not None and first is not None:
+                retry.left_out.add(queue)
+                retry.first.append(first)
+                retry.anew |= fifo.leave_out()
 
     def _admit(self, policy: QueueSettings, size: int, room: int, durable: bool) -> None:
         """
@@ -323,15 +362,18 @@ class Queues:
         if durable:
             self.space.take(room + ITEM_OVERHEAD)
 
-    def _all_for_put(self, name: bytes, size: int, room: int) -> list[Fifo]:
+    def _all_for_put(
+        self, name: bytes, size: int, room: int, options: Optional[PutOptions], retry: Optional[Retry]
+    ) -> list[Fifo]:
         """
         @param size: of the item that is to be put, in bytes.
         @param room: what of that is still to be written, for each queue.
+        @param retry: its id, if it has one: those that know it are left out.
         @return: the queues on which a set on this name puts it; they exist.
         @raise DarnerError: it is refused; no queue has been made.
         """
         fifo = self._fifos.get(name)
-        if fifo is not None and not fifo.spreads:
+        if fifo is not None and not fifo.spreads and options is None:
             self._admit(fifo.policy, size, room, fifo.durable)
             if fifo.limited:
                 fifo.make_room(size)
@@ -340,11 +382,17 @@ class Queues:
         self.status.check_writes()
         if size > self.item_limit(name):
             raise ItemTooLarge()
-        for queue in route.keeping:
+        if retry is not None:
+            # First: what was stored once is answered so, though there be no room for it now.
+            self._find_id(route, retry)
+        left_out = retry.left_out if retry is not None else ()
+        taking = [queue for queue in route.keeping if queue not in left_out]
+        for queue in taking:
             self._admit(self.policy(queue), size, room, self.is_durable(queue))
             self._check_room(queue, size)
-        taking = list(route.keeping)
         for child in route.children:
+            if child in left_out:
+                continue
             fifo = self._fifos.get(child)
             if fifo is None or fifo.number is None:
                 self._gone(child)  # it could not be written when it was made
@@ -356,6 +404,11 @@ class Queues:
         new = [queue for queue in taking if queue not in self._fifos or not self._fifos[queue].exists]
         try:
             fifos = [self._existing(queue) for queue in taking]
+            for fifo in fifos:
+                if retry is not None:
+                    fifo.begin_ids()
+                if self._delay(fifo, options):
+                    fifo.begin_delays()
             for fifo in fifos:
                 # Only now, as nobody refuses it any more.
                 if fifo.limited and fifo.policy.discard_old_when_full:

@@ -17,7 +17,10 @@ key                            value
 ``Q`` number ``04``            as five u64: the number of the queue's delayed items, how many, their bytes, when the
                                first is due or before, the next id
 ``Q`` number ``04`` due, id    a run of one item that is due then (u64 ms); number and id are those of delayed items
-``Q`` number ``ff``            empty; the end of the queue, or of its delayed items
+``Q`` number ``05``            the generations of ids under which items were put: for each u8 (0 the current one, 1 the
+                               previous), u64 its own number, u64 since when it is that (ms)
+``Q`` generation ``05`` id     u64: when an item was put under this id (ms); of the id 16 bytes of BLAKE2b
+``Q`` number ``ff``            empty; the end of the queue, of its delayed items, or of a generation
 ``D`` number                   empty; a deleted queue that is still to be reclaimed
 ``C`` stream, u32 index        a chunk of a large item
 ``S`` stream                   a stream that no item holds.  Empty: it is being written, or its writer died.
@@ -27,6 +30,8 @@ key                            value
 ``H`` stream, number, id       empty; an item that holds the stream together with others.  A stream that has none of
                                these is held by the one item that names it
 =============================  ======================================================================================
+
+A generation has a number as a queue has, so that it is given up in the same way: by a ``D``.
 
 The mark and the two ends stay as long as the queue does.  So whoever looks for a run or an interval, and there is none,
 comes upon them, and not upon the deletion marks of all that was reclaimed behind them.  The mark comes after the runs,
@@ -46,10 +51,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from struct import Struct
-from typing import Final
+from typing import Final, Optional
 
 from darner.errors import StoreError
-from darner.items import Delayed, Item, Mark
+from darner.items import Delayed, Generation, Item, Mark
 
 FORMAT_KEY: Final = b"!format"
 FORMAT: Final = b"darner 1"
@@ -80,6 +85,7 @@ _CHUNK_KEY: Final = Struct(">cQI")
 _HOLDER_KEY: Final = Struct(">cQQQ")
 _RUN: Final = Struct(">QI")
 _ITEM: Final = Struct(">BIQQQ")
+_GENERATION: Final = Struct(">BQQ")
 
 _LENGTH: Final = Struct(">H")
 
@@ -133,6 +139,18 @@ def due_key(number: int, due: int, id: int) -> bytes:
 
 def run_key(number: int, last: int) -> bytes:
     return _ITEM_KEY.pack(b"Q", number, 0, last)
+
+
+def generations_key(number: int) -> bytes:
+    return _QUEUE_KEY.pack(b"Q", number, 5)
+
+
+def seen_key(generation: int, id: bytes) -> bytes:
+    return _QUEUE_KEY.pack(b"Q", generation, 5) + id
+
+
+def is_seen(key: bytes) -> bool:
+    return len(key) == 26 and key[9] == 5
 
 
 def end_key(number: int) -> bytes:
@@ -237,6 +255,19 @@ def pack_delayed(delayed: Delayed) -> bytes:
 
 def unpack_delayed(value: bytes) -> Delayed:
     return Delayed(*_MARK.unpack(value))
+
+
+def pack_generations(current: Optional[Generation], previous: Optional[Generation]) -> bytes:
+    return b"".join(
+        _GENERATION.pack(which, generation.number, generation.since)
+        for which, generation in enumerate((current, previous))
+        if generation is not None
+    )
+
+
+def unpack_generations(value: bytes) -> tuple[Optional[Generation], Optional[Generation]]:
+    found = {which: Generation(number, since) for which, number, since in _GENERATION.iter_unpack(value)}
+    return found.get(0), found.get(1)
 
 
 def pack_bounds(low: bytes, high: bytes) -> bytes:

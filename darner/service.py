@@ -36,7 +36,7 @@ from darner.status import KeptStatus, ServerStatus
 from darner.store import LevelStore
 from darner.textport import TextFactory
 from darner.timers import MonotonicClock
-from darner.wire import MAX_DELAY, MAX_FLAGS, check_queue_name
+from darner.wire import MAX_DELAY, MAX_FLAGS, check_id, check_queue_name
 
 DRAIN: Final = 2.0
 """Seconds that connections get, when the service stops, to take the replies that are on their way."""
@@ -223,10 +223,14 @@ class QueueService(Service):
         flags: int = 0,
         expiry: int = 0,
         sync: bool = False,
+        *,
         delay: Optional[float] = None,
+        id: bytes = b"",
     ) -> Deferred[None]:
         def start(call: Putting) -> None:
             check_queue_name(queue)
+            if id:
+                check_id(id)
             # Once it is in the open batch, what cannot be written would be everybody's trouble.
             if not isinstance(flags, int) or not 0 <= flags <= MAX_FLAGS:
                 raise ClientError("bad flags")
@@ -237,7 +241,9 @@ class QueueService(Service):
             if len(payload) > self._running().item_limit(queue):
                 raise ItemTooLarge()
             self._running().status.check_writes()
-            options = PutOptions(None if delay is None else int(delay * 1000))
+            options = None
+            if delay is not None or id:
+                options = PutOptions(None if delay is None else int(delay * 1000), id)
             call.start(queue, payload, flags, expiry, sync, options)
 
         return self._call(Putting, start)

@@ -25,6 +25,7 @@ from darner.opens import Opens
 from darner.outbox import Outbox, Outlet, Value, discard
 from darner.queues import Queues
 from darner.requeue import Requeue
+from darner.seen import Retry
 from darner.streams import Inflow
 from darner.turn import NOBODY, Replies
 from darner.waits import Monitor, Pause, Wait
@@ -182,32 +183,36 @@ class Session:
     def put(self, request: wire.Set, payload: bytes) -> None:
         """Put an item whose payload is here, at most a chunk of it."""
         try:
-            self._queues.put(request.queue, request.flags, request.expiry, payload, request.options)
+            retry = self._queues.put(request.queue, request.flags, request.expiry, payload, request.options)
         except DarnerError as error:
             self._not_stored(request, error)
         else:
-            self._stored(request)
+            self._stored(request, retry)
 
     def put_flow(self, request: wire.Set, inflow: Inflow) -> None:
         """Put an item whose payload came in pieces."""
         try:
-            self._queues.put_flow(request.queue, request.flags, request.expiry, inflow, request.options)
+            retry = self._queues.put_flow(request.queue, request.flags, request.expiry, inflow, request.options)
         except DarnerError as error:
             self._not_stored(request, error)
         else:
-            self._stored(request)
+            self._stored(request, retry)
 
     def _not_stored(self, request: wire.Set, error: DarnerError) -> None:
         self._queues.stats.cmd_set += 1
         if not request.noreply:
             self._reply(self.error_reply(error))
 
-    def _stored(self, request: wire.Set) -> None:
+    def _stored(self, request: wire.Set, retry: Optional[Retry]) -> None:
         self._queues.stats.cmd_set += 1
         if request.sync:
             self._turn.sync()
         if not request.noreply:
-            self._turn.put(self._replies, self._reply(wire.STORED))
+            slot = self._reply(wire.STORED)
+            if retry is None or request.sync:
+                self._turn.put(self._replies, slot)
+            if retry is not None:
+                retry.answered(self._turn, self._replies, slot)
 
     def _get(self, request: wire.Get) -> None:
         if request.abort:

@@ -60,6 +60,8 @@ class QueueStats:
     total_items: int = 0
     expired_items: int = 0
     discarded: int = 0
+    duplicates: int = 0
+    """Items that were put under an id that the queue knew, and were left out."""
     total_flushes: int = 0
     transactions: int = 0
     canceled_transactions: int = 0

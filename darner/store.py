@@ -29,7 +29,7 @@ from darner.directory import LOST, DataDirectory, in_use, set_aside, sync
 from darner.errors import StoreDamaged, StoreError, StoreUnusable
 from darner.inspection import first_damage, inspect, is_new, missing
 from darner.interfaces import IBatch, IStore
-from darner.items import ITEM_OVERHEAD, Delayed, Item, Mark, QueueState, Step
+from darner.items import ITEM_OVERHEAD, Delayed, Generation, Item, Mark, QueueState, Step
 from darner.mapped import let_go
 from darner.tails import cut, settle
 
@@ -37,6 +37,7 @@ _NUMBERS_AT_ONCE: Final = 1024
 _NEWEST_TABLES: Final = b"leveldb.num-files-at-level0"
 _REPAIR: Final = "stop the server and start it with --repair"
 _FILLED: Final = 1024 * 1024
+_LOOK: Final = 4096  # a look for a key reads about a page of a table
 _TORN: Final = "cannot write: the store awaits mending after a fault"
 
 _T = TypeVar("_T")
@@ -113,6 +114,15 @@ class LevelBatch:
             self.writes.append((records.due_key(number, due, item.id), None))
             if item.stream:
                 self.writes.append((records.holder_key(item.stream, number, item.id), None))
+
+    def generations(self, number: int, current: Optional[Generation], previous: Optional[Generation]) -> None:
+        value = records.pack_generations(current, previous)
+        self.writes.append((records.generations_key(number), value or None))
+        if current is not None:
+            self.writes.append((records.end_key(current.number), b""))
+
+    def seen(self, generation: int, id: bytes, time: int) -> None:
+        self.writes.append((records.seen_key(generation, id), records.pack_u64(time) if time else None))
 
     def chunk(self, stream: int, index: int, data: bytes) -> None:
         self.puts = True
@@ -356,6 +366,8 @@ class LevelStore:
             for beside, written in entries:
                 if beside == records.delayed_key(number):
                     state.delayed = records.unpack_delayed(written)
+                elif beside == records.generations_key(number):
+                    state.generations = records.unpack_generations(written)
                 else:
                     state.attempts[records.key_number(beside)] = records.unpack_u32(written)
         # Nothing at or above the mark's next id was ever deleted, so neither look below meets a deletion mark.
@@ -519,6 +531,11 @@ class LevelStore:
         if self._mapped > self.MAPPED:
             self._mapped = 0
             let_go(self._directory.database)
+
+    def seen(self, generation: int, id: bytes) -> Optional[int]:
+        found: Optional[bytes] = self._guarded(lambda: self._get(records.seen_key(generation, id)))
+        self._has_read(_LOOK)
+        return None if found is None else records.unpack_u64(found)
 
     def chunk(self, stream: int, index: int) -> bytes:
         data: Optional[bytes] = self._guarded(lambda: self._get(records.chunk_key(stream, index)))

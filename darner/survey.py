@@ -19,7 +19,7 @@ from attrs import define, field, frozen
 from darner import records
 from darner.consumed import Consumed
 from darner.errors import StoreError
-from darner.items import Delayed, Item, Mark
+from darner.items import Delayed, Generation, Item, Mark
 
 Entries = Iterable[tuple[bytes, bytes]]
 
@@ -72,6 +72,7 @@ class _Queue:
     mark: Optional[Mark] = None
     above: list[tuple[int, int]] = field(factory=list)
     attempts: dict[int, int] = field(factory=dict)
+    generations: tuple[Optional[Generation], Optional[Generation]] = (None, None)
     present: Consumed = field(factory=Consumed)
     last: int = -1
     bytes_put: int = 0
@@ -233,6 +234,10 @@ class Survey:
                     queue.attempts[records.key_number(key)] = records.unpack_u32(value)
                 elif key == records.delayed_key(queue.number):
                     queue.delayed = records.unpack_delayed(value)
+                elif key == records.generations_key(queue.number):
+                    queue.generations = records.unpack_generations(value)
+                elif records.is_seen(key):
+                    records.unpack_u64(value)  # of ids there may be too many to keep
                 elif key not in (records.intervals_end_key(queue.number), records.end_key(queue.number)):
                     self.unreadable += 1
             except struct_error:
@@ -271,6 +276,7 @@ class Survey:
         self._found: dict[int, QueueFinding] = {}
         self._holders: dict[int, list[tuple[int, int]]] = {}
         self._owned: set[int] = set()
+        self._generations: set[int] = set()
         for number, queue in sorted(self._queues.items()):
             if queue.deleted:
                 continue
@@ -298,7 +304,8 @@ class Survey:
             self._found[number] = QueueFinding(
                 queue.name, queue.saved + delays.items, queue.lost + lost, uncertain, unnamed
             )
-        used = max(self._queues, default=-1) + 1
+            self._generations.update(generation.number for generation in queue.generations if generation is not None)
+        used = max([*self._queues, *self._generations], default=-1) + 1
         self.next_number = max(self._counters.get(records.NUMBERS_KEY, 0), used)
         self.next_stream = max(
             self._counters.get(records.STREAMS_KEY, 0), self._streams.next_number, self._used_streams
@@ -361,6 +368,10 @@ class Survey:
                         yield from _rewritten_queue(self._queues[number], queue)
                     elif number in self._owned:
                         yield from self._rewritten_delays(queue)
+                    elif number in self._generations:
+                        yield from ((key, value) for key, value in queue if records.is_seen(key) and len(value) == 8)
+        for number in self._generations:
+            yield records.end_key(number), b""
         for number in self._found:
             if number not in written:
                 yield from _rewritten_queue(self._queues[number], ())
@@ -438,4 +449,6 @@ def _rewritten_queue(queue: _Queue, entries: Entries) -> Iterator[tuple[bytes, b
     for id, count in queue.attempts.items():
         if id not in queue.gone:
             yield records.attempts_key(queue.number, id), records.pack_u32(count)
+    if any(queue.generations):
+        yield records.generations_key(queue.number), records.pack_generations(*queue.generations)
     yield records.end_key(queue.number), b""

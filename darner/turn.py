@@ -125,12 +125,15 @@ class Inflow(Protocol):
 class _Changes:
     """What happened in one turn."""
 
-    __slots__ = ("chunks", "consumed", "moves", "owners", "promised", "puts", "queues", "reads", "sealed", "sync")
+    __slots__ = (
+        "chunks", "consumed", "followers", "moves", "owners", "promised", "puts", "queues", "reads", "sealed", "sync",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self.queues: dict[Changing, None] = {}
         self.owners: dict[Owner, None] = {}
         self.puts: list[tuple[Replies, int]] = []
+        self.followers: list[tuple[Replies, Replies, int]] = []
         self.reads: list[tuple[Changing, Optional[int], Item, bool, Replies, int, int]] = []
         self.consumed: list[tuple[Replies, int]] = []
         self.moves: list[tuple[Changing, Optional[int], Item]] = []
@@ -269,6 +272,14 @@ class Turn:
     def put(self, replies: Replies, slot: int) -> None:
         """The reply at C{slot} says that an item is stored."""
         self._gathering.puts.append((replies, slot))
+
+    def follow(self, first: Replies, replies: Replies, slot: int) -> None:
+        """
+        The reply at C{slot} says what another says.
+
+        @param first: the one reply of an earlier L{put}, also of the turn that is being written.
+        """
+        self._gathering.followers.append((first, replies, slot))
 
     def read(
         self, queue: Changing, item: Item, tentative: bool, replies: Replies, slot: int, end: Optional[int] = None
@@ -415,6 +426,9 @@ class Turn:
         refused = {queue: queue.refuse() for queue in changes.queues}
         for replies, slot in changes.puts:
             _spoil(replies, slot, slot, error)
+        for first, replies, slot in changes.followers + self._gathering.followers:
+            if first[0]:
+                _spoil(replies, slot, slot, error)
         for queue, number, item in changes.moves:
             # Where it was to go it is not: so it is where it came from.
             if item.id not in refused.get(queue, ()):

@@ -16,7 +16,7 @@ from typing import Optional, Protocol
 
 from darner.consumed import Consumed
 from darner.head import Room
-from darner.items import Delayed, Item, Mark
+from darner.items import Delayed, Generation, Item, Mark
 from darner.memory import MemoryBatch, MemoryStore
 from darner.turn import Turn
 
@@ -59,6 +59,9 @@ class VolatileBatch(MemoryBatch):
         pass
 
     def delayed(self, number: int, delayed: Optional[Delayed]) -> None:
+        pass
+
+    def generations(self, number: int, current: Optional[Generation], previous: Optional[Generation]) -> None:
         pass
 
 

@@ -324,6 +324,16 @@ def check_queue_name(name: bytes) -> bytes:
     return name
 
 
+def check_id(id: bytes) -> bytes:
+    """
+    @return: C{id}
+    @raise ClientError: it is not what could be the name of a queue.
+    """
+    if not _QUEUE_NAME.fullmatch(id):
+        raise ClientError("bad id")
+    return id
+
+
 def parse(line: bytes) -> Request:
     """
     Understand one request line.
@@ -382,9 +392,7 @@ def _put_options(options: list[bytes]) -> tuple[bool, Optional[PutOptions]]:
         elif name.lower() == b"delay":
             delay = min(_number(value, "delay"), MAX_DELAY)
         elif name.lower() == b"id":
-            if not _QUEUE_NAME.fullmatch(value):
-                raise ClientError("bad id")
-            id = value
+            id = check_id(value)
         elif option:
             raise ClientError("unknown option of set")
     return sync, PutOptions(delay, id) if delay is not None or id else None

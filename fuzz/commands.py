@@ -39,6 +39,7 @@ class Put:
     expiry: int
     payload: bytes
     noreply: bool
+    id: bytes = b""
     never: bool = False
     """Whether it is delayed for ever."""
 
@@ -137,19 +138,27 @@ def _payload(choices: Choices) -> bytes:
     return PAYLOADS[kind % len(PAYLOADS)]
 
 
+_OPTIONS: Final = (
+    (b"", b""), (b"/sync", b""), (b"/", b""), (b"//SYNC", b""), (b"/id=a", b"a"), (b"/ID=a/sync", b"a"),
+    (b"/id=A", b"A"), (b"/id=x/id==", b"="), (b"/delay=0", b""), (b"/Delay=999999999999999999", b""),
+    (b"/id=a/delay=9999999999999", b"a"),
+)  # fmt: skip
+"""Of a set, and the id that they give."""
+
+
 def put(choices: Choices) -> Command:
     """@return: a set."""
     name, payload = choices.of(NAMES), _payload(choices)
     flags, expiry = choices.of((0, 7, 2**32 - 1)), choices.of(EXPIRIES)
     style = choices.byte()
     noreply = bool(style & 1)
-    option = choices.of((b"", b"/sync", b"/", b"//SYNC", b"/delay=0", b"/Delay=999999999999999999"))
-    words = [b"set", name + option, b"%d" % flags, b"%d" % expiry]
+    options, id = choices.of(_OPTIONS)
+    words = [b"set", name + options, b"%d" % flags, b"%d" % expiry]
     words += [b"%d" % len(payload), *[b"NoReply"] * noreply]
     text = _line(choices, *words) + payload + b"\r\n"
     if len(payload) > MAX_ITEM_BYTES:
         return Command(text, Say(b"" if noreply else b"SERVER_ERROR object too large\r\n"))
-    return Command(text, Put(name, flags, expiry, payload, noreply, option.endswith(b"9")))
+    return Command(text, Put(name, flags, expiry, payload, noreply, id, b"=9999" in options))
 
 
 def _read(choices: Choices) -> Command:
@@ -207,6 +216,9 @@ _REFUSED: Final = (
     (b"set q 4294967296 0", b"bad flags"),
     (b"set q 0 soon", b"bad expiry"),
     (b"set q/later 0 0", b"unknown option of set"),
+    (b"set q/id= 0 0", b"bad id"),
+    (b"set q/sync/id 0 0", b"bad id"),
+    (b"set q/id=%b 0 0" % (b"x" * 251), b"bad id"),
     (b"set /sync 0 0", b"bad queue name"),
     (b"set %b 0 0" % (b"x" * 251), b"bad queue name"),
     (b"set \x80 0 0", b"bad queue name"),

@@ -15,7 +15,7 @@ from attrs import Factory, define
 
 from darner.records import CHUNK_BYTES
 from fuzz.commands import Drop, Dump, Expire, Figures, Meaning, Part, Put, Read, ReadMany, Say
-from fuzz.server import EPOCH
+from fuzz.server import DEDUPE_WINDOW, EPOCH
 
 _STATS: Final = re.compile(rb"((?:STAT [!-~]+ [!-~]+\r\n)*)END\r\n")
 _DUMP: Final = re.compile(rb"((?:queue '[!-~]+' \{\r\n(?:  [a-z_]+=\d+\r\n)*\}\r\n)*)END\r\n")
@@ -30,9 +30,41 @@ class Item:
     payload: bytes
 
 
+@define
+class Ids:
+    """
+    Under which ids items were put, and when by the wall clock.
+
+    What is too old by the wall clock is not known any more, and what is too old by the other clock is forgotten: all
+    that came since the first one, when the window has passed twice.
+    """
+
+    current: dict[bytes, int] = Factory(dict)
+    began: Optional[float] = None
+    previous: dict[bytes, int] = Factory(dict)
+    ended: Optional[float] = None
+
+    def pass_to(self, now: float) -> None:
+        if self.ended is not None and self.ended + DEDUPE_WINDOW <= now:
+            self.previous, self.ended = {}, None
+        if self.began is not None and self.began + DEDUPE_WINDOW <= now:
+            self.previous, self.ended = self.current, now
+            self.current, self.began = {}, None
+
+    def knows(self, id: bytes, wall: int) -> bool:
+        times = [known[id] for known in (self.current, self.previous) if id in known]
+        return any(wall - time < DEDUPE_WINDOW * 1000 for time in times)
+
+    def add(self, id: bytes, now: float, wall: int) -> None:
+        if self.began is None:
+            self.began = now
+        self.current[id] = wall
+
+
 @define(eq=False)
 class Queue:
     exists: bool = False
+    ids: Ids = Factory(lambda: Ids())
     items: list[Item] = Factory(list)
     waiters: list[tuple[Client, Read]] = Factory(list)
 
@@ -158,6 +190,8 @@ class Reference:
     def advance(self, seconds: float) -> None:
         """Time passes."""
         self.now += seconds
+        for queue in self.queues.values():
+            queue.ids.pass_to(self.now)
         late = [(client.due, client) for client in self.clients if client.due and client.due[0] <= self.now]
         for _, client in sorted(late, key=itemgetter(0)):
             self._give_up(client)
@@ -248,10 +282,16 @@ class Reference:
             expiry *= 1000
         self._queue(put.queue).exists = True
         children = [name for name in self.names if name.startswith(put.queue + b"+")]
-        for name in [put.queue, *children] * (not put.never):
-            self._queue(name).items.append(Item(self._orders, put.flags, expiry, put.payload))
-            self._orders += 1
-            self._serve(name)
+        for name in [put.queue, *children]:
+            ids = self._queue(name).ids
+            if put.id and ids.knows(put.id, self._wall):
+                continue
+            if put.id:
+                ids.add(put.id, self.now, self._wall)
+            if not put.never:
+                self._queue(name).items.append(Item(self._orders, put.flags, expiry, put.payload))
+                self._orders += 1
+                self._serve(name)
 
     def _head(self, queue: Queue) -> Optional[Item]:
         """What has expired is dropped when it gets to the head, and somebody looks."""
@@ -349,6 +389,7 @@ class Reference:
             queue.items.clear()
             if drop.delete:
                 queue.exists = False
+                queue.ids = Ids()
                 for client in self.clients:
                     client.opens.pop(name, None)
 

@@ -18,6 +18,8 @@ PROTOCOL: Final = Path(__file__).parent.parent / "docs" / "protocol.rst"
 LINES: Final = (
     b"set q 0 0 5", b"set q/sync 4294967295 1700000000 0 noreply", b"SET q//SYNC 1 -1 5 NoReply", b"set q 0 0",
     b"set q 4294967296 0 5", b"set q 0 soon 5", b"set q/later 0 0 5", b"set /sync 0 0 5", b"set q 0 0 -1",
+    b"set q/id=a 0 0 1", b"set q/delay=99999999999999999/id=a 0 0 1", b"set q/ID=b=c/sync 0 0 1 noreply",
+    b"set q/id= 0 0 1",
     b"set q 0 0 999999999999999999", b"set q 0 0 9999999999999999999", b"set q 0 0 5 please noreply", b"get q",
     b"gets q", b"get q/open", b"get q/close/open/t=100", b"get q/peek/t=999999999999", b"get q/abort", b"get q/close",
     b"get q/peek/close/open", b"get q/abort/t=5", b"get q/t=", b"get q/T=5//OPEN/", b"get a b a", b"get a b/open",
@@ -42,6 +44,7 @@ STREAMS: Final = (
     b"set q 0 0 4\r\nEND\r\r\nget q/open\r\nget q\r\nget q/abort\r\nget q/peek\r\ndelete q\r\ndump_stats q\r\n",
     b"set q 0 0 200000\r\nget q\r\n",
     b"set q 0 -1 1\r\nx\r\nset q 0 1 1\r\ny\r\nget q\r\nget q r\r\nflush q\r\nflush_all 0\r\n",
+    b"set q/id=a 0 0 1\r\nx\r\nset q/id=a 0 0 1\r\ny\r\nset q/id=b 0 0 1\r\nz\r\ndelete q\r\nset q/id=a 0 0 1\r\nx\r\n",
     b"g" * 2100,
     b"VALUE q 0 5\r\nhello\r\nEND\r\n\0\0\n\r\n\n",
 )

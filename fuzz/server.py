@@ -27,6 +27,9 @@ EPOCH: Final = 1_700_000_000
 MAX_ITEM_BYTES: Final = 150_000
 """The largest item, which has three chunks."""
 
+DEDUPE_WINDOW: Final = 4.0
+"""For how long ids are known, in seconds."""
+
 _DONE: Final = Failure(ConnectionDone())
 
 
@@ -133,8 +136,9 @@ class Server:
         self.clients: list[Client] = []
         surroundings = Surroundings(self.clock, self._schedule, maybeDeferred, self._wall)
         self.queues = Queues(
-            store or MemoryStore(), surroundings, Policies(QueueSettings(max_item_bytes=MAX_ITEM_BYTES))
-        )
+            store or MemoryStore(), surroundings,
+            Policies(QueueSettings(max_item_bytes=MAX_ITEM_BYTES, dedupe_window=DEDUPE_WINDOW)),
+        )  # fmt: skip
         # What has expired goes when somebody looks, and not by the clock: so that the reference knows when.
         self.queues.expiry.watch = lambda fifo: None  # type: ignore[method-assign]
         self.factory = QueueFactory(self.queues)
@@ -210,10 +214,11 @@ class Server:
             self.advance(1)
         queues = self.queues
         assert not queues.reclaimer.pending
-        # What is there may expire some day, or be due.
+        # What is there may expire some day, or be due, and what is known be forgotten.
         calls = [call for call in self.clock.getDelayedCalls() if call is not queues.expiry._timer]
-        delayed = [name for name in queues.names() if queues.make(name).delayed_count]
-        assert len(calls) == self._idle_calls + len(delayed), calls
+        knowing = [fifo for fifo in queues._fifos.values() if fifo._seen is not None and fifo._seen._timer is not None]
+        delayed = [fifo for fifo in queues._fifos.values() if fifo.delayed_count]
+        assert len(calls) == self._idle_calls + len(knowing) + len(delayed), calls
         assert queues.store.leftovers() == ([], []), queues.store.leftovers()
         fifos = queues._fifos
         assert sorted(fifos) == queues.names(), (sorted(fifos), queues.names())
@@ -223,6 +228,7 @@ class Server:
         gathering = queues.turn._gathering
         for gathered in (gathering.queues, gathering.owners, gathering.puts, gathering.reads, gathering.chunks):
             assert not gathered
+        assert not gathering.followers
         assert not queues.turn._waiting
         assert not self.factory.connections
         assert queues.stats.curr_connections == 0

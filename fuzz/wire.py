@@ -109,6 +109,11 @@ def _check_set(request: wire.Set) -> None:
     assert 0 <= request.flags < 2**32, request
     assert 0 <= request.size < 10**18, request
     assert -(10**18) < request.expiry < 10**18, request
+    if request.options is not None:
+        id, delay = request.options.id, request.options.delay
+        assert id or delay is not None, request
+        assert not id or wire.check_queue_name(id) == id, request
+        assert delay is None or 0 <= delay <= wire.MAX_DELAY, request
 
 
 def _check_get(line: bytes, request: wire.Get) -> None:
@@ -140,9 +145,13 @@ def spell(request: wire.Request) -> bytes:
 def _spell(request: wire.Request) -> Optional[bytes]:
     noreply = b" noreply" if getattr(request, "noreply", False) else b""
     if isinstance(request, wire.Set):
-        sync = b"/sync" if request.sync else b""
+        asked = b"/sync" if request.sync else b""
+        if request.options is not None and request.options.delay is not None:
+            asked += b"/delay=%d" % request.options.delay
+        if request.options is not None and request.options.id:
+            asked += b"/id=" + request.options.id
         return b"set %b%b %d %d %d%b" % (
-            request.queue, sync, request.flags, request.expiry, request.size, noreply,
+            request.queue, asked, request.flags, request.expiry, request.size, noreply,
         )  # fmt: skip
     if isinstance(request, wire.Get):
         options = [option for option in ("open", "close", "abort", "peek") if getattr(request, option)]

@@ -15,7 +15,7 @@ from zope.interface import implementer
 from darner import wire
 from darner.errors import StoreError
 from darner.interfaces import IBatch, IStore
-from darner.items import Delayed, Item, Mark, QueueState, Step
+from darner.items import Delayed, Generation, Item, Mark, QueueState, Step
 from darner.memory import MemoryStore
 from darner.policies import Policies, QueueSettings
 from darner.queues import Queues, Surroundings
@@ -75,6 +75,12 @@ class FaultyBatch:
 
     def due(self, number: int, items: Sequence[tuple[int, Item]]) -> None:
         self.batch.due(number, items)
+
+    def generations(self, number: int, current: Optional[Generation], previous: Optional[Generation]) -> None:
+        self.batch.generations(number, current, previous)
+
+    def seen(self, generation: int, id: bytes, time: int) -> None:
+        self.batch.seen(generation, id, time)
 
     def chunk(self, stream: int, index: int, data: bytes) -> None:
         self.puts = True
@@ -141,6 +147,10 @@ class FaultyStore:
         items = self.store.read(number, start, stop, max_bytes)
         self.reads.append(len(items))
         return items
+
+    def seen(self, generation: int, id: bytes) -> Optional[int]:
+        self._unless(self.unreadable, "unreadable")
+        return self.store.seen(generation, id)
 
     def chunk(self, stream: int, index: int) -> bytes:
         self._unless(self.unreadable, "unreadable")

@@ -8,14 +8,14 @@ what an earlier one left.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Optional
 
 from zope.interface.verify import verifyObject
 
 from darner.consumed import Consumed
 from darner.errors import StoreError
 from darner.interfaces import IBatch, IStore
-from darner.items import Delayed, Item, Mark, QueueState, Step
+from darner.items import Delayed, Generation, Item, Mark, QueueState, Step
 from darner.records import CHUNK_BYTES
 
 if TYPE_CHECKING:
@@ -546,6 +546,82 @@ class StoreContract(Base):
                 lambda next_id, number=writer.number: self.store.reclaim(number, 0, 1, next_id, 10)
             )
             self.assertEqual(streams, [stream] * (not others))
+
+    # Ids of producers
+
+    def see(self, generation: int, *ids: bytes, time: int = 5) -> None:
+        batch = self.store.batch()
+        for id in ids:
+            batch.seen(generation, id, time)
+        self.store.write(batch)
+
+    def keep(self, writer: Writer, current: Optional[Generation], previous: Optional[Generation]) -> None:
+        batch = self.store.batch()
+        batch.generations(writer.number, current, previous)
+        self.store.write(batch)
+
+    def test_generations(self) -> None:
+        writer, _ = Writer(self.store), Writer(self.store, b"other")
+        self.assertEqual(self.state().generations, (None, None))
+        one, two = (Generation(self.store.new_number(), since) for since in (1000, 2**40))
+        for current, previous in ((one, None), (None, one), (two, one), (None, None)):
+            self.keep(writer, current, previous)
+            self.assertEqual(self.state().generations, (current, previous))
+            self.assertEqual(self.state().attempts, {})
+            self.assertEqual(self.state(b"other").generations, (None, None))
+
+    def test_seen(self) -> None:
+        writer = Writer(self.store)
+        one, two = self.store.new_number(), self.store.new_number()
+        self.keep(writer, Generation(two, 7), Generation(one, 6))
+        ids = [bytes(16), b"\xff" * 16, b"0123456789abcdef"]
+        self.see(one, *ids)
+        self.see(two, ids[2], time=2**40)
+        self.see(one, ids[0], time=0)
+        self.again()
+        self.assertEqual([self.store.seen(one, id) for id in ids], [None, 5, 5])
+        self.assertEqual([self.store.seen(two, id) for id in ids], [None, None, 2**40])
+        self.assertIsNone(self.store.seen(9999, ids[0]))
+
+    def test_seen_is_discarded(self) -> None:
+        """A whole generation in bounded steps, and nothing else."""
+        writer = Writer(self.store)
+        items = writer.put(b"x")
+        one, two = self.store.new_number(), self.store.new_number()
+        self.keep(writer, Generation(two, 7), Generation(one, 6))
+        ids = [bytes([at]) * 16 for at in range(30)] + [b"12345678" + bytes([at]) * 8 for at in range(9)]
+        self.see(one, *ids)
+        self.see(two, *ids)
+        batch = self.store.batch()
+        batch.generations(writer.number, Generation(two, 7), None)
+        batch.discard(one)
+        self.store.write(batch)
+        self.again()
+        self.assertEqual(self.store.leftovers(), ([one], []))
+        steps, _ = all_steps(lambda next_id: self.store.reclaim_queue(one, next_id, 4))
+        self.assertGreaterEqual(len(steps), len(ids) // 4)
+        self.store.compact()
+        self.assertEqual(self.store.leftovers(), ([], []))
+        self.assertEqual({self.store.seen(one, id) for id in ids}, {None})
+        self.assertEqual({self.store.seen(two, id) for id in ids}, {5})
+        self.assertEqual(self.state().generations, (Generation(two, 7), None))
+        writer.store = self.store
+        self.assertEqual(writer.items(), items)
+
+    def test_generations_of_a_deleted_queue(self) -> None:
+        writer = Writer(self.store)
+        one = self.store.new_number()
+        self.keep(writer, Generation(one, 7), None)
+        self.see(one, bytes(16))
+        batch = self.store.batch()
+        batch.remove(b"q", writer.number)
+        batch.discard(one)
+        self.store.write(batch)
+        drain(self.store)
+        self.assertEqual(self.store.leftovers(), ([], []))
+        self.assertIsNone(self.store.seen(one, bytes(16)))
+        Writer(self.store)
+        self.assertEqual(self.state().generations, (None, None))
 
     def test_reclaim_queue_by_ones(self) -> None:
         """However small the steps are, they come to an end."""

@@ -7,10 +7,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from contextlib import redirect_stdout
+from io import StringIO
 from unittest import mock
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from bench import once
 from bench.__main__ import BENCHMARKS
 from bench.conditions import Conditions, ratio
 from bench.dialects import Beanstalk, RedisLists
@@ -209,6 +212,17 @@ class OutcomeTests(SynchronousTestCase):
         self.assertIn('   :header: clients,"a, b"\n\n   1,"2,000"\n', text)
         self.assertIn("   time,at most 5 s,6.0 s,**no**,``python -m bench flood``\n", text)
         self.assertNotIn("Missing", text)
+
+
+class OnceTests(SynchronousTestCase):
+    def test_sets(self) -> None:
+        said = StringIO()
+        with redirect_stdout(said):
+            once.main(200)
+        lines = said.getvalue().splitlines()
+        self.assertEqual(
+            [line.partition(":")[0] for line in lines], ["without an id", "with a new id", "with a known id"]
+        )
 
 
 class DialectsTests(SynchronousTestCase):

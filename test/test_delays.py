@@ -493,6 +493,51 @@ class PolicyTests(Base):
         self.later(5.5)
         self.assertEqual(self.all(), [b"late"])
 
+    def test_fan_out_without_numbers(self) -> None:
+        """All of it is refused, or nothing."""
+        self.server.queues.apply(Policies(overrides={"q+late": {"default_delay": 0.5}}))
+        self.client.does(b"get q+late")
+        self.client.sets(b"q/delay=0", b"one")
+        self.client.does(b"flush q+late")
+        self.server.store.numberless = True
+        for payload in (b"two", LARGE):
+            self.assertEqual(self.client.sets(b"q", payload), b"SERVER_ERROR no numbers\r\n")
+        self.assertEqual([self.figures(name) for name in (b"q", b"q+late")], [(1, 0), (0, 0)])
+        self.server.store.numberless = False
+        self.later(3)
+        self.assertEqual(self.client.sets(b"q", b"two"), STORED)
+        self.assertEqual([self.figures(name) for name in (b"q", b"q+late")], [(2, 0), (0, 1)])
+        self.assertEqual(self.memory.chunks, {})
+
+    def test_with_an_id(self) -> None:
+        """It is known from when it was set, and not from when it is due."""
+        self.apply(dedupe_window=10)
+        self.server.store.full = True
+        self.assertEqual(self.client.sets(b"q/delay=5000/id=a", b"late"), REFUSED)
+        self.server.store.full = False
+        self.later(3)
+        for _ in range(2):
+            self.assertEqual(self.client.sets(b"q/delay=5000/id=a", b"late"), STORED)
+        self.later(6)
+        self.assertEqual(self.client.sets(b"q/id=a", b"late"), STORED)
+        self.assertEqual(self.all(), [b"late"])
+        self.later(5)
+        self.assertEqual(self.client.sets(b"q/id=a", b"again"), STORED)
+        self.assertEqual(self.all(), [b"again"])
+
+    def test_with_an_id_of_a_turn_that_is_refused(self) -> None:
+        self.apply(dedupe_window=10)
+        self.server.holding = True
+        self.client.set(b"q/delay=500/id=a/sync", b"late")
+        self.server.turn()
+        other = self.server.client()
+        other.set(b"q/id=a", b"late")
+        self.server.turn()
+        self.server.store.full = True
+        self.server.release()
+        self.server.holding = False
+        self.assertEqual((self.client.hears(), other.hears()), (REFUSED, REFUSED))
+
     def test_requeue_takes_what_is_to_be_had(self) -> None:
         self.client.sets(b"q/delay=500", b"late")
         self.client.sets(b"q", b"one")

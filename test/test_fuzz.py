@@ -175,6 +175,10 @@ class FaultsAreSeenTests(SynchronousTestCase):
         script = bytes([0]) + bytes([0, 0, 0, 65, 0, 0, 0, 0, 0]) + 2 * bytes([0, 4, 0, 0, 0, 0])
         self.seen(protocol.check, script, Fifo, "take", Fifo.peek)
 
+    def test_item_that_is_put_twice(self) -> None:
+        script = bytes([0]) + 2 * bytes([0, 0, 0, 65, 0, 0, 0, 4, 0])
+        self.seen(protocol.check, script, Fifo, "find_id", lambda fifo, id: None)
+
     def test_reply_that_depends_on_the_cut(self) -> None:
         take = QueueProtocol._take_line
 

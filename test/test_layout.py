@@ -39,7 +39,7 @@ LAYERS = (
     "inspection",
     "store memory turn",
     "repair",
-    "head space retries delays",
+    "head space retries delays seen",
     "volatile",
     "fifo fanout",
     "reclaim expiry",

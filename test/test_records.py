@@ -5,6 +5,7 @@ Tests of `darner.records`: how queues are written down.
 from __future__ import annotations
 
 from struct import pack
+from typing import Optional
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -12,7 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from darner import records
 from darner.errors import StoreError
-from darner.items import Item, Mark
+from darner.items import Generation, Item, Mark
 from darner.records import CHUNK_BYTES, RUN_BYTES
 
 U64 = 2**64 - 1
@@ -28,6 +29,8 @@ class KeyTests(SynchronousTestCase):
         nine = b"\0\0\0\0\0\0\0\x09"
         self.assertEqual(records.name_key(b"jobs"), b"Njobs")
         self.assertEqual(records.run_key(7, 9), b"Q" + seven + b"\0" + nine)
+        self.assertEqual(records.generations_key(7), b"Q" + seven + b"\5")
+        self.assertEqual(records.seen_key(7, bytes(16)), b"Q" + seven + b"\5" + bytes(16))
         self.assertEqual(records.intervals_end_key(7), b"Q" + seven + b"\3")
         self.assertEqual(records.attempts_key(7, 9), b"Q" + seven + b"\3" + nine)
         self.assertEqual(records.end_key(7), b"Q" + seven + b"\xff")
@@ -57,7 +60,9 @@ class KeyTests(SynchronousTestCase):
         self.assertLess(records.mark_key(number), intervals)
         self.assertLess(intervals, records.intervals_end_key(number))
         self.assertLess(records.intervals_end_key(number), records.attempts_key(number, low))
-        self.assertLess(records.attempts_key(number, high), records.end_key(number))
+        self.assertLess(records.attempts_key(number, high), records.generations_key(number))
+        self.assertLess(records.generations_key(number), records.end_key(number))
+        self.assertLess(records.seen_key(number, b"\xff" * 16), records.end_key(number))
         if number < U64:
             self.assertLess(records.end_key(number), records.run_key(number + 1, 0))
 
@@ -72,6 +77,18 @@ class KeyTests(SynchronousTestCase):
         self.assertEqual(records.key_number(records.unheld_key(number)), number)
         self.assertEqual(records.chunk_index(records.chunk_key(number, index)), index)
         self.assertEqual(records.unpack_u64(records.pack_u64(number)), number)
+
+    @given(*[st.none() | st.builds(Generation, NUMBERS, NUMBERS)] * 2)
+    @settings(deadline=None)
+    def test_generations_come_back(self, current: Optional[Generation], previous: Optional[Generation]) -> None:
+        value = records.pack_generations(current, previous)
+        self.assertEqual(records.unpack_generations(value), (current, previous))
+        self.assertEqual(bool(value), current is not None or previous is not None)
+
+    def test_is_seen(self) -> None:
+        self.assertTrue(records.is_seen(records.seen_key(1, bytes(16))))
+        for key in (records.generations_key(1), records.run_key(1, 2), records.attempts_key(1, 2), b"Q" * 26):
+            self.assertFalse(records.is_seen(key))
 
     def test_is_run(self) -> None:
         self.assertTrue(records.is_run(records.run_key(1, 2)))

@@ -27,7 +27,7 @@ from darner import repair as repair_module
 from darner.directory import AFTER, BEFORE, SAVED, SAVING
 from darner.errors import StoreDamaged, StoreError, StoreUnusable
 from darner.inspection import first_damage
-from darner.items import Delayed, Item, Mark
+from darner.items import Delayed, Generation, Item, Mark
 from darner.leveldb import Manifest, current, logs, tables
 from darner.records import CHUNK_BYTES
 from darner.repair import REPORT, Report, check, repair
@@ -560,6 +560,53 @@ class AttemptsTests(SynchronousTestCase):
         self.assertTrue(check(path).sound)
 
 
+class SeenTests(SynchronousTestCase):
+    """Under which ids items were put is saved as well, where a queue asks for it."""
+
+    IDS = [bytes([at]) * 16 for at in range(5)]
+
+    def make(self, path: Path) -> None:
+        with closing(LevelStore(path)) as store:
+            writer = Writer(store)
+            writer.put(b"one", b"two")
+            deleted = Writer(store, b"deleted")
+            one, two, gone, nobodys = (store.new_number() for _ in range(4))
+            batch = store.batch()
+            batch.generations(writer.number, Generation(one, 100), Generation(two, 90))
+            batch.generations(deleted.number, Generation(gone, 80), None)
+            for at, id in enumerate(self.IDS):
+                for number in (one, two, gone, nobodys):
+                    batch.seen(number, id, number * 100 + at + 1)
+            batch.remove(b"deleted", deleted.number)
+            batch.discard(gone)
+            store.write(batch)
+
+    def test_sound(self) -> None:
+        path = Path(self.mktemp())
+        self.make(path)
+        self.assertTrue(check(path).sound)
+
+    def test_saved(self) -> None:
+        path = Path(self.mktemp())
+        self.make(path)
+        (path / "leveldb" / "CURRENT").unlink()
+        report = repair(path)
+        self.assertEqual((report.saved, report.lost), (2, 0))
+        self.assertEqual([queue.name for queue in report.queues], [b"q"])
+        with closing(LevelStore(path)) as store:
+            (state,) = store.recover()
+            one, two = state.generations
+            assert one is not None
+            assert two is not None
+            self.assertEqual((one.since, two.since), (100, 90))
+            for number in (one.number, two.number):
+                found = [store.seen(number, id) for id in self.IDS]
+                self.assertEqual(found, [number * 100 + at + 1 for at in range(5)])
+            self.assertEqual([store.seen(two.number + more, self.IDS[0]) for more in (1, 2)], [None, None])
+            self.assertGreater(store.new_number(), two.number + 2)
+        self.assertTrue(check(path).sound)
+
+
 class SharedTests(SynchronousTestCase):
     """Streams that several items hold."""
 
@@ -852,6 +899,27 @@ class SurveyTests(SynchronousTestCase):
         self.assertEqual(
             [key for key in rewritten if key[:1] == b"C"], [records.chunk_key(10, 0), records.chunk_key(10, 1)]
         )
+
+    def test_ids_lost(self) -> None:
+        """That costs ids, and no items; the number of what is lost is not given again."""
+        named = {records.generations_key(3): records.pack_generations(Generation(400, 1), None)}
+        survey, rewritten = self.survey(self.COUNTERS, named, self.queue(3, b"q", Mark(0, 2), 0, 1))
+        self.assertEqual(survey.queues, [QueueFinding(b"q", 2, 0)])
+        self.assertEqual(survey.next_number, 401)
+        self.assertIn(records.end_key(400), rewritten)
+        self.assertEqual(rewritten[records.generations_key(3)], named[records.generations_key(3)])
+
+    def test_ids_that_nobody_can_read(self) -> None:
+        wrong = {
+            records.generations_key(3): b"short", records.seen_key(5, bytes(16)): b"short",
+            records.generations_key(4): records.pack_generations(Generation(5, 1), None),
+            records.seen_key(5, bytes(range(16))): records.pack_u64(1), records.seen_key(5, b"not of 16"): b"",
+        }  # fmt: skip
+        queues = self.queue(3, b"q", Mark(0, 1), 0), self.queue(4, b"r", Mark(0, 1), 0)
+        survey, rewritten = self.survey(self.COUNTERS, wrong, *queues)
+        self.assertEqual((survey.unreadable, [queue.saved for queue in survey.queues]), (3, [1, 1]))
+        self.assertEqual([key for key in rewritten if records.is_seen(key)], [records.seen_key(5, bytes(range(16)))])
+        self.assertNotIn(records.generations_key(3), rewritten)
 
     def test_what_is_no_record_of_ours(self) -> None:
         strange = {
