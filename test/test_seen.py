@@ -156,6 +156,32 @@ class OnceTests(Case):
         self.assertEqual(other.hears(), value(b"q", b"y"))
 
 
+class VolatileTests(OnceTests):
+    """The same for queues in memory, which know ids as long as the server runs."""
+
+    def begin(self, store: Any, **more: Any) -> None:
+        super().begin(store, durable=False, max_bytes=1_000_000)
+
+    def kept(self) -> int:
+        memory = self.server.queues._memory
+        return sum(len(ids) for ids in memory.ids.values())
+
+    def settle(self) -> None:
+        """The stream of an item in memory is nobody's on disk."""
+        for _ in range(20):
+            self.passes(0.5)
+
+    def test_forgotten(self) -> None:
+        """After two windows nothing of them is left."""
+        self.stores(b"a")
+        self.assertEqual(self.kept(), 1)
+        self.passes(WINDOW + 1)
+        self.passes(WINDOW + 1)
+        self.settle()
+        memory = self.server.queues._memory
+        self.assertEqual((memory.ids, memory.deleted), ({}, set()))
+
+
 class RefusedTests(Case):
     """Sets that are refused."""
 
