@@ -368,9 +368,11 @@ class Turn:
         try:
             # Before anything can fail, so that the queues know what it is that they refuse.
             batch = self._batch(changes, True)
-            if self._owed and (not batch.empty or changes.sync or not changes.queues):
+            untouched = batch.empty and not changes.sync
+            if self._owed and not (untouched and changes.queues):
                 self._add_owed(changes, batch)
-            if not batch.empty or changes.sync:
+                untouched = batch.empty and not changes.sync
+            if not untouched:
                 self._store.mend()
             if changes.sync:
                 # What was promised to be done by and by is done with that.
@@ -378,14 +380,14 @@ class Turn:
                 self._writing = Deferred()
                 self._in_thread(self._store.write, batch, True).addBoth(self._synced, changes)
                 return
-            if not batch.empty:
+            if not untouched:
                 self._store.write(batch)
         except StoreError as error:
             self._failed(changes, error)
         except Exception as error:
             self._failed(changes, self._fault(Failure(), error))
         else:
-            self._done(changes, bool(batch.empty))
+            self._done(changes, untouched)
 
     def _fault(self, failure: Failure, error: Optional[BaseException]) -> StoreError:
         """A fault of ours is no reason to leave anybody without an answer."""
