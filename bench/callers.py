@@ -143,6 +143,22 @@ class Caller:
                     self.books.stored(stored)
                 unanswered.clear()
 
+    async def set_twice(self, queue: bytes, size: int) -> None:
+        """Set an item under an id, and again as one that has lost the answer; on two connections now and then."""
+        item, payload = self.books.set(queue, self._producer, self.random.randbytes(self.random.randint(0, size)))
+        request = b"set %b/id=%d.%d 0 0 %d\r\n%b\r\n" % (queue, self._producer, item.number, len(payload), payload)
+        if self.random.random() < 0.3:
+            self._writer.write(request)
+            await self.rest(0.002)
+            await self.vanish()
+            self._writer.write(request)
+            await self.expect(b"STORED")
+        else:
+            self._writer.write(request * 2)
+            await self.expect(b"STORED")
+            await self.expect(b"STORED")
+        self.books.stored(item)
+
     async def set_half(self, queue: bytes, size: int) -> None:
         """Send a part of an item, and go, or stay until the server does."""
         _, payload = self.books.set(queue, self._producer, self.random.randbytes(size), half=True)

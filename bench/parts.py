@@ -28,6 +28,14 @@ def _sets(queue: bytes, most: int = 1, size: int = SMALL, options: bytes = b"", 
     return sets
 
 
+def _sets_twice(queue: bytes, size: int = SMALL) -> Part:
+    async def sets_twice(caller: Caller) -> None:
+        await caller.set_twice(queue, size)
+        await caller.rest(0.01)
+
+    return sets_twice
+
+
 def _sets_large(queue: bytes, options: bytes = b"") -> Part:
     async def sets_large(caller: Caller) -> None:
         size = caller.random.choice([100_000, 1_000_000, LARGE])
@@ -200,6 +208,11 @@ def cast(views: dict[str, View]) -> dict[str, Part]:
         "large gets": _gets(b"large", View(), pause=0.1),
         "large sets 3": _sets_large(b"large-reliable"),
         "large opens": _opens(b"large-reliable"),
+        "sets once 1": _sets_twice(b"once"),
+        "sets once 2": _sets_twice(b"once"),
+        "once gets": _gets(b"once", View(), 20),
+        "sets once large": _sets_twice(b"once-large", 200_000),
+        "once opens": _opens(b"once-large", 20),
         "later sets 1": _sets(b"later", 10, options=b"/delay=30"),
         "later sets 2": _sets(b"later", 3, options=b"/delay=30/sync"),
         "later gets": _gets(b"later", view("later gets"), 40),

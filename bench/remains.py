@@ -97,6 +97,8 @@ def _sort(remains: Remains, key: bytes, value: bytes) -> None:
     elif kind == b"Q":
         number = records.unpack_u64(key[1:9])
         remains.queues.add(number)
+        if key == records.generations_key(number):
+            remains.named.update(kept.number for kept in records.unpack_generations(value) if kept is not None)
         if key == records.delayed_key(number):
             remains.named.add(records.unpack_delayed(value).number)
         if records.is_run(key) or records.is_delayed(key):

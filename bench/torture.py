@@ -42,6 +42,11 @@ SHOWN: Final = 10
 """Faults of a kind that are told one by one."""
 ENOUGH: Final = 100
 """Faults after which no more are looked for."""
+CONFIG: Final = """
+[queues."once*"]
+dedupe_window = "1h"
+"""
+"""The server's settings."""
 _ILL: Final = re.compile(rb"^.*(?:#error\]|#critical\]|Traceback).*$", re.MULTILINE)
 
 
@@ -60,7 +65,9 @@ class Twistd(Darner):
         return self._data or self.directory / "data"
 
     def options(self) -> Sequence[str]:
-        own = ("-p", str(self.port), "-d", str(self.data))
+        config = self.directory / "darner.toml"
+        config.write_text(CONFIG)
+        own = ("-p", str(self.port), "-d", str(self.data), "--config", str(config))
         return (*self.script, "--nodaemon", "--pidfile=", "darner", *own)
 
     @property
