@@ -352,7 +352,7 @@ class Queues:
         if fifo is not None and fifo.limited:
             fifo.check_room(size)
 
-    def move(self, fifo: Fifo, item: Item, name: bytes) -> None:
+    def move(self, fifo: Fifo, item: Item, name: bytes, counter: str = "") -> None:
         """
         Put an item at the end of another queue, and consume it where it was: both are written, or neither is.
 
@@ -360,12 +360,13 @@ class Queues:
         alone, and not to its children.
 
         @param item: one that was taken out of C{fifo}'s memory, so that it is neither to be had nor consumed.
+        @param counter: the statistic of C{fifo} in which the caller counts that, if any.
         @raise StoreError: it cannot be read, or the other queue cannot be made; nothing has changed.
         """
         payload = fifo.payload(item)
         target = self._existing(name)
         target.put(item.flags, 0, item.size, payload, item.stream, shared=True)
-        fifo.move_out(item)
+        fifo.move_out(item, counter)
 
     def _existing(self, name: bytes) -> Fifo:
         """
