@@ -270,6 +270,8 @@ class Fifo:
         self._lifetime = int((policy.max_queue_age or 0) * 1000)
         if self._lifetime and self.number is not None:
             self._watch()
+        if self._retries is not None:
+            self._retries.adopt()
 
     def _begin_anew(self) -> None:
         """Know nothing of any item, as the store knows no such queue."""
