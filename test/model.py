@@ -261,14 +261,16 @@ class Model:
         )
 
     def has_room(self, queue: Queue, size: int) -> bool:
-        """What has expired makes room; one that discards has always room, or makes it."""
+        """What has expired makes room, so much as goes at once; a queue that discards has always room, or makes it."""
         limits = self.settings(queue)
         if limits.max_bytes is not None and size > limits.max_bytes:
             return False
+        left = limits.max_expire_sweep
         while not limits.discard_old_when_full and self.over(queue, 1, size):
-            if not self.has_expired(queue.ready[0]):
+            if not left or not self.has_expired(queue.ready[0]):
                 return False
             self.expire(queue)
+            left -= 1
         return True
 
     def discard(self, queue: Queue, items: int, size: int) -> None:
@@ -420,6 +422,8 @@ class Model:
         several = self.policies.of(name).max_open_reads > 1
         while reads and not (reads[0].open or (reads[0].late and several)):
             del reads[0]
+        if not reads:
+            client.opens.pop(name, None)  # so that the queues stand in the order in which they were opened
         return reads
 
     def end_read(self, client: Client, name: bytes, given_back: bool) -> None:
