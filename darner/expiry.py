@@ -41,7 +41,7 @@ class Expiry:
         turn: Turn,
         clock: IReactorTime,
         stats: ServerStats,
-        move: Callable[[Fifo, Item, bytes], None],
+        move: Callable[[Fifo, Item, bytes, str], None],
         delete: Callable[[bytes], None],
         durable: Callable[[bytes], bool] = lambda _: True,
     ) -> None:

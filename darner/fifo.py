@@ -76,7 +76,7 @@ class Expires(Protocol):
     stats: ServerStats
     """The server's counters."""
 
-    move: Callable[[Fifo, Item, bytes], None]
+    move: Callable[[Fifo, Item, bytes, str], None]
     """Puts an item that was taken out of memory on another queue (`Queues.move`)."""
 
     is_durable: Callable[[bytes], bool]
@@ -307,6 +307,8 @@ class Fifo:
             self._watch()
         if self._seen is not None:
             self._seen.adopt()
+        if self._retries is not None:
+            self._retries.adopt()
 
     def _settle(self, durable: bool) -> None:
         """Be kept on disk or in memory, while nothing is kept."""
@@ -653,7 +655,7 @@ class Fifo:
         """Drop the item at the head, unless what came in its place cannot be written."""
         self._take_head()
         self._consume(item)
-        self._turn.moved(self, item)
+        self._turn.moved(self, item, "discarded")
         self.stats.discarded += 1
         self._expiry.stats.discarded += 1
 
@@ -742,7 +744,7 @@ class Fifo:
             self._consume(item)
         else:
             try:
-                self._expiry.move(self, item, target.encode())
+                self._expiry.move(self, item, target.encode(), "expired_items")
             except StoreError:
                 self._give_back(item)
                 raise
@@ -986,7 +988,7 @@ class Fifo:
             self._set_aside(item, BURY_AGAIN)
             return
         try:
-            self._expiry.move(self, item, name.encode())
+            self._expiry.move(self, item, name.encode(), "dead")
         except StoreError as error:
             self._log.error(
                 "cannot move item {id} of queue {name!r} to the dead letters, will try again: {error}",
@@ -1036,17 +1038,18 @@ class Fifo:
             raise StoreError(f"item {item.id} is missing")
         return found[0].payload
 
-    def move_out(self, item: Item) -> None:
+    def move_out(self, item: Item, counter: str) -> None:
         """
         Consume an item that was put on another queue in this turn (`Queues.move`).  Where that cannot be written, it is
         an item of this queue again.
 
         @param item: one that was taken out of memory: neither to be had nor consumed.
+        @param counter: the statistic in which that is counted, if any.
         """
         if item.stream and self.durable:
             self._shares.append((item.stream, item.id))
         self._consume(item)
-        self._turn.moved(self, item)
+        self._turn.moved(self, item, counter)
 
     def take_out(self) -> Item:
         """
@@ -1334,25 +1337,27 @@ class Fifo:
             self._begin_anew()
         return refused
 
-    def unread(self, item: Item, number: Optional[int]) -> None:
+    def unread(self, item: Item, number: Optional[int], counter: str = "") -> None:
         if number == self.number and item.id in self.consumed:
             self.consumed.discard(item.id)
             self._bytes_consumed -= item.size
-            if self._retries is None:
-                self._give_back(item)
+            if counter:
+                self._count_back(counter)
+            if self._retries is not None:
+                self._retries.remember(item.id)
+            if counter == "dead":
+                self._set_aside(item, BURY_AGAIN)
             else:
-                self._unbury(item, self._retries)
+                self._give_back(item)
             self.remark()
             if self.waiters:
                 self.serve()
 
-    def _unbury(self, item: Item, retries: Retries) -> None:
-        retries.remember(item.id)
-        if retries.spent(item.id):
-            self.stats.dead -= 1
-            self._set_aside(item, BURY_AGAIN)
-        else:
-            self._give_back(item)
+    def _count_back(self, counter: str) -> None:
+        """What was counted has not happened."""
+        for stats in (self.stats, self._expiry.stats):
+            if hasattr(stats, counter):
+                setattr(stats, counter, getattr(stats, counter) - 1)
 
     def not_written(self) -> None:
         if self._retries is not None:

@@ -44,13 +44,15 @@ class Opens:
     @staticmethod
     def _may_open(reads: deque[OpenRead]) -> bool:
         limit = reads[0].fifo.policy.max_open_reads
-        # One whose item was refused by the store, or that was late, may stand between others.
         if len(reads) >= limit:
             still = [read for read in reads if read.is_open]
             if len(still) >= limit:
                 return False
+            # One whose item was refused by the store may stand between others, and the client knows.  Of those that
+            # were late it knows as well, if it opens more than it may but for them.
+            had = [read for read in reads if not read.refused]
             reads.clear()
-            reads.extend(still)
+            reads.extend(had if len(had) < limit else still)
         return True
 
     def add(self, queue: bytes, read: OpenRead) -> None:

@@ -424,7 +424,7 @@ class Queues:
         if fifo is not None and fifo.limited:
             fifo.check_room(size)
 
-    def move(self, fifo: Fifo, item: Item, name: bytes) -> None:
+    def move(self, fifo: Fifo, item: Item, name: bytes, counter: str = "") -> None:
         """
         Put an item at the end of another queue, and consume it where it was: both are written, or neither is.
 
@@ -432,6 +432,7 @@ class Queues:
         alone, and not to its children.
 
         @param item: one that was taken out of C{fifo}'s memory, so that it is neither to be had nor consumed.
+        @param counter: the statistic of C{fifo} in which the caller counts that, if any.
         @raise StoreError: it cannot be read, or the other queue cannot be made; nothing has changed.
         """
         payload = fifo.payload(item)
@@ -439,7 +440,7 @@ class Queues:
         target.put(item.flags, 0, item.size, payload, item.stream, shared=True)
         if not target.durable and target.policy.discard_old_when_full:
             self.expiry.sweep(target)  # memory has no room for what is over the limit
-        fifo.move_out(item)
+        fifo.move_out(item, counter)
 
     def _existing(self, name: bytes) -> Fifo:
         """

@@ -73,7 +73,6 @@ class Requeue:
             while self._left and moved < ITEMS_A_TURN and size < BYTES_A_TURN:
                 room = self._move_one()
                 if not room:
-                    self._left = 0
                     break
                 self._left -= 1
                 moved += 1
@@ -83,10 +82,15 @@ class Requeue:
         return moved
 
     def _move_one(self) -> int:
-        """@return: about how many bytes there are to write; 0 where no item was to be had."""
+        """
+        @return: about how many bytes there are to write; 0 where no item is to be had, or nobody knows yet: the rest is
+            left for a later turn then.
+        """
         fifo = self._queues.find(self._origin)
         item = None if fifo is None else fifo.peek()
         if fifo is None or item is None:
+            if fifo is None or not fifo.sweeping:
+                self._left = 0
             return 0
         room = ITEM_OVERHEAD if item.stream else item.size + ITEM_OVERHEAD
         if fifo.durable or self._queues.is_durable(self._target):

@@ -156,6 +156,10 @@ class Retries:
 
     # Time
 
+    def adopt(self) -> None:
+        """The queue has other settings: what is open may be overdue sooner."""
+        self._arm()
+
     def extend(self, read: Read) -> None:
         """The time of an open read begins anew."""
         read.since = self._turn.clock.seconds()

@@ -104,11 +104,12 @@ class Changing(Protocol):
         @return: their ids.
         """
 
-    def unread(self, item: Item, number: Optional[int]) -> None:
+    def unread(self, item: Item, number: Optional[int], counter: str = "") -> None:
         """
         That C{item} was read could not be written: it is an item again, if the queue is not deleted.
 
         @param number: the queue's number when it was read.
+        @param counter: the statistic in which it was counted, if any.
         """
 
     def not_written(self) -> None:
@@ -136,7 +137,7 @@ class _Changes:
         self.followers: list[tuple[Replies, Replies, int]] = []
         self.reads: list[tuple[Changing, Optional[int], Item, bool, Replies, int, int]] = []
         self.consumed: list[tuple[Replies, int]] = []
-        self.moves: list[tuple[Changing, Optional[int], Item]] = []
+        self.moves: list[tuple[Changing, Optional[int], Item, str]] = []
         self.chunks: list[tuple[Inflow, int, int, bytes]] = []
         self.sync = False
         self.promised = False
@@ -293,9 +294,13 @@ class Turn:
             (queue, queue.number, item, tentative, replies, slot, slot if end is None else end)
         )
 
-    def moved(self, queue: Changing, item: Item) -> None:
-        """An item of C{queue} is consumed because it was put on another."""
-        self._gathering.moves.append((queue, queue.number, item))
+    def moved(self, queue: Changing, item: Item, counter: str) -> None:
+        """
+        An item of C{queue} is consumed because of what was put there or on another.
+
+        @param counter: the statistic in which that is counted, if any.
+        """
+        self._gathering.moves.append((queue, queue.number, item, counter))
 
     def flushed(self, queue: Changing) -> None:
         """All that C{queue} had is consumed, and what was moved before in this turn does not come back."""
@@ -431,10 +436,10 @@ class Turn:
         for first, replies, slot in changes.followers + self._gathering.followers:
             if first[0]:
                 _spoil(replies, slot, slot, error)
-        for queue, number, item in changes.moves:
+        for queue, number, item, counter in changes.moves:
             # Where it was to go it is not: so it is where it came from.
             if item.id not in refused.get(queue, ()):
-                queue.unread(item, number)
+                queue.unread(item, number, counter)
         for inflow, *_ in changes.chunks:
             inflow.fail(error)
         # An item may have been read before its put was written, also in the turn that is gathering.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from twisted.trial.unittest import SynchronousTestCase
 
 from darner import wire
@@ -9,6 +11,7 @@ from darner.errors import StoreError
 from darner.fifo import HEAVY
 from darner.items import Item
 from darner.memory import MemoryStore
+from darner.policies import Policies, QueueSettings
 from darner.records import CHUNK_BYTES
 from test.harness import REFUSED, Server, value
 
@@ -153,3 +156,60 @@ class MoveTests(SynchronousTestCase):
         self.server.store.numberless = True
         self.assertRaises(StoreError, self.move, item)
         self.assertIsNone(self.server.queues.find(b"to"))
+
+
+class CountTests(SynchronousTestCase):
+    """What goes from a queue because of a put that is refused is not counted as gone."""
+
+    def start(self, **settings: Any) -> None:
+        self.server = Server(MemoryStore(), **settings)
+        self.client = self.server.client()
+
+    def counted(self, counter: str) -> tuple[int, int]:
+        """@return: how often, of the queue and of the server; the latter knows not all of them."""
+        queues = self.server.queues
+        return queues.queue_figures(b"from")[counter], int(queues.figures("").get(counter, 0))
+
+    def refuse(self, line: bytes) -> None:
+        self.server.store.broken = 1
+        self.client.does(line)
+
+    def test_discarded(self) -> None:
+        self.start(max_items=1, discard_old_when_full=True)
+        self.client.sets(b"from", b"one")
+        self.server.store.broken = 1
+        self.assertEqual(self.client.sets(b"from", b"two"), REFUSED)
+        self.assertEqual(self.counted("discarded"), (0, 0))
+        self.client.sets(b"from", b"two")
+        self.assertEqual(self.counted("discarded"), (1, 1))
+
+    def test_expired(self) -> None:
+        self.start(expire_to_queue="to")
+        self.client.sets(b"from", b"one", expiry=1)
+        self.server.clock.rightNow += 1
+        self.refuse(b"get from")
+        self.assertEqual(self.counted("expired_items"), (0, 0))
+        self.server.clock.pump([1] * 3)
+        self.assertEqual(self.counted("expired_items"), (1, 1))
+
+    def test_dead(self) -> None:
+        self.start(max_attempts=1, dead_letter_queue="to")
+        self.client.sets(b"from", b"one")
+        self.client.does(b"get from/open")
+        self.refuse(b"get from/abort")
+        self.assertEqual(self.counted("dead"), (0, 0))
+        self.server.clock.pump([1] * 3)
+        self.assertEqual(self.counted("dead"), (1, 0))
+    def test_discarded_after_the_last_attempt(self) -> None:
+        """It was not moved to the dead letters, and does not come back from there."""
+        self.start(max_attempts=2, dead_letter_queue="to")
+        self.client.sets(b"from", b"one")
+        self.client.does(b"get from/open")
+        self.client.does(b"get from/abort")
+        settings = QueueSettings(max_attempts=1, dead_letter_queue="to", max_items=1, discard_old_when_full=True)
+        self.server.queues.apply(Policies(settings))
+        self.server.store.broken = 1
+        self.assertEqual(self.client.sets(b"from", b"two"), REFUSED)
+        self.assertEqual((self.counted("discarded"), self.counted("dead")), ((0, 0), (0, 0)))
+        self.client.does(b"get from/peek")
+        self.assertEqual(self.counted("dead"), (1, 0))

@@ -49,6 +49,27 @@ class RequeueTests(SynchronousTestCase):
         self.assertEqual(self.client.does(b"requeue from to 2"), b"1\r\n")
         self.assertEqual(self.had(b"to"), [b"one", b"two", b"three"])
 
+    def test_behind_many_that_have_expired(self) -> None:
+        """As for any read, what is behind them is known when they are dropped."""
+        self.server.queues.apply(Policies(QueueSettings(max_expire_sweep=2)))
+        for payload in (b"1", b"2", b"3", b"4", b"5"):
+            self.client.sets(b"from", payload, expiry=1)
+        self.puts(b"one", b"two")
+        self.server.clock.rightNow += 1
+        self.assertEqual(self.client.does(b"requeue from to"), b"2\r\n")
+        self.assertEqual(self.had(b"to"), [b"one", b"two"])
+
+    def test_behind_many_that_cannot_be_dropped(self) -> None:
+        """They are to go to another queue, and the store takes nothing: the client is told."""
+        own = {"max_expire_sweep": 2, "expire_to_queue": "late"}
+        self.server.queues.apply(Policies(QueueSettings(), {"from": own}))
+        for payload in (b"1", b"2", b"3", b"4", b"5"):
+            self.client.sets(b"from", payload, expiry=1)
+        self.server.clock.rightNow += 1
+        self.server.store.full = True
+        self.assertEqual(self.client.does(b"requeue from to"), REFUSED)
+        self.assertEqual(self.server.figures(b"from"), (5, 5))
+
     def test_nothing(self) -> None:
         """No queue comes into being by that."""
         self.assertEqual(self.client.does(b"requeue from to"), b"0\r\n")

@@ -560,6 +560,23 @@ class TimeOutTests(Case):
         self.assertEqual(self.figure("open_transactions"), 0)
         self.assertEqual(self.had(), [b"one", b"three"])
 
+    def test_late_close_of_the_older_and_one_that_was_refused(self) -> None:
+        """What was never opened, as the store refused the item, does not push the late one out."""
+        self.apply(open_timeout=10.0, max_open_reads=2)
+        self.puts(b"one")
+        self.opens(b"one")
+        self.server.store.full = True
+        other = self.server.client()
+        other.set(b"q", b"two")
+        self.assertEqual(self.client.does(b"get q/open"), REFUSED)
+        self.server.store.full = False
+        self.server.clock.advance(10)
+        self.assertEqual(self.server.client().does(b"get q/open"), value(b"q", b"one"))
+        self.puts(b"three")
+        self.opens(b"three")
+        self.client.does(b"get q/close")
+        self.assertEqual(self.figure("open_transactions"), 2)
+
     def test_more_than_were_closed(self) -> None:
         """Who lets them all grow late may go on opening, and is remembered no more of them than are allowed."""
         self.apply(open_timeout=10.0, max_open_reads=2)
@@ -616,13 +633,16 @@ class TimeOutTests(Case):
         self.assertEqual(self.server.clock.getDelayedCalls(), [])
 
     def test_shortened(self) -> None:
-        """A shorter time is in force for those that are open as soon as another one is."""
+        """A shorter time is in force at once for those that are open, and those are given back whose time is over."""
         self.puts(b"one", b"two")
         self.opens(b"one")
-        self.apply(open_timeout=2.0)
+        self.server.clock.advance(3)
         self.opens(b"two", self.server.client())
+        self.apply(open_timeout=2.0)
+        self.server.turn()
+        self.assertEqual((self.figure("items"), self.figure("open_transactions")), (1, 1))
         self.server.clock.advance(2)
-        self.assertEqual(self.figure("open_transactions"), 0)
+        self.assertEqual((self.figure("items"), self.figure("open_transactions")), (2, 0))
 
     def test_no_longer_wanted(self) -> None:
         self.puts(b"one")
