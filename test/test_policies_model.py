@@ -290,6 +290,7 @@ class SideBySide:
         """Let everything happen that is to happen now, and compare."""
         self.server.turn()
         self.compare()
+        self.server.turn()  # the figures have to know what time it is
 
     def settle_expired(self) -> None:
         """See to it that nothing has expired at any head."""
