@@ -8,6 +8,7 @@ bounded number in a turn, and taken from where they were in the same write.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from itertools import chain
 from typing import Final, Optional, Protocol
 
@@ -270,7 +271,7 @@ class Delays:
                 self._let_go(item)
             self._moving = []
 
-    def refuse(self) -> None:
+    def refuse(self, ids: set[int]) -> None:
         for _, item in self._writing:
             self.count -= 1
             self.bytes -= item.size
@@ -292,7 +293,7 @@ class Delays:
     def not_written(self) -> None:
         self._changed = True
 
-    def flush(self) -> list[int]:
+    def flush(self, open: Collection[int]) -> list[int]:
         numbers = self.delete()
         if numbers:
             self._sleep_no_more()

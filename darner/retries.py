@@ -9,7 +9,7 @@ which the item is opened, so that one that ends the process counts as well; the 
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Iterable
+from collections.abc import Collection
 from heapq import heapify, heappop, heappush
 from math import inf
 from typing import Final, Optional, Protocol
@@ -39,6 +39,11 @@ class Retried(Protocol):
     """The queue, as far as this goes."""
 
     policy: QueueSettings
+    number: Optional[int]
+
+    @property
+    def unwritten_id(self) -> int:
+        """From which id on items are neither in the store nor in the batch that is being written."""
 
     def time_out(self, read: Read) -> None:
         """The read was open for too long."""
@@ -127,30 +132,43 @@ class Retries:
             self._attempts[id] = attempts
             self._changed.add(id)
 
-    def flush(self, open: Iterable[int]) -> None:
-        """All items but the open ones are consumed."""
+    # A side of the queue
+
+    @property
+    def pending(self) -> bool:
+        return False  # attempts are of items, which hold the queue
+
+    def flush(self, open: Collection[int]) -> list[int]:
         self._aside.clear()
         self.set_aside_bytes = 0
         for id in set(self._attempts).difference(open):
             self.forget(id)
+        return []
 
-    # The store
+    def delete(self) -> list[int]:
+        return []
 
-    def write_to(self, batch: IBatch, number: int, stop: int) -> None:
-        """Write down what changed of items below the id C{stop}; those from there on are not in the store yet."""
+    def write_to(self, batch: IBatch, puts: bool) -> None:
+        # Of items that are not in the store yet nothing is written either.
+        stop = self._fifo.unwritten_id
         self._handed = {id for id in self._changed if id < stop}
         if self._handed:
             self._changed -= self._handed
+            number = self._fifo.number
+            assert number is not None
             batch.attempts(number, [(id, self._attempts.get(id, 0)) for id in sorted(self._handed)])
 
     def written(self) -> None:
-        """The batch is in the store."""
         for id in self._handed:
             self._gone.pop(id, None)
         self._handed = set()
 
+    def refuse(self, ids: set[int]) -> None:
+        self._aside = [entry for entry in self._aside if entry[1] not in ids]
+        heapify(self._aside)
+        self.set_aside_bytes = sum(item.size for _, _, item in self._aside)
+
     def not_written(self) -> None:
-        """It is not, and what it held is to be written with the next."""
         self._changed |= self._handed
         self._handed = set()
 
@@ -176,12 +194,6 @@ class Retries:
         heappush(self._aside, (self._turn.clock.seconds() + delay, item.id, item))
         self.set_aside_bytes += item.size
         self._arm()
-
-    def remove(self, ids: set[int]) -> None:
-        """These are no items any more."""
-        self._aside = [entry for entry in self._aside if entry[1] not in ids]
-        heapify(self._aside)
-        self.set_aside_bytes = sum(item.size for _, _, item in self._aside)
 
     def stop(self) -> None:
         """Wait for nothing any more."""

@@ -9,6 +9,7 @@ memory holds no ids but those that are not written yet.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from hashlib import blake2b
 from typing import Final, NamedTuple, Optional, Protocol
 
@@ -237,7 +238,7 @@ class Seen:
             del self._refused[id]
         self._handed = []
 
-    def refuse(self) -> None:
+    def refuse(self, ids: set[int]) -> None:
         self._refused.update((id, put.generation) for id, put in self._writing.items())
         self._writing = {}
 
@@ -246,7 +247,7 @@ class Seen:
         self._handed_mark = False
         self._handed = []
 
-    def flush(self) -> list[int]:
+    def flush(self, open: Collection[int]) -> list[int]:
         return []  # work that was given up is not to be done again by a retry
 
     def delete(self) -> list[int]:

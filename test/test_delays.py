@@ -354,6 +354,17 @@ class FaultTests(Base):
         self.later(5)
         self.assertEqual(self.all(), [b"new"])
 
+    def test_delete_while_broken(self) -> None:
+        """It is tried again by and by, and not all the time."""
+        self.client.sets(b"q/delay=500", b"late")
+        self.server.store.broken = 10
+        self.client.does(b"delete q")
+        self.assertEqual(self.server.store.broken, 8)
+        self.server.clock.pump([RETRY] * 10)
+        self.restart(clean=False)
+        self.later(5)
+        self.assertEqual((self.memory.delays, self.memory.deleted), ({}, set()))
+
     def test_flush_while_its_put_is_refused(self) -> None:
         self.client.sets(b"q/delay=500", b"late")
         self.server.store.full = True

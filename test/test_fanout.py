@@ -13,7 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from darner import wire
 from darner.fanout import ROUTES, Fanout, Route
-from darner.fifo import HEAVY
+from darner.ledger import HEAVY
 from darner.memory import MemoryStore
 from darner.policies import Policies, QueueSettings
 from darner.records import CHUNK_BYTES

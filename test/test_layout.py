@@ -41,6 +41,8 @@ LAYERS = (
     "repair",
     "head space retries delays seen",
     "volatile",
+    "ledger",
+    "bounds",
     "fifo fanout",
     "reclaim expiry",
     "streams",

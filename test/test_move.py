@@ -8,8 +8,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from darner import wire
 from darner.errors import StoreError
-from darner.fifo import HEAVY
 from darner.items import Item
+from darner.ledger import HEAVY
 from darner.memory import MemoryStore
 from darner.policies import Policies, QueueSettings
 from darner.records import CHUNK_BYTES

@@ -6,7 +6,7 @@ What is the same as on disk is shown by the protocol's contract, here, and by th
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,10 @@ from twisted.trial.unittest import SynchronousTestCase
 from darner import wire
 from darner.consumed import Consumed
 from darner.errors import StoreError
-from darner.fifo import HEAVY, Fifo
+from darner.fifo import Fifo
 from darner.interfaces import IBatch
 from darner.items import ITEM_OVERHEAD
+from darner.ledger import HEAVY
 from darner.memory import MemoryStore
 from darner.policies import Policies, QueueSettings
 from darner.queues import Queues
@@ -736,13 +737,13 @@ class Beside:
     def written(self) -> None:
         self.calls.append("written")
 
-    def refuse(self) -> None:
+    def refuse(self, ids: set[int]) -> None:
         self.calls.append("refuse")
 
     def not_written(self) -> None:
         self.calls.append("not written")
 
-    def flush(self) -> list[int]:
+    def flush(self, open: Collection[int]) -> list[int]:
         return [self.number]
 
     def delete(self) -> list[int]:
