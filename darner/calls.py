@@ -75,7 +75,7 @@ class Putting(Call):
     """Put an item."""
 
     def start(
-        self, queue: bytes, payload: bytes, flags: int, expiry: int, sync: bool, options: Optional[PutOptions]
+        self, queue: bytes, payload: bytes, flags: int, expiry: int, sync: bool, options: Optional[PutOptions] = None
     ) -> None:
         inflow = self._queues.inflow()
         inflow.write(payload)

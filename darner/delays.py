@@ -20,10 +20,13 @@ from darner.interfaces import IBatch, IStore
 from darner.items import Delayed, Item
 from darner.turn import RETRY, Changing, Turn
 
-BYTES_AT_ONCE: Final = 256 * 1024
-"""About how many bytes of items, as they are in memory, are put on the queue in a turn."""
+BYTES_AT_ONCE: Final = 64 * 1024
+"""
+About how many bytes of items, as they are in memory, are put on a queue in a turn.  How many queues have theirs in a
+turn is up to L{darner.turn.RESUMED}.
+"""
 
-LONGEST: Final = 3600.0
+LONGEST: Final = 600.0
 """Seconds after which to look at the wall clock again in any case: it may have been set forward."""
 
 Due = tuple[int, Item]
@@ -83,6 +86,7 @@ class Delays:
         self._reclaimer = reclaimer
         self._timer: Optional[IDelayedCall] = None
         self._looking = False
+        self._trying_again = False
         self._stopped = False
         self._begin(None)
 
@@ -98,6 +102,9 @@ class Delays:
         self._shares: list[tuple[int, int]] = []
         self._moved: list[Due] = []  # put on the queue since the last batch
         self._moving: list[Due] = []  # in the batch that is being written
+        # Where it is not certain what the store has of a batch that was refused:
+        self._undone: list[Due] = []  # put with it, and to be taken away
+        self._again: list[Due] = []  # moved with it, and to be written anew
 
     def recover(self, known: Delayed) -> None:
         """Begin with what the store has."""
@@ -153,7 +160,7 @@ class Delays:
             self._sleep(min(max(0, self._next_due - self._turn.now) / 1000, LONGEST))
 
     def _sleep(self, seconds: float) -> None:
-        if self._stopped or self._looking:
+        if self._stopped or self._looking or self._trying_again:
             return
         if self._timer is not None:
             if self._timer.getTime() <= self._turn.clock.seconds() + seconds:
@@ -163,7 +170,12 @@ class Delays:
 
     def _wake(self) -> None:
         self._timer = None
+        self._trying_again = False
         self._looking = True
+        self._turn.rest(self)  # as there may be many queues whose items are due at once
+
+    def go_on(self) -> None:
+        """It is this queue's turn."""
         # Once all is in the store that it should have: then what is found there is all that is due, and only once.
         self._turn.written().addCallback(self._look)
 
@@ -173,7 +185,7 @@ class Delays:
             return
         try:
             # Where nothing can be written this would not be either, and each attempt opens the store anew.
-            done = self._turn.health.writable and self._move()
+            done = (self._holds is not None or self._turn.health.writable) and self._move()
         except StoreError as error:
             self._log.error(
                 "cannot see which delayed items of queue {name!r} are due, will try again: {error}",
@@ -184,16 +196,19 @@ class Delays:
             self._arm()
         else:
             self._sleep(RETRY)
+            self._trying_again = True
 
     def _move(self) -> bool:
         """
         Put on the queue what is due, a bounded part of it.
 
-        @return: true.
+        @return: false where it is not certain yet what the store has.
         @raise StoreError: the store cannot be read.
         """
         if self._number is None or not self._next_due or self._next_due > self._turn.now:
             return True
+        if self._undone or self._again:
+            return False
         # What is not in the store yet comes behind all that is, and is due in its turn.
         later = [due for due, _ in chain(self._writing, self._fresh)]
         until = min([self._turn.now, *later])
@@ -221,6 +236,7 @@ class Delays:
         self._sleep_no_more()
 
     def _sleep_no_more(self) -> None:
+        self._trying_again = False
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -235,6 +251,7 @@ class Delays:
         if not self._changed:
             return
         assert self._fifo.number is not None
+        self._correct(batch)
         fresh, moved = self._fresh, self._moved
         if puts:
             self._writing, self._fresh = self._fresh, []
@@ -259,7 +276,22 @@ class Delays:
             known = Delayed(self._number, count, size, due, self._next_id)
         batch.delayed(self._fifo.number, known)
 
+    def _correct(self, batch: IBatch) -> None:
+        """Have the store right, whether it has a batch that was refused or not."""
+        if self._undone:
+            assert self._number is not None
+            batch.undelay(self._number, self._undone)
+        if self._again:
+            assert self._number is not None
+            batch.delay(self._number, self._again)
+            for _, item in self._again:
+                if item.stream:
+                    # The item on the queue may hold it, and is consumed.
+                    batch.share(item.stream, self._number, item.id)
+
     def written(self) -> None:
+        self._undone = []
+        self._again = []
         self._writing = []
         if self._moving:
             assert self._number is not None
@@ -271,7 +303,10 @@ class Delays:
                 self._let_go(item)
             self._moving = []
 
-    def refuse(self, ids: set[int]) -> None:
+    def refuse(self, ids: set[int], uncertain: bool) -> None:
+        if uncertain and self._holds is None:
+            self._undone += self._writing
+            self._again += self._moving
         for _, item in self._writing:
             self.count -= 1
             self.bytes -= item.size

@@ -91,7 +91,13 @@ class Stopped(ServerError):
 
 
 class StoreError(ServerError):
-    """The store could not read or write.  The text carries the operating system's reason."""
+    """
+    The store could not read or write.  The text carries the operating system's reason.
+
+    @ivar uncertain: whether what was to be written may be there all the same, as when it was the fsync that failed.
+    """
+
+    uncertain = False
 
     def forget(self) -> None:
         """

@@ -84,6 +84,9 @@ class IBatch(Interface):
         held by who is said to L{share} it then.
         """
 
+    def undelay(number: int, items: Sequence[tuple[int, Item]]) -> None:
+        """Take delayed items away that were refused, if they are there; nobody holds their streams."""
+
     def generations(number: int, current: Optional[Generation], previous: Optional[Generation]) -> None:
         """Write down which generations of ids a queue has."""
 

@@ -94,11 +94,12 @@ class Side(Protocol):
     def written(self) -> None:
         """The batch is in the store."""
 
-    def refuse(self, ids: set[int]) -> None:
+    def refuse(self, ids: set[int], uncertain: bool) -> None:
         """
         It is not, and what was put with it never will be; called before L{not_written}.
 
         @param ids: of the items of the queue that never will be.
+        @param uncertain: as in L{darner.turn.Changing.refuse}.
         """
 
     def not_written(self) -> None:
@@ -694,12 +695,12 @@ class Ledger:
             self._reclaimer.reclaim(self, self.number, self._reclaimable)
             self._reclaimable = []
 
-    def refuse(self) -> set[int]:
+    def refuse(self, uncertain: bool) -> set[int]:
         self._making = False
         items, self._writing = self._writing, []
         refused = {item.id for item in items}
         for side in self._sides:
-            side.refuse(refused)
+            side.refuse(refused, uncertain)
         self.not_written()
         self._head.remove(refused)
         for item in items:

@@ -68,6 +68,10 @@ class MemoryBatch:
         taken = [(due, item.copy()) for due, item in items]
         self.changes.append(lambda: self._store.due(number, taken))
 
+    def undelay(self, number: int, items: Sequence[tuple[int, Item]]) -> None:
+        taken = [(due, item.copy()) for due, item in items]
+        self.changes.append(lambda: self._store.undelay(number, taken))
+
     def generations(self, number: int, current: Optional[Generation], previous: Optional[Generation]) -> None:
         self.changes.append(lambda: self._store.keep_generations(number, current, previous))
 
@@ -160,16 +164,25 @@ class MemoryStore:
         self.queues[number].delayed = delayed
 
     def delay(self, number: int, items: Sequence[tuple[int, Item]]) -> None:
+        self.due(number, items)  # they may be there already
         delays = self.delays.setdefault(number, [])
         for due, item in items:
             insort(delays, (due, item.id, item))
         self.unheld.difference_update(item.stream for _, item in items)
 
     def due(self, number: int, items: Sequence[tuple[int, Item]]) -> None:
-        delays = self.delays[number]
-        for due, item in items:
-            del delays[bisect_left(delays, (due, item.id))]
+        delays = self.delays.get(number, [])
+        gone = {(due, item.id) for due, item in items}
+        start = bisect_left(delays, min(gone))
+        due, id = max(gone)
+        stop = bisect_left(delays, (due, id + 1))
+        delays[start:stop] = [entry for entry in delays[start:stop] if entry[:2] not in gone]
+        for _, item in items:
             self._is_held(item.stream, number, item.id)
+
+    def undelay(self, number: int, items: Sequence[tuple[int, Item]]) -> None:
+        self.due(number, items)
+        self.unheld.update(item.stream for _, item in items if item.stream in self.chunks)
 
     def keep_generations(
         self, number: int, current: Optional[Generation], previous: Optional[Generation]

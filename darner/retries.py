@@ -163,7 +163,7 @@ class Retries:
             self._gone.pop(id, None)
         self._handed = set()
 
-    def refuse(self, ids: set[int]) -> None:
+    def refuse(self, ids: set[int], uncertain: bool) -> None:
         self._aside = [entry for entry in self._aside if entry[1] not in ids]
         heapify(self._aside)
         self.set_aside_bytes = sum(item.size for _, _, item in self._aside)

@@ -104,7 +104,7 @@ class Seen:
         self._handed_mark = False
         self._fresh: dict[bytes, _Put] = {}
         self._writing: dict[bytes, _Put] = {}
-        self._refused: dict[bytes, int] = {}  # they may be in the store, where it was the fsync that failed
+        self._refused: dict[bytes, int] = {}  # they may be in the store all the same
         self._handed: list[bytes] = []
         self._timer: Optional[IDelayedCall] = None
 
@@ -238,8 +238,9 @@ class Seen:
             del self._refused[id]
         self._handed = []
 
-    def refuse(self, ids: set[int]) -> None:
-        self._refused.update((id, put.generation) for id, put in self._writing.items())
+    def refuse(self, ids: set[int], uncertain: bool) -> None:
+        if uncertain:
+            self._refused.update((id, put.generation) for id, put in self._writing.items())
         self._writing = {}
 
     def not_written(self) -> None:

@@ -124,6 +124,13 @@ class LevelBatch:
     def seen(self, generation: int, id: bytes, time: int) -> None:
         self.writes.append((records.seen_key(generation, id), records.pack_u64(time) if time else None))
 
+    def undelay(self, number: int, items: Sequence[tuple[int, Item]]) -> None:
+        self.due(number, items)
+        for _, item in items:
+            if item.stream:
+                count = records.chunk_count(item.size)
+                self.writes.append((records.unheld_key(item.stream), records.pack_u64(count)))
+
     def chunk(self, stream: int, index: int, data: bytes) -> None:
         self.puts = True
         if index == 0:
@@ -422,7 +429,7 @@ class LevelStore:
             self._directory.sync_older_logs()
         except OSError as error:
             self._torn = True
-            raise StoreError(f"cannot write: {_reason(error)}") from error
+            raise _uncertain(f"cannot write: {_reason(error)}") from error
 
     def _require_room(self) -> None:
         """@raise StoreError: there is no room to put anything, or the store is damaged."""
@@ -459,10 +466,10 @@ class LevelStore:
                         "until it is repaired: {repair}",
                         path=self.path, reason=_reason(error), repair=_REPAIR,
                     )  # fmt: skip
-                raise StoreError(self._damage) from error
+                raise _uncertain(self._damage) from error
             except (plyvel.Error, OSError) as error:
                 self._torn = True
-                raise StoreError(f"cannot write: {_reason(error)}") from error
+                raise _uncertain(f"cannot write: {_reason(error)}") from error
 
     def pressed(self) -> bool:
         return self._db is not None and int(self._db.get_property(_NEWEST_TABLES) or 0) >= self.PRESSED
@@ -781,6 +788,13 @@ class _Deletion:
             self.key(holder, 0)
             self._let_go.add(holder)
         return bool(holders - self._let_go)
+
+
+def _uncertain(text: str) -> StoreError:
+    """@return: the error of a write that may have been made all the same."""
+    error = StoreError(text)
+    error.uncertain = True
+    return error
 
 
 def _reason(error: BaseException) -> str:

@@ -97,10 +97,11 @@ class Changing(Protocol):
     def written(self) -> None:
         """The batch is in the store."""
 
-    def refuse(self) -> set[int]:
+    def refuse(self, uncertain: bool) -> set[int]:
         """
         The batch is not in the store, and the items put with it never will be.
 
+        @param uncertain: whether it may be there all the same; what is written next has to be right in both cases.
         @return: their ids.
         """
 
@@ -397,7 +398,9 @@ class Turn:
     def _fault(self, failure: Failure, error: Optional[BaseException]) -> StoreError:
         """A fault of ours is no reason to leave anybody without an answer."""
         self._log.failure("a write failed unexpectedly", failure)
-        return StoreError(f"cannot write: {error}")
+        unexpected = StoreError(f"cannot write: {error}")
+        unexpected.uncertain = True
+        return unexpected
 
     def _synced(self, result: Union[Failure, None], changes: _Changes) -> None:
         done, self._writing = self._writing, None
@@ -430,7 +433,7 @@ class Turn:
     def _failed(self, changes: _Changes, error: StoreError) -> None:
         self._log.error("the store refused a write: {error}", error=error)
         error.forget()
-        refused = {queue: queue.refuse() for queue in changes.queues}
+        refused = {queue: queue.refuse(error.uncertain) for queue in changes.queues}
         for replies, slot in changes.puts:
             _spoil(replies, slot, slot, error)
         for first, replies, slot in changes.followers + self._gathering.followers:

@@ -76,6 +76,9 @@ class FaultyBatch:
     def due(self, number: int, items: Sequence[tuple[int, Item]]) -> None:
         self.batch.due(number, items)
 
+    def undelay(self, number: int, items: Sequence[tuple[int, Item]]) -> None:
+        self.batch.undelay(number, items)
+
     def generations(self, number: int, current: Optional[Generation], previous: Optional[Generation]) -> None:
         self.batch.generations(number, current, previous)
 
@@ -94,6 +97,7 @@ class FaultyStore:
 
     @ivar full: refuse writes that need room.
     @ivar broken: refuse so many writes, whatever they are.
+    @ivar doubtful: refuse so many writes, though they are made.
     @ivar unmendable: fail to L{mend}.
     @ivar unreadable: fail to read items and chunks.
     @ivar numberless: fail to give numbers.
@@ -106,6 +110,7 @@ class FaultyStore:
         self.store = store
         self.full = False
         self.broken = 0
+        self.doubtful = 0
         self.unmendable = False
         self.unreadable = False
         self.numberless = False
@@ -136,6 +141,11 @@ class FaultyStore:
             self.broken -= 1
             raise StoreError("no room")
         self.store.write(batch.batch)
+        if self.doubtful:
+            self.doubtful -= 1
+            error = StoreError("no room")
+            error.uncertain = True
+            raise error
         self.writes.append(sync)
 
     def mend(self) -> None:

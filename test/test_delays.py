@@ -9,6 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from darner import records
 from darner.delays import BYTES_AT_ONCE, LONGEST, Delays
+from darner.errors import StoreError
 from darner.items import ITEM_OVERHEAD
 from darner.memory import MemoryStore
 from darner.policies import Policies, QueueSettings
@@ -408,6 +409,102 @@ class FaultTests(Base):
         self.assertEqual(self.all(), [b"zeroth", b"first", b"second"])
 
 
+class UncertainTests(Base):
+    """When a write fails that was made: nobody knows that, and what follows has to be right in both cases."""
+
+    def doubt(self) -> None:
+        self.server.store.doubtful = 1
+
+    def gone(self) -> None:
+        """Nothing is left of what is not there any more."""
+        self.later(10)
+        self.assertEqual((self.client.does(b"flush q"), self.figures()), (END, (0, 0)))
+        self.later(10)
+        self.assertEqual((self.memory.chunks, self.memory.unheld, self.memory.deleted), ({}, set(), set()))
+        self.assertEqual([holders for holders in self.memory.holders.values() if holders], [])
+
+    def test_put(self) -> None:
+        for payload in (b"late", LARGE):
+            self.client.sets(b"q/delay=1000", b"other")
+            self.doubt()
+            self.assertEqual(self.client.sets(b"q/sync/delay=500", payload), REFUSED)
+            self.assertEqual(self.figures(), (0, 1))
+            self.later(2)
+            self.assertEqual(self.all(), [b"other"])
+            self.restart(clean=False)
+            self.assertEqual(self.figures(), (0, 0))
+        self.gone()
+
+    def test_put_with_an_id(self) -> None:
+        self.server.queues.apply(Policies(QueueSettings(dedupe_window=100)))
+        self.doubt()
+        self.assertEqual(self.client.sets(b"q/delay=500/id=a", b"once"), REFUSED)
+        self.assertEqual(self.client.sets(b"q/delay=500/id=a", b"once"), STORED)
+        self.later(2)
+        self.assertEqual(self.all(), [b"once"])
+
+    def test_put_that_cannot_be_corrected(self) -> None:
+        """Not at once: it is not had meanwhile."""
+        self.client.sets(b"q/delay=1000", b"other")
+        self.doubt()
+        self.client.set(b"q/delay=500", b"late")
+        self.server.store.doubtful = 2
+        self.server.turn()
+        self.assertEqual(self.client.hears(), REFUSED)
+        self.later(0.9)
+        self.assertEqual(self.figures()[0], 0)
+        self.later(3)
+        self.assertEqual(self.all(), [b"other"])
+
+    def test_come_due(self) -> None:
+        for payload in (b"late", LARGE):
+            for again in (1, 2):
+                self.client.sets(b"q/delay=1000", payload)
+                self.server.store.doubtful = again
+                self.later(1.1)
+                self.assertEqual(self.client.does(b"get q"), END)
+                self.restart(clean=False)
+                self.later(3)
+                self.assertEqual(self.all(), [payload])
+        self.gone()
+
+    def test_come_due_later(self) -> None:
+        """Without a restart."""
+        for payload in (b"late", LARGE):
+            for again in (1, 2):
+                self.client.sets(b"q/delay=1000", payload)
+                self.server.store.doubtful = again
+                self.server.clock.pump([0.5] * 10)
+                self.assertEqual(self.all(), [payload])
+        self.gone()
+
+    def test_flush(self) -> None:
+        self.client.sets(b"q/delay=1000", LARGE)
+        self.doubt()
+        self.client.set(b"q/delay=500", LARGE)
+        self.client.does(b"flush q")
+        self.later(2)
+        self.assertEqual(self.figures(), (0, 0))
+        self.gone()
+
+    def test_while_unreadable(self) -> None:
+        """Whoever puts does not have it tried again at once."""
+        self.client.sets(b"q/delay=1", b"one")
+        self.server.store.unreadable = True
+        tries = []
+        move = Delays._move
+        self.patch(Delays, "_move", lambda delays: (tries.append(1), move(delays))[1])
+        for _ in range(20):
+            self.client.sets(b"q/delay=1", b"more")
+            self.later(0.01)
+        self.assertEqual(len(tries), 1)
+        self.server.store.unreadable = False
+        self.client.does(b"flush q")
+        self.client.sets(b"q/delay=1", b"new")
+        self.later(0.1)
+        self.assertEqual(self.all(), [b"new"])
+
+
 class PolicyTests(Base):
     """Together with the other settings."""
 
@@ -573,6 +670,16 @@ class VolatileTests(DelayTests):
         self.assertEqual(len(self.memory.chunks), 1)
         self.later(3)
         self.assertEqual(self.all(), [LARGE])
+
+    def test_while_the_disk_is_broken(self) -> None:
+        """It is none of theirs."""
+        self.client.sets(b"q/delay=500", b"late")
+        self.server.queues.turn.trouble(StoreError("broken"))
+        self.server.store.unmendable = True
+        self.later(1)
+        self.assertEqual(self.all(), [b"late"])
+        self.server.store.unmendable = False
+        self.later(2)
 
     def test_large_that_is_refused(self) -> None:
         self.client.set(b"q/delay=500", LARGE)

@@ -374,7 +374,9 @@ class UnwrittenTests(Case):
         self.memory.write(batch.batch)
         self.server.holding = False
         self.server.store.broken = 1000
-        done.errback(StoreError("no room"))
+        error = StoreError("no room")
+        error.uncertain = True
+        done.errback(error)
         self.server.turn()
         self.assertEqual(self.client.hears(), REFUSED)
         self.assertEqual(self.kept(), 1, "nothing could be written either")

@@ -737,7 +737,7 @@ class Beside:
     def written(self) -> None:
         self.calls.append("written")
 
-    def refuse(self, ids: set[int]) -> None:
+    def refuse(self, ids: set[int], uncertain: bool) -> None:
         self.calls.append("refuse")
 
     def not_written(self) -> None:
