@@ -11,6 +11,7 @@ from darner.errors import QueueFull, StoreError
 from darner.items import ITEM_OVERHEAD, LET_GO, Item
 from darner.ledger import Ledger
 from darner.policies import QueueSettings
+from darner.seen import ID_OVERHEAD
 
 SWEEP_BYTES: Final = 1024 * 1024
 """About how many bytes of items, as they are in memory, are dropped in one go at most."""
@@ -23,11 +24,12 @@ class Bounded(Ledger):
     @ivar limited: whether these limit what it holds.
     """
 
-    __slots__ = ("_lifetime", "_max_age", "limited")
+    __slots__ = ("_lifetime", "_max_age", "_oldest", "limited")
 
     def __init__(self, *arguments: Any, **more: Any) -> None:
         """The arguments are those of L{Ledger}."""
         super().__init__(*arguments, **more)
+        self._oldest = (0, -1, 0)  # the queue's number, the id of an item that was at its head, and when it was put
         self.adopt(self.policy)
 
     def adopt(self, policy: QueueSettings) -> None:
@@ -92,10 +94,14 @@ class Bounded(Ledger):
             size += self._delays.bytes
         if not self.durable:
             overhead = items
+            size += self._bytes_of_ids()
             if self._retries is not None:
                 size += self._retries.set_aside_bytes
                 overhead += self._retries.set_aside_count
         return self._exceeds(items, size + overhead * ITEM_OVERHEAD)
+
+    def _bytes_of_ids(self) -> int:
+        return self._seen.count * ID_OVERHEAD if self._seen is not None else 0
 
     def _is_over(self, items: int, size: int) -> bool:
         """Whether it would be over its limits with so many more items and bytes."""
@@ -105,8 +111,8 @@ class Bounded(Ledger):
             items += self._delays.count
             size += self._delays.bytes
         if not self.durable:
-            # It is for memory, which those that are set aside take as well.
-            size += items * ITEM_OVERHEAD
+            # It is for memory, which ids take as well, and items that are set aside.
+            size += items * ITEM_OVERHEAD + self._bytes_of_ids()
         if self._retries is not None:
             # They are not to be had, as open ones are not.
             items -= self._retries.set_aside_count
@@ -219,8 +225,17 @@ class Bounded(Ledger):
     @property
     def oldest_age(self) -> int:
         """How long the item at the head has been there, in ms; 0 where there is none, or it cannot be read."""
-        with suppress(StoreError):
-            item = self._glance()
-            if item is not None:
-                return self._age(item)
-        return 0
+        item = self._head.first()
+        if item is not None:
+            return self._age(item)
+        id = self.consumed.next_missing(self._head.read_id)
+        if not self.count or id >= self.unwritten_id:
+            return 0
+        if self._oldest[:2] != (self.number, id):
+            # It is not taken into memory, where it would have the place of what is read; there may be many queues.
+            assert self.number is not None
+            with suppress(StoreError):
+                for item in self._store.read(self.number, id, id + 1, 1):
+                    self._oldest = (self.number, id, item.time)
+        number, known, time = self._oldest
+        return max(0, self._turn.now - time) if (number, known) == (self.number, id) else 0

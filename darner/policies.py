@@ -16,7 +16,7 @@ from attrs import field, frozen, validators
 from attrs.validators import optional
 
 from darner.errors import BadQueueName, SettingsError
-from darner.units import duration_text, parse_duration, parse_size, size_text
+from darner.units import LONGEST, duration_text, parse_duration, parse_size, size_text
 from darner.wire import check_queue_name
 
 SYNC_WORDS: Final = ("never", "always")
@@ -44,7 +44,9 @@ def _size() -> Any:
 
 
 def _duration() -> Any:
-    return field(default=None, validator=optional(_positive), metadata={"kind": _Kind.DURATION})
+    longest: Any = validators.le(LONGEST)
+    within = optional((_positive, longest))
+    return field(default=None, validator=within, metadata={"kind": _Kind.DURATION})
 
 
 def _count() -> Any:

@@ -22,6 +22,9 @@ from darner.items import Generation
 from darner.policies import QueueSettings
 from darner.turn import Changing, Replies, Turn
 
+ID_OVERHEAD: Final = 120
+"""About how many bytes an id takes in memory, where the queue is there."""
+
 WRITTEN: Final[Replies] = [b""]
 """In place of the reply to a put that is written already."""
 
@@ -107,6 +110,12 @@ class Seen:
         self._refused: dict[bytes, int] = {}  # they may be in the store all the same
         self._handed: list[bytes] = []
         self._timer: Optional[IDelayedCall] = None
+        self._counts = (0, 0)  # ids that this process has added, to the current generation and to the one before
+
+    @property
+    def count(self) -> int:
+        """How many ids were added and may not be forgotten yet; those of an earlier process do not count."""
+        return sum(self._counts)
 
     def recover(self, current: Optional[Generation], previous: Optional[Generation]) -> None:
         """Begin with what the store has."""
@@ -169,6 +178,7 @@ class Seen:
     def add(self, id: bytes, reply: Replies) -> None:
         """An item is put under this id in this turn; C{reply} is what that is told."""
         assert self._current is not None
+        self._counts = (self._counts[0] + 1, self._counts[1])
         self._fresh[_digest(id)] = _Put(self._current.kept.number, self._turn.now, reply)
 
     # Generations
@@ -188,12 +198,14 @@ class Seen:
             self._give_up_previous()
             self._previous = _Dated(Generation(self._current.kept.number, self._turn.now), now)
             self._current = None
+            self._counts = (0, self._counts[0])
             self._change()
 
     def _give_up_previous(self) -> None:
         if self._previous is not None:
             self._fifo.give_up(self._previous.kept.number)
             self._previous = None
+            self._counts = (self._counts[0], 0)
             self._change()
 
     def _change(self) -> None:

@@ -8,6 +8,9 @@ import re
 from typing import Final, Union
 
 _SIZES: Final = {"": 1, "B": 1, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "KB": 10**3, "MB": 10**6, "GB": 10**9}
+LONGEST: Final = 100 * 365 * 86400.0
+"""The longest duration, in seconds: 100 years."""
+
 _SECONDS: Final = {"MS": 0.001, "S": 1, "M": 60, "MIN": 60, "H": 3600, "D": 86400}
 
 
@@ -30,8 +33,15 @@ def parse_duration(value: Union[float, int, str]) -> float:
     """
     @param value: a number of seconds, or text like ``250ms``, ``30s``, ``5min``, ``2h``, ``1d``.
     @return: seconds.
-    @raise ValueError: it is neither.
+    @raise ValueError: it is neither, or above 0 and below 1 ms, or above L{LONGEST}.
     """
+    seconds = _seconds(value)
+    if not (seconds <= 0 or 0.001 <= seconds <= LONGEST):
+        raise ValueError(f"{value!r} is not between 1ms and 100 years")
+    return seconds
+
+
+def _seconds(value: Union[float, int, str]) -> float:
     if isinstance(value, str):
         match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([A-Za-z]+)", value.strip())
         if match is None or match[2].upper() not in _SECONDS:

@@ -803,7 +803,19 @@ class StateTests(FifoTestCase):
         self.store.unreadable = True
         self.assertEqual(self.fifo.oldest_age, 0)
         self.store.unreadable = False
-        self.assertEqual(self.fifo.oldest_age, 1000)
+        self.store.reads.clear()
+        for _ in range(3):
+            self.assertEqual(self.fifo.oldest_age, 1000)
+        self.assertEqual(self.store.reads, [1], "it is read once")
+        self.take()
+        self.assertEqual(self.fifo.oldest_age, 0)
+        self.fill(40)
+        self.server.clock.advance(2)
+        self.fifo._head.let_go()
+        self.assertEqual(self.fifo.oldest_age, 2000)
+        self.fifo.delete()
+        self.put(b"new")
+        self.assertEqual(self.fifo.oldest_age, 0)
 
     def test_age_after_the_clock_was_set_back(self) -> None:
         self.put(b"one", b"two")

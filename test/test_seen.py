@@ -13,9 +13,11 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from darner import wire
 from darner.errors import ClientError, QueueFull, StoreError
+from darner.items import ITEM_OVERHEAD
 from darner.memory import MemoryStore
 from darner.policies import Policies, QueueSettings
 from darner.records import CHUNK_BYTES
+from darner.seen import ID_OVERHEAD
 from darner.service import QueueService
 from darner.store import LevelStore
 from test import servers
@@ -165,6 +167,28 @@ class VolatileTests(OnceTests):
     def kept(self) -> int:
         memory = self.server.queues._memory
         return sum(len(ids) for ids in memory.ids.values())
+
+    def test_they_take_memory(self) -> None:
+        """Of the queue's limit, until they are forgotten."""
+        limit = 10 * (ITEM_OVERHEAD + 1 + ID_OVERHEAD)
+        self.apply(durable=False, max_bytes=limit, dedupe_window=WINDOW)
+        for number in range(10):
+            self.stores(b"%d" % number)
+        self.assertEqual(self.sets(b"more"), FULL)
+        self.stores(b"3")
+        for _ in range(10):
+            self.client.does(b"get q")
+        for number in range(10, 30):
+            # What an item took is free, and an id is not.
+            expected = wire.STORED if number * ID_OVERHEAD + ITEM_OVERHEAD + 1 <= limit else FULL
+            self.assertEqual(self.sets(b"%d" % number), expected)
+            self.client.does(b"get q")
+        self.apply(durable=False, max_bytes=limit, dedupe_window=WINDOW, discard_old_when_full=True)
+        self.assertEqual(self.sets(b"another"), FULL)
+        self.passes(WINDOW + 1)
+        self.passes(WINDOW + 1)
+        for number in range(10):
+            self.stores(b"%d" % number)
 
     def settle(self) -> None:
         """The stream of an item in memory is nobody's on disk."""

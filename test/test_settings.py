@@ -22,6 +22,7 @@ from darner.settings import (
     parse_size,
     read_toml,
 )
+from darner.units import LONGEST
 
 
 class SettingsTests(SynchronousTestCase):
@@ -193,6 +194,13 @@ class DurationTests(SynchronousTestCase):
             self.assertRaises(ValueError, parse_duration, text)
         for value in (True, None, []):
             self.assertEqual(str(self.assertRaises(ValueError, parse_duration, value)), "not a duration")
+
+    def test_out_of_range(self) -> None:
+        for value in ("0.4ms", 0.0001, "36501d", 4e9, float("inf"), float("nan"), "9" * 20 + "d"):
+            error = self.assertRaises(ValueError, parse_duration, value)
+            self.assertEqual(str(error), f"{value!r} is not between 1ms and 100 years")
+        self.assertEqual((parse_duration("36500d"), parse_duration("0s"), parse_duration("1ms")), (LONGEST, 0, 0.001))
+        self.assertRaises(ValueError, QueueSettings, max_age=float("inf"))
 
 
 class TomlTests(SynchronousTestCase):
