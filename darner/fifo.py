@@ -672,7 +672,7 @@ class Fifo:
             expiry = min(expiry or latest, latest)
         self._perishable_id = self._next_id + 1
         self.perishable = True
-        if not self.count:
+        if self.count == self.set_aside_count:  # it will be at the head
             self._expiry.watch(self)
         return expiry
 
