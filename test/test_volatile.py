@@ -404,6 +404,17 @@ class LimitTests(VolatileTestCase):
         self.assertEqual(self.client.sets(b"m", b"x"), wire.NOT_STORED)
         self.assertEqual(self.client.sets(b"m", b""), wire.STORED)
 
+    def test_larger_than_there_is_room_for(self) -> None:
+        """Whether there is such a queue or not, and also as one of several."""
+        self.serve(max_bytes=ITEM_OVERHEAD + 3)
+        self.client.does(b"get m+child")
+        for name in (b"m2", b"m", b"m+child"):
+            self.assertEqual(self.client.sets(name, b"four"), wire.NOT_STORED)
+            self.assertEqual(self.client.sets(name + b"/delay=9", b"four"), wire.NOT_STORED)
+        self.assertEqual(self.server.queues.names(), [b"m+child"])
+        self.assertEqual(self.client.sets(b"m", b"two"), wire.STORED)
+        self.assertEqual(self.had(b"m"), [b"two"])
+
     def test_discarding(self) -> None:
         self.serve(max_bytes=3 * ITEM_OVERHEAD + 3, discard_old_when_full=True)
         for at in range(9):
