@@ -20,7 +20,7 @@ from darner.consumed import Consumed
 from darner.errors import StoreError
 from darner.fifo import HEAVY, Fifo
 from darner.interfaces import IBatch
-from darner.items import ITEM_OVERHEAD
+from darner.items import ITEM_OVERHEAD, Item
 from darner.memory import MemoryStore
 from darner.policies import Policies, QueueSettings
 from darner.queues import Queues
@@ -828,6 +828,16 @@ class VolatileStoreTests(SynchronousTestCase):
         store.give_up(number)
         self.assertEqual(store.deleted, set())
         self.assertEqual(store.read(number, 0, 9, 9), [])
+
+    def test_give_up_large_ones(self) -> None:
+        """Their streams are not there, and not remembered."""
+        store = VolatileStore()
+        number = store.new_number()
+        batch = store.batch()
+        batch.delay(number, [(5, Item(0, 0, 1, 0, 99, b"", 7))])
+        store.write(batch)
+        store.give_up(number)
+        self.assertEqual((store.delays, store.unheld), ({}, set()))
 
     def test_batch(self) -> None:
         """Nothing of what follows from items is kept."""
