@@ -171,8 +171,9 @@ class Delays:
         if self._stopped:
             return
         try:
-            # Where nothing can be written this would not be either, and each attempt opens the store anew.
-            done = self._turn.health.writable and self._move()
+            # Where nothing can be written this would not be either, and each attempt opens the store anew.  In memory
+            # it does not need that store.
+            done = (self._turn.health.writable or self._holds is not None) and self._move()
         except StoreError as error:
             self._log.error(
                 "cannot see which delayed items of queue {name!r} are due, will try again: {error}",
