@@ -62,7 +62,7 @@ POLICIES = [
     Policies(
         QueueSettings(max_item_bytes=CHUNK_BYTES + 1500),
         {
-            "few": {"max_items": 2, "discard_old_when_full": True, "max_expire_sweep": 1},
+            "few": {"max_items": 2, "discard_old_when_full": True, "max_expire_sweep": 3},
             "big": {**BIG, "max_bytes": CHUNK_BYTES + 2000, "max_open_reads": 2},
             "ageing": {**AGEING, "max_age": 1.0, "max_items": 4},
             "jobs": RETRIED,
@@ -504,6 +504,9 @@ class SideBySide:
         self.healer = self.server.client()
         self.model.crash([model.Client() for _ in range(CLIENTS + 1)], self.server.clock.seconds())
         self.settle()
+        if seconds:
+            # Whether a reader or a queue that is over its limit has first what is behind expired items is not promised.
+            self.pass_time(1.1)
 
     # Comparing
 
