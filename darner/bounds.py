@@ -161,7 +161,7 @@ class Bounded(Ledger):
             expiry = min(expiry or latest, latest)
         self._perishable_id = self._next_id + 1
         self.perishable = True
-        if not self.count:
+        if self.count == self.set_aside_count:  # it will be at the head
             self._expiry.watch(self)
         return expiry
 
@@ -229,8 +229,11 @@ class Bounded(Ledger):
         if item is not None:
             return self._age(item)
         id = self.consumed.next_missing(self._head.read_id)
-        if not self.count or id >= self.unwritten_id:
+        if not self.count or id >= self._next_id:
             return 0
+        for unwritten in (self._writing, self._fresh):
+            if unwritten and unwritten[0].id <= id <= unwritten[-1].id:
+                return self._age(unwritten[id - unwritten[0].id])
         if self._oldest[:2] != (self.number, id):
             # It is not taken into memory, where it would have the place of what is read; there may be many queues.
             assert self.number is not None

@@ -100,11 +100,6 @@ class Fifo(Bounded):
             self._watch()
 
     @property
-    def set_aside_count(self) -> int:
-        """How many of the items that were given back are not to be had yet; they are among C{count}."""
-        return self._retries.set_aside_count if self._retries is not None else 0
-
-    @property
     def delayed_count(self) -> int:
         """How many items are not to be had yet; they are not among C{count}."""
         return self._delays.count if self._delays is not None else 0

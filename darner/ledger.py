@@ -305,6 +305,11 @@ class Ledger:
         """From which id on items are neither in the store nor in the batch that is being written."""
         return self._fresh[0].id if self._fresh else self._next_id
 
+    @property
+    def set_aside_count(self) -> int:
+        """How many of the items that were given back are not to be had yet; they are among C{count}."""
+        return self._retries.set_aside_count if self._retries is not None else 0
+
     def make(self) -> None:
         """
         Have the queue exist.

@@ -357,7 +357,8 @@ class Queues:
             self.status.check_writes()
         if size > policy.max_item_bytes:
             raise ItemTooLarge()
-        if policy.max_bytes is not None and size > policy.max_bytes:
+        least = size if durable else size + ITEM_OVERHEAD  # what it counts for in a queue that holds nothing
+        if policy.max_bytes is not None and least > policy.max_bytes:
             raise QueueFull()
         if durable:
             self.space.take(room + ITEM_OVERHEAD)

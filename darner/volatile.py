@@ -91,7 +91,9 @@ class VolatileStore(MemoryStore):
         """Forget what was kept under a number."""
         next_id: Optional[int] = 0
         while next_id is not None:
-            next_id = self.reclaim_queue(number, next_id, sys.maxsize).next_id
+            step = self.reclaim_queue(number, next_id, sys.maxsize)
+            next_id = step.next_id
+            self.unheld.difference_update(step.streams)  # they are the other store's to give up
 
 
 class Volatile:

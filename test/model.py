@@ -7,30 +7,37 @@ The rules
 
 - A queue holds items in the order of their puts.  An item is I{ready}, I{open} (with one client), I{set aside} (given
   back, and not to be had yet), or gone.  What is given back goes to its old place.
+- What is I{delayed} is put when it is due, and not before; of what is due at a time, in the order of its times.  How
+  soon after that is not promised: L{Model.came_due} is told how much is still delayed.
+- An id is known from the put that was stored on until the queue's C{dedupe_window} is over.  Queues that know it are
+  left out, and the set is told what the first one is told.  Whether a longer window brings back what an earlier one was
+  over for is not promised: there L{Model.knows} is told.
 - The L{head<Model.head>} of a queue is the first ready item that may be handed out.  What has expired before it is
   dropped, or goes to the end of C{expire_to_queue}; what was opened C{max_attempts} times goes to the end of
   C{dead_letter_queue}.  That happens when somebody looks at the head.  I{When} the server itself looks there is not
   promised: L{Model.looked} is told by the statistics how far it came, and checks that it went no further than it may.
-- Limits count what is ready.  All queues that a set is for take it in one write, or none does; children that have no
-  room are passed over.
+- Limits count what is ready and what is delayed; in memory also what is set aside, and what each item takes.  All
+  queues that a set is for take it in one write, or none does; children that have no room are passed over.
 - Clients who wait are served in the order in which they came, by the first of their queues that has an item.
 - All that happens in a turn is written together, and answered then.  Where the write is refused (L{Model.end}), what
   was put never was, what was moved or dropped for it is where it was, and replies that said otherwise are errors.  If
   not even the rest can be written, plain reads never were.
 - After the end of the process the store has what the last turn wrote.  Open items and those set aside are ready then,
-  and only attempts are remembered.
+  and only attempts, delays and ids are remembered.
+- A queue that is not durable when it is made is in memory until it is deleted or the process ends.
 """
 
 from __future__ import annotations
 
 from bisect import insort
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from functools import partial
 from typing import Optional, Union
 
 from attrs import Factory, define
 
 from darner import wire
+from darner.items import ITEM_OVERHEAD, PutOptions
 from darner.policies import Policies, QueueSettings, parent_of
 from darner.records import CHUNK_BYTES
 from test.harness import EPOCH, REFUSED, value
@@ -63,24 +70,42 @@ class Queue:
     name: bytes
     exists: bool = False
     created: int = 0
+    durable: bool = True
     ready: list[Item] = Factory(list)
     aside: list[tuple[float, Item]] = Factory(list)
     """What was given back, and when it is to be had again."""
+    delayed: list[tuple[int, Item]] = Factory(list)
+    """When it is due, in ms since the epoch, and what is to be put then."""
+    seen: dict[bytes, Seen] = Factory(dict)
+    """Ids."""
     line: list[Client] = Factory(list)
     """Who waits for an item."""
     expired: int = 0
     discarded: int = 0
     dead: int = 0
+    duplicates: int = 0
 
     def clear(self) -> None:
         self.ready.clear()
         self.aside.clear()
+        self.delayed.clear()
 
     def begin(self, exists: bool) -> None:
         """There is a new queue of this name, or none any more."""
         self.clear()
+        self.seen = {}
         self.exists = exists
-        self.expired = self.discarded = self.dead = 0
+        self.expired = self.discarded = self.dead = self.duplicates = 0
+
+
+@define(eq=False)
+class Seen:
+    """An id under which an item was put."""
+
+    time: int
+    put: Item
+    over: bool = False
+    """Whether its time was over under the settings of then."""
 
 
 @define(eq=False)
@@ -163,14 +188,22 @@ class Turn:
 
     replies: list[Reply] = Factory(list)
     puts: list[Item] = Factory(list)
+    ids: list[tuple[Queue, bytes, Optional[Seen]]] = Factory(list)
+    """Ids that are new, and what was known under them before."""
     born: list[Queue] = Factory(list)
     moves: list[tuple[Queue, Item, str]] = Factory(list)
     """What is gone from a queue because of what is put, and by what that happened."""
     reads: list[tuple[Queue, Item, Reply]] = Factory(list)
 
 
-Contents = list[tuple[Item, int]]
-"""The items of a queue and how often each was opened."""
+@define
+class Contents:
+    """What the store has of a queue."""
+
+    items: list[tuple[Item, int]]
+    """How often each was opened, too."""
+    delayed: list[tuple[int, Item]]
+    seen: dict[bytes, Seen]
 
 
 @define(eq=False)
@@ -182,8 +215,9 @@ class Model:
     status: str = "up"
     now: float = 0.0
     turn: Turn = Factory(Turn)
-    durable: dict[bytes, Contents] = Factory(dict)
-    """What is in the store."""
+    store: dict[bytes, Contents] = Factory(dict)
+    told: Callable[[Queue, int], bool] = lambda queue, duplicates: False
+    """Says of a queue whether the server counts more duplicates than these."""
     orders: int = 0
     ticks: int = 0
 
@@ -212,28 +246,91 @@ class Model:
     # Putting
 
     def set(self, client: Client, request: wire.Set, payload: bytes) -> None:
-        end = self.refusal(request, len(payload))
         puts: list[Item] = []
+        options = request.options or PutOptions()
+        end = self.refusal(request, len(payload), bool(options.id))
         if not end:
-            end = wire.STORED
-            queues = self.takers(request.queue, len(payload))
-            for queue in queues:
-                self.discard(queue, 1, len(payload))
-            puts = [self.put(queue, request.flags, payload, self.due(request.expiry)) for queue in queues]
-            if not puts:
-                puts = self.stands_for(self.queue(request.queue))  # nobody keeps it, and still it is not well
+            known = self.known(request.queue, options.id)
+            puts += [seen.put for seen in known.values()]
+            takers = self.takers(request.queue, len(payload), known)
+            if takers is None:
+                end = wire.NOT_STORED
+            else:
+                end = wire.STORED
+                for queue in takers:
+                    self.discard(queue, 1, len(payload))
+                new = [self.put_for(queue, request, payload, options.delay) for queue in takers]
+                if options.id:
+                    for item in new:
+                        self.see(item, options.id)
+                elif not new:
+                    new = self.stands_for(self.queue(request.queue))  # nobody keeps it, and still it is not well
+                puts += new
         self.reply(client, b"" if request.noreply else end, puts=puts)
 
-    def refusal(self, request: wire.Set, size: int) -> bytes:
-        """@return: why it is not stored; nothing if it is."""
+    def put_for(self, queue: Queue, request: wire.Set, payload: bytes, delay: Optional[int]) -> Item:
+        expiry = self.due(request.expiry)
+        if delay is None:
+            delay = int((self.settings(queue).default_delay or 0) * 1000)
+        if not delay:
+            return self.put(queue, request.flags, payload, expiry)
+        self.bear(queue)
+        item = self.new_item(queue, request.flags, payload, expiry)
+        insort(queue.delayed, (self.wall + delay, item))
+        return item
+
+    def refusal(self, request: wire.Set, size: int, has_id: bool) -> bytes:
+        """@return: why it is not stored, whatever is in the queues; nothing if it may be."""
         queues = self.required(request.queue)
         if self.status != "up":
             return b"SERVER_ERROR server is %b\r\n" % self.status.encode()
         if any(size > self.settings(queue).max_item_bytes for queue in queues):
             return TOO_LARGE
-        if not all(self.has_room(queue, size) for queue in queues if self.keeps(queue)):
+        if any(size > (self.settings(queue).max_bytes or size) for queue in queues if self.keeps(queue)):
             return wire.NOT_STORED
+        for queue in queues:
+            if has_id and self.settings(queue).dedupe_window is None:
+                return b"CLIENT_ERROR queue %b has no dedupe_window\r\n" % queue.name
         return b""
+
+    # Ids
+
+    def known(self, name: bytes, id: bytes) -> dict[Queue, Seen]:
+        """@return: of the queues that a set on this name is for, those that know the id."""
+        required = [queue for queue in self.required(name) if self.keeps(queue)]
+        known = {}
+        for queue in [*required, *self.children(name)]:
+            if id in queue.seen and self.knows(queue, queue.seen[id]):
+                known[queue] = queue.seen[id]
+                queue.duplicates += 1
+        return known
+
+    def knows(self, queue: Queue, seen: Seen) -> bool:
+        if seen.over and not self.is_over(queue, seen):
+            return self.told(queue, queue.duplicates)
+        return not self.is_over(queue, seen)
+
+    def is_over(self, queue: Queue, seen: Seen) -> bool:
+        return self.wall - seen.time >= (self.settings(queue).dedupe_window or 0) * 1000
+
+    def see(self, item: Item, id: bytes) -> None:
+        queue = item.queue
+        if self.settings(queue).dedupe_window is not None:
+            self.turn.ids.append((queue, id, queue.seen.get(id)))
+            queue.seen[id] = Seen(self.wall, item)
+
+    def apply(self, policies: Policies) -> None:
+        """Have other settings."""
+        for queue in self.queues.values():
+            for seen in queue.seen.values():
+                seen.over |= self.is_over(queue, seen)
+        self.policies = policies
+        for queue in self.queues.values():
+            if self.settings(queue).dedupe_window is None:
+                queue.seen.clear()
+        self.advance(self.now)
+
+    # Where it goes
 
     def required(self, name: bytes) -> list[Queue]:
         return [self.queue(queue) for queue in self.policies.aliases.get(name, (name,))]
@@ -241,40 +338,59 @@ class Model:
     def keeps(self, queue: Queue) -> bool:
         return parent_of(queue.name) is not None or not self.settings(queue).fanout_only
 
-    def takers(self, name: bytes, size: int) -> list[Queue]:
-        """@return: who gets an item that is not refused."""
+    def children(self, name: bytes) -> list[Queue]:
         required = self.required(name)
-        children = [
+        parents = [queue.name for queue in required]
+        return [
             queue for queue in self.queues.values()
-            if queue.exists and queue not in required and parent_of(queue.name) in [one.name for one in required]
+            if queue.exists and queue not in required and parent_of(queue.name) in parents
         ]  # fmt: skip
-        fitting = [queue for queue in children if size <= self.settings(queue).max_item_bytes]
-        return [queue for queue in required if self.keeps(queue)] + [
-            queue for queue in fitting if self.has_room(queue, size)
-        ]
 
-    def over(self, queue: Queue, items: int, size: int) -> bool:
-        """@return: whether it is over its limits with so many items and bytes more."""
+    def takers(self, name: bytes, size: int, known: Container[Queue]) -> Optional[list[Queue]]:
+        """@return: who gets an item; nobody is nobody, and C{None} that it is refused."""
+        required = [queue for queue in self.required(name) if self.keeps(queue) and queue not in known]
+        if not all(self.has_room(queue, size) for queue in required):
+            return None
+        fitting = [queue for queue in self.children(name) if size <= self.settings(queue).max_item_bytes]
+        return required + [queue for queue in fitting if queue not in known and self.has_room(queue, size)]
+
+    def is_durable(self, queue: Queue) -> bool:
+        return queue.durable if queue.exists else self.settings(queue).durable
+
+    def over(self, queue: Queue, items: int, size: int, held: Optional[Sequence[Item]] = None) -> bool:
+        """
+        @param held: what there is to be had; by default what is ready.
+        @return: whether it is over its limits with so many items and bytes more.
+        """
         limits = self.settings(queue)
-        return (limits.max_items is not None and len(queue.ready) + items > limits.max_items) or (
-            limits.max_bytes is not None and total(queue.ready) + size > limits.max_bytes
+        held = [*(queue.ready if held is None else held), *(item for _, item in queue.delayed)]
+        items += len(held)
+        size += total(held)
+        if not self.is_durable(queue):
+            aside = [item for _, item in queue.aside]
+            size += total(aside) + (items + len(aside)) * ITEM_OVERHEAD
+        return (limits.max_items is not None and items > limits.max_items) or (
+            limits.max_bytes is not None and size > limits.max_bytes
         )
 
     def has_room(self, queue: Queue, size: int) -> bool:
-        """What has expired makes room, so much as goes at once; a queue that discards has always room, or makes it."""
+        """What has expired makes room, so much as goes at once; so does what a queue discards, and that is ready."""
         limits = self.settings(queue)
-        if limits.max_bytes is not None and size > limits.max_bytes:
+        least = size if self.is_durable(queue) else size + ITEM_OVERHEAD
+        if limits.max_bytes is not None and least > limits.max_bytes:
             return False
+        if limits.discard_old_when_full:
+            return not self.over(queue, 1, size, held=())
         left = limits.max_expire_sweep
-        while not limits.discard_old_when_full and self.over(queue, 1, size):
-            if not left or not self.has_expired(queue.ready[0]):
+        while self.over(queue, 1, size):
+            if not left or not queue.ready or not self.has_expired(queue.ready[0]):
                 return False
             self.expire(queue)
             left -= 1
         return True
 
     def discard(self, queue: Queue, items: int, size: int) -> None:
-        while self.settings(queue).discard_old_when_full and self.over(queue, items, size):
+        while self.settings(queue).discard_old_when_full and self.over(queue, items, size) and queue.ready:
             if self.has_expired(queue.ready[0]):
                 self.expire(queue)
             else:
@@ -297,17 +413,22 @@ class Model:
         if age is not None:
             latest = self.wall + int(age * 1000)
             expiry = min(expiry or latest, latest)
+        item = self.new_item(queue, flags, payload, expiry)
+        queue.ready.append(item)
+        self.serve(queue)
+        return item
+
+    def new_item(self, queue: Queue, flags: int, payload: bytes, expiry: int) -> Item:
         item = Item(queue, self.orders, flags, payload, expiry)
         self.orders += 1
-        queue.ready.append(item)
         self.turn.puts.append(item)
-        self.serve(queue)
         return item
 
     def bear(self, queue: Queue) -> None:
         if not queue.exists:
             queue.begin(exists=True)
             queue.created = self.wall
+            queue.durable = self.settings(queue).durable
             self.queues[queue.name] = self.queues.pop(queue.name)
             self.turn.born.append(queue)
 
@@ -350,8 +471,19 @@ class Model:
                 return item
         return None
 
-    def looked(self, queue: Queue, expired: int, dead: int, discarded: int) -> None:
-        """The server looked at the head of a queue; its statistics tell what went by that."""
+    def came_due(self, queue: Queue, delayed: int) -> None:
+        """The server put what was due; the statistics tell how much is delayed still."""
+        while len(queue.delayed) > delayed and queue.delayed[0][0] <= self.wall:
+            _, item = queue.delayed.pop(0)
+            self.put(queue, item.flags, item.payload, item.expiry)
+
+    def looked(self, queue: Queue, expired: int, dead: int, discarded: int) -> bool:
+        """
+        The server looked at the head of a queue; its statistics tell what went by that.
+
+        @return: whether anything did.
+        """
+        at_first = len(queue.ready)
         while queue.ready:
             item = queue.ready[0]
             if queue.expired < expired and self.has_expired(item):
@@ -362,13 +494,14 @@ class Model:
                 self.discard_first(queue)
             else:
                 break
+        return len(queue.ready) != at_first
 
     def may_vanish(self, queue: Queue) -> bool:
         """@return: whether the server may delete it for its age."""
         age = self.settings(queue).max_queue_age
         return (
             age is not None and self.wall >= queue.created + int(age * 1000)
-            and not (queue.ready or queue.aside or queue.line or self.open_reads(queue))
+            and not (queue.ready or queue.aside or queue.delayed or queue.line or self.open_reads(queue))
         )  # fmt: skip
 
     def open_reads(self, queue: Queue) -> list[Read]:
@@ -729,7 +862,7 @@ class Model:
                 self.reply(client, REFUSED)
         if self.turn != Turn():
             self.end()
-        self.durable = self.contents()
+        self.store = self.contents()
 
     def refuse(self, turn: Turn, faults: int) -> None:
         for item in turn.puts:
@@ -737,6 +870,12 @@ class Model:
         for queue in self.queues.values():
             queue.ready = [item for item in queue.ready if not item.refused]
             queue.aside = [(time, item) for time, item in queue.aside if not item.refused]
+            queue.delayed = [(due, item) for due, item in queue.delayed if not item.refused]
+        for queue, id, before in reversed(turn.ids):
+            if id in queue.seen and queue.seen[id].put.refused:
+                del queue.seen[id]
+                if before is not None:
+                    queue.seen[id] = before
         for client in self.clients:
             for name, reads in client.opens.items():
                 client.opens[name] = [read for read in reads if not read.item.refused]
@@ -767,27 +906,33 @@ class Model:
         self.serve(queue)
 
     def contents(self) -> dict[bytes, Contents]:
-        """@return: what there is of every queue, in order, whoever has it open."""
+        """@return: what there is of every queue on disk, in order, whoever has it open."""
         found = {}
         for queue in self.queues.values():
-            if queue.exists:
+            if queue.exists and queue.durable:
                 aside = [item for _, item in queue.aside]
                 items = queue.ready + aside + [read.item for read in self.open_reads(queue)]
-                found[queue.name] = [(item, item.attempts) for item in sorted(items)]
+                found[queue.name] = Contents(
+                    [(item, item.attempts) for item in sorted(items)], list(queue.delayed), dict(queue.seen)
+                )
         return found
 
-    def crash(self, clients: list[Client]) -> None:
-        """Only the store is left."""
+    def crash(self, clients: list[Client], now: float) -> None:
+        """Only the store is left, and the next process begins C{now}."""
         self.clients = clients
         self.turn = Turn()
         self.status = "up"
+        self.now = now
         for queue in self.queues.values():
-            contents = self.durable.get(queue.name)
+            contents = self.store.get(queue.name)
             queue.begin(exists=contents is not None)
             queue.line.clear()
-            for item, attempts in contents or ():
-                item.attempts = attempts
-                queue.ready.append(item)
+            if contents is not None:
+                queue.delayed = contents.delayed
+                queue.seen = contents.seen
+                for item, attempts in contents.items:
+                    item.attempts = attempts
+                    queue.ready.append(item)
         for queue in list(self.queues.values()):
             for item in [item for item in queue.ready if self.is_spent(queue, item)]:
                 queue.ready.remove(item)

@@ -707,6 +707,16 @@ class VolatileTests(DelayTests):
         self.client.hears()
         self.assertEqual(self.all(), [LARGE])
 
+    def test_due_while_the_disk_takes_nothing(self) -> None:
+        """It does not need the disk."""
+        self.server.queues.apply(Policies(overrides={"disk": {"durable": True}}, defaults=QueueSettings(durable=False)))
+        self.client.sets(b"q/delay=500", b"late")
+        self.server.store.full = self.server.store.unmendable = True
+        self.assertEqual(self.client.sets(b"disk", b"x"), REFUSED)
+        self.client.ask(b"get q/t=2000")
+        self.later(0.6)
+        self.assertEqual(self.client.hears(), value(b"q", b"late"))
+
     def test_delete_of_a_large_one(self) -> None:
         self.client.sets(b"q/delay=500", LARGE)
         self.client.does(b"delete q")

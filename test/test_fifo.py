@@ -813,6 +813,13 @@ class StateTests(FifoTestCase):
         self.server.clock.advance(2)
         self.fifo._head.let_go()
         self.assertEqual(self.fifo.oldest_age, 2000)
+        self.fill(40)
+        self.fifo._head.let_go()
+        self.fifo.flush()
+        self.put(b"one")
+        self.fifo._head.let_go()
+        self.server.clock.rightNow += 3
+        self.assertEqual(self.fifo.oldest_age, 3000, "where it is not written yet")
         self.fifo.delete()
         self.put(b"new")
         self.assertEqual(self.fifo.oldest_age, 0)

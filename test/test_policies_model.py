@@ -22,12 +22,12 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from darner import wire
 from darner.memory import MemoryStore
-from darner.policies import Policies, QueueSettings
+from darner.policies import Policies, QueueSettings, parent_of
 from darner.queues import Queues
 from darner.records import CHUNK_BYTES
 from darner.store import LevelStore
 from test import model
-from test.harness import Client, FaultyStore, Server
+from test.harness import EPOCH, Client, FaultyStore, Server
 
 CLIENTS = 4
 
@@ -39,6 +39,9 @@ AGEING = {"max_age": 2.0, "expire_to_queue": "late", "max_expire_sweep": 2}
 LOOKED_AFTER = {"open_timeout": 600.0}
 """In all of the settings: what is open before the first such setting is not looked after."""
 BIG = {"max_bytes": 2 * CHUNK_BYTES + 3000, "discard_old_when_full": True, "max_expire_sweep": 3}
+IN_MEMORY = {"durable": False, "max_bytes": 4 * CHUNK_BYTES}
+ON_DISK = {"durable": True}
+ONCE = {"dedupe_window": 2.3}
 
 POLICIES = [
     Policies(
@@ -59,7 +62,7 @@ POLICIES = [
     Policies(
         QueueSettings(max_item_bytes=CHUNK_BYTES + 1500),
         {
-            "few": {"max_items": 2, "discard_old_when_full": True, "max_expire_sweep": 1},
+            "few": {"max_items": 2, "discard_old_when_full": True, "max_expire_sweep": 3},
             "big": {**BIG, "max_bytes": CHUNK_BYTES + 2000, "max_open_reads": 2},
             "ageing": {**AGEING, "max_age": 1.0, "max_items": 4},
             "jobs": RETRIED,
@@ -78,6 +81,63 @@ POLICIES = [
             "big": {"max_item_bytes": 1000},
         },
     ),
+    Policies(
+        # Much is delayed, and put once.
+        QueueSettings(dedupe_window=3.7),
+        {
+            "few": {"max_items": 3, "default_delay": 1.237},
+            "big": {**BIG, "default_delay": 0.617},
+            "ageing": {**AGEING, "default_delay": 0.353, "dedupe_window": 0.9},
+            "late": {"max_items": 2, "discard_old_when_full": True, "default_delay": 0.877},
+            "jobs": {**RETRIED, "retry_delay": 0.733, "default_delay": 0.283, "max_items": 4},
+            "dead": {"default_delay": 1.951, "dedupe_window": None},
+            "fan": {**LOOKED_AFTER, "max_open_reads": 2, "default_delay": 0.541},
+            "fan+own": {"max_items": 2, "discard_old_when_full": True, "default_delay": None, "dedupe_window": None},
+            "fan+strict": {"max_items": 2, "default_delay": 1.459, "dedupe_window": 0.7},
+            "fan+x": IN_MEMORY,
+            "short": {"max_queue_age": 2.0, "default_delay": 2.131},
+            "healer": {"dedupe_window": None},
+        },
+        {b"both": (b"few", b"fan")},
+    ),
+    Policies(
+        # Much is in memory.
+        QueueSettings(**IN_MEMORY),
+        {
+            "plain": ON_DISK,
+            "few": {"max_bytes": 1600},
+            "big": {**BIG, **ONCE, "max_bytes": CHUNK_BYTES + 2500},
+            "ageing": {**AGEING, "max_items": 3},
+            "late": {**ON_DISK, "discard_old_when_full": True, "max_items": 3, "default_delay": 0.467},
+            "jobs": {**RETRIED, **ONCE, "retry_delay": 0.971, "max_bytes": 4000},
+            "dead": {"discard_old_when_full": True, "max_bytes": 3500},
+            "fan": {**LOOKED_AFTER, **ONCE, "max_open_reads": 3, "retry_delay": 0.719, "default_delay": 0.383},
+            "fan+own": {**ON_DISK, "expire_to_queue": "plain", "max_age": 1.9},
+            "fan+strict": {"max_items": 2, "discard_old_when_full": True, "dedupe_window": 1.1},
+            "short": {"max_queue_age": 3.0, "default_delay": 1.033, **ONCE},
+            "healer": ON_DISK,
+        },
+        {b"both": (b"fan", b"big")},
+    ),
+    Policies(
+        # On disk what was in memory, and the other way round.
+        QueueSettings(dedupe_window=1.3),
+        {
+            "plain": {**IN_MEMORY, "dedupe_window": 5.1},
+            "few": {"max_bytes": 3500, "discard_old_when_full": True, "default_delay": 0.911},
+            "big": {**IN_MEMORY, "max_bytes": 2 * CHUNK_BYTES + 1500, "discard_old_when_full": True},
+            "ageing": {**AGEING, **IN_MEMORY, "default_delay": 1.187},
+            "late": {**IN_MEMORY, "discard_old_when_full": True, "max_bytes": 1900},
+            "jobs": {**RETRIED, "retry_delay": 0.527},
+            "dead": {**IN_MEMORY, "max_items": 2, "default_delay": 0.653},
+            "fan": {**LOOKED_AFTER, **FAILING, "fanout_only": True},
+            "fan+own": {**IN_MEMORY, "max_bytes": 3200, "default_delay": 0.839},
+            "fan+strict": {"max_items": 2, "default_delay": 0.397},
+            "short": {**IN_MEMORY, "max_queue_age": 2.5, "max_age": 1.7, "discard_old_when_full": True},
+            "healer": {"dedupe_window": None},
+        },
+        {b"both": (b"jobs", b"fan", b"plain")},
+    ),
 ]
 
 NAMES = [
@@ -95,18 +155,25 @@ GETS = [
 ]  # fmt: skip
 FIRSTS = [b"/t=0", b"/t=1409", b"/open/t=2203", b"/close/open/t=4519", b"/peek/t=709"]
 ACTIONS = [
-    *["set"] * 9, "set large", "set large", "set and forget", "set to expire", "set to expire", *["get"] * 10,
+    *["set"] * 7, "set large", "set large", "set and forget", "set to expire", "set to expire", *["set later"] * 2,
+    "set large later", "set to expire later", *["set once"] * 3, "set large once", "set later once", *["get"] * 11,
     "get many", "get first", "get first", "monitor", "monitor", "confirm", "touch", "touch", "requeue", "requeue",
     "flush", "flush_expired", "flush_all_expired", "leave", "leave",
 ]  # fmt: skip
 RARE = ["flush_all", "delete", "delete", "status", "apply"]
 ENDINGS = [
-    *["write"] * 4, *["pass time"] * 4, *["full"] * 2, "broken", "unreadable", "crash", "lose", "restart",
+    *["write"] * 4, *["pass time"] * 4, *["full"] * 2, "broken", "unreadable", "due", "crash", "lose", "restart",
     "rare", "rare",
 ]  # fmt: skip
 SIZES = [0, 1, 30, 1500]
 EXPIRIES = [1, 2, -1, 1]
 PASSES = [0.25, 0.9, 1.7, 5.0]
+DELAYS = [0, 103, 619, 2621]
+"""In ms; a set adds its number, so that no two are due at the same time but by the same set."""
+IDS = 3
+"""So few that most are there already."""
+AILING = 1.1
+"""Seconds after a fault within which what is due need not be there."""
 
 actions = st.tuples(
     st.sampled_from(ACTIONS), st.integers(0, CLIENTS - 1), st.integers(0, 3), st.integers(0, 3), st.integers(0, 51)
@@ -129,19 +196,21 @@ class SideBySide:
         make: Callable[..., Queues],
         open_store: Callable[[Any], Any],
         names: list[bytes],
+        policies: int,
     ) -> None:
         """
         @param open_store: given the store of the process before (C{None} for the first), opens it anew.
         @param names: the queues that clients ask for.
+        @param policies: the settings to begin with.
         """
         self.test = test
         self.open_store = open_store
         self.names = names
         self.server = Server(open_store(None), make)
-        self.policies = 0
         self.sets = 0
-        self.model = model.Model(POLICIES[0], [])
-        self.apply(0)
+        self.ails_until = 0.0
+        self.model = model.Model(POLICIES[policies], [], told=self.tells_more)
+        self.apply(policies)
         self.begin()
 
     def begin(self) -> None:
@@ -149,14 +218,18 @@ class SideBySide:
         self.healer = self.server.client()
         self.model.clients = [model.Client() for _ in range(CLIENTS + 1)]
 
-    def run(self, scenario: list[Any]) -> None:
+    def tells_more(self, queue: model.Queue, duplicates: int) -> bool:
+        figures = self.server.queues.queue_figures(queue.name)
+        return bool(figures) and figures["duplicates"] > duplicates
+
+    def run(self, scenario: list[Any], crashes: bool) -> None:
         for requests, ending, number in scenario:
             if ending in ("full", "broken"):
                 self.settle_expired()
             for action, at, name, option, which in requests:
                 self.act(action, at, name, option, which, ending in ("full", "broken"))
             self.end(ending, number)
-        self.finish()
+        self.finish(crashes)
 
     # Requests
 
@@ -185,11 +258,13 @@ class SideBySide:
         gentle: bool,
     ) -> None:  # fmt: skip
         if action.startswith("set"):
-            self.set(client, twin, action, name, option, gentle)
+            self.set(client, twin, action, name, option, which, gentle)
             return
         line = self.line(action, name, other, option, which)
         request = wire.parse(line)
         if isinstance(request, wire.Refused):
+            return
+        if isinstance(request, wire.GetFirst) and self.is_ambiguous(request, name, other):
             return
         client.ask(line)
         reference = self.model
@@ -222,6 +297,21 @@ class SideBySide:
             assert isinstance(request, wire.Delete)
             reference.delete(twin, request.queue)
 
+    def is_ambiguous(self, request: wire.GetFirst, *names: bytes) -> bool:
+        """
+        @return: whether it is not promised what is had: what is due for both, which of them has it first; or what
+            expires in one of them and goes to the other, whether that is for whoever wants both.
+        """
+        targets = {policies.of(name).expire_to_queue for policies in POLICIES for name in names}
+        return bool(targets & {name.decode() for name in names}) or (
+            request.choices[0].wait > 0 and self.are_family(*names)
+        )
+
+    def are_family(self, *names: bytes) -> bool:
+        """@return: whether one set puts on both."""
+        together = {name for alias in self.model.policies.aliases.values() for name in alias}
+        return len({b"" if (parent_of(name) or name) in together else parent_of(name) or name for name in names}) == 1
+
     @staticmethod
     def line(action: str, name: bytes, other: bytes, option: int, which: int) -> bytes:
         lines = {
@@ -239,16 +329,21 @@ class SideBySide:
         return lines.get(action) or action.encode() + b" " + name
 
     def set(
-        self, client: Client, twin: model.Client, action: str, name: bytes, option: int, gentle: bool = False
+        self, client: Client, twin: model.Client, action: str, name: bytes, option: int, which: int, gentle: bool
     ) -> None:
         flags = self.sets
         self.sets += 1
-        size = CHUNK_BYTES * (option % 3) + 1000 if action == "set large" else SIZES[option]
+        size = CHUNK_BYTES * (option % 3) + 1000 if "large" in action else SIZES[option]
         payload = (b"%d," % flags * size)[:size]
-        expiry = EXPIRIES[option] if action == "set to expire" else 0
+        expiry = EXPIRIES[option] if "expire" in action else 0
         if gentle:
             expiry = max(expiry, 0)
         noreply = b" noreply" if action == "set and forget" else b""
+        if "later" in action:
+            delay = DELAYS[(option + which) % len(DELAYS)]
+            name += b"/delay=%d" % (delay and delay + flags)
+        if "once" in action:
+            name += b"/id=%d" % (which % IDS)
         request = wire.parse(b"set %b %d %d %d%b" % (name, flags, expiry, size, noreply))
         assert isinstance(request, wire.Set)
         client.set(name, payload, flags, expiry, noreply)
@@ -257,9 +352,9 @@ class SideBySide:
     def apply(self, number: int) -> None:
         """Other settings."""
         policies = POLICIES[number % len(POLICIES)]
-        self.model.policies = self.server._policies = policies
+        self.server._policies = policies
         self.server.queues.apply(policies)
-        self.model.advance(self.model.now)
+        self.model.apply(policies)
 
     # Endings
 
@@ -267,17 +362,19 @@ class SideBySide:
         if ending in ("full", "broken"):
             self.fail(1 if ending == "full" else 2)
         elif ending == "lose":
-            self.crash()
+            self.crash(PASSES[number % len(PASSES)])
         else:
             self.settle()
         if ending == "pass time":
             self.pass_time(PASSES[number % len(PASSES)])
         elif ending == "unreadable":
             self.read_badly(number)
+        elif ending == "due":
+            self.refuse_due()
         elif ending == "crash":
-            self.crash()
+            self.crash(number % 2 * PASSES[number % len(PASSES)])
         elif ending == "restart":
-            self.restart()
+            self.restart(number % 2 * PASSES[number % len(PASSES)])
         elif ending == "rare":
             action = RARE[number % len(RARE)]
             if action == "apply":
@@ -310,12 +407,38 @@ class SideBySide:
         store.broken = 0
         self.model.end(hits)
         if hits:
-            queues = self.server.queues
-            status = queues.status.name
-            queues.status.change("up")
-            queues.put(HEALER, 0, 0, b"")
-            queues.status.change(status)
-            self.model.put(self.model.queue(HEALER), 0, b"", 0)
+            self.heal()
+        self.settle()
+
+    def heal(self) -> None:
+        """Have something written, now that it can be."""
+        self.ails_until = self.server.clock.seconds() + AILING
+        queues = self.server.queues
+        status = queues.status.name
+        queues.status.change("up")
+        queues.put(HEALER, 0, 0, b"")
+        queues.status.change(status)
+        self.model.put(self.model.queue(HEALER), 0, b"", 0)
+
+    def refuse_due(self) -> None:
+        """Have the next item come due, and nothing else happen, while the disk has no room for it."""
+        waiting = [queue for queue in self.model.queues.values() if queue.delayed]
+        if not waiting:
+            return
+        queue = min(waiting, key=lambda queue: queue.delayed[0])
+        first = queue.delayed[0]
+        due = first[0] / 1000 - EPOCH
+        self.pass_time(max(0.0, due - 0.002 - self.server.clock.seconds()))
+        until = due + 0.002
+        calls = [call for call in self.server.clock.getDelayedCalls() if call.getTime() <= until]
+        if queue.line or first not in queue.delayed or len(calls) != 1:
+            return
+        self.server.store.full = True
+        self.ails_until = self.server.clock.seconds() + AILING
+        self.go_to(until)
+        self.test.assertEqual(first in queue.delayed, queue.durable)
+        self.server.store.full = False
+        self.heal()
         self.settle()
 
     def read_badly(self, number: int) -> None:
@@ -356,12 +479,12 @@ class SideBySide:
         self.model.advance(self.server.clock.seconds())
         self.settle()
 
-    def crash(self) -> None:
-        """The process ends."""
-        self.start()
+    def crash(self, seconds: float = 0.0) -> None:
+        """The process ends; so much later there is another one."""
+        self.start(seconds)
 
-    def restart(self) -> None:
-        """A clean stop, as the service makes it."""
+    def restart(self, seconds: float) -> None:
+        """A clean stop, as the service makes it, and so much later a start."""
         for client, twin in zip(self.clients, self.model.clients, strict=False):
             client.session.stop_waiting()
             self.model.stop_waiting(twin)
@@ -371,27 +494,42 @@ class SideBySide:
         self.server.stop()
         self.observe()
         self.model.end()
-        self.start()
+        self.start(seconds)
 
-    def start(self) -> None:
+    def start(self, seconds: float) -> None:
+        self.server.clock.rightNow += seconds
         self.server.store = FaultyStore(self.open_store(self.server.store.store))
         self.server.start()
         self.clients = [self.server.client() for _ in range(CLIENTS)]
         self.healer = self.server.client()
-        self.model.crash([model.Client() for _ in range(CLIENTS + 1)])
+        self.model.crash([model.Client() for _ in range(CLIENTS + 1)], self.server.clock.seconds())
         self.settle()
+        if seconds:
+            # Whether a reader or a queue that is over its limit has first what is behind expired items is not promised.
+            self.pass_time(1.1)
 
     # Comparing
 
     def observe(self) -> None:
         """See what the server did by itself, which it may do sooner or later."""
-        queues = self.server.queues
-        for queue in list(self.model.queues.values()):
-            figures = queues.queue_figures(queue.name)
-            if figures:
-                self.model.looked(queue, figures["expired_items"], figures["dead"], figures["discarded"])
-            elif queue.exists and self.model.may_vanish(queue):
-                self.model.vanish(queue)
+        figures = self.server.queues.queue_figures
+        known = list(self.model.queues.values())
+        due = [queue for queue in known if queue.delayed and figures(queue.name).get("delayed", 0) < len(queue.delayed)]
+        if due:
+            self.model.end()
+        for queue in sorted(due, key=lambda queue: queue.delayed[0]):
+            self.model.came_due(queue, figures(queue.name)["delayed"])
+        while sum(self.look(queue) for queue in list(self.model.queues.values())):
+            pass  # what is moved may drop something where it comes to
+
+    def look(self, queue: model.Queue) -> bool:
+        """@return: whether anything went by that."""
+        figures = self.server.queues.queue_figures(queue.name)
+        if figures:
+            return self.model.looked(queue, figures["expired_items"], figures["dead"], figures["discarded"])
+        if queue.exists and self.model.may_vanish(queue):
+            self.model.vanish(queue)
+        return False
 
     def compare(self) -> None:
         test, reference = self.test, self.model
@@ -410,6 +548,8 @@ class SideBySide:
         test.assertEqual(self.server.queues.names(), sorted(queue.name for queue in existing))
         for queue in existing:
             self.compare_figures(queue)
+            if queue.delayed and reference.now > self.ails_until:
+                test.assertGreater(queue.delayed[0][0] + 2, reference.wall)
         self.compare_store()
 
     def compare_figures(self, queue: model.Queue) -> None:
@@ -424,6 +564,8 @@ class SideBySide:
             "expired_items": queue.expired,
             "discarded": queue.discarded,
             "dead": queue.dead,
+            "delayed": len(queue.delayed),
+            "duplicates": queue.duplicates,
             "create_time": queue.created,
         }
         self.test.assertEqual({name: figures[name] for name in expected}, expected, queue.name)
@@ -433,20 +575,43 @@ class SideBySide:
         store = self.server.store.store
         if isinstance(store, MemoryStore):
             expected = {
-                name: [(item.flags, item.expiry, attempts) for item, attempts in contents]
-                for name, contents in self.model.durable.items()
+                name: (
+                    [(item.flags, item.expiry, attempts) for item, attempts in contents.items],
+                    [(due, item.flags, item.expiry) for due, item in contents.delayed],
+                )
+                for name, contents in self.model.store.items()
             }
             self.test.assertEqual(stored(store), expected)
 
-    def finish(self) -> None:
-        """Crash once more, and read all that there is: nothing is missing, and nothing was never there."""
+    def finish(self, crashes: bool) -> None:
+        """Crash once more, or have all clients go, and read all there is: nothing is missing or was never there."""
         self.settle()
-        self.crash()
+        if crashes:
+            self.crash()
+        else:
+            for at in range(CLIENTS):
+                self.act("leave", at, 0, 0, 0)
+            self.server.queues.status.change("up")
+            self.model.status = "up"
+        self.settle()
         self.pass_time(15.0)
         for queue in self.model.queues.values():
             # By now the server has looked by itself.
             self.test.assertFalse(queue.exists and self.model.may_vanish(queue))
             self.test.assertFalse(queue.ready and self.model.has_expired(queue.ready[0]))
+            self.test.assertEqual(queue.delayed, [])
+        self.read_all()
+        self.pass_time(15.0)
+        self.read_all()  # dead letters
+        self.pass_time(15.0)
+        # The ids are forgotten, too.
+        soon = self.server.clock.seconds() + 500.0  # C{LOOKED_AFTER} leaves a call for later
+        self.test.assertEqual([call for call in self.server.clock.getDelayedCalls() if call.getTime() < soon], [])
+        for name in self.server.queues.names():
+            self.clients[0].does(b"delete " + name)
+        self.check_nothing_left()
+
+    def read_all(self) -> None:
         for name in [queue.name for queue in self.model.queues.values()]:
             while self.model.queue(name).ready:
                 line = b"get " + name
@@ -455,9 +620,6 @@ class SideBySide:
                 self.clients[0].ask(line)
                 self.model.get(self.model.clients[0], [request])
                 self.settle()
-        for name in self.server.queues.names():
-            self.clients[0].does(b"delete " + name)
-        self.check_nothing_left()
 
     def check_nothing_left(self) -> None:
         for client in [*self.clients, self.healer]:
@@ -471,17 +633,35 @@ class SideBySide:
         store = self.server.store.store
         self.test.assertEqual(store.recover(), [])
         self.test.assertEqual(store.leftovers(), ([], []))
+        queues = self.server.queues
+        self.test.assertEqual([fifo.name for fifo in queues._fifos.values() if not fifo.idle], [])
+        self.test.assertEqual(queues.reclaimer._pins, {})
+        self.check_empty(queues._memory)
         if isinstance(store, MemoryStore):
-            self.test.assertEqual((store.queues, store.chunks), ({}, {}))
+            self.check_empty(store)
+
+    def check_empty(self, store: MemoryStore) -> None:
+        kept = (store.queues, store.chunks, store.ids, store.delays, store.deleted, store.unheld)
+        self.test.assertEqual(kept, ({}, {}, {}, {}, set(), set()))
 
 
-def stored(store: MemoryStore) -> dict[bytes, list[tuple[int, int, int]]]:
-    """@return: flags, expiry and attempts of the items that a store has, by their queues."""
+Stored = tuple[list[tuple[int, int, int]], list[tuple[int, int, int]]]
+"""Flags, expiry and attempts of items; when others are due, and their flags and expiry."""
+
+
+def stored(store: MemoryStore) -> dict[bytes, Stored]:
+    """@return: what a store has, by queues."""
     return {
-        state.name: [
-            (item.flags, item.expiry, state.attempts.get(item.id, 0))
-            for item in store.read(state.number, 0, state.next_id, 2**40) if item.id not in state.consumed
-        ]
+        state.name: (
+            [
+                (item.flags, item.expiry, state.attempts.get(item.id, 0))
+                for item in store.read(state.number, 0, state.next_id, 2**40) if item.id not in state.consumed
+            ],
+            [
+                (due, item.flags, item.expiry)
+                for due, _, item in (store.delays.get(state.delayed.number, []) if state.delayed else [])
+            ],
+        )
         for state in store.recover()
     }  # fmt: skip
 
@@ -497,7 +677,7 @@ class PoliciesModelTests(SynchronousTestCase):
     environment it is so many of each kind, others at every run.
     """
 
-    def scenarios(self, examples: int, length: int, run: Callable[[list[bytes], list[Any]], None]) -> None:
+    def scenarios(self, examples: int, length: int, run: Callable[..., None]) -> None:
         profile = settings(
             max_examples=int(os.environ.get("DARNER_EXAMPLES", examples)),
             derandomize="DARNER_EXAMPLES" not in os.environ,
@@ -506,22 +686,24 @@ class PoliciesModelTests(SynchronousTestCase):
             suppress_health_check=list(HealthCheck),
         )
         names = st.lists(st.sampled_from(NAMES), min_size=2, max_size=4, unique=True)
-        profile(given(names, st.lists(turns, min_size=length, max_size=length))(run))()
+        policies = st.integers(0, len(POLICIES) - 1)
+        scenario = st.lists(turns, min_size=length, max_size=length)
+        profile(given(names, policies, scenario, st.booleans())(run))()
 
-    def in_memory(self, make: Callable[..., Queues]) -> Callable[[list[bytes], list[Any]], None]:
-        def run(names: list[bytes], scenario: list[Any]) -> None:
-            SideBySide(self, make, lambda store: store or MemoryStore(), names).run(scenario)
+    def in_memory(self, make: Callable[..., Queues]) -> Callable[..., None]:
+        def run(names: list[bytes], policies: int, scenario: list[Any], crashes: bool) -> None:
+            SideBySide(self, make, lambda store: store or MemoryStore(), names, policies).run(scenario, crashes)
 
         return run
 
     def test_memory(self) -> None:
-        self.scenarios(250, 20, self.in_memory(Queues))
+        self.scenarios(300, 20, self.in_memory(Queues))
 
     def test_small_windows(self) -> None:
-        self.scenarios(250, 20, self.in_memory(SmallWindows))
+        self.scenarios(300, 20, self.in_memory(SmallWindows))
 
     def test_disk(self) -> None:
-        def run(names: list[bytes], scenario: list[Any]) -> None:
+        def run(names: list[bytes], policies: int, scenario: list[Any], crashes: bool) -> None:
             directory = Path(tempfile.mkdtemp())
 
             def open_store(store: Any) -> LevelStore:
@@ -529,11 +711,11 @@ class PoliciesModelTests(SynchronousTestCase):
                     store.close()
                 return LevelStore(directory)
 
-            side_by_side = SideBySide(self, SmallWindows, open_store, names)
+            side_by_side = SideBySide(self, SmallWindows, open_store, names, policies)
             try:
-                side_by_side.run(scenario)
+                side_by_side.run(scenario, crashes)
             finally:
                 side_by_side.server.store.close()
                 shutil.rmtree(directory)
 
-        self.scenarios(40, 15, run)
+        self.scenarios(50, 15, run)

@@ -510,6 +510,14 @@ class DelayTests(Case):
         self.server.stop()
         self.assertEqual(self.server.clock.getDelayedCalls(), [])
 
+    def test_what_came_after_expires_meanwhile(self) -> None:
+        """The server drops it though nobody reads."""
+        self.puts(b"one")
+        self.fails(b"one")
+        self.assertEqual(self.client.sets(b"q", b"two", expiry=1), wire.STORED)
+        self.server.clock.pump([0.5] * 6)
+        self.assertEqual(self.server.queues.queue_figures(b"q")["expired_items"], 1)
+
     def test_expires_meanwhile(self) -> None:
         self.client.sets(b"q", b"one", expiry=1)
         self.fails(b"one")

@@ -20,7 +20,7 @@ from darner.consumed import Consumed
 from darner.errors import StoreError
 from darner.fifo import Fifo
 from darner.interfaces import IBatch
-from darner.items import ITEM_OVERHEAD
+from darner.items import ITEM_OVERHEAD, Item
 from darner.ledger import HEAVY
 from darner.memory import MemoryStore
 from darner.policies import Policies, QueueSettings
@@ -404,6 +404,17 @@ class LimitTests(VolatileTestCase):
         self.client.does(b"get m")
         self.assertEqual(self.client.sets(b"m", b"x"), wire.NOT_STORED)
         self.assertEqual(self.client.sets(b"m", b""), wire.STORED)
+
+    def test_larger_than_there_is_room_for(self) -> None:
+        """Whether there is such a queue or not, and also as one of several."""
+        self.serve(max_bytes=ITEM_OVERHEAD + 3)
+        self.client.does(b"get m+child")
+        for name in (b"m2", b"m", b"m+child"):
+            self.assertEqual(self.client.sets(name, b"four"), wire.NOT_STORED)
+            self.assertEqual(self.client.sets(name + b"/delay=9", b"four"), wire.NOT_STORED)
+        self.assertEqual(self.server.queues.names(), [b"m+child"])
+        self.assertEqual(self.client.sets(b"m", b"two"), wire.STORED)
+        self.assertEqual(self.had(b"m"), [b"two"])
 
     def test_discarding(self) -> None:
         self.serve(max_bytes=3 * ITEM_OVERHEAD + 3, discard_old_when_full=True)
@@ -818,6 +829,16 @@ class VolatileStoreTests(SynchronousTestCase):
         store.give_up(number)
         self.assertEqual(store.deleted, set())
         self.assertEqual(store.read(number, 0, 9, 9), [])
+
+    def test_give_up_large_ones(self) -> None:
+        """Their streams are not there, and not remembered."""
+        store = VolatileStore()
+        number = store.new_number()
+        batch = store.batch()
+        batch.delay(number, [(5, Item(0, 0, 1, 0, 99, b"", 7))])
+        store.write(batch)
+        store.give_up(number)
+        self.assertEqual((store.delays, store.unheld), ({}, set()))
 
     def test_batch(self) -> None:
         """Nothing of what follows from items is kept."""
