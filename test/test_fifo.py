@@ -818,7 +818,7 @@ class StateTests(FifoTestCase):
         self.fifo.flush()
         self.put(b"one")
         self.fifo._head.let_go()
-        self.server.clock.rightNow += 3
+        self.server.queues.turn._now += 3000
         self.assertEqual(self.fifo.oldest_age, 3000, "where it is not written yet")
         self.fifo.delete()
         self.put(b"new")
