@@ -143,6 +143,8 @@ class Ledger:
 
     __slots__ = (
         "__weakref__",
+        "_abandoned",
+        "_abandoning",
         "_bytes_consumed",
         "_bytes_put",
         "_delays",
@@ -224,6 +226,8 @@ class Ledger:
         self._synced = False
         self._gone: list[tuple[int, bool]] = []  # numbers that nobody needs any more, and whether the name goes too
         self._handed_gone = 0
+        self._abandoned: list[Item] = []  # put since the last batch, before the queue was deleted
+        self._abandoning: list[Item] = []  # in the batch that is being written
         self._sides: list[Side] = []
         self._retries: Optional[Retries] = None
         self._delays: Optional[Delays] = None
@@ -558,6 +562,9 @@ class Ledger:
             self._gone.append((self.number, True))
         self._turn.changed(self)
         self._leave_sides()
+        # They may have been handed out, and whether they ever were is not decided yet.
+        self._abandoned += self._fresh
+        self._abandoning += self._writing
         for item in self._fresh:
             if item.stream:
                 self._reclaimer.stream(item.stream)
@@ -615,6 +622,9 @@ class Ledger:
     def write_to(self, batch: IBatch, puts: bool) -> None:
         if self._gone:
             self._write_gone(batch)
+        if self._abandoned and puts:
+            self._abandoning += self._abandoned
+            self._abandoned = []
         if self._volatile is not None:
             own = self._volatile.batch()
             if not self.durable:
@@ -682,6 +692,8 @@ class Ledger:
         self._room.account(self._head)
         if self._handed_gone:
             self._gone_for_good()
+        if self._abandoning:
+            self._abandoning = []
         if self._making:
             self._made, self._making = True, False
         if self._writing:
@@ -700,7 +712,7 @@ class Ledger:
             self._reclaimer.reclaim(self, self.number, self._reclaimable)
             self._reclaimable = []
 
-    def refuse(self, uncertain: bool) -> set[int]:
+    def refuse(self, uncertain: bool) -> None:
         self._making = False
         items, self._writing = self._writing, []
         refused = {item.id for item in items}
@@ -708,7 +720,11 @@ class Ledger:
             side.refuse(refused, uncertain)
         self.not_written()
         self._head.remove(refused)
+        for item in self._abandoning:
+            item.time = 0
+        self._abandoning = []
         for item in items:
+            item.time = 0
             if item.stream:
                 self._reclaimer.stream(item.stream)
             if item.id in self.consumed:
@@ -716,7 +732,6 @@ class Ledger:
             if self._open.pop(item.id, None) is None:
                 self.count -= 1
                 self.bytes -= item.size
-            item.time = 0
             self._consume(item)
         pending = self._fresh or self._open or any(side.pending for side in self._sides)
         if not self._made and not pending:
@@ -725,7 +740,6 @@ class Ledger:
                 self._gone.append((self.number, True))
             self._leave_sides()
             self._begin_anew()
-        return refused
 
     def not_written(self) -> None:
         for side in self._sides:

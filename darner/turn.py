@@ -97,12 +97,11 @@ class Changing(Protocol):
     def written(self) -> None:
         """The batch is in the store."""
 
-    def refuse(self, uncertain: bool) -> set[int]:
+    def refuse(self, uncertain: bool) -> None:
         """
-        The batch is not in the store, and the items put with it never will be.
+        The batch is not in the store, and the items put with it never will be: their C{time} is 0 from now on.
 
         @param uncertain: whether it may be there all the same; what is written next has to be right in both cases.
-        @return: their ids.
         """
 
     def unread(self, item: Item, number: Optional[int], counter: str = "") -> None:
@@ -433,7 +432,8 @@ class Turn:
     def _failed(self, changes: _Changes, error: StoreError) -> None:
         self._log.error("the store refused a write: {error}", error=error)
         error.forget()
-        refused = {queue: queue.refuse(error.uncertain) for queue in changes.queues}
+        for queue in changes.queues:
+            queue.refuse(error.uncertain)
         for replies, slot in changes.puts:
             _spoil(replies, slot, slot, error)
         for first, replies, slot in changes.followers + self._gathering.followers:
@@ -441,25 +441,25 @@ class Turn:
                 _spoil(replies, slot, slot, error)
         for queue, number, item, counter in changes.moves:
             # Where it was to go it is not: so it is where it came from.
-            if item.id not in refused.get(queue, ()):
+            if item.time:
                 queue.unread(item, number, counter)
         for inflow, *_ in changes.chunks:
             inflow.fail(error)
         # An item may have been read before its put was written, also in the turn that is gathering.
-        for queue, _, item, _, replies, slot, end in changes.reads + self._gathering.reads:
-            if item.id in refused.get(queue, ()):
+        for _, _, item, _, replies, slot, end in changes.reads + self._gathering.reads:
+            if not item.time:
                 _spoil(replies, slot, end, error)
         # Should the next turn fail too, what never was an item is not to become one.
-        self._gathering.moves = [move for move in self._gathering.moves if move[2].id not in refused.get(move[0], ())]
+        self._gathering.moves = [move for move in self._gathering.moves if move[2].time]
         try:
             batch = self._batch(changes, False)
             if not batch.empty:
                 self._store.mend()
                 self._store.write(batch)
         except StoreError as second:
-            self._undo(changes, refused, second)
+            self._undo(changes, second)
         except Exception as second:
-            self._undo(changes, refused, self._fault(Failure(), second))
+            self._undo(changes, self._fault(Failure(), second))
         else:
             for queue in changes.queues:
                 queue.written()
@@ -468,10 +468,10 @@ class Turn:
             self.sync_within(RETRY)
         self._deliver(changes)
 
-    def _undo(self, changes: _Changes, refused: dict[Changing, set[int]], error: StoreError) -> None:
+    def _undo(self, changes: _Changes, error: StoreError) -> None:
         """Not even what was consumed can be written."""
         for queue, number, item, tentative, replies, slot, end in changes.reads:
-            if not tentative and item.id not in refused.get(queue, ()):
+            if item.time and not tentative:
                 _spoil(replies, slot, end, error)
                 queue.unread(item, number)
         for replies, slot in changes.consumed:

@@ -15,7 +15,7 @@ from darner import wire
 from darner.errors import ItemTooLarge
 from darner.interfaces import IBatch, IStore
 from darner.store import LevelStore
-from test.harness import EPOCH, FaultyStore, Server, value
+from test.harness import EPOCH, REFUSED, FaultyStore, Server, value
 
 YEAR = 365 * 24 * 3600
 
@@ -56,6 +56,35 @@ class NamesTests(QueuesTestCase):
         self.server.clock.advance(1)
         self.assertIsNone(self.server.queues.find(b"q"))
         self.assertIsNone(fifo())
+
+    def test_delete_behind_a_read_of_what_is_refused(self) -> None:
+        """Who has read it hears that it never was, though the queue does not know it any more."""
+        for ahead in (b"", b"/sync"):
+            self.client.sets(b"q", b"a")
+            self.client.does(b"get q")
+            self.client.set(b"q" + ahead, b"x")
+            self.client.ask(b"get q")
+            self.client.ask(b"delete q")
+            self.client.set(b"q", b"y")
+            self.client.ask(b"get q")
+            self.server.store.broken = 1
+            self.server.turn()
+            self.assertEqual(self.client.hears(), REFUSED * 2 + wire.DELETED + REFUSED * 2)
+            self.assertEqual(self.client.does(b"get q"), wire.END)
+
+    def test_delete_while_a_put_is_written(self) -> None:
+        self.client.sets(b"q", b"a")
+        self.client.does(b"get q")
+        self.server.holding = True
+        self.client.set(b"q/sync", b"x")
+        self.server.turn()
+        other = self.server.client()
+        other.ask(b"get q")
+        other.ask(b"delete q")
+        self.server.turn()
+        self.server.store.broken = 1
+        self.server.release()
+        self.assertEqual((self.client.hears(), other.hears()), (REFUSED, REFUSED + wire.DELETED))
 
     def test_delete_and_make_again(self) -> None:
         self.client.sets(b"q", b"1")
