@@ -31,7 +31,7 @@ LAYERS = (
     "access",
     "timers tls",
     "records mapped crc32c",
-    "leveldb",
+    "leveldb batch",
     "tails",
     "directory",
     "before",
