@@ -22,6 +22,13 @@ expire_to_queue = "expired"
 max_queue_age = "1d"
 dedupe_window = "1h"
 
+[queues.delayed]
+default_delay = "1h"
+
+[queues.in_memory]
+durable = false
+max_bytes = "16MiB"
+
 [queues.retried]
 open_timeout = "5min"
 retry_delay = "10s"
@@ -38,7 +45,7 @@ sync = "1s"
 [aliases]
 several = ["limited", "expiring"]
 """
-OTHERS: Final = ("limited", "expiring", "retried", "parent+child", "parent", "synced_1", "several")
+OTHERS: Final = ("delayed", "in_memory", "limited", "expiring", "retried", "parent+child", "parent", "synced_1", "several")
 
 
 class Configured(Darner):
