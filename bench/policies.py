@@ -45,7 +45,9 @@ sync = "1s"
 [aliases]
 several = ["limited", "expiring"]
 """
-OTHERS: Final = ("delayed", "in_memory", "limited", "expiring", "retried", "parent+child", "parent", "synced_1", "several")
+OTHERS: Final = (
+    "delayed", "in_memory", "limited", "expiring", "retried", "parent+child", "parent", "synced_1", "several",
+)  # fmt: skip
 
 
 class Configured(Darner):
