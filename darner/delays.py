@@ -183,9 +183,11 @@ class Delays:
         self._looking = False
         if self._stopped:
             return
+        # Where nothing can be written this would not be either, and each attempt opens the store anew.
+        done = self._holds is not None or self._turn.health.writable
         try:
-            # Where nothing can be written this would not be either, and each attempt opens the store anew.
-            done = (self._holds is not None or self._turn.health.writable) and self._move()
+            if done:
+                self._move()
         except StoreError as error:
             self._log.error(
                 "cannot see which delayed items of queue {name!r} are due, will try again: {error}",
@@ -198,17 +200,14 @@ class Delays:
             self._sleep(RETRY)
             self._trying_again = True
 
-    def _move(self) -> bool:
+    def _move(self) -> None:
         """
         Put on the queue what is due, a bounded part of it.
 
-        @return: false where it is not certain yet what the store has.
         @raise StoreError: the store cannot be read.
         """
         if self._number is None or not self._next_due or self._next_due > self._turn.now:
-            return True
-        if self._undone or self._again:
-            return False
+            return
         # What is not in the store yet comes behind all that is, and is due in its turn.
         later = [due for due, _ in chain(self._writing, self._fresh)]
         until = min([self._turn.now, *later])
@@ -228,7 +227,6 @@ class Delays:
             )  # fmt: skip
             self.count = self.bytes = 0
             self._change()
-        return True
 
     def stop(self) -> None:
         """Do nothing by the clock any more."""

@@ -430,11 +430,9 @@ class Ledger:
     def _give_back(self, item: Item) -> None:
         self.count += 1
         self.bytes += item.size
-        # The window has still to come to an item that was found in the store and could not be moved.
-        if item.id < self._head.read_id:
-            self._head.give_back(item)
-            if item.expiry:
-                self._watch()
+        self._head.give_back(item)
+        if item.expiry:
+            self._watch()
 
     def _read_ahead(self, max_bytes: int) -> None:
         """Fill the empty window with what comes next, from the store or from what is on its way there."""

@@ -166,10 +166,9 @@ class Volatile:
         self._delayed.setdefault(number, {})[id] = stream
 
     def let_go(self, number: int, id: int) -> None:
-        stream = self._delayed.get(number, {}).pop(id, 0)
-        if stream:
-            self._pins.unpin(stream)
-            self._pins.stream(stream)
+        stream = self._delayed[number].pop(id)
+        self._pins.unpin(stream)
+        self._pins.stream(stream)
 
     def let_go_of_all(self, number: int) -> None:
         for id in list(self._delayed.get(number, {})):

@@ -496,7 +496,8 @@ class StoreContract(Base):
         batch = self.store.batch()
         batch.due(number, rest[:2])
         self.store.write(batch)
-        self.store.spent(number, 200, 300)
+        for _ in range(2):
+            self.store.spent(number, 200, 300)
         self.store.compact()
         self.again()
         read = self.store.read_delayed
@@ -520,6 +521,31 @@ class StoreContract(Base):
         self.assertEqual(streams, [stream])
         self.assertEqual(self.store.leftovers(), ([], [stream]))
         self.assertEqual(self.store.read_delayed(number, 0, 99, EVERYTHING), ([], None))
+
+    def test_delayed_that_were_refused(self) -> None:
+        """Whether they are there or not, they are not afterwards, and their streams are nobody's."""
+        number = self.store.new_number()
+        for there in (True, False):
+            stream = write_stream(self.store, CHUNK_BYTES + 1)
+            refused = [(5, large(0, stream, CHUNK_BYTES + 1)), (6, Item(1, 0, 1, 0, 1, b"x"))]
+            if there:
+                self.delay(number, *refused)
+            self.delay(number, (5, Item(7, 0, 1, 0, 1, b"y")))
+            batch = self.store.batch()
+            batch.undelay(number, refused)
+            self.store.write(batch)
+            self.assertEqual([item.id for _, item in self.store.read_delayed(number, 0, 9, EVERYTHING)[0]], [7])
+            self.assertEqual(self.store.leftovers(), ([], [stream]))
+            drain(self.store)
+            self.assertEqual(self.store.leftovers(), ([], []))
+            self.assertRaises(StoreError, self.store.chunk, stream, 0)
+
+    def test_delayed_that_are_there_already(self) -> None:
+        """They are written once more."""
+        number = self.store.new_number()
+        for _ in range(2):
+            self.delay(number, (5, Item(7, 0, 1, 0, 1, b"y")))
+        self.assertEqual(len(self.store.read_delayed(number, 0, 9, EVERYTHING)[0]), 1)
 
     def test_large_that_comes_due(self) -> None:
         """From then on the queue's item holds the stream, alone or with others."""
