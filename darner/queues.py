@@ -460,7 +460,14 @@ class Queues:
                 raise
             self.stats.queue_creates += 1
             self._born(name)
+            self.turn.unless_put(lambda _: self._not_made(fifo))
         return fifo
+
+    def _not_made(self, fifo: Fifo) -> None:
+        """What was to be written in the turn in which a queue was made, is not."""
+        if not fifo.exists:
+            self._gone(fifo.name)
+            self.release(fifo)
 
     def _expiry_time(self, expiry: float) -> int:
         """@return: an expiry that is not 0, by memcache's rules, in ms since the epoch."""

@@ -57,6 +57,17 @@ class NamesTests(QueuesTestCase):
         self.assertIsNone(self.server.queues.find(b"q"))
         self.assertIsNone(fifo())
 
+    def test_that_cannot_be_made(self) -> None:
+        """Nothing is left of it, whatever names are tried."""
+        self.server.store.full = True
+        for number in range(5):
+            for name in (b"q%d" % number, b"parent+%d" % number):
+                self.assertEqual(self.client.sets(name, b"x"), REFUSED)
+        self.assertEqual(self.server.queues._fifos, {})
+        self.server.store.full = False
+        self.assertEqual(self.client.sets(b"parent", b"y"), wire.STORED)
+        self.assertEqual(self.server.queues.names(), [b"parent"])
+
     def test_delete_behind_a_read_of_what_is_refused(self) -> None:
         """Who has read it hears that it never was, though the queue does not know it any more."""
         for ahead in (b"", b"/sync"):
