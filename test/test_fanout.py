@@ -356,6 +356,20 @@ class AliasTests(FanoutTestCase):
         self.names(b"q", b"r")
         self.assertEqual(self.had(b"q"), [b"1", b"2"])
 
+    def test_child_that_could_not_be_made(self) -> None:
+        """Who is served before that is known to all puts nothing on it."""
+        server = served()
+        first, second = server.client(), server.client()
+        first.does(b"get w/t=1000")
+        first.set(b"q", b"x")
+        second.set(b"q+a", b"refused")
+        second.set(b"w", b"refused")
+        server.store.broken = 1
+        server.turn()
+        self.assertEqual(second.hears(), REFUSED * 2)
+        self.assertEqual(first.hears(), REFUSED + b"STORED\r\n")
+        self.assertEqual(server.queues.names(), [b"q"])
+
     def test_limit(self) -> None:
         """Where one of them refuses, none has it, and none is made by that."""
         for payload in (b"x" * 1_001, LARGE):
