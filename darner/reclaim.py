@@ -202,6 +202,10 @@ class Reclaimer:
         elif self._freed:
             self._jobs.append(self._compact)
             self._go()
+        if self._timer is not None and not self.pending:
+            # What was to be done in the next quiet moment is done already.
+            self._timer.cancel()
+            self._timer = None
 
     async def _steps(self, step: Callable[[int], Step], next_id: int = 0) -> bool:
         """@return: whether all steps were made, and not cut short by L{stop}."""

@@ -130,6 +130,16 @@ class DelayTests(Base):
             self.client.sets(b"q/delay=%d" % delay, b"x")
         self.assertEqual(len(self.server.clock.getDelayedCalls()), before + 1)
 
+    def test_nothing_is_waited_for_in_the_end(self) -> None:
+        self.client.sets(b"q/delay=300", b"x")
+        self.client.sets(b"q/delay=700", b"y")
+        for _ in range(40):
+            self.server.clock.advance(0.1)
+            if not (self.figures()[1] or self.server.queues.reclaimer.pending):
+                break
+        self.server.turn()  # the figures have to know what time it is
+        self.assertEqual(self.server.clock.getDelayedCalls(), [])
+
     def test_clock_set_back(self) -> None:
         """It goes by the wall clock, as items outlive the process."""
         self.client.sets(b"q/delay=500", b"late")
