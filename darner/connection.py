@@ -16,7 +16,6 @@ from twisted.internet.error import ConnectionAborted, ConnectionDone, Connection
 from twisted.internet.interfaces import (
     IConsumer,
     IHalfCloseableProtocol,
-    IProducer,
     IProtocol,
     IPushProducer,
     ITCPTransport,
@@ -79,7 +78,7 @@ class FastConnection:
         self._read_closed = False
         self._write_closing = False
         self._write_closed = False
-        self._producer: Optional[IProducer] = None
+        self._producer: Optional[IPushProducer] = None  # or a pull producer, which is not paused
         self._streaming = False
         self._producer_paused = False
         self.disconnecting = False
@@ -160,7 +159,7 @@ class FastConnection:
         if self._unsent_bytes > SEND_BUFFER and self._producer is not None and not self._producer_paused:
             self._producer_paused = True
             if self._streaming:
-                self._producer.pauseProducing()  # type: ignore[attr-defined]
+                self._producer.pauseProducing()
 
     def writeSequence(self, data: Any) -> None:
         self.write(b"".join(data))
@@ -183,13 +182,13 @@ class FastConnection:
         self._watch()
         if self._producer is not None and (self._producer_paused or not self._streaming):
             self._producer_paused = False
-            self._producer.resumeProducing()  # type: ignore[attr-defined]
+            self._producer.resumeProducing()
         elif self.disconnecting:
             self.lose(Failure(ConnectionDone()))
         elif self._write_closing:
             self._close_write()
 
-    def registerProducer(self, producer: IProducer, streaming: bool) -> None:
+    def registerProducer(self, producer: Any, streaming: bool) -> None:
         if self._producer is not None:
             raise RuntimeError(f"a producer is registered already: {self._producer!r}")
         if not self.connected:
@@ -199,7 +198,7 @@ class FastConnection:
         self._streaming = streaming
         self._producer_paused = False
         if not streaming:
-            self._port.later(producer.resumeProducing)  # type: ignore[attr-defined]
+            self._port.later(producer.resumeProducing)
 
     def unregisterProducer(self) -> None:
         self._producer = None

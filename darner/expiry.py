@@ -43,17 +43,17 @@ class Expiry:
         stats: ServerStats,
         move: Callable[[Fifo, Item, bytes, str], None],
         delete: Callable[[bytes], None],
-        durable: Callable[[bytes], bool] = lambda _: True,
+        is_durable: Callable[[bytes], bool],
     ) -> None:
         """
         @param move: puts an item of a queue on another.
         @param delete: deletes a queue.
-        @param durable: says of a queue whether what is put there is written to disk.
+        @param is_durable: says of a queue whether what is put there is written to disk.
         """
         self.stats = stats
         self.move = move
         self._delete = delete
-        self.is_durable = durable
+        self.is_durable = is_durable
         self._turn = turn
         self._clock = clock
         self._timer: Optional[IDelayedCall] = None

@@ -541,7 +541,7 @@ class Ledger:
         self.unreclaimed += self.bytes + self.count * ITEM_OVERHEAD
         self.count = self.bytes = 0
         for side in self._sides:
-            self._give_up(side.flush(self._open))
+            self.give_up(side.flush(self._open))
         if self._volatile is not None:
             self._volatile.flushed(self.consumed)
         if self.perishable:
@@ -573,7 +573,7 @@ class Ledger:
     def _leave_sides(self) -> None:
         for side in self._sides:
             side.stop()
-            self._give_up(side.delete())
+            self.give_up(side.delete())
         self._sides = []
         self._retries = None
         self._delays = None
@@ -581,10 +581,7 @@ class Ledger:
         if self._volatile is not None:
             self._volatile.leave()
 
-    def give_up(self, number: int) -> None:
-        self._give_up([number])
-
-    def _give_up(self, numbers: list[int]) -> None:
+    def give_up(self, numbers: list[int]) -> None:
         """Nothing is kept under these numbers any more."""
         if self.durable:
             self._gone += ((number, False) for number in numbers)

@@ -16,9 +16,6 @@ class Opens:
     def __init__(self) -> None:
         self._reads: dict[bytes, deque[OpenRead]] = {}
 
-    def __len__(self) -> int:
-        return sum(map(len, self._reads.values()))
-
     def of(self, queue: bytes) -> Optional[deque[OpenRead]]:
         """
         @return: the open reads of a queue, the oldest first; C{None} where there are none.  The oldest is still open,

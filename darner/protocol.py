@@ -13,6 +13,7 @@ from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import (
     IAddress,
+    IConsumer,
     IHalfCloseableProtocol,
     IPushProducer,
     ITCPTransport,
@@ -38,6 +39,13 @@ TOO_MANY_CONNECTIONS: Final = wire.server_error(b"too many connections")
 
 _PROBES: Final = (("TCP_KEEPINTVL", 15), ("TCP_KEEPCNT", 4))
 """How TCP asks for a silent client: every 15 seconds, and four times in vain mean that it is gone."""
+
+
+class IClientTransport(ITransport, IConsumer, IPushProducer):
+    """What a client's connection has to be able to do: as Twisted's stream transports, all of them."""
+
+    def abortConnection() -> None:
+        """Close the connection at once, whatever is still to be sent."""
 
 
 @implementer(IPushProducer)
@@ -69,7 +77,7 @@ class QueueProtocol(LineReceiver):
     delimiter = b"\n"
     MAX_LENGTH = wire.MAX_LINE
     factory: QueueFactory
-    transport: ITransport
+    transport: IClientTransport
 
     def __init__(self) -> None:
         self._data = b""
@@ -95,7 +103,7 @@ class QueueProtocol(LineReceiver):
         if ITCPTransport.providedBy(self.transport):
             self.transport.setTcpNoDelay(True)
             self._keep_alive(self.transport, self.factory.limits.keep_alive)
-        self.transport.registerProducer(_Sending(self.session), True)  # type: ignore[attr-defined]
+        self.transport.registerProducer(_Sending(self.session), True)
 
     @staticmethod
     def _keep_alive(transport: ITCPTransport, silence: float) -> None:
@@ -170,9 +178,9 @@ class QueueProtocol(LineReceiver):
         if self._not_reading != (len(self._data) > (0 if self._held_back else self._queues.client_bytes)):
             self._not_reading = not self._not_reading
             if self._not_reading:
-                self.transport.pauseProducing()  # type: ignore[attr-defined]
+                self.transport.pauseProducing()
             else:
-                self.transport.resumeProducing()  # type: ignore[attr-defined]
+                self.transport.resumeProducing()
 
     def _take_line(self) -> bool:
         """@return: whether there was a whole line."""
@@ -310,25 +318,26 @@ class QueueProtocol(LineReceiver):
 
     def close(self) -> None:
         if not self._closed:
-            self.transport.unregisterProducer()  # type: ignore[attr-defined]
+            self.transport.unregisterProducer()
             self.transport.loseConnection()
 
     def abort(self) -> None:
         if not self._closed:
-            self.transport.unregisterProducer()  # type: ignore[attr-defined]
-            self.transport.abortConnection()  # type: ignore[attr-defined]
+            self.transport.unregisterProducer()
+            self.transport.abortConnection()
 
 
 class _Refusal(Protocol):
     """Tells a client that there is no room for it."""
 
+    transport: ITransport
+
     def __init__(self, reason: bytes) -> None:
         self._reason = reason
 
     def connectionMade(self) -> None:
-        transport: ITransport = self.transport  # type: ignore[assignment]
-        transport.write(self._reason)
-        transport.loseConnection()
+        self.transport.write(self._reason)
+        self.transport.loseConnection()
 
 
 class QueueFactory(ServerFactory):

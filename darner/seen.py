@@ -60,8 +60,8 @@ class Remembering(Changing, Protocol):
 
     policy: QueueSettings
 
-    def give_up(self, number: int) -> None:
-        """What is kept under this number is not needed any more."""
+    def give_up(self, numbers: list[int]) -> None:
+        """Nothing is kept under these numbers any more."""
 
 
 @frozen
@@ -203,7 +203,7 @@ class Seen:
 
     def _give_up_previous(self) -> None:
         if self._previous is not None:
-            self._fifo.give_up(self._previous.kept.number)
+            self._fifo.give_up([self._previous.kept.number])
             self._previous = None
             self._counts = (self._counts[0], 0)
             self._change()

@@ -238,7 +238,7 @@ class Server:
             assert not protocol._data, protocol._data
             assert protocol._inflow is None
             assert not session._replies, session._replies
-            assert not session._opens, session._opens
+            assert not session._opens._reads, session._opens._reads
             assert session._waiter is None
             assert session._timer is None
             assert session._relief is None

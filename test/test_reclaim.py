@@ -105,7 +105,7 @@ class ReclaimTestCase(SynchronousTestCase):
         )  # fmt: skip
         self.reclaimer = Reclaimer(self.store, self.turn, self.in_thread, self.clock)
         self.reclaimer.start()
-        self.expiry = Expiry(self.turn, self.clock, ServerStats(), lambda *_: None, lambda _: None)
+        self.expiry = Expiry(self.turn, self.clock, ServerStats(), lambda *_: None, lambda _: None, lambda _: True)
 
     def in_thread(self, work: Callable[..., Any], *arguments: Any) -> Deferred[Any]:
         if not self.holding:

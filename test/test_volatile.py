@@ -481,19 +481,13 @@ class StreamTests(VolatileTestCase):
             self.client.does(end)
             self.assertNothingLeft()
 
-    def test_flushed_after_it_was_had(self) -> None:
-        self.client.sets(b"m", LARGE)
-        self.client.ask(b"get m")
-        self.server.client().does(b"flush m")
-        self.assertTrue(self.client.hears() == value(b"m", LARGE))
-        self.assertNothingLeft()
-
-    def test_deleted_after_it_was_had(self) -> None:
-        self.client.sets(b"m", LARGE)
-        self.client.ask(b"get m")
-        self.server.client().does(b"delete m")
-        self.assertTrue(self.client.hears() == value(b"m", LARGE))
-        self.assertNothingLeft()
+    def test_flushed_or_deleted_after_it_was_had(self) -> None:
+        for end in (b"flush m", b"delete m"):
+            self.client.sets(b"m", LARGE)
+            self.client.ask(b"get m")
+            self.server.client().does(end)
+            self.assertTrue(self.client.hears() == value(b"m", LARGE))
+            self.assertNothingLeft()
 
     def test_deleted_and_made_again(self) -> None:
         """The new queue's items have the old one's ids."""
