@@ -88,6 +88,8 @@ class Resting(Protocol):
 class Changing(Protocol):
     """A queue, as the turn sees it."""
 
+    __slots__ = ()
+
     number: Optional[int]
     """What the store knows it by; another one after it was deleted."""
 

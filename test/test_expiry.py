@@ -12,9 +12,9 @@ from twisted.trial.unittest import SynchronousTestCase
 from darner import wire
 from darner.bounds import SWEEP_BYTES
 from darner.calls import Opening, Peeking, Reading
+from darner.contents import HEAVY
 from darner.expiry import LOOKS
 from darner.fifo import Fifo
-from darner.ledger import HEAVY
 from darner.memory import MemoryStore
 from darner.policies import Policies, QueueSettings
 from darner.queues import Queues

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from darner import wire
+from darner.contents import HEAVY
 from darner.fanout import ROUTES, Fanout, Route
-from darner.ledger import HEAVY
 from darner.memory import MemoryStore
 from darner.policies import Policies, QueueSettings
 from darner.records import CHUNK_BYTES

@@ -6,11 +6,11 @@ from typing import Any, Optional
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from darner.contents import HEAVY
 from darner.errors import StoreError
 from darner.fifo import Fifo, OpenRead
 from darner.head import Room
 from darner.items import ITEM_OVERHEAD, LET_GO, Item
-from darner.ledger import HEAVY
 from darner.memory import MemoryStore
 from darner.records import CHUNK_BYTES
 from test.harness import EPOCH, Server

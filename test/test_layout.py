@@ -41,6 +41,7 @@ LAYERS = (
     "repair",
     "head space retries delays seen",
     "volatile",
+    "contents",
     "ledger",
     "bounds",
     "fifo fanout",

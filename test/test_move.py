@@ -7,9 +7,9 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from darner import wire
+from darner.contents import HEAVY
 from darner.errors import StoreError
 from darner.items import Item
-from darner.ledger import HEAVY
 from darner.memory import MemoryStore
 from darner.policies import Policies, QueueSettings
 from darner.records import CHUNK_BYTES

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from darner import wire
+from darner.contents import HEAVY
 from darner.head import WINDOW_BYTES
-from darner.ledger import HEAVY
 from darner.memory import MemoryStore
 from darner.policies import Policies, QueueSettings
 from darner.records import CHUNK_BYTES

@@ -17,11 +17,11 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from darner import wire
 from darner.consumed import Consumed
+from darner.contents import HEAVY
 from darner.errors import StoreError
 from darner.fifo import Fifo
 from darner.interfaces import IBatch
 from darner.items import ITEM_OVERHEAD, Item
-from darner.ledger import HEAVY
 from darner.memory import MemoryStore
 from darner.policies import Policies, QueueSettings
 from darner.queues import Queues
