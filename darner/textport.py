@@ -13,10 +13,11 @@ from typing import Any, Final, Optional
 import darner
 from darner import text, wire
 from darner.errors import ClientError, DarnerError, QueueFull
+from darner.framing import Carrier, Framing
 from darner.items import Item
 from darner.outbox import Outlet
-from darner.protocol import QueueFactory, QueueProtocol
-from darner.queues import RELATIVE_EXPIRY
+from darner.protocol import QueueFactory
+from darner.queues import RELATIVE_EXPIRY, Queues
 from darner.records import CHUNK_BYTES
 from darner.session import REPLY_OVERHEAD, Session
 from darner.turn import Replies
@@ -131,24 +132,22 @@ _PERFORMERS: Final[dict[type, Callable[[TextSession, Any], None]]] = {
 }
 
 
-class TextProtocol(QueueProtocol):
+class TextFraming(Framing):
     """
-    One client's connection by the text protocol.
+    The requests of one client by the text protocol.
 
     The items of a C{put} are gathered until the empty line, so that they are stored together or not at all.
     """
 
-    session: TextSession
-
-    def connectionMade(self) -> None:
+    def __init__(self, carrier: Carrier, queues: Queues, lines: wire.LineCache) -> None:
+        super().__init__(carrier, queues, lines)
         self._put: Optional[text.Put] = None
         self._put_refusal = b""
         self._items: list[bytes] = []
         self._line = bytearray()
         self._room = 0
-        super().connectionMade()
 
-    def lineReceived(self, line: bytes) -> None:
+    def _take(self, line: bytes) -> None:
         request = text.parse(line)
         if isinstance(request, text.Put):
             self._put = request
@@ -159,7 +158,7 @@ class TextProtocol(QueueProtocol):
         else:
             self.session.perform(request)
 
-    def lineLengthExceeded(self, line: bytes) -> None:
+    def _line_too_long(self) -> None:
         self._lose_step(text.LINE_TOO_LONG)
 
     def _take_line(self) -> bool:
@@ -205,6 +204,7 @@ class TextProtocol(QueueProtocol):
         if self._put_refusal:
             self._refuse(wire.Refused(self._put_refusal))
         else:
+            assert isinstance(self.session, TextSession)
             self.session.put_items(put, items)
 
     @property
@@ -217,8 +217,8 @@ class TextFactory(QueueFactory):
 
     refusal = text.TOO_MANY_CONNECTIONS
 
-    def make_protocol(self) -> QueueProtocol:
-        return TextProtocol()
+    def make_framing(self, carrier: Carrier) -> Framing:
+        return TextFraming(carrier, self.queues, self.lines)
 
     def make_session(self, outlet: Outlet) -> TextSession:
         return TextSession(self.queues, outlet)

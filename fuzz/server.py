@@ -235,8 +235,8 @@ class Server:
         assert len(self.factory.lines) <= LineCache.MAX_LINES
         for client in self.clients:
             protocol, session = client.protocol, client.protocol.session
-            assert not protocol._data, protocol._data
-            assert protocol._inflow is None
+            assert not protocol.framing._data, protocol.framing._data
+            assert protocol.framing._inflow is None
             assert not session._replies, session._replies
             assert not session._opens._reads, session._opens._reads
             assert session._waiter is None

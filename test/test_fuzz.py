@@ -4,12 +4,12 @@ The fuzzer's checks (`fuzz`) without the fuzzer: its seeds, inputs of Hypothesis
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import attrs
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from twisted.logger import Logger
@@ -18,7 +18,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from darner import wire as darner_wire
 from darner.fifo import Fifo
-from darner.protocol import QueueProtocol
+from darner.framing import Framing
 from darner.queues import Queues
 from darner.session import Session
 from fuzz import files, protocol, seeds, stream, wire
@@ -159,17 +159,17 @@ class FaultsAreSeenTests(SynchronousTestCase):
 
     def test_payload_taken_for_a_command(self) -> None:
         """A set whose payload's length is not heeded."""
-        expect = QueueProtocol._expect
+        expect = Framing._expect
 
-        def expect_nothing(connection: QueueProtocol, request: darner_wire.Set) -> None:
-            expect(connection, attrs.evolve(request, size=0))
+        def expect_nothing(connection: Framing, request: darner_wire.Set) -> None:
+            expect(connection, dataclasses.replace(request, size=0))
 
         for check, data in (
             (stream.check, b"\0set q 0 0 10\r\n\r\nget q\r\n\r\n"),
             (protocol.check, bytes([0, 0, 0, 0, 64 + 13, 0, 0, 0])),
         ):
-            self.seen(check, data, QueueProtocol, "_expect", expect_nothing)
-            self.patch(QueueProtocol, "_expect", expect)
+            self.seen(check, data, Framing, "_expect", expect_nothing)
+            self.patch(Framing, "_expect", expect)
 
     def test_item_that_is_handed_out_twice(self) -> None:
         script = bytes([0]) + bytes([0, 0, 0, 65, 0, 0, 0, 0, 0]) + 2 * bytes([0, 4, 0, 0, 0, 0])
@@ -180,14 +180,14 @@ class FaultsAreSeenTests(SynchronousTestCase):
         self.seen(protocol.check, script, Fifo, "find_id", lambda fifo, id: None)
 
     def test_reply_that_depends_on_the_cut(self) -> None:
-        take = QueueProtocol._take_line
+        take = Framing._take_line
 
-        def take_at_the_end(connection: QueueProtocol) -> bool:
+        def take_at_the_end(connection: Framing) -> bool:
             if not connection._data.endswith(b"\n"):
                 connection._data = b""
             return take(connection)
 
-        self.seen(stream.check, b"\0version\r\n", QueueProtocol, "_take_line", take_at_the_end)
+        self.seen(stream.check, b"\0version\r\n", Framing, "_take_line", take_at_the_end)
 
     def test_exception(self) -> None:
         def fail(*_: object) -> None:

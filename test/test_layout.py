@@ -50,7 +50,7 @@ LAYERS = (
     "queues outbox",
     "requeue waits opens",
     "session calls",
-    "guard",
+    "guard framing",
     "protocol connection",
     "listen textport",
     "service",

@@ -512,10 +512,10 @@ class LargeWhileSyncTests(ServiceTestCase):
         self.store.failing = True
         sync = self.service.put(b"other", b"x", sync=True)
         (connection,) = self.service._factories[0].connections
-        connection.dataReceived(LARGE[100_000:])
+        connection.received(LARGE[100_000:])
         await deferLater(reactor, 0)
         self.assertTrue(self.service.queues.turn.busy)
-        connection.dataReceived(b"\r\n")
+        connection.received(b"\r\n")
         await deferLater(reactor, 0)
         self.store.gate.set()
         with self.assertRaises(StoreError):

@@ -89,8 +89,9 @@ class PutTests(TextTestCase):
         self.client.send(b"put q:\nitem\n")
         for _ in range(40):
             self.client.send(bytes(64 * 1024))
-            self.assertLess(len(self.client.protocol._line) + len(self.client.protocol._data), text.MAX_PUT + 65536)
-        self.assertLess(len(self.client.protocol._line), 10)
+            framing = self.client.protocol.framing
+            self.assertLess(len(framing._line) + len(framing._data), text.MAX_PUT + 65536)
+        self.assertLess(len(framing._line), 10)
         self.assertEqual(self.says(b"\nmore\n\nversion\n"), text.TOO_MUCH + text.line(darner.__version__))
         self.assertEqual(self.items(), 0)
         self.assertEqual(self.says(b"put q:\n%b\n\n" % bytes(text.MAX_PUT)), b"+1\n")
@@ -313,8 +314,8 @@ class OtherTests(TextTestCase):
         stalling, waiting = self.text_client(limits=limits), self.text_client(limits=limits)
         stalling.send(b"put q:\none\n")
         waiting.send(b"put q:\nx\n\nget q\nget q 100000\n")
-        self.assertTrue(stalling.protocol.stalled)
-        self.assertFalse(waiting.protocol.stalled)
+        self.assertTrue(stalling.protocol.framing.stalled)
+        self.assertFalse(waiting.protocol.framing.stalled)
         self.advance(16)
         self.assertEqual((stalling.closed, waiting.closed), (True, False))
 
