@@ -9,14 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Optional
 
-from zope.interface import implementer
+from zope.interface import classImplements
 
 from darner import records
 from darner.interfaces import IBatch
 from darner.items import Delayed, Generation, Item, Mark
 
 
-@implementer(IBatch)
 class LevelBatch:
     """
     A batch as the list of the keys it writes; C{None} in place of a value deletes.
@@ -109,6 +108,9 @@ class LevelBatch:
         if index == 0:
             self.writes.append((records.unheld_key(stream), b""))
         self.writes.append((records.chunk_key(stream, index), data))
+
+
+classImplements(LevelBatch, IBatch)
 
 
 class Deletion:

@@ -5,7 +5,7 @@ What a queue may hold, and for how long.
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import Any, Final
+from typing import Final
 
 from darner.errors import QueueFull, StoreError
 from darner.items import ITEM_OVERHEAD, LET_GO, Item
@@ -26,9 +26,8 @@ class Bounded(Ledger):
 
     __slots__ = ("_lifetime", "_max_age", "_oldest", "limited")
 
-    def __init__(self, *arguments: Any, **more: Any) -> None:
-        """The arguments are those of L{Ledger}."""
-        super().__init__(*arguments, **more)
+    def _set_up(self) -> None:
+        super()._set_up()
         self._oldest = (0, -1, 0)  # the queue's number, the id of an item that was at its head, and when it was put
         self.adopt(self.policy)
 

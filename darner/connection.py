@@ -21,7 +21,7 @@ from twisted.internet.interfaces import (
     ITCPTransport,
 )
 from twisted.python.failure import Failure
-from zope.interface import implementer
+from zope.interface import classImplements
 
 READ_BYTES: Final = 64 * 1024
 """How much is read from a connection at once."""
@@ -55,7 +55,6 @@ class Port(Protocol):
         """Call back when nobody is in the middle of something."""
 
 
-@implementer(ITCPTransport, IConsumer, IPushProducer)
 class FastConnection:
     """
     A connection that sends and receives when its port says so.
@@ -277,3 +276,7 @@ class FastConnection:
 
     def setTcpKeepAlive(self, enabled: bool) -> None:
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, enabled)
+
+
+# Not as a decorator, with which it would not be compiled to a class of its own (`docs/design.rst`).
+classImplements(FastConnection, ITCPTransport, IConsumer, IPushProducer)

@@ -96,7 +96,6 @@ class Contents(Changing):
     """
 
     __slots__ = (
-        "__weakref__",
         "_bytes_consumed",
         "_bytes_put",
         "_disk",
@@ -104,6 +103,7 @@ class Contents(Changing):
         "_fresh",
         "_head",
         "_heavy",
+        "_in_memory",
         "_marked",
         "_memory",
         "_next_id",
@@ -116,7 +116,6 @@ class Contents(Changing):
         "_store",
         "_synced",
         "_turn",
-        "_volatile",
         "_window_bytes",
         "_writing",
         "bytes",
@@ -164,11 +163,15 @@ class Contents(Changing):
         self._head = Head(bound=window_bytes)
         self._disk = (store, room, window_bytes)
         self._memory = memory
-        self._volatile: Optional[Volatile] = None
+        self._in_memory: Optional[Volatile] = None
         self.durable = True
         self._synced = False
         self._retries: Optional[Retries] = None
         self.number: Optional[int] = None
+        self._set_up()
+
+    def _set_up(self) -> None:
+        """Begin with nothing."""
 
     def _settle(self, durable: bool) -> None:
         """Be kept on disk or in memory, while nothing is kept."""
@@ -181,8 +184,8 @@ class Contents(Changing):
             self._store, self._room, self._window_bytes = self._disk
         else:
             self._store, self._room, self._window_bytes = self._memory, self._memory.room, sys.maxsize
-            if self._volatile is None:
-                self._volatile = Volatile(self._memory, self._turn, self._reclaimer)
+            if self._in_memory is None:
+                self._in_memory = Volatile(self._memory, self._turn, self._reclaimer)
         self._head = Head(bound=self._window_bytes)
 
     def _begin(self, state: QueueState) -> None:
@@ -248,8 +251,8 @@ class Contents(Changing):
 
     def _hold(self, stream: int, id: int, shared: bool) -> None:
         if not self.durable:
-            assert self._volatile is not None
-            self._volatile.hold(id, stream)
+            assert self._in_memory is not None
+            self._in_memory.hold(id, stream)
         elif shared:
             self._shares.append((stream, id))
 
@@ -416,5 +419,5 @@ class Contents(Changing):
         self.unreclaimed += item.size + ITEM_OVERHEAD
         self._marked = True
         self._turn.changed(self)
-        if item.stream and self._volatile is not None:
-            self._volatile.consumed(self.consumed, item.id)
+        if item.stream and self._in_memory is not None:
+            self._in_memory.consumed(self.consumed, item.id)

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, Final, Optional
+from typing import Final, Optional
 
 from darner.bounds import Bounded
 from darner.delays import Delays
@@ -77,9 +77,8 @@ class Fifo(Bounded):
 
     __slots__ = ("spreads", "sweeping", "waiters")
 
-    def __init__(self, *arguments: Any, **more: Any) -> None:
-        """The arguments are those of L{darner.ledger.Ledger}."""
-        super().__init__(*arguments, **more)
+    def _set_up(self) -> None:
+        super()._set_up()
         self.spreads = False
         self.sweeping = False
         self.waiters: OrderedDict[Waiter, None] = OrderedDict()
@@ -173,7 +172,7 @@ class Fifo(Bounded):
         (self._delays or self._make_delays()).begin()
 
     def _make_delays(self) -> Delays:
-        holds = None if self.durable else self._volatile
+        holds = None if self.durable else self._in_memory
         delays = self._delays = Delays(self, self._store, self._turn, self._reclaimer, holds)
         self._sides.append(delays)
         return delays

@@ -6,9 +6,8 @@ Plain data that the rooms hand each other; nothing here knows how it is written 
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import Final, NamedTuple, Optional
-
-from attrs import define, field, frozen
 
 from darner.consumed import Consumed
 
@@ -63,7 +62,7 @@ class Item:
         return f"<Item {self.id}: {self.size} bytes, flags {self.flags}>"
 
 
-@frozen
+@dataclass(frozen=True)
 class PutOptions:
     """What a put may ask for."""
 
@@ -119,7 +118,7 @@ class Generation(NamedTuple):
     """Since when ids are added, or since when none are added any more; in ms since the epoch."""
 
 
-@define
+@dataclass
 class QueueState:
     """What recovery finds of one queue."""
 
@@ -132,8 +131,8 @@ class QueueState:
     bytes_put: int = 0
     bytes_consumed: int = 0
     floor: int = 0
-    consumed: Consumed = field(factory=Consumed)
-    attempts: dict[int, int] = field(factory=dict)
+    consumed: Consumed = field(default_factory=Consumed)
+    attempts: dict[int, int] = field(default_factory=dict)
     """How often items were opened, by their ids, where that was counted."""
     delayed: Optional[Delayed] = None
     """Where there are items that are not to be had yet."""
@@ -141,7 +140,7 @@ class QueueState:
     """The ids of producers that may still be known: to which new ones are added, and those before."""
 
 
-@frozen
+@dataclass(frozen=True)
 class Step:
     """What one bounded step of reclaiming did."""
 

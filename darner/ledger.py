@@ -7,7 +7,7 @@ Every change goes to memory at once, and to the store at the end of the turn by 
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Any, Optional, Protocol
+from typing import Optional, Protocol
 
 from darner.contents import Contents
 from darner.delays import Delays
@@ -76,9 +76,8 @@ class Ledger(Contents):
         "_sides",
     )
 
-    def __init__(self, *arguments: Any, **more: Any) -> None:
-        """The arguments are those of L{Contents}."""
-        super().__init__(*arguments, **more)
+    def _set_up(self) -> None:
+        super()._set_up()
         self._gone: list[tuple[int, bool]] = []  # numbers that nobody needs any more, and whether the name goes too
         self._handed_gone = 0
         self._abandoned: list[Item] = []  # put since the last batch, before the queue was deleted
@@ -151,8 +150,8 @@ class Ledger(Contents):
         self.count = self.bytes = 0
         for side in self._sides:
             self.give_up(side.flush(self._open))
-        if self._volatile is not None:
-            self._volatile.flushed(self.consumed)
+        if self._in_memory is not None:
+            self._in_memory.flushed(self.consumed)
         if self.perishable:
             self._expiry.watch(self)
         self.stats.total_flushes += 1
@@ -187,16 +186,16 @@ class Ledger(Contents):
         self._retries = None
         self._delays = None
         self._seen = None
-        if self._volatile is not None:
-            self._volatile.leave()
+        if self._in_memory is not None:
+            self._in_memory.leave()
 
     def give_up(self, numbers: list[int]) -> None:
         """Nothing is kept under these numbers any more."""
         if self.durable:
             self._gone += ((number, False) for number in numbers)
         elif numbers:
-            assert self._volatile is not None
-            self._volatile.discard(numbers)
+            assert self._in_memory is not None
+            self._in_memory.discard(numbers)
             self._turn.changed(self)
 
     # The store
@@ -213,8 +212,8 @@ class Ledger(Contents):
         if self._abandoned and puts:
             self._abandoning += self._abandoned
             self._abandoned = []
-        if self._volatile is not None:
-            own = self._volatile.batch()
+        if self._in_memory is not None:
+            own = self._in_memory.batch()
             if not self.durable:
                 batch = own
         if self.number is None:
@@ -293,8 +292,8 @@ class Ledger(Contents):
         if self._sides:
             for side in self._sides:
                 side.written()
-        if self._volatile is not None:
-            self._volatile.written()
+        if self._in_memory is not None:
+            self._in_memory.written()
         if self._reclaimable:
             assert self.number is not None
             self._reclaimer.reclaim(self, self.number, self._reclaimable)
@@ -332,8 +331,8 @@ class Ledger(Contents):
     def not_written(self) -> None:
         for side in self._sides:
             side.not_written()
-        if self._volatile is not None:
-            self._volatile.not_written()
+        if self._in_memory is not None:
+            self._in_memory.not_written()
         self._marked = True
         self.consumed.put_back_changes(self._handed_changes)
         self._handed_changes = []

@@ -71,10 +71,7 @@ class Queues:
     @ivar policies: the settings of the queues; change them by L{apply}.
     @ivar client_bytes: how much is held at most for each client, in each direction (`darner.limits`).
     @ivar stopped: whether L{stop} is done, so that nothing can be written any more.
-    @cvar window_bytes: about how much of each queue's head is held in memory.
     """
-
-    window_bytes = WINDOW_BYTES
 
     def __init__(
         self,
@@ -84,11 +81,13 @@ class Queues:
         min_free_bytes: Optional[int] = None,
         status: Optional[ServerStatus] = None,
         control: Control = Control(),  # noqa: B008  (it is frozen)
+        window_bytes: int = WINDOW_BYTES,
     ) -> None:
         """
         @param min_free_bytes: room on the disk below which nothing is put (L{Space}).
         @param status: what is refused for now; by default the server is up, and that is not kept.
         @param control: what clients may ask of the process.
+        @param window_bytes: about how much of each queue's head is held in memory.
         """
         self.store = store
         self.clock = surroundings.clock
@@ -106,6 +105,7 @@ class Queues:
         self.client_bytes = client_bytes(0)
         self._fifos: dict[bytes, Fifo] = {}
         self._room = Room()
+        self._window_bytes = window_bytes
         self._memory = VolatileStore()
         self._started = surroundings.clock.seconds()
         self.stopped = False
@@ -164,7 +164,7 @@ class Queues:
         fifo = self._fifos.get(name)
         if fifo is None:
             fifo = self._fifos[name] = Fifo(
-                name, self.store, self.turn, self.reclaimer, self.expiry, self._room, self.window_bytes,
+                name, self.store, self.turn, self.reclaimer, self.expiry, self._room, self._window_bytes,
                 self.policies.of(name), self._memory,
             )  # fmt: skip
             fifo.spreads = self._spreads(name)

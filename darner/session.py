@@ -356,14 +356,15 @@ class Session:
         self._status.check_reads()
         born = self._queues.refer(request.queue)
         over = not request.seconds or self._hurried
-        monitor = self._waiter = Monitor(self._queues, self, request.queue, request.maximum, over)
+        monitor = Monitor(self._queues, self, request.queue, request.maximum, over)
+        self._waiter = monitor
         self._update_busy()
         if not over:
             self._timer = self._queues.clock.callLater(request.seconds, self._time_out)
         self._go_on_waiting(monitor)
         if not born:
             return
-        if self._waiter is monitor:
+        if self._waits_by(monitor):
             self._turn.unless_put(lambda error: self._break_off(monitor, error))
         else:
             self._turn.put(self._replies, len(self._replies) - 1)
@@ -568,9 +569,12 @@ class Session:
         else:
             wait.stand()
 
+    def _waits_by(self, wait: Union[Wait, Pause, Monitor]) -> bool:
+        return self._waiter is wait
+
     def _break_off(self, wait: Union[Wait, Pause, Monitor], error: StoreError) -> None:
         """What the client waits for cannot be."""
-        if self._waiter is wait:
+        if self._waits_by(wait):
             self.stop_waiting()
             self._reply(self.error_reply(error))
 

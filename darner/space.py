@@ -88,7 +88,7 @@ class Space:
         if self._free >= self._kept + (0 if self.health.writable else self._kept // 8):
             self.health = Health()
             # Half of what there is: others use the disk as well, and LevelDB to merge what it has.
-            self._left = max(OFTEN, min(self._kept // 8, (self._free - self._kept) // 2))
+            self._left = float(max(OFTEN, min(self._kept // 8, (self._free - self._kept) // 2)))
         else:
             reason = str(DiskAlmostFull(self._free, self._kept))
             self.health = Health(False, reason, self.health.since or self._wall())

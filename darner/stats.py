@@ -9,15 +9,16 @@ A counter is told under its name in `stats` by being in here; what has to be com
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
+from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any, Final
 
-import attrs
-from attrs import define, frozen
+from attrs import frozen
 
 
-@define
+@dataclass
 class ServerStats:
     """Counters of a whole server."""
 
@@ -53,7 +54,7 @@ class Health:
     """Since when it does not, in seconds since the epoch."""
 
 
-@define
+@dataclass
 class QueueStats:
     """Counters of one queue; they begin anew when it is deleted."""
 
@@ -72,7 +73,7 @@ class QueueStats:
 
 
 def _counters(kind: type[Any]) -> Callable[[Any], dict[str, int]]:
-    names = [field.name for field in attrs.fields(kind)]
+    names = [field.name for field in dataclasses.fields(kind)]
     figures = attrgetter(*names)
     return lambda stats: dict(zip(names, figures(stats), strict=True))
 

@@ -8,7 +8,7 @@ Memory holds one chunk of each, whatever the item's size.  The other halves are 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Optional
+from typing import Optional, Union
 
 from darner.errors import StoreError
 from darner.interfaces import IStore
@@ -36,14 +36,14 @@ class Inflow:
         self._space = space
         self._turn = turn
         self._reclaimer = reclaimer
-        self._pieces: list[bytes] = []
+        self._pieces: list[Union[bytes, memoryview]] = []
         self._held = 0
         self._chunks = 0
         self.size = 0
         self.stream = 0
         self.error: Optional[StoreError] = None
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: Union[bytes, memoryview]) -> None:
         """Take more of the payload."""
         self.size += len(data)
         if self.error is not None:

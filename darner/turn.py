@@ -349,7 +349,11 @@ class Turn:
             changes.sealed = [(owner, owner.seal()) for owner in changes.owners]
             self._write(changes)
         if waiting:
-            (self._writing or succeed(None)).addCallback(_tell, waiting)
+            self._when_written().addCallback(_tell, waiting)
+
+    def _when_written(self) -> Deferred[None]:
+        """@return: fires when what is being written is, at once where nothing is."""
+        return succeed(None) if self._writing is None else self._writing
 
     def _batch(self, changes: _Changes, puts: bool) -> IBatch:
         batch = self._store.batch()

@@ -16,9 +16,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Final, Optional, Union
-
-from attrs import field, frozen
 
 from darner.errors import BadQueueName, ClientError, DarnerError, QueueFull
 from darner.items import PutOptions
@@ -46,7 +45,7 @@ _SIGNED: Final = re.compile(rb"-?[0-9]{1,18}")
 # Requests --------------------------------------------------------------------------------------------------------
 
 
-@frozen
+@dataclass(frozen=True)
 class Set:
     """Put an item on a queue; C{size} payload bytes and CR LF follow the line."""
 
@@ -61,7 +60,7 @@ class Set:
     """What else is asked for; C{None} is nothing."""
 
 
-@frozen
+@dataclass(frozen=True)
 class Get:
     """Read one queue."""
 
@@ -74,22 +73,21 @@ class Get:
     close: bool = False
     abort: bool = False
     peek: bool = False
-    fetches: bool = field(init=False)
-    """Whether this read wants an item (a lone close or abort wants none)."""
 
-    @fetches.default
-    def _fetches(self) -> bool:
+    @property
+    def fetches(self) -> bool:
+        """Whether this read wants an item (a lone close or abort wants none)."""
         return not self.abort and (self.open or not self.close)
 
 
-@frozen
+@dataclass(frozen=True)
 class GetMany:
     """At most one item of each of several queues."""
 
     queues: tuple[bytes, ...]
 
 
-@frozen
+@dataclass(frozen=True)
 class GetFirst:
     """One item of the first of several queues that has any."""
 
@@ -97,7 +95,7 @@ class GetFirst:
     """The reads, of which one is done: of different queues, and else the same."""
 
 
-@frozen
+@dataclass(frozen=True)
 class Monitor:
     """Open the items of a queue as they come."""
 
@@ -107,7 +105,7 @@ class Monitor:
     """After how many items it is over; C{None}: when no more may be open."""
 
 
-@frozen
+@dataclass(frozen=True)
 class Confirm:
     """Close the oldest open reads of a queue."""
 
@@ -115,25 +113,25 @@ class Confirm:
     count: int
 
 
-@frozen
+@dataclass(frozen=True)
 class Delete:
     queue: bytes
     noreply: bool = False
 
 
-@frozen
+@dataclass(frozen=True)
 class Flush:
     queue: bytes
 
 
-@frozen
+@dataclass(frozen=True)
 class FlushAll:
     noreply: bool = False
     delayed: bool = False
     """Whether memcached's delay argument was given (as 0), which changes the reply."""
 
 
-@frozen
+@dataclass(frozen=True)
 class Touch:
     """Have the time of the client's open reads of a queue begin anew."""
 
@@ -141,7 +139,7 @@ class Touch:
     noreply: bool = False
 
 
-@frozen
+@dataclass(frozen=True)
 class Requeue:
     """Move items from one queue to the end of another."""
 
@@ -151,65 +149,65 @@ class Requeue:
     """How many at most; C{None} is all that there are."""
 
 
-@frozen
+@dataclass(frozen=True)
 class FlushExpired:
     queue: bytes
 
 
-@frozen
+@dataclass(frozen=True)
 class FlushAllExpired:
     pass
 
 
-@frozen
+@dataclass(frozen=True)
 class Stats:
     pass
 
 
-@frozen
+@dataclass(frozen=True)
 class DumpStats:
     queues: tuple[bytes, ...] = ()
     """The queues asked for; none means all."""
 
 
-@frozen
+@dataclass(frozen=True)
 class DumpConfig:
     queues: tuple[bytes, ...] = ()
     """The queues asked for; none means all."""
 
 
-@frozen
+@dataclass(frozen=True)
 class Reload:
     pass
 
 
-@frozen
+@dataclass(frozen=True)
 class Shutdown:
     pass
 
 
-@frozen
+@dataclass(frozen=True)
 class Status:
     """Ask for the server's status."""
 
 
-@frozen
+@dataclass(frozen=True)
 class SetStatus:
     status: str
     """One of L{STATUSES}."""
 
 
-@frozen
+@dataclass(frozen=True)
 class Version:
     pass
 
 
-@frozen
+@dataclass(frozen=True)
 class Quit:
     pass
 
 
-@frozen
+@dataclass(frozen=True)
 class Refused:
     """
     A line that is not served.

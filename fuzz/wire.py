@@ -6,9 +6,8 @@ What is expected is written down here once more, in other words than there.
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Final, Optional
-
-import attrs
 
 from darner import wire
 
@@ -53,7 +52,7 @@ def check_line(line: bytes) -> None:
     respelled = wire.parse(spell(request))
     if isinstance(request, wire.Get):
         assert isinstance(respelled, wire.Get)
-        respelled = attrs.evolve(respelled, key=request.key)
+        respelled = dataclasses.replace(respelled, key=request.key)
     assert respelled == request, (request, respelled)
 
 
@@ -131,7 +130,7 @@ def _check_get_first(line: bytes, request: wire.GetFirst) -> None:
     assert len(set(_names(request))) == len(request.choices) < len(line.split()), request
     assert not first.abort, request
     for choice in request.choices:
-        assert choice == attrs.evolve(first, queue=choice.queue, key=choice.queue), request
+        assert choice == dataclasses.replace(first, queue=choice.queue, key=choice.queue), request
         _check_get(b"get " + choice.queue, choice)
 
 

@@ -9,6 +9,7 @@ import shutil
 import tempfile
 from bisect import insort
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, Optional
 
@@ -421,10 +422,8 @@ actions = st.tuples(
 turns = st.tuples(st.lists(actions, min_size=2, max_size=6), st.sampled_from(ENDINGS), st.integers(0, 3))
 
 
-class SmallWindows(Queues):
-    """Queues that hold hardly anything in memory, so that they read ahead all the time."""
-
-    window_bytes = 700
+SmallWindows = partial(Queues, window_bytes=700)
+"""Queues that hold hardly anything in memory, so that they read ahead all the time."""
 
 
 class SideBySide:

@@ -13,6 +13,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -181,10 +182,8 @@ actions = st.tuples(
 turns = st.tuples(st.lists(actions, min_size=1, max_size=6), st.sampled_from(ENDINGS), st.integers(0, 14))
 
 
-class SmallWindows(Queues):
-    """Queues that hold hardly anything in memory, so that they read ahead all the time."""
-
-    window_bytes = 700
+SmallWindows = partial(Queues, window_bytes=700)
+"""Queues that hold hardly anything in memory, so that they read ahead all the time."""
 
 
 class SideBySide:

@@ -20,6 +20,7 @@ from darner.consumed import Consumed
 from darner.contents import HEAVY
 from darner.errors import StoreError
 from darner.fifo import Fifo
+from darner.head import WINDOW_BYTES
 from darner.interfaces import IBatch
 from darner.items import ITEM_OVERHEAD, Item
 from darner.memory import MemoryStore
@@ -65,7 +66,9 @@ class ContractTests(ProtocolContract, MemoryTestCase):
 class VolatileTestCase(SynchronousTestCase):
     """Queues whose names begin with C{m} are in memory, the others on disk."""
 
-    def serve(self, store: Any = None, changes: Any = None, **settings: Any) -> None:
+    def serve(
+        self, store: Any = None, changes: Any = None, window_bytes: int = WINDOW_BYTES, **settings: Any
+    ) -> None:
         """
         @param changes: settings of single queues.
         @param settings: of all queues in memory.
@@ -73,7 +76,9 @@ class VolatileTestCase(SynchronousTestCase):
         self.policies = Policies(overrides={"m*": {**NOT_DURABLE, **settings}, **(changes or {})})
         self.memory = MemoryStore() if store is None else store
         self.server = Server(
-            self.memory, lambda store, surroundings, _: Queues(store, surroundings, self.policies, 1)
+            self.memory, lambda store, surroundings, _: Queues(
+                store, surroundings, self.policies, 1, window_bytes=window_bytes
+            ),
         )
         self.client = self.server.client()
 
@@ -131,14 +136,13 @@ class MemoryTests(VolatileTestCase):
     def test_nothing_of_it_is_let_go_of(self) -> None:
         """Not by the window, nor by other queues, nor of the payloads of open reads."""
         payloads = [b"%d" % at * (HEAVY + 1) for at in range(9)]
-        with mock.patch.object(Queues, "window_bytes", HEAVY * 2):
-            self.serve()
-            for payload in payloads:
-                self.client.sets(b"m", payload)
-                self.client.sets(b"m2", payload)
-            self.client.does(b"get m/open")
-            self.client.does(b"get m/abort")
-            self.assertEqual((self.had(b"m"), self.had(b"m2")), (payloads, payloads))
+        self.serve(window_bytes=HEAVY * 2)
+        for payload in payloads:
+            self.client.sets(b"m", payload)
+            self.client.sets(b"m2", payload)
+        self.client.does(b"get m/open")
+        self.client.does(b"get m/abort")
+        self.assertEqual((self.had(b"m"), self.had(b"m2")), (payloads, payloads))
         self.assertEqual(self.server.store.reads, [])
 
     def test_nothing_is_left_of_what_is_consumed(self) -> None:

@@ -4,7 +4,8 @@ Tests of `darner.wire`: every request, every refusal, every reply.
 
 from __future__ import annotations
 
-import attrs
+import dataclasses
+
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
@@ -413,7 +414,7 @@ class AnyLineTests(SynchronousTestCase):
     @settings(deadline=None, max_examples=300)
     def test_nothing_is_raised(self, line: bytes) -> None:
         request = parse(line)
-        self.assertTrue(attrs.has(type(request)))
+        self.assertTrue(dataclasses.is_dataclass(request))
         if isinstance(request, Refused):
             if request.reply:
                 self.assertTrue(request.reply.endswith(b"\r\n"))
