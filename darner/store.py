@@ -31,7 +31,7 @@ from darner.errors import StoreDamaged, StoreError, StoreUnusable
 from darner.inspection import first_damage, inspect, is_new, missing
 from darner.interfaces import IBatch, IStore
 from darner.items import ITEM_OVERHEAD, Item, QueueState, Step
-from darner.mapped import let_go
+from darner.mapped import Keeper
 from darner.tails import cut, settle
 
 _NUMBERS_AT_ONCE: Final = 1024
@@ -74,7 +74,7 @@ class LevelStore:
     PATIENCE: Final = 0.5
     """Seconds for which a database that is to be opened anew waits for those who are at work on it in threads."""
     MAPPED: Final = 8 * 1024 * 1024
-    """How many bytes are read before the memory into which LevelDB maps its tables is given back."""
+    """How many bytes are read before it is seen whether the memory into which LevelDB maps its tables is given back."""
 
     def __init__(
         self,
@@ -107,6 +107,7 @@ class LevelStore:
         self._dirty: dict[bytes, tuple[bytes, bytes]] = {}
         self._before: Optional[Before] = None
         self._directory = DataDirectory(path)
+        self._keeper = Keeper(self._directory.database)
         try:
             before.recover(path)
             if not self._directory.database.is_dir():
@@ -346,6 +347,7 @@ class LevelStore:
             raise StoreError(f"cannot write: {os.strerror(errno.ENOSPC)}")
 
     def _write(self, writes: Sequence[tuple[bytes, Optional[bytes]]], sync: bool) -> None:
+        self._keeper.writes()
         # One at a time, as in LevelDB itself: so that no thread writes behind a tear that another is just making.
         with self._writing:
             if self._torn:
@@ -443,7 +445,7 @@ class LevelStore:
         self._mapped += size
         if self._mapped > self.MAPPED:
             self._mapped = 0
-            let_go(self._directory.database)
+            self._keeper.look()
 
     def seen(self, generation: int, id: bytes) -> Optional[int]:
         found: Optional[bytes] = self._guarded(lambda: self._get(records.seen_key(generation, id)))
@@ -581,7 +583,7 @@ class LevelStore:
                 self._in_thread(functools.partial(self._compact, *bounds))
             self._in_thread(functools.partial(self._write, [(records.uncompacted_key(kind), None)], False))
             del self._dirty[kind]
-        let_go(self._directory.database)
+        self._keeper.let_go()
 
     def _compact(self, start: bytes, stop: bytes) -> None:
         # LevelDB begins a new log for this.  One that is left empty would look as if it was lost (`darner.tails`).
@@ -595,6 +597,7 @@ class LevelStore:
             self._db.close()
             self._db = None
             self._torn = False
+        self._keeper.stop()
         self._settle()
         self._directory.release()
 

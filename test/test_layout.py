@@ -7,12 +7,15 @@ A lower module knows nothing of a higher one, so that it can be read, tested and
 from __future__ import annotations
 
 import ast
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
 import darner
+
+from .servers import run
 
 PACKAGE = Path(darner.__file__).parent
 
@@ -27,6 +30,7 @@ LAYERS = (
     "units",
     "policies",
     "settings",
+    "options",
     "passwords limits",
     "access",
     "timers tls",
@@ -55,6 +59,7 @@ LAYERS = (
     "listen textport",
     "service",
     "tap",
+    "plugin",
     "__main__ load",
     "crowd",
     "bench",
@@ -126,6 +131,13 @@ class LayoutTests(SynchronousTestCase):
         self.assertLessEqual(using, set(REACTOR))
         at_once = {module for module, tree in self.modules.items() if reactor in imports_at_once(tree)}
         self.assertEqual(at_once, set())
+
+    def test_command_line(self) -> None:
+        """It is read before it is known whether TLS is needed, which comes with any of Twisted's transports."""
+        program = "import sys, darner.plugin; from twisted.scripts import twistd; print(*sys.modules)"
+        loaded = set(run(sys.executable, "-c", program, cwd=Path()).stdout.split())
+        self.assertIn("darner.options", loaded)
+        self.assertEqual(loaded & {"twisted.internet.tcp", "twisted.internet.endpoints", "OpenSSL"}, set())
 
     def test_no_twisted(self) -> None:
         """The wire format and the plain data know nothing of Twisted."""

@@ -5,15 +5,18 @@ Tests of `darner.mapped`.
 from __future__ import annotations
 
 import mmap
+import threading
 from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from darner.mapped import let_go
+from darner import mapped as mapped_module
+from darner.mapped import Keeper, let_go, mapped
 from darner.records import CHUNK_BYTES
 from darner.store import LevelStore
 
-SIZE = 16 * 1024 * 1024
+MIB = 1024 * 1024
+SIZE = 16 * MIB
 
 
 def resident(path: Path) -> int:
@@ -76,3 +79,102 @@ class LetGoTests(SynchronousTestCase):
                 most = max(most, resident(self.directory))
         self.assertGreater(most, 0)
         self.assertLess(most, 32 * 1024 * 1024)
+
+
+class KeeperTests(SynchronousTestCase):
+    """While something is written, no more than some megabytes stay mapped."""
+
+    def setUp(self) -> None:
+        self.size = 10 * MIB
+        self.stays = 10 * MIB
+        self.given_back: list[Path] = []
+        self.keeper = Keeper(Path("database"), lambda: self.size, self.let_go)
+        self.addCleanup(self.keeper.stop)
+
+    def let_go(self, directory: Path) -> None:
+        self.given_back.append(directory)
+        self.size = self.stays
+
+    def looks(self, size: int) -> bool:
+        self.size = size
+        return self.keeper.look()
+
+    def test_much(self) -> None:
+        self.assertFalse(self.looks(10 * MIB + Keeper.MOST))
+        self.assertEqual(self.given_back, [])
+        self.assertTrue(self.looks(10 * MIB + Keeper.MOST + 1))
+        self.assertEqual(self.given_back, [Path("database")])
+
+    def test_less(self) -> None:
+        """What counts is how much more it is than at least."""
+        self.assertFalse(self.looks(5 * MIB))
+        self.assertTrue(self.looks(5 * MIB + Keeper.MOST + 1))
+
+    def test_somebody_elses(self) -> None:
+        """What others have mapped is not given back, and not asked for again and again."""
+        self.stays = 100 * MIB
+        self.assertTrue(self.looks(100 * MIB))
+        self.assertFalse(self.looks(100 * MIB))
+        self.assertTrue(self.looks(100 * MIB + Keeper.MOST + 1))
+
+    def test_thread(self) -> None:
+        """One looks while something is written and there is something to do, and then ends."""
+        self.patch(Keeper, "EVERY", 0)
+        self.patch(Keeper, "QUIET", 3)
+        before = threading.active_count()
+        for round in (1, 2):
+            self.size = 1000 * MIB
+            self.keeper.writes()
+            if (thread := self.keeper._thread) is not None:
+                thread.join()
+            self.assertEqual(len(self.given_back), round)
+            self.assertEqual(threading.active_count(), before)
+
+    def test_one_thread(self) -> None:
+        self.patch(Keeper, "EVERY", 60)
+        before = threading.active_count()
+        for _ in range(3):
+            self.keeper.writes()
+        self.assertEqual(threading.active_count(), before + 1)
+        self.keeper.stop()
+        self.assertEqual(threading.active_count(), before)
+        self.keeper.writes()
+        self.assertEqual(threading.active_count(), before)
+
+    def test_no_more_threads(self) -> None:
+        """A write is none the worse for it."""
+
+        def start(_: object) -> None:
+            raise RuntimeError("can't start new thread")
+
+        patch = self.patch(threading.Thread, "start", start)
+        self.keeper.writes()
+        patch.restore()
+        self.patch(Keeper, "EVERY", 60)
+        before = threading.active_count()
+        self.keeper.writes()
+        self.assertEqual(threading.active_count(), before + 1)
+
+    def test_system_that_tells(self) -> None:
+        file = Path(self.mktemp())
+        file.write_bytes(bytes(SIZE))
+        with file.open("rb") as opened, mmap.mmap(opened.fileno(), 0, prot=mmap.PROT_READ) as content:
+            before = mapped()
+            self.assertEqual(content[:], bytes(SIZE))
+            self.assertGreater(mapped() - before, SIZE // 2)
+
+    def test_system_that_does_not_tell(self) -> None:
+        self.patch(mapped_module, "_STATM", Path(self.mktemp()))
+        self.assertEqual(mapped(), 0)
+
+    def test_store(self) -> None:
+        """A store has one for as long as it is open."""
+        before = threading.active_count()
+        store = LevelStore(Path(self.mktemp()))
+        self.addCleanup(store.close)
+        batch = store.batch()
+        batch.chunk(1, 0, bytes(10))
+        store.write(batch)
+        self.assertEqual(threading.active_count(), before + 1)
+        store.close()
+        self.assertEqual(threading.active_count(), before)

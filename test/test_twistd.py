@@ -128,6 +128,23 @@ class OptionsTests(SynchronousTestCase):
         self.assertEqual(replies, b"STORED\r\nVALUE q 5 %d\r\n%b\r\nEND\r\n" % (len(payload), payload))
         self.assertEqual(server.stop(), 0)
 
+    def test_memory_without_tls(self) -> None:
+        """What only TLS needs is loaded where an endpoint is named, on the command line or in the file."""
+        directory = make_directory(self)
+        (directory / "plain.toml").write_text("port = 0\n")
+        (directory / "named.toml").write_text(f'port = 0\nlisten = [{{endpoint = "unix:{directory / "socket"}"}}]\n')
+        for loads, program, options in (
+            (False, FOREGROUND, ["--port=0"]),
+            (False, MODULE, ["--config=plain.toml"]),
+            (True, MODULE, ["--config=named.toml"]),
+            (True, FOREGROUND, ["--listen=tcp:0:interface=127.0.0.1"]),
+        ):
+            server = Server(self, *options, program=program, directory=directory)
+            maps = Path(f"/proc/{server.pid}/maps").read_text()
+            self.assertEqual("cryptography" in maps, loads, (program, options))
+            self.serves(server.client())
+            self.assertEqual(server.stop(), 0)
+
     def test_client_certificates(self) -> None:
         """Only who has a certificate of the right authority gets in."""
         directory = make_directory(self)

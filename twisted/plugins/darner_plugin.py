@@ -1,5 +1,5 @@
 from twisted.application.service import ServiceMaker
 
 darner = ServiceMaker(
-    "darner", "darner.tap", "A durable message queue server that speaks the memcache protocol.", "darner"
+    "darner", "darner.plugin", "A durable message queue server that speaks the memcache protocol.", "darner"
 )
