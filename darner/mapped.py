@@ -13,6 +13,7 @@ import ctypes
 import functools
 import os
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -69,31 +70,42 @@ class Keeper:
     """
     Keeps small what is mapped of a directory's files while something is written to them.
 
-    A merge of LevelDB's reads tens of megabytes in a tenth of a second.  So a thread looks more often than that whether
-    much has come to be in memory, and lets go of it then.  It ends when there is nothing to do, and is there again with
-    the next write.
+    A merge of LevelDB's reads tens of megabytes in a tenth of a second.  So it is looked more often than that whether
+    much has come to be in memory, and let go of then: by whoever writes, and by a thread while nobody does, as merges
+    go on behind the last write, and writes wait for them.  (By the thread alone a busy server was a tenth slower, for
+    it has to have the interpreter's lock each time.)  The thread ends when there is nothing to do, and is there again
+    with the next write.
     """
 
     EVERY: Final = 0.005
     """
     Seconds between two looks, each of some 10 us.  With 10 ms the peak is 2 to 8 MB higher, and nothing is cheaper.
     """
+    AWAY: Final = 0.02
+    """Seconds for which the thread leaves it to those who write, as long as they do."""
     MOST: Final = 5 * 1024 * 1024
     """How many bytes more than at least may be mapped."""
     QUIET: Final = 200
     """After how many looks at which there was nothing to do the thread ends."""
 
     def __init__(
-        self, directory: Path, size: Callable[[], int] = mapped, give_back: Callable[[Path], object] = let_go
+        self,
+        directory: Path,
+        size: Callable[[], int] = mapped,
+        give_back: Callable[[Path], object] = let_go,
+        seconds: Callable[[], float] = time.monotonic,
     ) -> None:
         """
         @param size: how much is mapped.
         @param give_back: gives it back.
+        @param seconds: a monotonic clock.
         """
         self._directory = directory
         self._size = size
         self._give_back = give_back
         self._least = size()
+        self._seconds = seconds
+        self._look_at = 0.0
         self._written = False
         self._lock = threading.Lock()
         self._thread: Optional[threading.Thread] = None
@@ -102,6 +114,10 @@ class Keeper:
     def writes(self) -> None:
         """Something is written.  May be called in any thread, and is called with every write."""
         self._written = True
+        now = self._seconds()
+        if now >= self._look_at:
+            self._look_at = now + self.EVERY
+            self.look()
         if self._thread is None:
             self._start()
 
@@ -125,13 +141,18 @@ class Keeper:
 
     def _run(self) -> None:
         quiet = 0
+        pause = self.AWAY
         while quiet < self.QUIET:
             # Where that goes by the wall clock (`darner.timers`) and it is set back, memory is let go later.
-            if self._stopping.wait(self.EVERY):
+            if self._stopping.wait(pause):
                 break
-            busy = self.look() or self._written
-            self._written = False
-            quiet = 0 if busy else quiet + 1
+            if self._written:
+                self._written = False
+                quiet = 0
+                pause = self.AWAY
+            else:
+                quiet = 0 if self.look() else quiet + 1
+                pause = self.EVERY
         self._thread = None
 
     def look(self) -> bool:

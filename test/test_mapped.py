@@ -88,7 +88,8 @@ class KeeperTests(SynchronousTestCase):
         self.size = 10 * MIB
         self.stays = 10 * MIB
         self.given_back: list[Path] = []
-        self.keeper = Keeper(Path("database"), lambda: self.size, self.let_go)
+        self.now = 1.0
+        self.keeper = Keeper(Path("database"), lambda: self.size, self.let_go, lambda: self.now)
         self.addCleanup(self.keeper.stop)
 
     def let_go(self, directory: Path) -> None:
@@ -117,11 +118,26 @@ class KeeperTests(SynchronousTestCase):
         self.assertFalse(self.looks(100 * MIB))
         self.assertTrue(self.looks(100 * MIB + Keeper.MOST + 1))
 
+    def test_those_who_write(self) -> None:
+        """They look, but not each time."""
+        self.patch(Keeper, "AWAY", 60)
+        for times, (seconds, size) in enumerate([(0, 1000), (Keeper.EVERY, 10), (Keeper.EVERY, 2000)], 1):
+            self.now += seconds
+            self.size = size * MIB
+            self.keeper.writes()
+            self.assertEqual(len(self.given_back), (times + 1) // 2)
+            self.size = 1000 * MIB
+            self.keeper.writes()
+            self.assertEqual(len(self.given_back), (times + 1) // 2)
+            self.size = 10 * MIB
+
     def test_thread(self) -> None:
-        """One looks while something is written and there is something to do, and then ends."""
+        """One looks while nobody writes and there is something to do, and then ends."""
         self.patch(Keeper, "EVERY", 0)
+        self.patch(Keeper, "AWAY", 0)
         self.patch(Keeper, "QUIET", 3)
         before = threading.active_count()
+        self.now = -1.0  # nobody else looks
         for round in (1, 2):
             self.size = 1000 * MIB
             self.keeper.writes()
@@ -131,7 +147,7 @@ class KeeperTests(SynchronousTestCase):
             self.assertEqual(threading.active_count(), before)
 
     def test_one_thread(self) -> None:
-        self.patch(Keeper, "EVERY", 60)
+        self.patch(Keeper, "AWAY", 60)
         before = threading.active_count()
         for _ in range(3):
             self.keeper.writes()
@@ -150,7 +166,7 @@ class KeeperTests(SynchronousTestCase):
         patch = self.patch(threading.Thread, "start", start)
         self.keeper.writes()
         patch.restore()
-        self.patch(Keeper, "EVERY", 60)
+        self.patch(Keeper, "AWAY", 60)
         before = threading.active_count()
         self.keeper.writes()
         self.assertEqual(threading.active_count(), before + 1)
