@@ -1,4 +1,5 @@
 # make run: serve ./data on port 22133.   make test: all tests.   make lint: style and types.   make clean: start over.
+# make bench: all benchmarks, into docs/benchmarks.rst.   With COMPILE=0 nothing is compiled.
 
 VENV ?= .venv
 PYTHON ?= python3
@@ -6,11 +7,12 @@ DATA ?= data
 ARGS ?=
 TRIAL ?= twisted.trial
 TESTS ?= test
+export COMPILE ?= 1
 
-.PHONY: run test lint clean
+.PHONY: run test lint bench clean
 
-run: $(VENV)/.run
-	@exec $(VENV)/bin/twistd --nodaemon --pidfile= darner --data-dir=$(DATA) $(ARGS)
+run: $(VENV)/.compiled-$(COMPILE)
+	@PYTHONPATH=$(abspath $(VENV))/compiled exec $(VENV)/bin/twistd --nodaemon --pidfile= darner --data-dir=$(DATA) $(ARGS)
 
 # By "python -m", so that the checkout comes before Python's own package "test".
 test: $(VENV)/.test
@@ -20,8 +22,17 @@ lint: $(VENV)/.dev
 	$(VENV)/bin/ruff check
 	$(VENV)/bin/mypy
 
+# From the directory of what is compiled, so that this is what is measured.
+bench: $(VENV)/.compiled-$(COMPILE) $(VENV)/.test
+	cd $(VENV)/compiled && ../bin/python -m bench $(ARGS)
+
 $(VENV)/.run: setup.cfg pyproject.toml
 	PYTHON=$(PYTHON) bash .ci/setup $(VENV)
+	@touch $@
+
+$(VENV)/.compiled-$(COMPILE): $(VENV)/.run setup.py $(wildcard darner/*.py)
+	@rm -f $(VENV)/.compiled-*
+	@bash .ci/compile $(VENV)
 	@touch $@
 
 $(VENV)/.test: setup.cfg pyproject.toml

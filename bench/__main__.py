@@ -41,7 +41,7 @@ BENCHMARKS: Final[dict[str, Callable[[Conditions], Outcome]]] = {
     "policies": policies,
 }
 """Those that make the page."""
-PAGE: Final = Path("docs/benchmarks.rst")
+PAGE: Final = Path(__file__).resolve().parent.parent / "docs/benchmarks.rst"
 
 
 def _address(text: str) -> type[Server]:

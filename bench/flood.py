@@ -15,7 +15,8 @@ def flood(conditions: Conditions) -> Outcome:
     and sending.  A get from beanstalkd takes two round trips, as it has to be told to delete what it gave.
     """
     grid: Grid = {}
-    with conditions.servers("darner", "cpp", "redis", "redis-always", "beanstalkd", "memcached") as servers:
+    names = "darner", "darner-source", "cpp", "redis", "redis-always", "beanstalkd", "memcached"
+    with conditions.servers(*names) as servers:
         for server in servers:
             conditions.measure(server, sets=512, gets=0, in_flight=16)
         for clients in conditions.choose((1, 2, 5, 10, 50, 100, 200, 400, 1000, 2000), (1, 10)):

@@ -12,7 +12,7 @@ def pipelining(conditions: Conditions) -> Outcome:
     The same as flooding, with several requests of each client under way at a time.
     """
     outcome = Outcome()
-    with conditions.servers("darner", "cpp", "redis", "beanstalkd", "memcached") as servers:
+    with conditions.servers("darner", "darner-source", "cpp", "redis", "beanstalkd", "memcached") as servers:
         for server in servers:
             conditions.measure(server, sets=4096, gets=0, in_flight=16)
         for clients in (1, 10):

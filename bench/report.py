@@ -21,7 +21,7 @@ from bench.conditions import Conditions
 from bench.outcome import Outcome, Plot, Table
 
 INTRODUCTION: Final = """
-This page is written by ``python -m bench``, which starts the servers below on one machine, each with a directory of
+This page is written by ``make bench``, which starts the servers below on one machine, each with a directory of
 its own, and asks one after the other the same.  Rates are the median of {rounds} rounds in which the servers take
 turns.  Beside each rate stands the CPU time that the server process used for a request, from ``/proc``: it tells more
 of a server that shares the machine with others.  An asterisk marks rates at which the load tool was busy all the time,
@@ -73,7 +73,7 @@ def write_page(path: Path, sections: list[Section], conditions: Conditions) -> N
     if conditions.missing:
         parts += [f"Missing on this machine, and left out: {', '.join(sorted(conditions.missing))}.", ""]
     goals = [
-        [goal.work, goal.reach, goal.figure, "yes" if goal.met else "**no**", f"``python -m bench {section.name}``"]
+        [goal.work, goal.reach, goal.figure, "yes" if goal.met else "**no**", f"``make bench ARGS={section.name}``"]
         for section in sections
         for goal in section.outcome.goals
     ]
@@ -82,7 +82,7 @@ def write_page(path: Path, sections: list[Section], conditions: Conditions) -> N
         parts += [_csv(Table("What this server set out for", ["work", "goal", "figure", "reached", "repeat"], goals))]
     for section in sections:
         parts += [section.name.capitalize(), "-" * len(section.name), ""]
-        parts += [section.text, "", f"Repeat it by ``python -m bench {section.name}``.", ""]
+        parts += [section.text, "", f"Repeat it by ``make bench ARGS={section.name}``.", ""]
         for plot in section.outcome.plots:
             if draw(path.parent / "images", plot):
                 parts += [f".. image:: images/bench_{plot.name}.png", f"   :alt: {plot.title}", ""]

@@ -1,7 +1,8 @@
 """
 The servers that are compared: started in directories of their own on free loopback ports, measured from outside.
 
-This server is that of this checkout.  Peers are found on C{PATH}, the C++ Darner by C{DARNER_CPP}, the path of its
+This server is the package that this program runs with: compiled where that is (``make bench``), and then it is there a
+second time as its source.  Peers are found on C{PATH}, the C++ Darner by C{DARNER_CPP}, the path of its
 binary.  A server that runs already, and speaks this protocol, may be named by its address; what only its process could
 tell is then left out.
 """
@@ -23,13 +24,16 @@ from typing import Any, ClassVar, Final, Optional
 
 from attrs import frozen
 
-import darner
+import darner.session
 from bench.dialects import Beanstalk, RedisLists
 from darner.load import Dialect, Load
 
 PATIENCE: Final = 300.0
 """Seconds that a server may take to start or to stop."""
 _ROOT: Final = Path(__file__).resolve().parent.parent
+_PACKAGE: Final = Path(darner.__file__).resolve().parent.parent
+COMPILED: Final = not darner.session.__file__.endswith(".py")
+"""Whether this server is."""
 _TICKS: Final = os.sysconf("SC_CLK_TCK")
 
 
@@ -51,6 +55,8 @@ class Server:
     name: ClassVar[str]
     """What it is called in tables."""
     dialect: ClassVar[type[Dialect]] = Dialect
+    package: ClassVar[Path] = _PACKAGE
+    """Where what is written in Python is."""
 
     def __init__(self) -> None:
         self.host = "127.0.0.1"
@@ -106,7 +112,7 @@ class Server:
         with (self.directory / "log").open("ab") as log:
             self.process = subprocess.Popen(
                 [program, *self.options()],
-                stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self.directory, env=_environment(),
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self.directory, env=_environment(self.package),
             )  # fmt: skip
         return self.process
 
@@ -202,10 +208,21 @@ class Darner(Server):
 
     @classmethod
     def version(cls) -> str:
-        return darner.__version__
+        return f"{darner.__version__}{', compiled' * (COMPILED and cls.package is _PACKAGE)}"
 
     def options(self) -> Sequence[str]:
         return ("-m", "darner", "-p", str(self.port), "-d", str(self.directory / "data"))
+
+
+class DarnerSource(Darner):
+    """This server, without being compiled."""
+
+    name = "darner, not compiled"
+    package = _ROOT
+
+    @classmethod
+    def program(cls) -> Optional[str]:
+        return super().program() if COMPILED else None
 
 
 class CppDarner(Server):
@@ -292,6 +309,7 @@ class Memcached(Server):
 
 KINDS: Final[dict[str, type[Server]]] = {
     "darner": Darner,
+    "darner-source": DarnerSource,
     "cpp": CppDarner,
     "redis": Redis,
     "redis-always": RedisAlways,
@@ -313,8 +331,8 @@ def at_address(name: str, host: str, port: int) -> type[Server]:
     return Address
 
 
-def _environment() -> dict[str, str]:
-    paths = [str(_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+def _environment(package: Path) -> dict[str, str]:
+    paths = [str(package), *filter(None, [os.environ.get("PYTHONPATH")])]
     return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
 
 

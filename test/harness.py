@@ -7,11 +7,13 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, Optional
+from unittest import skipIf
 
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.task import Clock
 from zope.interface import implementer
 
+import darner.session
 from darner import wire
 from darner.errors import StoreError
 from darner.interfaces import IBatch, IStore
@@ -20,6 +22,11 @@ from darner.memory import MemoryStore
 from darner.policies import Policies, QueueSettings
 from darner.queues import Queues, Surroundings
 from darner.session import Session
+
+from_source = skipIf(
+    not darner.session.__file__.endswith(".py"), "it puts something in the place of what compiled code has built in"
+)
+"""Tests that only the source can pass."""
 
 EPOCH = 1_700_000_000
 """What the wall clock of a test says at its start, in seconds."""

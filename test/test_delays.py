@@ -16,7 +16,7 @@ from darner.policies import Policies, QueueSettings
 from darner.store import LevelStore
 from darner.turn import RETRY
 from darner.wire import END, STORED
-from test.harness import REFUSED, Server, value
+from test.harness import REFUSED, Server, from_source, value
 
 LARGE = b"x" * (records.CHUNK_BYTES + 1)
 
@@ -194,6 +194,7 @@ class DelayTests(Base):
         self.later(5)
         self.assertEqual((self.memory.chunks, self.memory.holders.get(1, set())), ({}, set()))
 
+    @from_source
     def test_many(self) -> None:
         """No more than a bounded part of them is put in one turn."""
         count = 3 * BYTES_AT_ONCE // ITEM_OVERHEAD
@@ -499,6 +500,7 @@ class UncertainTests(Base):
         self.assertEqual(self.figures(), (0, 0))
         self.gone()
 
+    @from_source
     def test_while_unreadable(self) -> None:
         """Whoever puts does not have it tried again at once."""
         self.client.sets(b"q/delay=1", b"one")

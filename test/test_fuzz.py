@@ -25,6 +25,7 @@ from fuzz import files, protocol, seeds, stream, wire
 from fuzz.__main__ import main
 from fuzz.choices import byte_by_byte, pieces
 from fuzz.commands import Command
+from test.harness import from_source
 
 SCRIPTS = st.lists(st.binary(min_size=1, max_size=9), max_size=25).map(b"".join)
 """Scripts of `fuzz.protocol`, whose commands take a few bytes each."""
@@ -134,6 +135,7 @@ class MainTests(SynchronousTestCase):
         main(["stream", *paths])
         self.assertEqual(tried, list(islice(seeds.stream(), 2)))
 
+    @from_source
     def test_input_that_breaks_a_promise(self) -> None:
         self.patch(darner_wire, "check_queue_name", lambda name: name)
         path = Path(self.mktemp())
@@ -141,6 +143,7 @@ class MainTests(SynchronousTestCase):
         self.assertRaises(AssertionError, main, ["wire", str(path)])
 
 
+@from_source
 class FaultsAreSeenTests(SynchronousTestCase):
     """Each check would see the fault that it is there for."""
 

@@ -38,6 +38,7 @@ from darner.listen import FastEndpoint, FastPort, tcp_endpoint
 from darner.memory import MemoryStore
 from darner.protocol import QueueFactory
 from darner.queues import Queues, Surroundings
+from test.harness import from_source
 from test.protocol_contract import ProtocolContract
 
 needs_epoll = skipUnless(hasattr(select, "epoll"), "this system has no epoll")
@@ -473,6 +474,7 @@ class FastPortTests(FastTestCase):
         self.assertEqual(self.reactor.readers, [])
         self.assertEqual(port.fileno(), -1)
 
+    @from_source
     def test_no_descriptors_to_spare(self) -> None:
         """Clients beyond the limit are told so; service goes on, and takes clients again when others leave."""
         self.fill_descriptors()
@@ -549,6 +551,7 @@ class FastPortTests(FastTestCase):
         self.clock.advance(listen.RETRY_ACCEPT + 0.1)
         self.assertEqual(self.reactor.readers, [])
 
+    @from_source
     def test_the_reactor_gets_its_turn(self) -> None:
         """However fast a client is, the port returns to the reactor soon."""
         client = self.connect()

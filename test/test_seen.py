@@ -21,7 +21,7 @@ from darner.seen import ID_OVERHEAD
 from darner.service import QueueService
 from darner.store import LevelStore
 from test import servers
-from test.harness import REFUSED, Client, FaultyStore, Server, value
+from test.harness import REFUSED, Client, FaultyStore, Server, from_source, value
 from test.servers import make_directory
 
 WINDOW = 60.0
@@ -275,6 +275,7 @@ class RefusedTests(Case):
         self.assertEqual(self.count(), 1)
         self.settle()
 
+    @from_source
     def test_no_number(self) -> None:
         """Of an alias or a family either all have it or none."""
         self.client.does(b"get q+c")

@@ -16,7 +16,7 @@ from darner.memory import MemoryStore
 from darner.space import INTERVAL, KEPT, OFTEN, Space
 from darner.stats import Health
 from darner.store import LevelStore
-from test.harness import EPOCH, FaultyStore, Server, value
+from test.harness import EPOCH, FaultyStore, Server, from_source, value
 
 MIB = 1024 * 1024
 LARGE = 100 * 1024 * MIB
@@ -208,6 +208,7 @@ class AlmostFullTests(SynchronousTestCase):
         self.assertEqual((self.store.store.chunks, self.store.leftovers()), ({}, ([], [])))
         self.assertEqual(self.server.figures(b"q"), (5, 5))
 
+    @from_source
     def test_large_item_that_is_complete(self) -> None:
         """The disk fills after its last chunk."""
         queues = self.server.queues

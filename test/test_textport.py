@@ -27,7 +27,7 @@ from darner.service import QueueService
 from darner.settings import Settings, make_settings
 from darner.textport import TextFactory
 from test import servers
-from test.harness import FaultyStore
+from test.harness import FaultyStore, from_source
 from test.test_protocol import MemoryClient, MemoryTestCase
 
 
@@ -207,6 +207,7 @@ class ReadTests(TextTestCase):
             self.clock.advance(0)
         return self.client.receive()
 
+    @from_source
     def test_it_cannot_be_read_when_the_wait_is_over(self) -> None:
         self.client.send(b"get s 1000\n")
 
@@ -256,6 +257,7 @@ class MonitorTests(TextTestCase):
         for count in (b"0", b"1", b"-1"):
             self.assertEqual(self.says(b"confirm q %b\n" % count), b"-Not that many transactions open.\n")
 
+    @from_source
     def test_unreadable(self) -> None:
         self.says(b"put q:\n1\n\n")
 

@@ -18,7 +18,7 @@ from darner.memory import MemoryStore
 from darner.policies import Policies, QueueSettings
 from darner.queues import Queues
 from darner.records import CHUNK_BYTES
-from test.harness import REFUSED, Server, value
+from test.harness import REFUSED, Server, from_source, value
 
 NOTHING_STORED = b"NOT_STORED\r\n"
 
@@ -208,6 +208,7 @@ class SweepTests(TogetherTestCase):
             self.server.turn()
             self.idle()
 
+    @from_source
     def test_unreadable_behind(self) -> None:
         for ask in (b"get a b/t=0", b"monitor a 0", b"get a b"):
             with self.subTest(ask):
