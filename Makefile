@@ -23,7 +23,7 @@ lint: $(VENV)/.dev
 	$(VENV)/bin/mypy
 
 # From the directory of what is compiled, so that this is what is measured.
-bench: $(VENV)/.compiled-$(COMPILE) $(VENV)/.test
+bench: $(VENV)/.compiled-$(COMPILE) $(VENV)/.bench
 	cd $(VENV)/compiled && ../bin/python -m bench $(ARGS)
 
 $(VENV)/.run: setup.cfg pyproject.toml
@@ -37,6 +37,10 @@ $(VENV)/.compiled-$(COMPILE): $(VENV)/.run setup.py $(wildcard darner/*.py)
 
 $(VENV)/.test: setup.cfg pyproject.toml
 	PYTHON=$(PYTHON) bash .ci/setup $(VENV) test
+	@touch $@
+
+$(VENV)/.bench: setup.cfg pyproject.toml
+	PYTHON=$(PYTHON) bash .ci/setup $(VENV) bench
 	@touch $@
 
 $(VENV)/.dev: setup.cfg pyproject.toml

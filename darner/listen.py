@@ -51,6 +51,11 @@ To be put to sleep and woken costs a small request more than all else that is do
 So as long as a lone client comes back within this time, it is waited for awake.  It takes a second processor, on which
 the client runs meanwhile.
 """
+FEW: Final = 16
+"""
+How many clients are too few for a turn, so that others are looked for before it is written.  To write it costs as much
+as some requests: with ten clients 6 % more of them are served.
+"""
 ACCEPTS: Final = 64
 """How many connections are accepted before those that are there get their turn."""
 BACKLOG: Final = 1024
@@ -219,24 +224,30 @@ class FastPort:
         """Serve these connections, and end the turn."""
         self._turn.begin()
         self._serving = True
-        connections = self._connections
         try:
-            for fd, events in ready:
-                connection = connections.get(fd)
-                try:
-                    if connection is not None:
-                        connection.ready(events)
-                    elif fd == self._listening_fd and self._listening is not None:
-                        self._accept()
-                except Exception:
-                    self._log.failure("a connection failed")
-                    if connection is not None:
-                        self.later(connection.lose, Failure())
+            self._take(ready)
+            if 1 < len(ready) < FEW:
+                self._take(self._epoll.poll(0, EVENTS))
         finally:
             self._turn.end()
             self._serving = False
         if self._later:
             self._do_later()
+
+    def _take(self, ready: list[tuple[int, int]]) -> None:
+        """Have these connections take what they have received."""
+        connections = self._connections
+        for fd, events in ready:
+            connection = connections.get(fd)
+            try:
+                if connection is not None:
+                    connection.ready(events)
+                elif fd == self._listening_fd and self._listening is not None:
+                    self._accept()
+            except Exception:
+                self._log.failure("a connection failed")
+                if connection is not None:
+                    self.later(connection.lose, Failure())
 
     def connectionLost(self, reason: Failure) -> None:
         """The reactor has ended."""

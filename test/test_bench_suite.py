@@ -104,7 +104,7 @@ class CommandTests(SynchronousTestCase):
         status, _, err = bench(self, "queues", "sync", "--output", str(page))
         self.assertEqual(status, 0, err)
         text = page.read_text()
-        self.assertIn("python -m bench queues", text)
+        self.assertIn("make bench ARGS=queues", text)
         self.assertIn("Missing on this machine, and left out: C++ Darner", text)
         self.assertIn(".. csv-table:: Requests a second", text)
         for image in (line.split()[-1] for line in text.splitlines() if line.startswith(".. image::")):
@@ -210,7 +210,7 @@ class OutcomeTests(SynchronousTestCase):
         text = page.read_text()
         self.assertNotIn("image::", text, "without matplotlib there are no plots")
         self.assertIn('   :header: clients,"a, b"\n\n   1,"2,000"\n', text)
-        self.assertIn("   time,at most 5 s,6.0 s,**no**,``python -m bench flood``\n", text)
+        self.assertIn("   time,at most 5 s,6.0 s,**no**,``make bench ARGS=flood``\n", text)
         self.assertNotIn("Missing", text)
 
 
