@@ -137,18 +137,22 @@ class Session:
         A L{wire.Set} has a payload and goes to L{put} or L{put_flow} instead.
         """
         try:
-            _PERFORMERS[type(request)](self, request)
+            if isinstance(request, wire.Get):
+                self._get(request)  # nearly all of them are that
+            else:
+                _PERFORMERS[type(request)](self, request)
         except DarnerError as error:
             self._reply(self.error_reply(error))
 
     def _reply(self, reply: Union[bytes, Value]) -> int:
         """@return: the slot of the reply, for the turn."""
+        if not self._replies:
+            self._turn.answers(self)
         self._replies.append(reply)
         if isinstance(reply, bytes):
             self._gathered += len(reply) + REPLY_OVERHEAD
             if self._gathered > self._queues.client_bytes:
                 self.busy = True
-        self._turn.answers(self)
         return len(self._replies) - 1
 
     def reply(self, reply: bytes) -> None:
@@ -693,7 +697,6 @@ class Session:
 
 
 _PERFORMERS: Final[dict[type, Callable[[Session, Any], None]]] = {
-    wire.Get: Session._get,
     wire.GetMany: Session._get_many,
     wire.GetFirst: Session._get_first,
     wire.Monitor: Session._monitor,
