@@ -12,7 +12,7 @@ export COMPILE ?= 1
 .PHONY: run test lint bench clean
 
 run: $(VENV)/.compiled-$(COMPILE)
-	@PYTHONPATH=$(abspath $(VENV))/compiled exec $(VENV)/bin/twistd --nodaemon --pidfile= darner --data-dir=$(DATA) $(ARGS)
+	@PYTHONPATH="$$(cd $(VENV)/compiled && pwd)$${PYTHONPATH:+:$$PYTHONPATH}" exec $(VENV)/bin/twistd --nodaemon --pidfile= darner --data-dir=$(DATA) $(ARGS)
 
 # By "python -m", so that the checkout comes before Python's own package "test".
 test: $(VENV)/.test
@@ -22,7 +22,7 @@ lint: $(VENV)/.dev
 	$(VENV)/bin/ruff check
 	$(VENV)/bin/mypy
 
-# From the directory of what is compiled, so that this is what is measured.
+# From the directory of what is compiled, so that this is what is measured: paths in ARGS and DARNER_CPP are absolute ones.
 bench: $(VENV)/.compiled-$(COMPILE) $(VENV)/.bench
 	cd $(VENV)/compiled && ../bin/python -m bench $(ARGS)
 
@@ -33,7 +33,6 @@ $(VENV)/.run: setup.cfg pyproject.toml
 $(VENV)/.compiled-$(COMPILE): $(VENV)/.run setup.py $(wildcard darner/*.py)
 	@rm -f $(VENV)/.compiled-*
 	@bash .ci/compile $(VENV)
-	@touch $@
 
 $(VENV)/.test: setup.cfg pyproject.toml
 	PYTHON=$(PYTHON) bash .ci/setup $(VENV) test
@@ -49,4 +48,5 @@ $(VENV)/.dev: setup.cfg pyproject.toml
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info _trial_temp* .coverage* .mypy_cache .ruff_cache .hypothesis
+	find darner -name '*.so' -delete
 	find . -name __pycache__ -prune -exec rm -rf {} +

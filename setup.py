@@ -16,12 +16,14 @@ COMPILED = [
     "fifo", "queues", "turn", "session", "outbox", "opens", "waits", "streams", "requeue", "space", "records",
     "batch", "framing", "guard", "text", "textport", "connection", "listen", "crowd",
 ]
-COMPILER = ["mypy >= 1.18", "mypy-zope >= 1.0.14", "types-tqdm"]
+COMPILER = ["mypy >= 2.4, < 2.5", "mypy-zope >= 1.0.17, < 1.1", "types-tqdm"]
+"""What a later mypy finds fault with would not be compiled."""
 
 
 def extensions():
     # A frontend runs this once to be told what is needed, and has not installed that yet.
-    if {"egg_info", "dist_info"}.intersection(sys.argv):
+    # An editable install is to run the source as it is edited.
+    if {"egg_info", "dist_info", "editable_wheel", "develop"}.intersection(sys.argv):
         return []
     from mypyc.build import mypycify
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from itertools import chain
-from typing import Any, Final, Optional, Protocol
+from typing import Any, ClassVar, Final, Optional, Protocol
 
 from twisted.logger import Logger
 
@@ -132,7 +132,7 @@ class Contents(Changing):
         "unreclaimed",
     )
 
-    _log = Logger()
+    _log: ClassVar[Logger] = Logger()
 
     def __init__(
         self,

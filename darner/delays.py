@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from itertools import chain
-from typing import Final, Optional, Protocol
+from typing import ClassVar, Final, Optional, Protocol
 
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
@@ -73,7 +73,7 @@ class Delays:
     @ivar bytes: how many bytes of payload they have.
     """
 
-    _log = Logger()
+    _log: ClassVar[Logger] = Logger()
 
     def __init__(
         self, fifo: Delaying, store: IStore, turn: Turn, reclaimer: Reclaims, holds: Optional[Holds] = None

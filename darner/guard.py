@@ -7,7 +7,7 @@ between them.  Before that only C{version} and C{quit} are served.
 
 from __future__ import annotations
 
-from typing import Final, Optional, Union
+from typing import ClassVar, Final, Optional, Union
 
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -28,7 +28,7 @@ _ALWAYS: Final = (wire.Version, wire.Quit, wire.Refused)
 class GuardedSession(Session):
     """A L{Session} behind a log-in."""
 
-    _log = Logger()
+    _log: ClassVar[Logger] = Logger()
 
     def __init__(self, queues: Queues, outlet: Outlet, whole_key: bool, access: Access) -> None:
         self._access = access

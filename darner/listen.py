@@ -19,7 +19,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, Final, Optional
+from typing import Any, ClassVar, Final, Optional
 
 from twisted.internet.defer import Deferred, execute
 from twisted.internet.endpoints import TCP4ServerEndpoint, TCP6ServerEndpoint
@@ -27,7 +27,7 @@ from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort, IProtocolFactory, IReadDescriptor, IStreamServerEndpoint
 from twisted.logger import Logger
 from twisted.python.failure import Failure
-from zope.interface import classImplements, implementer
+from zope.interface import classImplements
 
 from darner.connection import IN, Address, FastConnection, socket_address
 from darner.protocol import QueueFactory
@@ -70,7 +70,7 @@ _SHORTAGE: Final = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 class FastPort:
     """A listening TCP port whose connections are served in one go; see the module."""
 
-    _log = Logger()
+    _log: ClassVar[Logger] = Logger()
 
     def __init__(self, reactor: Any, port: int, factory: QueueFactory, interface: str) -> None:
         self._reactor = reactor
@@ -208,16 +208,14 @@ class FastPort:
         poll = self._epoll.poll
         if served > 1 or not self._spins:
             return poll(LINGER, EVENTS)
-        now = self._seconds()
+        until = self._seconds() + SPIN
         if self._prompt:
-            until = now + SPIN
-            while now < until:
+            while self._seconds() < until:
                 ready = poll(0, EVENTS)
                 if ready:
                     return ready
-                now = self._seconds()
         ready = poll(LINGER, EVENTS)
-        self._prompt = bool(ready) and self._seconds() - now < SPIN
+        self._prompt = bool(ready) and self._seconds() < until
         return ready
 
     def _serve(self, ready: list[tuple[int, int]]) -> None:
@@ -290,7 +288,6 @@ def _descriptor_limit() -> int:
     return limit - min(SPARE_DESCRIPTORS, limit // 4)
 
 
-@implementer(IStreamServerEndpoint)
 class FastEndpoint:
     """A TCP endpoint whose connections are served by a L{FastPort}."""
 
@@ -308,6 +305,9 @@ class FastEndpoint:
         port = FastPort(self._reactor, self._port, factory, self._interface)
         port.startListening()
         return port
+
+
+classImplements(FastEndpoint, IStreamServerEndpoint)
 
 
 def tcp_endpoint(reactor: Any, port: int, interface: str) -> IStreamServerEndpoint:

@@ -85,8 +85,8 @@ class Keeper:
     """Seconds for which the thread leaves it to those who write, as long as they do."""
     MOST: Final = 5 * 1024 * 1024
     """How many bytes more than at least may be mapped."""
-    QUIET: Final = 200
-    """After how many looks at which there was nothing to do the thread ends."""
+    QUIET: Final = 40
+    """After how many looks at which there was nothing to do the thread ends: a merge has begun by then."""
 
     def __init__(
         self,
@@ -110,6 +110,8 @@ class Keeper:
         self._lock = threading.Lock()
         self._thread: Optional[threading.Thread] = None
         self._stopping = threading.Event()
+        if not self._least:
+            self._stopping.set()  # the system does not tell
 
     def writes(self) -> None:
         """Something is written.  May be called in any thread, and is called with every write."""

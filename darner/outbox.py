@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable
-from typing import Any, Final, Protocol
+from typing import Any, ClassVar, Final, Protocol
 
 from twisted.logger import Logger
 
@@ -67,7 +67,7 @@ class Outbox:
     @ivar choked: whether the client takes no more for now.
     """
 
-    _log = Logger()
+    _log: ClassVar[Logger] = Logger()
 
     def __init__(self, outlet: Outlet, more: Callable[[], object]) -> None:
         """@param more: called when there is more than fits in a turn; it has L{pump} called when there is time."""

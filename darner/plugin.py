@@ -5,7 +5,6 @@ The twistd plugin's other half: what twistd is told to read its command line by,
 from __future__ import annotations
 
 import sys
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from darner.errors import SettingsError
@@ -23,12 +22,15 @@ def makeService(options: Options) -> Server:
 
     @raise SystemExit: with one line of explanation, where it cannot run with these options.
     """
-    with suppress(SettingsError):  # of which is told below
-        if not options.settings().listen:
-            _leave_out_tls()
+    try:
+        settings = options.settings()  # once: the file may be a pipe
+    except SettingsError as error:
+        sys.exit(f"darner: {error}")
+    if not settings.listen:
+        _leave_out_tls()
     from darner.tap import makeService
 
-    return makeService(options)
+    return makeService(options, settings=settings)
 
 
 def _leave_out_tls() -> None:

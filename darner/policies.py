@@ -27,6 +27,7 @@ _TARGETS: Final = ("dead_letter_queue", "expire_to_queue")
 _SPECIAL: Final = re.compile(r"[*?\[]")
 
 _positive = validators.gt(0)
+_whole: Any = (validators.instance_of(int), _positive)
 _not_negative = validators.ge(0)
 
 
@@ -40,7 +41,7 @@ class _Kind:
 
 
 def _size() -> Any:
-    return field(default=None, validator=optional(_positive), metadata={"kind": _Kind.SIZE})
+    return field(default=None, validator=optional(_whole), metadata={"kind": _Kind.SIZE})
 
 
 def _duration() -> Any:
@@ -50,7 +51,7 @@ def _duration() -> Any:
 
 
 def _count() -> Any:
-    return field(default=None, validator=optional(_positive))
+    return field(default=None, validator=optional(_whole))
 
 
 def _queue() -> Any:
@@ -70,7 +71,7 @@ class QueueSettings:
     """How many items the queue may hold, open ones not counted."""
     max_bytes: Optional[int] = _size()
     """How many bytes of payload the queue may hold, open ones not counted."""
-    max_item_bytes: int = field(default=2**30, validator=_positive, metadata={"kind": _Kind.SIZE})
+    max_item_bytes: int = field(default=2**30, validator=_whole, metadata={"kind": _Kind.SIZE})
     """The largest item that is taken."""
     discard_old_when_full: bool = False
     """Whether a full queue drops its oldest items for a new one; else it refuses the new one."""
@@ -78,7 +79,7 @@ class QueueSettings:
     """After which time every item expires, whatever its own expiry."""
     expire_to_queue: Optional[str] = _queue()
     """Where items that expire are put; by default nowhere."""
-    max_expire_sweep: int = field(default=1000, validator=_positive)
+    max_expire_sweep: int = field(default=1000, validator=_whole)
     """How many expired items are dropped in one go, so that a swarm of them stalls nobody."""
     max_queue_age: Optional[float] = _duration()
     """After which time since it was made an empty queue is deleted."""
@@ -95,7 +96,7 @@ class QueueSettings:
     """For how long an item is not put again under the same id."""
     fanout_only: bool = False
     """Whether items are put on the children alone."""
-    max_open_reads: int = field(default=1, validator=_positive)
+    max_open_reads: int = field(default=1, validator=_whole)
     """How many open reads a connection may have on the queue."""
     durable: bool = True
     """

@@ -7,9 +7,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any, Final, Optional
 
-from attrs import frozen
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
@@ -43,7 +43,7 @@ def _fits(policy: QueueSettings, size: int) -> bool:
     return size <= policy.max_item_bytes and (policy.max_bytes is None or size <= policy.max_bytes)
 
 
-@frozen
+@dataclass(frozen=True)
 class Surroundings:
     """
     What the queues need of the process they live in.  Tests put a C{Clock} and synchronous calls in its place.

@@ -10,10 +10,10 @@ memory holds no ids but those that are not written yet.
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Final, NamedTuple, Optional, Protocol
 
-from attrs import frozen
 from twisted.internet.interfaces import IDelayedCall
 
 from darner.errors import StoreError
@@ -64,7 +64,7 @@ class Remembering(Changing, Protocol):
         """Nothing is kept under these numbers any more."""
 
 
-@frozen
+@dataclass(frozen=True)
 class _Dated:
     """A generation, and when it was by the monotonic clock what it is now."""
 

@@ -292,7 +292,11 @@ class QueueService(Service):
             self._running().status.check_writes()
             self._running().check_queue(target)
             self._waiting.add(call)
-            call.start(origin, target, count)
+            try:
+                call.start(origin, target, count)
+            except BaseException:
+                self._waiting.discard(call)
+                raise
 
         return self._call(lambda queues: Requeueing(queues, self._waiting.discard), start)
 

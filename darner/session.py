@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import Any, Final, Optional, Union
+from typing import Any, ClassVar, Final, Optional, Union
 
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
@@ -50,7 +50,7 @@ class Session:
     @ivar busy: whether requests have to be held back.
     """
 
-    _log = Logger()
+    _log: ClassVar[Logger] = Logger()
 
     nothing = wire.END
     """The reply of a read where there is no item."""

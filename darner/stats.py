@@ -15,8 +15,6 @@ from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any, Final
 
-from attrs import frozen
-
 
 @dataclass
 class ServerStats:
@@ -43,7 +41,7 @@ class ServerStats:
     discarded: int = 0
 
 
-@frozen
+@dataclass(frozen=True)
 class Health:
     """Whether the store takes items."""
 

@@ -187,16 +187,18 @@ def _endpoint(reactor: Any, description: str) -> IStreamServerEndpoint:
     return endpoint
 
 
-def makeService(options: Options, reactor: Optional[Any] = None) -> Server:
+def makeService(options: Options, reactor: Optional[Any] = None, settings: Optional[Settings] = None) -> Server:
     """
     Put a server together.
 
+    @param settings: those of the options, where they were read already.
     @raise SystemExit: with one line of explanation, where it cannot run with these options.
     """
     if reactor is None:
         from twisted.internet import reactor
     try:
-        settings = options.settings()
+        if settings is None:
+            settings = options.settings()
         endpoints = [
             (_endpoint(reactor, listener.endpoint), listener.reply_key or settings.reply_key)
             for listener in settings.listen

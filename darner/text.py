@@ -15,9 +15,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Final, Union
-
-from attrs import frozen
 
 from darner import wire
 from darner.errors import ClientError
@@ -30,7 +29,7 @@ MAX_PUT: Final = 1024 * 1024
 _NUMBER: Final = re.compile(rb"-?[0-9]{1,18}")
 
 
-@frozen
+@dataclass(frozen=True)
 class Put:
     """Put items on a queue, all or none of those that follow the line."""
 

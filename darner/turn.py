@@ -19,7 +19,7 @@ and what is left to be written as well; in a turn with others they share its lot
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final, Optional, Protocol, Union
+from typing import Any, ClassVar, Final, Optional, Protocol, Union
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
@@ -156,7 +156,7 @@ class Turn:
     @ivar clock: the time that passes, whatever the wall clock is set to.
     """
 
-    _log = Logger()
+    _log: ClassVar[Logger] = Logger()
 
     def __init__(
         self,

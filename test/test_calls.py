@@ -652,6 +652,13 @@ class ManagingTests(CallsTestCase):
         numbers = [b"%d" % number for number in range(3 * ITEMS_A_TURN)]
         self.assertEqual(await self.payloads(b"q"), [b"first", *numbers])
 
+    async def test_requeue_that_cannot_begin(self) -> None:
+        """It does not hold up the stop."""
+        self.assertRaises(TypeError, self.service.requeue, b"p", [b"q"])
+        self.assertRaises((TypeError, AttributeError), self.service.requeue, b"p", b"q", "many")
+        await self.service.put(b"p", b"x")
+        self.assertRaises(TypeError, self.service.requeue, b"p", b"q", "many")
+
     async def test_requeue_refused(self) -> None:
         for arguments in ((b"q", b"q"), (b"/", b"q"), (b"q", b"/")):
             self.assertIsInstance(self.failureResultOf(self.service.requeue(*arguments)).value, ClientError)

@@ -8,8 +8,15 @@ from typing import Optional
 from twisted.trial.unittest import SynchronousTestCase
 
 from darner import wire
+from darner.contents import Contents
+from darner.delays import Delays
+from darner.fifo import Fifo
 from darner.framing import Framing
+from darner.guard import GuardedSession
+from darner.listen import FastPort
+from darner.outbox import Outbox
 from darner.session import Session
+from darner.turn import Turn
 from test.harness import Server
 
 STREAM = (
@@ -71,6 +78,15 @@ class Carrier:
 
     def ended(self) -> None:
         self.transport.calls.append("ended")
+
+
+class LogTests(SynchronousTestCase):
+    """Also what is compiled knows whose its log is."""
+
+    def test_names(self) -> None:
+        for kind in (Contents, Turn, Fifo, Delays, Session, GuardedSession, Outbox, FastPort):
+            self.assertEqual(kind._log.namespace, f"{kind.__module__}.{kind.__name__}")
+        self.assertEqual(Server().queues.turn._log.namespace, "darner.turn.Turn")
 
 
 class FramingTests(SynchronousTestCase):

@@ -145,6 +145,41 @@ class LayoutTests(SynchronousTestCase):
             self.assertEqual([name for name in imports(self.modules[module]) if name.startswith("twisted")], [])
 
 
+class CompiledTests(SynchronousTestCase):
+    """What is compiled keeps to the rules that `docs/design.rst` has for it."""
+
+    def setUp(self) -> None:
+        (assigned,) = (
+            node.value
+            for node in ast.parse((PACKAGE.parent / "setup.py").read_bytes()).body
+            if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "COMPILED"
+        )
+        self.classes = [
+            (module, node)
+            for module in ast.literal_eval(assigned)
+            for node in tree(module).body
+            if isinstance(node, ast.ClassDef)
+        ]
+
+    def test_decorators(self) -> None:
+        """Any other has a class be none of its own."""
+        for module, node in self.classes:
+            for decorator in node.decorator_list:
+                self.assertIn(ast.unparse(decorator), ("dataclass", "dataclass(frozen=True)"), f"{module}.{node.name}")
+
+    def test_bases(self) -> None:
+        known = {node.name for _, node in self.classes} | {"Protocol", "NamedTuple", "dict[bytes, _Batch]"}
+        known.add("QueueFactory")  # Twisted's, of which there is one, and not one for each client or request
+        for module, node in self.classes:
+            self.assertLessEqual({ast.unparse(base) for base in node.bases}, known, f"{module}.{node.name}")
+
+    def test_logs(self) -> None:
+        """A log that is not of the class does not know whose it is."""
+        for module, node in self.classes:
+            for statement in node.body:
+                self.assertNotIn("_log = ", ast.unparse(statement).partition("\n")[0], f"{module}.{node.name}")
+
+
 class ImportsTests(SynchronousTestCase):
     """The tests above see every way to import."""
 

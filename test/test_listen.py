@@ -572,6 +572,53 @@ class FastPortTests(FastTestCase):
         self.port().doRead()
         self.assertIn(len(served), range(1, 7))
 
+    def lingers(self, *delays: float, served: int = 1, processors: bool = True) -> list[str]:
+        """@return: how a client was waited for that comes back after these times, in us: C{awake} or C{asleep}."""
+        port = self.port()
+        now = [0.0]
+        ways: list[str] = []
+
+        class Epoll:
+            closed = False
+            comes = 0.0
+
+            def poll(self, timeout: float, _: int) -> list[tuple[int, int]]:
+                if timeout:
+                    ways[-1:] = ["asleep"]
+                    now[0] = max(now[0], min(self.comes, now[0] + timeout))
+                else:
+                    now[0] += 1e-5
+                return [(99, 1)] if now[0] >= self.comes else []
+
+        real, port._epoll = port._epoll, Epoll()
+        port._seconds = lambda: now[0]
+        port._spins = processors
+        try:
+            for delay in delays:
+                port._epoll.comes = now[0] + delay / 1e6
+                ways.append("awake")
+                began = now[0]
+                port._linger(served)
+                self.assertLess(now[0] - began, delay / 1e6 + 1.1e-5)
+        finally:
+            port._epoll = real
+            port._seconds = time.monotonic
+        return ways
+
+    def test_lone_client_is_waited_for_awake(self) -> None:
+        """From the second time on that it comes back at once, and until it does not."""
+        self.assertEqual(self.lingers(50, 50, 50, 60), ["asleep", "awake", "awake", "awake"])
+        self.assertEqual(self.lingers(50, 50, 500, 50, 50), ["awake", "awake", "asleep", "asleep", "awake"])
+
+    def test_lone_client_that_is_not_so_prompt(self) -> None:
+        """It is not waited for awake in vain again and again."""
+        self.assertEqual(self.lingers(50, 50, 150, 150, 180, 150)[2:], ["asleep"] * 4)
+        self.assertFalse(self.port()._prompt)
+
+    def test_others_are_waited_for_asleep(self) -> None:
+        self.assertEqual(self.lingers(50, 50, 50, served=2), ["asleep"] * 3)
+        self.assertEqual(self.lingers(50, 50, 50, processors=False), ["asleep"] * 3)
+
     def test_the_descriptor_limit(self) -> None:
         for limit, left in ((100, 75), (1024, 1024 - listen.SPARE_DESCRIPTORS), (resource.RLIM_INFINITY, sys.maxsize)):
             self.patch(resource, "getrlimit", lambda _, limit=limit: (limit, limit))

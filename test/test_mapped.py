@@ -157,6 +157,14 @@ class KeeperTests(SynchronousTestCase):
         self.keeper.writes()
         self.assertEqual(threading.active_count(), before)
 
+    def test_nothing_to_look_at(self) -> None:
+        """Where the system does not tell how much it is, there is no thread."""
+        before = threading.active_count()
+        keeper = Keeper(Path("database"), lambda: 0, self.let_go)
+        keeper.writes()
+        self.assertEqual(threading.active_count(), before)
+        self.assertEqual(self.given_back, [])
+
     def test_no_more_threads(self) -> None:
         """A write is none the worse for it."""
 

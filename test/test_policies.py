@@ -28,6 +28,11 @@ class InheritanceTests(SynchronousTestCase):
     def test_nothing_said(self) -> None:
         self.assertEqual(policies("").of(b"q"), QueueSettings())
 
+    def test_what_is_counted_is_whole(self) -> None:
+        """Also where it does not come from a file."""
+        for name in ("max_items", "max_bytes", "max_item_bytes", "max_expire_sweep", "max_open_reads", "max_attempts"):
+            self.assertRaises(TypeError, QueueSettings, **{name: 1e6})
+
     def test_defaults(self) -> None:
         self.assertEqual(policies("[defaults]\nmax_items = 5").of(b"q"), QueueSettings(max_items=5))
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
-from attrs import evolve
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.error import ConnectionDone
 from twisted.internet.task import Clock
@@ -204,7 +204,7 @@ class FlowTests(MemoryTestCase):
     def test_what_was_open_is_given_back_without_waiting_for_a_sync(self) -> None:
         """Whoever comes when a client has hung up finds what that had open, also while replies wait for an fsync."""
         synced: Deferred[None] = Deferred()
-        queues = Queues(MemoryStore(), evolve(self.surroundings, in_thread=lambda *work: synced))
+        queues = Queues(MemoryStore(), replace(self.surroundings, in_thread=lambda *work: synced))
         factory = QueueFactory(queues)
         first, second, third = (MemoryClient(self.clock, factory) for _ in range(3))
         first.send(b"set q 0 0 1\r\na\r\nset q 0 0 1\r\nb\r\nget q/open\r\n")

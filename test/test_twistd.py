@@ -54,6 +54,15 @@ def put_many(client: Client, queue: bytes, count: int) -> None:
 class OptionsTests(SynchronousTestCase):
     """What the command line and the configuration file say is done."""
 
+    def test_configuration_from_a_pipe(self) -> None:
+        """It can be read once only."""
+        pipe = "<(echo '[defaults]'; echo max_items=7)"
+        shell = f"exec {sys.executable} -m darner --port=0 --data-dir=data --config={pipe}"
+        server = Server(self, "bash", program=("bash", "-c", shell))
+        with server.client() as client:
+            client.send(b"set q 0 0 1\r\nx\r\ndump_config q\r\nquit\r\n")
+            self.assertIn(b"  max_items=7\r\n", client.rest())
+
     def serves(self, client: Client) -> None:
         with client:
             self.assertEqual(client.set(b"q", b"here"), b"STORED")
