@@ -18,7 +18,7 @@ from twisted.internet.defer import maybeDeferred
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 
-from darner.directory import DATABASE
+from bench.remains import disk_usage
 from darner.policies import Policies, QueueSettings
 from darner.protocol import QueueFactory
 from darner.queues import Queues, Surroundings
@@ -75,7 +75,7 @@ def main(sets: int) -> None:
                 producers = Producers(store)
                 for what in rounds:
                     took = producers.set(sets, name == "once", "known" not in what)
-                    size = sum(file.stat().st_size for file in (path / DATABASE).iterdir())
+                    size = disk_usage(path)
                     print(f"{what}: {took / sets * 1e6:.1f} us a set, {size / sets:.0f} bytes on disk", flush=True)
 
 

@@ -114,12 +114,12 @@ def _sort(remains: Remains, key: bytes, value: bytes) -> None:
         remains.holders += 1
 
 
-def size(data: Path) -> int:
-    """@return: the bytes of the database's files."""
+def disk_usage(data: Path) -> int:
+    """@return: the bytes of the database's files in a data directory that may be in use."""
     total = 0
     for entry in (data / "leveldb").iterdir():
         try:
             total += os.stat(entry).st_size
         except FileNotFoundError:
-            continue  # it was removed meanwhile
+            continue  # LevelDB has merged it meanwhile
     return total

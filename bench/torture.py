@@ -29,7 +29,7 @@ from bench.books import COUNT, LEFT, SERVER, Books
 from bench.callers import Caller, Stage, WrongReply, play
 from bench.ledger import View
 from bench.parts import HELD, cast, holding
-from bench.remains import look_at, size
+from bench.remains import disk_usage, look_at
 from bench.servers import PATIENCE, Darner
 
 SMALL_SIZE: Final = 8 * 1024 * 1024
@@ -118,7 +118,7 @@ class Torture:
                 self._look_at_copy()
             tell(
                 f"round {number}: started in {seconds:.2f} s, {self.books.figures.stored - stored} items stored, "
-                f"{size(self.server.data) / 2**20:.1f} MiB on disk, {len(self.books.faults) - faults} faults"
+                f"{disk_usage(self.server.data) / 2**20:.1f} MiB on disk, {len(self.books.faults) - faults} faults"
             )
             if len(self.books.faults) > ENOUGH:
                 return
@@ -221,13 +221,13 @@ class Torture:
         """All queues are empty, and rightly so: their room comes back, and nothing of them is left."""
         until = time.monotonic() + ROOM_PATIENCE
         while True:
-            while size(self.server.data) > SMALL_SIZE and time.monotonic() < until:
+            while disk_usage(self.server.data) > SMALL_SIZE and time.monotonic() < until:
                 time.sleep(0.1)
             time.sleep(2)
             self._stop()
             remains = look_at(self.server.data)
             left = remains.astray() + remains.room()
-            if (bytes := size(self.server.data)) > SMALL_SIZE:
+            if (bytes := disk_usage(self.server.data)) > SMALL_SIZE:
                 left.append(f"{bytes} bytes in the files of empty queues")
             if not left or time.monotonic() > until:
                 break

@@ -6,7 +6,6 @@ Most of them were seen in the C++ Darner or in Kestrel, by their users or in the
 
 from __future__ import annotations
 
-import contextlib
 import os
 import threading
 from collections.abc import Callable
@@ -20,6 +19,7 @@ from twisted.internet.task import Clock, deferLater
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
+from bench.remains import disk_usage
 from darner.protocol import QueueFactory
 from darner.queues import Queues, Surroundings
 from darner.service import QueueService
@@ -238,26 +238,19 @@ class SpaceTests(TestCase):
         self.service.startService()
         self.addCleanup(self.service.stopService)
 
-    def size(self) -> int:
-        total = 0
-        for entry in (self.path / "leveldb").iterdir():
-            with contextlib.suppress(FileNotFoundError):  # a compaction may just have removed it
-                total += entry.stat().st_size
-        return total
-
     async def comes_back(self) -> None:
         from twisted.internet import reactor
 
         for _ in range(200):
-            if self.size() < 6_000_000:
+            if disk_usage(self.path) < 6_000_000:
                 return
             await deferLater(reactor, 0.05)
-        self.fail(f"still {self.size()} bytes on disk")
+        self.fail(f"still {disk_usage(self.path)} bytes on disk")
 
     async def fill(self) -> None:
         for n in range(400):
             await self.service.put(b"q", b"%09d" % n + os.urandom(60_000))
-        self.assertGreater(self.size(), 20_000_000)
+        self.assertGreater(disk_usage(self.path), 20_000_000)
 
     async def test_of_a_queue_that_was_read(self) -> None:
         await self.fill()

@@ -4,7 +4,6 @@ Real input through a real server: every file of Python's standard library, and o
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import random
 import sysconfig
@@ -16,6 +15,8 @@ from typing import Optional, Union
 import pymemcache
 from pymemcache.exceptions import MemcacheError
 from twisted.trial.unittest import SynchronousTestCase
+
+from bench.remains import disk_usage
 
 from .servers import Client, Server, until
 
@@ -208,14 +209,7 @@ class LargeItemTests(SynchronousTestCase):
             self.assertEqual(self.receive(other, b"get q"), sent)
             got = self.server.memory("VmHWM") - idle
             self.assertIsNone(other.get(b"q"))
-        until(lambda: self.size_on_disk() < self.SIZE // 20, "the room is given back")
+        until(lambda: disk_usage(self.server.data) < self.SIZE // 20, "the room is given back")
         reclaimed = self.server.memory("VmHWM") - idle
         for peak in put, got, reclaimed:
             self.assertLess(peak, self.MEMORY)
-
-    def size_on_disk(self) -> int:
-        sizes = 0
-        for path in _files(self.server.data / "leveldb"):
-            with contextlib.suppress(FileNotFoundError):
-                sizes += path.stat().st_size
-        return sizes

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
+from bench.remains import disk_usage
 from darner import records
 from darner import store as store_module
 from darner.directory import MARKER, MARKER_TEXT, check_directory
@@ -391,11 +392,6 @@ class RecoveryTests(LevelTestCase):
 def plyvel_database(store: LevelStore) -> Any:
     """The LevelDB itself, for a look at what is in it."""
     return store._db
-
-
-def disk_usage(path: Path) -> int:
-    """@return: how many bytes the files of the database in a data directory have."""
-    return sum(file.stat().st_size for file in (path / "leveldb").rglob("*") if file.is_file())
 
 
 class PressureTests(LevelTestCase):

@@ -29,7 +29,7 @@ from bench.books import (
     ServerGone,
 )  # fmt: skip
 from bench.ledger import Item, View
-from bench.remains import look_at, size
+from bench.remains import disk_usage, look_at
 from bench.torture import Torture, Twistd, main
 from darner import records
 from darner.items import Item as StoredItem
@@ -456,8 +456,14 @@ class RemainsTests(SynchronousTestCase):
                     database.put(key, value)
 
     def test_an_item(self) -> None:
-        self.assertGreater(size(self.data), records.CHUNK_BYTES)
+        self.assertGreater(disk_usage(self.data), records.CHUNK_BYTES)
         self.check([], ["1 runs of items", "2 chunks"])
+
+    def test_a_file_that_is_gone(self) -> None:
+        """LevelDB removes what it has merged, also between the look at a directory and that at its files."""
+        before = disk_usage(self.data)
+        (self.data / "leveldb" / "000099.ldb").symlink_to(self.data / "nothing")
+        self.assertEqual(disk_usage(self.data), before)
 
     def test_an_empty_queue(self) -> None:
         batch = self.store.batch()

@@ -25,6 +25,7 @@ from twisted.internet.ssl import KeyPair
 from twisted.trial.unittest import SynchronousTestCase
 
 import darner
+from bench.remains import disk_usage
 from darner.errors import StoreUnusable
 from darner.records import CHUNK_BYTES
 from darner.store import LevelStore
@@ -914,7 +915,7 @@ class CrashTests(SynchronousTestCase):
         server = Server(self)
         with server.client() as client:
             client.send(b"set q 0 0 10000000\r\n" + bytes(CHUNK_BYTES + 1))
-            until(lambda: _disk_usage(server.data / "leveldb") > CHUNK_BYTES, "the chunk is written")
+            until(lambda: disk_usage(server.data) > CHUNK_BYTES, "the chunk is written")
             server.restart()
         until(lambda: self._reclaimed(server), "it is reclaimed", 10)
 
@@ -931,19 +932,11 @@ class CrashTests(SynchronousTestCase):
         with server.client() as client:
             client.set(b"q", b"whole")
             client.send(b"set q 0 0 40000000\r\n" + bytes(30_000_000))
-            until(lambda: _disk_usage(server.data / "leveldb") > 20_000_000, "chunks are written")
+            until(lambda: disk_usage(server.data) > 20_000_000, "chunks are written")
             server.restart()
-        until(lambda: _disk_usage(server.data / "leveldb") < 2_000_000, "the room is reclaimed")
+        until(lambda: disk_usage(server.data) < 2_000_000, "the room is reclaimed")
         with server.client() as client:
             self.assertEqual([client.get(b"q"), client.get(b"q")], [b"whole", None])
-
-
-def _disk_usage(path: Path) -> int:
-    total = 0
-    for entry in path.rglob("*"):
-        with contextlib.suppress(FileNotFoundError):  # it was compacted away just now
-            total += entry.stat().st_size
-    return total
 
 
 class ShortageTests(SynchronousTestCase):
