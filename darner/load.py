@@ -136,7 +136,7 @@ class Tally:
     started: float = 0.0
     ended: float = 0.0
     cpu: float = 0.0
-    """CPU seconds that making the load took."""
+    """CPU seconds that making the load took, but for waiting awake."""
     busy: float = 0.0
     """The share of its time for which the process was busy."""
     first_error: str = ""

@@ -7,9 +7,11 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import os
 import socket
 import sys
 import threading
+import time
 import zlib
 from collections.abc import Callable
 from typing import Any
@@ -20,7 +22,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 import darner
 from darner.bench import Result, _shares, main, run
-from darner.crowd import Crowd
+from darner.crowd import SPIN, Crowd
 from darner.load import FOLLOW_UP, GET, SET, Dialect, Load, Reply, Tally, make_payload, plan
 
 from .servers import MODULE, Server
@@ -327,6 +329,68 @@ def command(*arguments: str) -> tuple[int, str, str]:
         except SystemExit as end:
             status = int(end.code or 0)
         return status, out.getvalue(), err.getvalue()
+
+
+class _Poll:
+    """Replies that come when they are said to, by a clock of their own."""
+
+    LOOK = 1e-6
+    """Seconds that a look takes."""
+
+    def __init__(self, *waits: float) -> None:
+        """@param waits: seconds until there are some, from one to the next."""
+        self._waits = list(waits)
+        self._due = self._waits.pop(0)
+        self.now = 0.0
+        self.slept = 0
+
+    def poll(self, timeout: float) -> list[tuple[int, int]]:
+        self.now += self.LOOK
+        if timeout:
+            self.slept += 1
+            self.now = max(self.now, self._due)
+        if self.now < self._due:
+            return []
+        if self._waits:
+            self._due = self.now + self._waits.pop(0)
+        return [(7, 1)]
+
+
+class WaitTests(SynchronousTestCase):
+    """How replies are waited for."""
+
+    def waits(self, *waits: float, processors: int = 2) -> tuple[list[bool], float]:
+        """@return: of waits that take so long, whether each was ended asleep; and how long was waited awake."""
+        self.patch(os, "cpu_count", lambda: processors)
+        crowd: Any = Crowd(Load())
+        poll = crowd._poll = _Poll(*waits)
+        self.patch(time, "perf_counter", lambda: poll.now)
+        asleep = []
+        for _ in waits:
+            before = poll.slept
+            self.assertEqual(crowd._wait(), [(7, 1)])
+            asleep.append(poll.slept > before)
+        return asleep, crowd._spun
+
+    def test_awake(self) -> None:
+        """As long as replies come soon; and that counts as idle."""
+        asleep, awake = self.waits(0.0, SPIN / 2, SPIN / 2, SPIN / 2)
+        self.assertEqual(asleep, [True, False, False, False])
+        self.assertTrue(abs(awake - 3 * SPIN / 2) < 9 * _Poll.LOOK, awake)
+
+    def test_there_already(self) -> None:
+        asleep, awake = self.waits(0.0, 0.0, 0.0)
+        self.assertEqual(asleep, [True, False, False])
+        self.assertEqual(awake, 0.0)
+
+    def test_not_for_long(self) -> None:
+        """Whoever waits for what takes its time leaves the processor to others, until it takes less."""
+        asleep, awake = self.waits(0.0, 20 * SPIN, 20 * SPIN, 20 * SPIN, SPIN / 2, SPIN / 2)
+        self.assertEqual(asleep, [True, True, True, True, True, False])
+        self.assertTrue(SPIN <= awake < 2 * SPIN, awake)
+
+    def test_no_processor_to_spare(self) -> None:
+        self.assertEqual(self.waits(0.0, 0.0, SPIN / 2, processors=1), ([True, True, True], 0.0))
 
 
 class FaultTests(SynchronousTestCase):
