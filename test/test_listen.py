@@ -605,18 +605,21 @@ class FastPortTests(FastTestCase):
             port._seconds = time.monotonic
         return ways
 
-    def test_lone_client_is_waited_for_awake(self) -> None:
-        """From the second time on that it comes back at once, and until it does not."""
+    def test_few_clients_are_waited_for_awake(self) -> None:
+        """From the second time on that one comes back at once, and until none does."""
         self.assertEqual(self.lingers(50, 50, 50, 60), ["asleep", "awake", "awake", "awake"])
         self.assertEqual(self.lingers(50, 50, 500, 50, 50), ["awake", "awake", "asleep", "asleep", "awake"])
 
-    def test_lone_client_that_is_not_so_prompt(self) -> None:
-        """It is not waited for awake in vain again and again."""
+    def test_clients_that_are_not_so_prompt(self) -> None:
+        """They are not waited for awake in vain again and again."""
         self.assertEqual(self.lingers(50, 50, 150, 150, 180, 150)[2:], ["asleep"] * 4)
         self.assertFalse(self.port()._prompt)
 
-    def test_others_are_waited_for_asleep(self) -> None:
-        self.assertEqual(self.lingers(50, 50, 50, served=2), ["asleep"] * 3)
+    def test_many_are_waited_for_asleep(self) -> None:
+        self.assertEqual(self.lingers(50, 50, 50, served=listen.FEW), ["asleep"] * 3)
+        self.assertEqual(self.lingers(50, 50, 50, served=listen.FEW - 1), ["asleep", "awake", "awake"])
+
+    def test_nobody_is_waited_for_awake_without_a_processor_to_spare(self) -> None:
         self.assertEqual(self.lingers(50, 50, 50, processors=False), ["asleep"] * 3)
 
     def test_the_descriptor_limit(self) -> None:
