@@ -183,7 +183,7 @@ class Framing:
             # The whole of a small payload is here, as it nearly always is.
             payload = data[self._at : end]
             self._at = end + 2
-            if data.startswith(b"\r\n", end):
+            if data[end : end + 2] == b"\r\n":
                 self.session.put(request, payload)
             else:
                 self._lose_step(wire.BAD_DATA_CHUNK)

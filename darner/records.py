@@ -85,6 +85,7 @@ _CHUNK_KEY: Final = Struct(">cQI")
 _HOLDER_KEY: Final = Struct(">cQQQ")
 _RUN: Final = Struct(">QI")
 _ITEM: Final = Struct(">BIQQQ")
+_SINGLE: Final = Struct(">QIBIQQQ")
 _GENERATION: Final = Struct(">BQQ")
 
 _LENGTH: Final = Struct(">H")
@@ -291,7 +292,7 @@ def runs(items: Sequence[Item], bytes_put: int) -> Iterator[tuple[int, bytes]]:
     if len(items) == 1 and not items[0].stream:
         # Most turns of a few clients put one item.
         item = items[0]
-        head = _RUN.pack(bytes_put, 1) + _ITEM.pack(_INLINE, item.flags, item.time, item.expiry, item.size)
+        head = _SINGLE.pack(bytes_put, 1, _INLINE, item.flags, item.time, item.expiry, item.size)
         yield item.id, head + item.payload
         return
     total = bytes_put - sum(item.size for item in items)

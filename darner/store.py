@@ -358,13 +358,14 @@ class LevelStore:
                 if len(writes) == 1 and writes[0][1] is not None:
                     self._database().put(*writes[0], sync=sync)  # half the price of a batch
                     return
-                with self._database().write_batch(sync=sync) as batch:
-                    put, delete = batch.put, batch.delete
-                    for key, value in writes:
-                        if value is None:
-                            delete(key)
-                        else:
-                            put(key, value)
+                batch = self._database().write_batch(sync=sync)
+                put, delete = batch.put, batch.delete
+                for key, value in writes:
+                    if value is None:
+                        delete(key)
+                    else:
+                        put(key, value)
+                batch.write()
             except plyvel.CorruptionError as error:
                 self._torn = True
                 if not self._damage:
