@@ -255,7 +255,8 @@ class Disk:
 
         def kept(file: File) -> tuple[int, int]:
             written = chance.choice((file.certain, len(file.data), chance.randint(file.certain, len(file.data))))
-            return written, chance.choice((0, 0, chance.randint(0, len(file.data) - written)))
+            rest = len(file.data) - written
+            return written, chance.choice((0, 0, rest, chance.randint(0, rest)))
 
         return self._state(
             lambda directory: chance.choice((len(directory.changes), chance.randint(0, len(directory.changes)))), kept

@@ -219,12 +219,14 @@ def _whole(data: bytes, at: int) -> bool:
 
 def ends_well(path: Path) -> bool:
     """
-    Walk along a log without looking at its checksums, which LevelDB does when it is opened.
+    Walk along a log, and look at no checksum but the last: LevelDB looks at all of them when it is opened.
 
-    @return: whether its records end where the file ends; where they do not, LevelDB might pass over good ones.
+    @return: whether its records end where the file ends; where they do not, LevelDB might pass over good ones.  And
+        whether the last one is good: where its end was lost with the power, that may be zeros, which LevelDB refuses.
     """
     data = path.read_bytes()
     at, size, unpack = 0, len(data), _HEADER.unpack_from
+    last = -1
     while at < size:
         room = _BLOCK - at % _BLOCK
         if room < _HEADER.size:
@@ -235,8 +237,9 @@ def ends_well(path: Path) -> bool:
         _, length, kind = unpack(data, at)
         if not _FULL <= kind <= _LAST or length + _HEADER.size > room:
             return False
+        last = at
         at += _HEADER.size + length
-    return at == size
+    return at == size and (last < 0 or _good(data, last))
 
 
 def batch_head(record: bytes) -> tuple[int, int]:

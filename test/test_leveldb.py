@@ -325,6 +325,7 @@ class LogTests(SynchronousTestCase):
             found, lost, cut = self.read(data)
             self.assertEqual((found, lost), (self.records[: len(found)], []))
             self.assertLess(len(found), len(self.records))
+            self.assertFalse(ends_well(self.path))
             self.assertEqual(self.read(data[:cut]), (found, [], None))
 
     def test_what_leveldb_says(self) -> None:

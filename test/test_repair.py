@@ -408,6 +408,21 @@ class CaseTests(DamagedTestCase):
         self.assertNotEqual(found, all_of(kept))
         self.assertEqual(serve(path), found)
 
+    def test_last_record_of_the_log_ends_in_zeros(self) -> None:
+        """The file is as long as it was, and so is the record: only the checksum tells."""
+        path, kept = self.store()
+        log = max(logs(path / "leveldb").values())
+        data = log.read_bytes()
+        for zeros in 1, 3, 20:
+            log.write_bytes(data[:-zeros] + bytes(zeros))
+            self.assertTrue(check(path).sound)
+        found = serve(path)
+        (aside,) = path.glob("damaged-*")
+        self.assertEqual((aside / log.name).read_bytes(), data[:-20] + bytes(20))
+        for queue, payloads in found.items():
+            self.places(kept, queue, payloads)
+        self.assertNotEqual(found, all_of(kept))
+
     def test_flipped_bit_of_the_log(self) -> None:
         """A damaged record with good ones behind it is not taken for the end of the log."""
         path, _ = self.store()
