@@ -85,7 +85,7 @@ _CHUNK_KEY: Final = Struct(">cQI")
 _HOLDER_KEY: Final = Struct(">cQQQ")
 _RUN: Final = Struct(">QI")
 _ITEM: Final = Struct(">BIQQQ")
-_SINGLE: Final = Struct(">QIBIQQQ")
+_RUN_AND_ITEM: Final = Struct(">QIBIQQQ")
 _GENERATION: Final = Struct(">BQQ")
 
 _LENGTH: Final = Struct(">H")
@@ -292,7 +292,7 @@ def runs(items: Sequence[Item], bytes_put: int) -> Iterator[tuple[int, bytes]]:
     if len(items) == 1 and not items[0].stream:
         # Most turns of a few clients put one item.
         item = items[0]
-        head = _SINGLE.pack(bytes_put, 1, _INLINE, item.flags, item.time, item.expiry, item.size)
+        head = _RUN_AND_ITEM.pack(bytes_put, 1, _INLINE, item.flags, item.time, item.expiry, item.size)
         yield item.id, head + item.payload
         return
     total = bytes_put - sum(item.size for item in items)

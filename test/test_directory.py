@@ -196,8 +196,9 @@ class Limited:
         self._database = database
 
     def put(self, key: bytes, value: bytes, sync: bool = False) -> None:
-        with self.write_batch(sync=sync) as batch:
-            batch.put(key, value)
+        batch = self.write_batch(sync=sync)
+        batch.put(key, value)
+        batch.write()
 
     def write_batch(self, sync: bool = False) -> Any:
         return LimitedBatch(self._disk, self._database.write_batch(sync=sync))
@@ -217,10 +218,7 @@ class LimitedBatch:
         self._size += len(key) + len(value)
         self._batch.put(key, value)
 
-    def __enter__(self) -> LimitedBatch:
-        return self
-
-    def __exit__(self, *_: object) -> None:
+    def write(self) -> None:
         if self._size > self._disk.left:
             raise plyvel.IOError(b"IO error: 000003.log: No space left on device")
         self._disk.room -= self._size
@@ -326,8 +324,9 @@ class FailingSync:
         return FailingBatch(batch)
 
     def put(self, key: bytes, value: bytes, sync: bool = False) -> None:
-        with self.write_batch(sync=sync) as batch:
-            batch.put(key, value)
+        batch = self.write_batch(sync=sync)
+        batch.put(key, value)
+        batch.write()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._database, name)
@@ -339,10 +338,7 @@ class FailingBatch:
         self.put = batch.put
         self.delete = batch.delete
 
-    def __enter__(self) -> FailingBatch:
-        return self
-
-    def __exit__(self, *_: object) -> None:
+    def write(self) -> None:
         self._batch.write()
         raise plyvel.IOError(b"IO error: 000003.log: Input/output error")
 

@@ -137,10 +137,9 @@ class DiskBatch:
         self._disk = disk
         self._batch = batch
 
-    def __enter__(self) -> Any:
-        return self._batch
+        self.put, self.delete = batch.put, batch.delete
 
-    def __exit__(self, *_: object) -> None:
+    def write(self) -> None:
         self._disk.write()
         self._batch.write()
 
