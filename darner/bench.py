@@ -103,9 +103,10 @@ def _shares(load: Load) -> Iterator[Load]:
     for index in range(processes):
         clients = share(load.clients, index)
         if load.seconds is None:
-            yield evolve(load, clients=clients, sets=share(load.sets, index), gets=share(load.gets, index))
+            sets, gets = share(load.sets, index), share(load.gets, index)
+            yield evolve(load, processes=processes, clients=clients, sets=sets, gets=gets)
         else:
-            yield evolve(load, clients=clients)
+            yield evolve(load, processes=processes, clients=clients)
 
 
 def _process(load: Load, connection: Connection) -> None:

@@ -9,7 +9,6 @@ at a time costs 5 us, of which 4 are the kernel's; one of 32 in flight costs 0.2
 from __future__ import annotations
 
 import math
-import os
 import select
 import socket
 import time
@@ -19,6 +18,7 @@ from multiprocessing.connection import Connection
 from typing import Any, Final, Union
 
 from darner.load import FOLLOW_UP, SET, Dialect, Load, Reply, Tally, plan
+from darner.processors import processors
 
 REPORT_EVERY: Final = 0.25
 """Seconds between reports of progress."""
@@ -254,8 +254,8 @@ class Crowd:
         self._poll: Any = select.epoll() if hasattr(select, "epoll") else select.poll()
         self._timeout = REPORT_EVERY if hasattr(select, "epoll") else REPORT_EVERY * 1000
         # One processor has to be left to the server.
-        self._spins = load.processes < (os.cpu_count() or 1)
-        self._spun = 0.0  # seconds
+        self._spins = load.processes < processors()
+        self._spun = 0.0  # CPU seconds
         self._prompt = False  # whether there was no long wait for the last replies
         self._clients: dict[int, Client] = {}
 
@@ -305,7 +305,7 @@ class Crowd:
             client.fill(now)
         self._loop(connection)
         self.tally.ended = time.perf_counter()
-        self.tally.cpu = max(0.0, time.process_time() - cpu - self._spun)
+        self.tally.cpu = time.process_time() - cpu - self._spun
         self.tally.busy = self.tally.cpu / (self.tally.ended - self.tally.started)
         for client in self._clients.values():
             client.exchange(*self.dialect.farewell)
@@ -318,14 +318,15 @@ class Crowd:
         @return: the descriptors that are ready, and their events; none when it is time to look at other things.
         """
         clock = time.perf_counter
-        began = now = clock()
+        began = clock()
         ready: list[tuple[int, int]] = []
         if self._prompt:
             ready = self._poll.poll(0)
-            while not ready and now < began + SPIN:
-                now = clock()
-                ready = self._poll.poll(0)
-            self._spun += now - began
+            if not ready:
+                cpu = time.process_time()
+                while not ready and clock() < began + SPIN:
+                    ready = self._poll.poll(0)
+                self._spun += time.process_time() - cpu
         if not ready:
             ready = self._poll.poll(self._timeout)
         self._prompt = self._spins and clock() < began + SPIN

@@ -10,7 +10,6 @@ and returns.  To the protocol its connections are ordinary transports.
 from __future__ import annotations
 
 import errno
-import os
 import resource
 import select
 import socket
@@ -30,6 +29,7 @@ from twisted.python.failure import Failure
 from zope.interface import classImplements
 
 from darner.connection import IN, Address, FastConnection, socket_address
+from darner.processors import processors
 from darner.protocol import QueueFactory
 
 EVENTS: Final = 256
@@ -41,11 +41,11 @@ LINGER: Final = 0.001
 How long to wait, in seconds, for the clients that were just answered before the reactor gets its turn.
 
 A turn of the reactor costs as much as two small requests; a single client that sends one request after the other is
-served nearly twice as fast with this.  It delays whoever else lives in the reactor by as much, once.
+served nearly twice as fast with this.  It delays whoever else lives in the reactor by as much and by L{WORK} at most.
 """
 SPIN: Final = 0.0001
 """
-For how long of that to look again and again, in seconds, where few clients were served.
+For how long to look again and again before that, in seconds, where few clients were served.
 
 To be put to sleep and woken costs a small request more than all else that is done for it, and its client waits for it.
 So as long as one comes back within this time, it is waited for awake: a lone client is nearly twice as fast by that,
@@ -84,7 +84,7 @@ class FastPort:
         self._later: deque[tuple[Callable[..., object], tuple[object, ...]]] = deque()
         self._later_scheduled = False
         self._serving = False
-        self._spins = len(os.sched_getaffinity(0)) > 1
+        self._spins = processors() >= 2
         self._prompt = False  # whether somebody came back at once
 
     # Listening

@@ -361,10 +361,11 @@ class WaitTests(SynchronousTestCase):
 
     def waits(self, *waits: float, processors: int = 2) -> tuple[list[bool], float]:
         """@return: of waits that take so long, whether each was ended asleep; and how long was waited awake."""
-        self.patch(os, "cpu_count", lambda: processors)
+        self.patch(os, "sched_getaffinity", lambda _: set(range(processors)))
         crowd: Any = Crowd(Load())
         poll = crowd._poll = _Poll(*waits)
         self.patch(time, "perf_counter", lambda: poll.now)
+        self.patch(time, "process_time", lambda: poll.now)
         asleep = []
         for _ in waits:
             before = poll.slept

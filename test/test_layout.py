@@ -33,7 +33,7 @@ LAYERS = (
     "options",
     "passwords limits",
     "access",
-    "timers tls",
+    "timers processors tls",
     "records mapped crc32c",
     "leveldb batch",
     "tails",

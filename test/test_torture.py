@@ -461,6 +461,7 @@ class RemainsTests(SynchronousTestCase):
 
     def test_a_file_that_is_gone(self) -> None:
         """LevelDB removes what it has merged, also between the look at a directory and that at its files."""
+        self.store.close()
         before = disk_usage(self.data)
         (self.data / "leveldb" / "000099.ldb").symlink_to(self.data / "nothing")
         self.assertEqual(disk_usage(self.data), before)
