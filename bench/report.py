@@ -25,10 +25,10 @@ INTRODUCTION: Final = """
 This page is written by ``make bench``, which starts the servers below on one machine, each with a directory of
 its own, and asks one after the other the same.  Rates are the median of {rounds} rounds in which the servers take
 turns.  Beside each rate stands the CPU time that the server process used for a request, from ``/proc``: it tells more
-of a server that shares the machine with others.  An asterisk marks rates at which the load tool was busy all the time,
-so that the server may well be faster.  All items of a load have the same random text, as in the benchmarks of the C++
-Darner, whose database keeps several small ones compressed into one.  Ratios hold within this run; figures of other
-machines are others.
+of a server that shares the machine with others.  Of this server it includes that it waits awake where there are few
+clients.  An asterisk marks rates at which the load tool was busy all the time, so that the server may well be faster.
+All items of a load have the same random text, as in the benchmarks of the C++ Darner, whose database keeps several
+small ones compressed into one.  Ratios hold within this run; figures of other machines are others.
 """
 
 
