@@ -572,6 +572,43 @@ class FastPortTests(FastTestCase):
         self.port().doRead()
         self.assertIn(len(served), range(1, 7))
 
+    def turns(self, *looks: int) -> int:
+        """@return: how many turns are written where so many clients are ready at each look of the port."""
+        clients = [self.connect() for _ in range(sum(looks))]
+        for client in clients:
+            client.socket.send(b"set q 0 0 1\r\nx\r\n")
+        time.sleep(0.01)
+        port, store = self.port(), self.queues.store
+        ready = iter(sorted(port._connections)[-len(clients) :])
+        left = list(looks)
+        written: list[Any] = []
+
+        class Epoll:
+            closed = False
+
+            def poll(self, *_: Any) -> list[tuple[int, int]]:
+                return [(next(ready), listen.IN) for _ in range(left.pop(0))] if left else []
+
+        write = store.write
+        patched = self.patch(store, "write", lambda batch, sync=False: (written.append(batch), write(batch, sync)))
+        real, port._epoll = port._epoll, Epoll()
+        try:
+            port.doRead()
+        finally:
+            port._epoll = real
+            patched.restore()
+        for client in clients:
+            self.assertEqual(client.receive(), b"STORED\r\n")
+        return len(written)
+
+    def test_others_are_looked_for_before_a_small_turn_is_written(self) -> None:
+        self.assertEqual(self.turns(2, 3), 1)
+        self.assertEqual(self.turns(listen.FEW - 1, 1), 1)
+
+    def test_a_lone_client_and_many_are_answered_at_once(self) -> None:
+        self.assertEqual(self.turns(1, 2), 2)
+        self.assertEqual(self.turns(listen.FEW, 2), 2)
+
     def lingers(self, *delays: float, served: int = 1, processors: bool = True) -> list[str]:
         """@return: how a client was waited for that comes back after these times, in us: C{awake} or C{asleep}."""
         port = self.port()

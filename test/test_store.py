@@ -168,6 +168,13 @@ class LevelStoreTests(StoreContract, LevelTestCase):
         store.close()
         return self.open(store.path)
 
+    def test_whole_or_not_at_all(self) -> None:
+        """Also where something fails before LevelDB is told to write."""
+        store: Any = self.store
+        with self.assertRaises(TypeError):
+            store._write([(b"Qx", b"1"), (b"Qy", "no bytes")], False)
+        self.assertIsNone(store._get(b"Qx"))
+
     def test_closed(self) -> None:
         """A store that is closed says so."""
         self.store.close()
