@@ -30,7 +30,7 @@ $(VENV)/.run: setup.cfg pyproject.toml
 	PYTHON=$(PYTHON) bash .ci/setup $(VENV)
 	@touch $@
 
-$(VENV)/.compiled-$(COMPILE): $(VENV)/.run setup.py $(wildcard darner/*.py)
+$(VENV)/.compiled-$(COMPILE): $(VENV)/.run setup.py $(shell find darner -name '*.py')
 	@rm -f $(VENV)/.compiled-*
 	@bash .ci/compile $(VENV)
 

@@ -8,16 +8,34 @@ docs/design.rst.
 import os
 import sys
 from configparser import ConfigParser
+from pathlib import Path
 
 from setuptools import setup
 
-COMPILED = [
-    "consumed", "items", "stats", "wire", "head", "retries", "delays", "seen", "contents", "ledger", "bounds",
-    "fifo", "queues", "turn", "session", "outbox", "opens", "waits", "streams", "requeue", "space", "records",
-    "batch", "framing", "guard", "text", "textport", "connection", "listen", "crowd",
+ROOT = Path(__file__).parent
+COMPILED = ["values", "net", "store", "queues", "front", "cli"]
+"""The packages of darner that are compiled, with what is below them..."""
+EXCEPT = [
+    # Twisted's interfaces and protocols, which are not made for it.
+    "store/interfaces.py", "net/clock.py", "net/mtls.py", "front/protocol.py", "front/access.py", "front/calls.py",
+    # What runs once, or rarely.
+    "net/limits.py", "net/processors.py", "store/directory.py", "store/files/*", "store/inspection.py",
+    "store/mapped_memory.py", "store/power_loss.py", "store/rollback.py", "store/status_file.py", "queues/control.py",
+    "queues/expiry.py", "queues/reclaiming.py", "queues/routing.py", "queues/status.py", "cli/bench.py",
+    "cli/options.py", "cli/plugin.py", "cli/server.py", "cli/workload.py",
+    # What tests derive classes from.
+    "store/leveldb.py", "store/memory.py", "queues/volatile.py",
 ]
+"""...but for these modules."""
 COMPILER = ["mypy >= 2.4, < 2.5", "mypy-zope >= 1.0.17, < 1.1", "types-tqdm"]
 """What a later mypy finds fault with would not be compiled."""
+
+
+def compiled():
+    """@return: the paths of the modules that are compiled."""
+    found = [path for package in COMPILED for path in sorted((ROOT / "darner" / package).rglob("*.py"))]
+    left_out = [path for pattern in ["**/__init__.py", *EXCEPT] for path in (ROOT / "darner").glob(pattern)]
+    return [str(path.relative_to(ROOT)) for path in found if path not in left_out]
 
 
 def extensions():
@@ -28,12 +46,12 @@ def extensions():
     from mypyc.build import mypycify
 
     options = ["--config-file=pyproject.toml"]
-    return mypycify(
-        [*options, *(f"darner/{module}.py" for module in COMPILED)], opt_level="3", debug_level="0", strip_asserts=False
-    )
+    return mypycify([*options, *compiled()], opt_level="3", debug_level="0", strip_asserts=False)
 
 
-if os.environ.get("DARNER_COMPILE") == "1":
+if __name__ != "__main__":
+    pass  # it is only asked what is compiled
+elif os.environ.get("DARNER_COMPILE") == "1":
     config = ConfigParser()
     config.read("setup.cfg")
     needed = config["options"]["install_requires"].split("\n")

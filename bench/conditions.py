@@ -14,7 +14,7 @@ from attrs import define, field, frozen
 
 from bench.outcome import Plot, Table
 from bench.servers import KINDS, Server
-from darner.bench import Result, run
+from darner.cli.bench import Result, run
 
 _T = TypeVar("_T")
 

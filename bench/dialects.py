@@ -7,7 +7,7 @@ from __future__ import annotations
 import re
 from typing import Final, Union
 
-from darner.load import GET, INCOMPLETE, SET, Dialect, Load, Reply
+from darner.cli.workload import GET, INCOMPLETE, SET, Dialect, Reply, Workload
 
 _NEVER: Final = b"(not said)"
 _INTEGER: Final = re.compile(rb":\d+\r\n")
@@ -20,7 +20,7 @@ class RedisLists(Dialect):
 
     miss = b"$-1\r\n"
 
-    def __init__(self, load: Load) -> None:
+    def __init__(self, load: Workload) -> None:
         super().__init__(load)
         self.requests = (
             _command(b"RPUSH", load.queue.encode(), self.payload),
@@ -43,7 +43,7 @@ class Beanstalk(Dialect):
 
     miss = b"TIMED_OUT\r\n"
 
-    def __init__(self, load: Load) -> None:
+    def __init__(self, load: Workload) -> None:
         super().__init__(load)
         tube = load.queue.encode()
         self.requests = (

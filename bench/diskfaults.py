@@ -37,9 +37,9 @@ from twisted.internet.task import Clock
 
 from bench.powerloss import ROOT, open_queues, payload, result_of, scratch
 from bench.syscalls import attach, missing
-from darner.calls import Consuming, Opening, OpenMessage, Putting, Reading
 from darner.errors import DarnerError, StoreError
-from darner.queues import Queues
+from darner.front.calls import Consuming, Opening, OpenMessage, Putting, Reading
+from darner.queues.collection import Queues
 
 CALLS: Final = ("write", "fdatasync", "fsync", "openat", "rename", "fallocate")
 """What fails.  The process sends on sockets by other calls than these."""
@@ -169,7 +169,7 @@ class Driver:
             stored = self._refused(error)[0]
         else:
             replies = [b"stored"]
-            self.queues.turn.put(replies, 0)
+            self.queues.commit.put(replies, 0)
             self.clock.advance(0)
             stored = replies == [b"stored"]
             assert inflow.size == size

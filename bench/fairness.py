@@ -5,7 +5,7 @@ from __future__ import annotations
 from bench.conditions import Conditions
 from bench.outcome import Outcome, Plot, Table
 from bench.servers import Server
-from darner.bench import PERCENTILES, Result, Running, run
+from darner.cli.bench import PERCENTILES, Result, Running, run
 
 LARGE = 8 * 2**20
 

@@ -8,7 +8,7 @@ from typing import Any, Optional
 from bench.conditions import Conditions, mib
 from bench.outcome import Outcome, Plot, Table
 from bench.servers import Server
-from darner.bench import Result, run
+from darner.cli.bench import Result, run
 
 LARGE = 8 * 2**20
 

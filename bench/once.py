@@ -19,10 +19,10 @@ from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 
 from bench.remains import disk_usage
-from darner.policies import Policies, QueueSettings
-from darner.protocol import QueueFactory
-from darner.queues import Queues, Surroundings
-from darner.store import LevelStore
+from darner.config.policies import Policies, QueueSettings
+from darner.front.protocol import QueueFactory
+from darner.queues.collection import Queues, Surroundings
+from darner.store.leveldb import LevelStore
 
 CLIENTS = 50
 PAYLOAD = b"x" * 64
@@ -46,10 +46,10 @@ class Producers:
     def all(self, requests: list[bytes], reply: bytes) -> float:
         """@return: the seconds that a turn with a request of each took."""
         before = time.process_time()
-        self._queues.turn.begin()
+        self._queues.commit.begin()
         for (client, _), request in zip(self._clients, requests, strict=True):
             client.dataReceived(request)
-        self._queues.turn.end()
+        self._queues.commit.end()
         took = time.process_time() - before
         for _, transport in self._clients:
             assert transport.value().startswith(reply), transport.value()

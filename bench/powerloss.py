@@ -29,9 +29,9 @@ from twisted.python.failure import Failure
 
 from bench.disk import Disk, State
 from bench.syscalls import missing, read_trace, watched
-from darner.calls import Call, Consuming, Opening, OpenMessage, Putting, Reading
-from darner.queues import Queues, Surroundings
-from darner.store import LevelStore
+from darner.front.calls import Call, Consuming, Opening, OpenMessage, Putting, Reading
+from darner.queues.collection import Queues, Surroundings
+from darner.store.leveldb import LevelStore
 
 WRITE_BUFFER: Final = 64 * 1024
 """The smallest that LevelDB takes, so that it begins a new log often."""

@@ -8,7 +8,7 @@ from typing import Optional
 from bench.conditions import Conditions, mib
 from bench.outcome import Outcome, Table
 from bench.servers import CppDarner, Server
-from darner.load import Load
+from darner.cli.workload import Workload
 
 AT_ONCE = 200
 
@@ -52,7 +52,7 @@ def _fill(conditions: Conditions, server: Server, count: int) -> Optional[int]:
         with socket.create_connection((server.host, server.port), timeout=60) as client:
             for start in (0, *range(1, count, AT_ONCE)):
                 names = [f"queue{number}" for number in range(start, min(count, start + AT_ONCE) if start else 1)]
-                client.sendall(b"".join(server.dialect(Load(queue=name)).requests[0] for name in names))
+                client.sendall(b"".join(server.dialect(Workload(queue=name)).requests[0] for name in names))
                 replies = b""
                 while replies.count(b"\r\n") < len(names):
                     received = client.recv(65536)

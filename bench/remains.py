@@ -11,7 +11,7 @@ from pathlib import Path
 import plyvel
 from attrs import define, field
 
-from darner import records
+from darner.store import records
 
 
 @define

@@ -24,15 +24,15 @@ from typing import Any, ClassVar, Final, Optional
 
 from attrs import frozen
 
-import darner.session
+import darner.front.session
 from bench.dialects import Beanstalk, RedisLists
-from darner.load import Dialect, Load
+from darner.cli.workload import Dialect, Workload
 
 PATIENCE: Final = 300.0
 """Seconds that a server may take to start or to stop."""
 _ROOT: Final = Path(__file__).resolve().parent.parent
 _PACKAGE: Final = Path(darner.__file__).resolve().parent.parent
-COMPILED: Final = not darner.session.__file__.endswith(".py")
+COMPILED: Final = not darner.front.session.__file__.endswith(".py")
 """Whether this server is."""
 _TICKS: Final = os.sysconf("SC_CLK_TCK")
 
@@ -123,7 +123,7 @@ class Server:
         """Whether it serves: it may listen before it has read its data."""
         try:
             with socket.create_connection((self.host, self.port), timeout=PATIENCE) as client:
-                client.sendall(self.dialect(Load(queue="nothing_in_it")).requests[1])
+                client.sendall(self.dialect(Workload(queue="nothing_in_it")).requests[1])
                 reply = client.recv(64)
         except OSError:
             return False
@@ -160,9 +160,9 @@ class Server:
         if self.directory != Path():
             shutil.rmtree(self.directory, ignore_errors=True)
 
-    def load(self, **load: Any) -> Load:
+    def load(self, **load: Any) -> Workload:
         """@return: a load for this server."""
-        return Load(host=self.host, port=self.port, dialect=self.dialect, **load)
+        return Workload(host=self.host, port=self.port, dialect=self.dialect, **load)
 
     # Measuring
 

@@ -13,7 +13,7 @@ from attrs import frozen
 from bench.conditions import Conditions, mib
 from bench.outcome import Outcome, Table
 from bench.servers import Server, allow_descriptors
-from darner.bench import Result, run
+from darner.cli.bench import Result, run
 
 ITEM: Final = 60_000
 """Bytes of an item that is held: nearly all that is kept in memory whole."""

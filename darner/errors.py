@@ -2,7 +2,7 @@
 What can go wrong, as types.
 
 A front end turns an error into its reply in one place, by these types alone: a L{ClientError} is the peer's doing, a
-L{ServerError} is ours.  `darner.wire.error_reply` spells them for the memcache text protocol.
+L{ServerError} is ours.  `darner.front.memcache.error_reply` spells them for the memcache text protocol.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class ServerError(DarnerError):
 
 
 class Unavailable(ServerError):
-    """The server was told not to do this for now (`darner.status`)."""
+    """The server was told not to do this for now (`darner.queues.status`)."""
 
     def __init__(self, status: str) -> None:
         super().__init__(f"server is {status}")

@@ -19,24 +19,26 @@ from twisted.python.failure import Failure
 from twisted.python.threadpool import ThreadPool
 from zope.interface import implementer
 
-from darner.access import Access
-from darner.calls import Call, Consuming, Opening, Peeking, Putting, Reading, Requeueing
-from darner.control import Control
-from darner.directory import STATUS
+from darner.config.passwords import Passwords
+from darner.config.settings import NO_LOG_IN, Settings
 from darner.errors import ClientError, DarnerError, ItemTooLarge, SettingsError, Stopped
-from darner.interfaces import IMessage, IOpenRead, IQueueService, IStore
-from darner.items import PutOptions
-from darner.limits import Limits
-from darner.passwords import Passwords
-from darner.protocol import QueueFactory
-from darner.queues import Queues, Surroundings
-from darner.settings import NO_LOG_IN, Settings
-from darner.stats import Health
-from darner.status import KeptStatus, ServerStatus
-from darner.store import LevelStore
-from darner.textport import TextFactory
-from darner.timers import MonotonicClock
-from darner.wire import MAX_DELAY, MAX_FLAGS, check_id, check_queue_name
+from darner.front.access import Access
+from darner.front.calls import Call, Consuming, Opening, Peeking, Putting, Reading, Requeueing
+from darner.front.kestrel_port import TextFactory
+from darner.front.protocol import QueueFactory
+from darner.interfaces import IMessage, IOpenRead, IQueueService
+from darner.net.clock import MonotonicClock
+from darner.net.limits import Limits
+from darner.queues.collection import Queues, Surroundings
+from darner.queues.control import Control
+from darner.queues.status import ServerStatus
+from darner.store.directory import STATUS
+from darner.store.interfaces import IStore
+from darner.store.leveldb import LevelStore
+from darner.store.status_file import StatusFile
+from darner.values.items import PutOptions
+from darner.values.stats import Health
+from darner.values.vocabulary import MAX_DELAY, MAX_FLAGS, check_id, check_queue_name
 
 DRAIN: Final = 2.0
 """Seconds that connections get, when the service stops, to take the replies that are on their way."""
@@ -122,7 +124,7 @@ class QueueService(Service):
             settings.min_free_bytes,
             ServerStatus(
                 self._clock, settings.default_status, settings.status_change_grace_period,
-                KeptStatus(self.data_dir / STATUS),
+                StatusFile(self.data_dir / STATUS),
             ),
             self._control,
         )  # fmt: skip

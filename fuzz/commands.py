@@ -9,7 +9,7 @@ from typing import Final, Union
 
 from attrs import frozen
 
-from darner.records import CHUNK_BYTES
+from darner.values.vocabulary import CHUNK_BYTES
 from fuzz.choices import Choices
 from fuzz.server import EPOCH, MAX_ITEM_BYTES
 

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
-from darner.store import LevelStore
+from darner.store.leveldb import LevelStore
 from fuzz.server import Server
 from fuzz.wire import is_name
 

@@ -13,7 +13,7 @@ from typing import Final, Optional, Union
 
 from attrs import Factory, define
 
-from darner.records import CHUNK_BYTES
+from darner.values.vocabulary import CHUNK_BYTES
 from fuzz.commands import Drop, Dump, Expire, Figures, Meaning, Part, Put, Read, ReadMany, Say
 from fuzz.server import DEDUPE_WINDOW, EPOCH
 

@@ -15,12 +15,12 @@ from twisted.logger import ILogObserver, LogEvent, LogLevel, globalLogPublisher
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from darner.interfaces import IStore
-from darner.memory import MemoryStore
-from darner.policies import Policies, QueueSettings
-from darner.protocol import QueueFactory, QueueProtocol
-from darner.queues import Queues, Surroundings
-from darner.wire import LineCache
+from darner.config.policies import Policies, QueueSettings
+from darner.front.memcache import LineCache
+from darner.front.protocol import QueueFactory, QueueProtocol
+from darner.queues.collection import Queues, Surroundings
+from darner.store.interfaces import IStore
+from darner.store.memory import MemoryStore
 
 EPOCH: Final = 1_700_000_000
 """What the wall clock says at first, in seconds."""
@@ -77,33 +77,33 @@ class Client:
             if self.gone or self._shut:
                 return
             self.protocol.dataReceived(piece)
-            self._server.turn()
+            self._server.commit()
 
     def shut(self) -> None:
         """Close the side for writing."""
         if not self.gone and not self._shut:
             self._shut = True
             self.protocol.readConnectionLost()
-            self._server.turn()
+            self._server.commit()
 
     def choke(self) -> None:
         """Read no more, so that the server hears from its transport that nothing more goes out."""
         if not self.gone and self._transport.producer is not None:
             self._transport.producer.pauseProducing()
-            self._server.turn()
+            self._server.commit()
 
     def unchoke(self) -> None:
         """Read again.  Harmless where it always did."""
         if not self.gone and self._transport.producer is not None:
             self._transport.producer.resumeProducing()
-            self._server.turn()
+            self._server.commit()
 
     def hang_up(self) -> None:
         """Go away."""
         if not self.gone:
             self.gone = True
             self.protocol.connectionLost(_DONE)
-            self._server.turn()
+            self._server.commit()
 
     @property
     def heard(self) -> bytes:
@@ -143,7 +143,7 @@ class Server:
         self.queues.expiry.watch = lambda fifo: None  # type: ignore[method-assign]
         self.factory = QueueFactory(self.queues)
         self.queues.start()
-        self.turn()
+        self.commit()
         self._idle_calls = len(self.clock.getDelayedCalls())
         self.faults = Faults()
 
@@ -166,7 +166,7 @@ class Server:
         self.clients.append(client)
         return client
 
-    def turn(self) -> None:
+    def commit(self) -> None:
         """Let everything happen that is to happen now."""
         self.clock.advance(0)
         while any(client.look() for client in self.clients):
@@ -175,9 +175,9 @@ class Server:
     def advance(self, seconds: float) -> None:
         """Let time pass.  What has expired by then is dropped at once, and not within a second, so that all know it."""
         self.clock.advance(seconds)
-        self.turn()
+        self.commit()
         self.queues.flush_expired()
-        self.turn()
+        self.commit()
 
     def settle(self, gets: int) -> None:
         """
@@ -225,11 +225,11 @@ class Server:
         for fifo in fifos.values():
             assert not fifo.waiters, fifo.name
             assert not fifo.open_count, fifo.name
-        gathering = queues.turn._gathering
+        gathering = queues.commit._gathering
         for gathered in (gathering.queues, gathering.owners, gathering.puts, gathering.reads, gathering.chunks):
             assert not gathered
         assert not gathering.followers
-        assert not queues.turn._waiting
+        assert not queues.commit._waiting
         assert not self.factory.connections
         assert queues.stats.curr_connections == 0
         assert len(self.factory.lines) <= LineCache.MAX_LINES

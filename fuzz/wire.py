@@ -1,5 +1,5 @@
 """
-Any request line: it is understood or refused, and what comes out keeps what `darner.wire` promises of it.
+Any request line: it is understood or refused, and what comes out keeps what `darner.front.memcache` promises of it.
 
 What is expected is written down here once more, in other words than there.
 """
@@ -9,12 +9,14 @@ from __future__ import annotations
 import dataclasses
 from typing import Final, Optional
 
-from darner import wire
+from darner.front import memcache
+from darner.values import requests
+from darner.values.vocabulary import MAX_DELAY, MAX_WAIT, check_queue_name
 
 _LETTERS: Final = frozenset(range(33, 127)) - {ord("/")}
 _ERRORS: Final = (b"ERROR\r\n", b"CLIENT_ERROR ")
 
-_cache = wire.LineCache()
+_cache = memcache.LineCache()
 
 
 def check(data: bytes) -> None:
@@ -23,35 +25,35 @@ def check(data: bytes) -> None:
     @raise AssertionError: one of them is understood wrongly.
     """
     for line in data.split(b"\n"):
-        check_line(line[: wire.MAX_LINE])
+        check_line(line[: memcache.MAX_LINE])
 
 
 def check_line(line: bytes) -> None:
-    request = wire.parse(line)
+    request = memcache.parse(line)
     _check_cached(line, request)
     for tolerated in (b" " + line, line + b" ", line + b"\r", line.replace(b" ", b"  ")):
-        assert wire.parse(tolerated) == request, tolerated
-    if isinstance(request, wire.Refused):
+        assert memcache.parse(tolerated) == request, tolerated
+    if isinstance(request, requests.Refused):
         _check_refusal(line, request)
         return
     for name in _names(request):
         assert is_name(name), name
-    if isinstance(request, wire.Set):
+    if isinstance(request, requests.Set):
         _check_set(request)
-    elif isinstance(request, wire.Get):
+    elif isinstance(request, requests.Get):
         _check_get(line, request)
-    elif isinstance(request, wire.GetMany):
+    elif isinstance(request, requests.GetMany):
         assert len(request.queues) > 1
-    elif isinstance(request, wire.GetFirst):
+    elif isinstance(request, requests.GetFirst):
         _check_get_first(line, request)
-    elif isinstance(request, wire.Monitor):
-        assert 0 <= request.seconds * 1000 <= wire.MAX_WAIT, request
+    elif isinstance(request, requests.Monitor):
+        assert 0 <= request.seconds * 1000 <= MAX_WAIT, request
         assert request.maximum is None or request.maximum >= 0, request
-    elif isinstance(request, wire.Confirm):
+    elif isinstance(request, requests.Confirm):
         assert request.count >= 0, request
-    respelled = wire.parse(spell(request))
-    if isinstance(request, wire.Get):
-        assert isinstance(respelled, wire.Get)
+    respelled = memcache.parse(spell(request))
+    if isinstance(request, requests.Get):
+        assert isinstance(respelled, requests.Get)
         respelled = dataclasses.replace(respelled, key=request.key)
     assert respelled == request, (request, respelled)
 
@@ -61,15 +63,15 @@ def is_name(name: bytes) -> bool:
     return 1 <= len(name) <= 250 and _LETTERS.issuperset(name)
 
 
-def _check_cached(line: bytes, request: wire.Request) -> None:
-    fresh = wire.LineCache()
+def _check_cached(line: bytes, request: requests.Request) -> None:
+    fresh = memcache.LineCache()
     for cache in (_cache, fresh, fresh):
         assert cache.parse(line) == request, line
-    assert len(fresh) == (len(line) <= wire.LineCache.MAX_LENGTH)
-    assert len(_cache) <= wire.LineCache.MAX_LINES
+    assert len(fresh) == (len(line) <= memcache.LineCache.MAX_LENGTH)
+    assert len(_cache) <= memcache.LineCache.MAX_LINES
 
 
-def _check_refusal(line: bytes, request: wire.Refused) -> None:
+def _check_refusal(line: bytes, request: requests.Refused) -> None:
     command = line.split()[0].lower() if line.split() else b""
     if request.reply:
         assert request.reply.startswith(_ERRORS), request
@@ -90,42 +92,45 @@ def _check_refusal(line: bytes, request: wire.Refused) -> None:
         assert request.payload == int(line.split()[4]), line
 
 
-def _names(request: wire.Request) -> tuple[bytes, ...]:
-    if isinstance(request, (wire.GetMany, wire.DumpStats, wire.DumpConfig)):
+def _names(request: requests.Request) -> tuple[bytes, ...]:
+    if isinstance(request, (requests.GetMany, requests.DumpStats, requests.DumpConfig)):
         return request.queues
-    if isinstance(request, wire.GetFirst):
+    if isinstance(request, requests.GetFirst):
         return tuple(choice.queue for choice in request.choices)
-    if isinstance(request, (wire.Set, wire.Get, wire.Delete, wire.Flush, wire.FlushExpired, wire.Touch)):
+    if isinstance(
+        request,
+        (requests.Set, requests.Get, requests.Delete, requests.Flush, requests.FlushExpired, requests.Touch),
+    ):
         return (request.queue,)
-    if isinstance(request, (wire.Monitor, wire.Confirm)):
+    if isinstance(request, (requests.Monitor, requests.Confirm)):
         return (request.queue,)
-    if isinstance(request, wire.Requeue):
+    if isinstance(request, requests.Requeue):
         return request.origin, request.target
     return ()
 
 
-def _check_set(request: wire.Set) -> None:
+def _check_set(request: requests.Set) -> None:
     assert 0 <= request.flags < 2**32, request
     assert 0 <= request.size < 10**18, request
     assert -(10**18) < request.expiry < 10**18, request
     if request.options is not None:
         id, delay = request.options.id, request.options.delay
         assert id or delay is not None, request
-        assert not id or wire.check_queue_name(id) == id, request
-        assert delay is None or 0 <= delay <= wire.MAX_DELAY, request
+        assert not id or check_queue_name(id) == id, request
+        assert delay is None or 0 <= delay <= MAX_DELAY, request
 
 
-def _check_get(line: bytes, request: wire.Get) -> None:
+def _check_get(line: bytes, request: requests.Get) -> None:
     assert line.split()[1:] == [request.key], request
     assert request.key.split(b"/")[0] == request.queue, request
-    assert 0 <= request.wait <= wire.MAX_WAIT, request
+    assert 0 <= request.wait <= MAX_WAIT, request
     alone = sum((request.open or request.close, request.abort, request.peek))
     assert alone <= 1, request
     assert not (request.abort and request.wait), request
     assert request.fetches == (request.open or request.peek or not (request.close or request.abort)), request
 
 
-def _check_get_first(line: bytes, request: wire.GetFirst) -> None:
+def _check_get_first(line: bytes, request: requests.GetFirst) -> None:
     first = request.choices[0]
     assert len(set(_names(request))) == len(request.choices) < len(line.split()), request
     assert not first.abort, request
@@ -134,16 +139,16 @@ def _check_get_first(line: bytes, request: wire.GetFirst) -> None:
         _check_get(b"get " + choice.queue, choice)
 
 
-def spell(request: wire.Request) -> bytes:
+def spell(request: requests.Request) -> bytes:
     """@return: the plainest line that asks for the same; C{request} is not a refusal."""
     spelling = _spell(request)
     assert spelling is not None, request
     return spelling
 
 
-def _spell(request: wire.Request) -> Optional[bytes]:
+def _spell(request: requests.Request) -> Optional[bytes]:
     noreply = b" noreply" if getattr(request, "noreply", False) else b""
-    if isinstance(request, wire.Set):
+    if isinstance(request, requests.Set):
         asked = b"/sync" if request.sync else b""
         if request.options is not None and request.options.delay is not None:
             asked += b"/delay=%d" % request.options.delay
@@ -152,46 +157,46 @@ def _spell(request: wire.Request) -> Optional[bytes]:
         return b"set %b%b %d %d %d%b" % (
             request.queue, asked, request.flags, request.expiry, request.size, noreply,
         )  # fmt: skip
-    if isinstance(request, wire.Get):
+    if isinstance(request, requests.Get):
         options = [option for option in ("open", "close", "abort", "peek") if getattr(request, option)]
         wait = b"/t=%d" % request.wait if request.wait else b""
         return b"get " + b"/".join([request.queue, *(option.encode() for option in options)]) + wait
-    if isinstance(request, wire.GetMany):
+    if isinstance(request, requests.GetMany):
         return b"get " + b" ".join(request.queues)
-    if isinstance(request, wire.GetFirst):
+    if isinstance(request, requests.GetFirst):
         # The last one twice, as there may be but one; and with a wait in any case, so that one item is had.
         last = request.choices[-1]
         wait = b"" if last.wait else b"/t=0"
         return b"get %b %b%b" % (b" ".join(_names(request)), spell(last)[4:], wait)
-    if isinstance(request, wire.Monitor):
+    if isinstance(request, requests.Monitor):
         maximum = b"" if request.maximum is None else b" %d" % request.maximum
         return b"monitor %b %d%b" % (request.queue, request.seconds, maximum)
-    if isinstance(request, wire.Confirm):
+    if isinstance(request, requests.Confirm):
         return b"confirm %b %d" % (request.queue, request.count)
-    if isinstance(request, wire.Delete):
+    if isinstance(request, requests.Delete):
         return b"delete %b%b" % (request.queue, noreply)
-    if isinstance(request, wire.Flush):
+    if isinstance(request, requests.Flush):
         return b"flush " + request.queue
-    if isinstance(request, wire.FlushExpired):
+    if isinstance(request, requests.FlushExpired):
         return b"flush_expired " + request.queue
-    if isinstance(request, wire.FlushAll):
+    if isinstance(request, requests.FlushAll):
         return b"flush_all%b%b" % (b" 0" if request.delayed else b"", noreply)
-    if isinstance(request, wire.Touch):
+    if isinstance(request, requests.Touch):
         return b"touch %b%b" % (request.queue, noreply)
-    if isinstance(request, wire.Requeue):
+    if isinstance(request, requests.Requeue):
         count = b"" if request.count is None else b" %d" % request.count
         return b"requeue %b %b%b" % (request.origin, request.target, count)
-    if isinstance(request, wire.DumpStats):
+    if isinstance(request, requests.DumpStats):
         return b" ".join([b"dump_stats", *request.queues])
-    if isinstance(request, wire.DumpConfig):
+    if isinstance(request, requests.DumpConfig):
         return b" ".join([b"dump_config", *request.queues])
-    if isinstance(request, wire.SetStatus):
+    if isinstance(request, requests.SetStatus):
         return b"status " + request.status.encode()
     return _ALONE.get(type(request))
 
 
 _ALONE: Final = {
-    wire.Stats: b"stats", wire.Status: b"status", wire.Reload: b"reload", wire.Shutdown: b"shutdown",
-    wire.Version: b"version", wire.Quit: b"quit",
-    wire.FlushAllExpired: b"flush_all_expired",
+    requests.Stats: b"stats", requests.Status: b"status", requests.Reload: b"reload", requests.Shutdown: b"shutdown",
+    requests.Version: b"version", requests.Quit: b"quit",
+    requests.FlushAllExpired: b"flush_all_expired",
 }  # fmt: skip

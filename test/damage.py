@@ -15,11 +15,11 @@ from attrs import define, field
 from twisted.internet.defer import maybeDeferred
 from twisted.internet.task import Clock
 
-from darner.items import PutOptions
-from darner.leveldb import Manifest, current, tables
-from darner.queues import Queues, Surroundings
-from darner.records import CHUNK_BYTES
-from darner.store import LevelStore
+from darner.queues.collection import Queues, Surroundings
+from darner.store.files.leveldb import Manifest, current, tables
+from darner.store.leveldb import LevelStore
+from darner.values.items import PutOptions
+from darner.values.vocabulary import CHUNK_BYTES
 
 EPOCH = 1_700_000_000
 

@@ -13,18 +13,20 @@ from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.task import Clock
 from zope.interface import implementer
 
-import darner.session
-from darner import wire
+import darner.front.session
+from darner.config.policies import Policies, QueueSettings
 from darner.errors import StoreError
-from darner.interfaces import IBatch, IStore
-from darner.items import Delayed, Generation, Item, Mark, QueueState, Step
-from darner.memory import MemoryStore
-from darner.policies import Policies, QueueSettings
-from darner.queues import Queues, Surroundings
-from darner.session import Session
+from darner.front import memcache
+from darner.front.session import Session
+from darner.queues.collection import Queues, Surroundings
+from darner.store.interfaces import IBatch, IStore
+from darner.store.memory import MemoryStore
+from darner.values import requests
+from darner.values.items import Delayed, Generation, Item, Mark, QueueState, Step
 
 from_source = skipIf(
-    not darner.session.__file__.endswith(".py"), "it puts something in the place of what compiled code has built in"
+    not darner.front.session.__file__.endswith(".py"),
+    "it puts something in the place of what compiled code has built in",
 )
 """Tests that only the source can pass."""
 
@@ -248,7 +250,7 @@ class Server:
     def stop(self) -> None:
         """Stop cleanly; the clients are gone."""
         stopped = Deferred.fromCoroutine(self.queues.stop())
-        self.turn()
+        self.commit()
         assert stopped.called
 
     def restart(self) -> None:
@@ -267,9 +269,9 @@ class Server:
         """Let the write that is held in a thread come to its end, and what follows from that happen."""
         done, call, arguments = self.held.pop(0)
         maybeDeferred(call, *arguments).chainDeferred(done)
-        self.turn()
+        self.commit()
 
-    def turn(self) -> None:
+    def commit(self) -> None:
         """Let everything happen that is to happen now."""
         self.clock.advance(0)
 
@@ -297,7 +299,7 @@ class Client:
     def __init__(self, server: Server, **settings: Any) -> None:
         self.server = server
         self.session = Session(server.queues, self, **settings)
-        self._requests: deque[tuple[wire.Request, bytes]] = deque()
+        self._requests: deque[tuple[requests.Request, bytes]] = deque()
         self.writes: list[bytes] = []
         self.closed = False
         self.aborted = False
@@ -306,28 +308,28 @@ class Client:
 
     def ask(self, line: bytes) -> None:
         """Send a request; it has to wait if the session is busy."""
-        self._send(wire.parse(line), b"")
+        self._send(memcache.parse(line), b"")
 
     def set(self, queue: bytes, payload: bytes, flags: int = 0, expiry: int = 0, end: bytes = b"") -> None:
         """Send a set; C{queue} may have options, and C{end} follows the byte count."""
-        request = wire.parse(b"set %b %d %d %d%b" % (queue, flags, expiry, len(payload), end))
-        assert isinstance(request, wire.Set)
+        request = memcache.parse(b"set %b %d %d %d%b" % (queue, flags, expiry, len(payload), end))
+        assert isinstance(request, requests.Set)
         self._send(request, payload)
 
-    def _send(self, request: wire.Request, payload: bytes) -> None:
+    def _send(self, request: requests.Request, payload: bytes) -> None:
         self._requests.append((request, payload))
         self.proceed()
 
     def does(self, line: bytes) -> bytes:
         """@return: what the client is sent by the end of the turn in which it sends this request."""
         self.ask(line)
-        self.server.turn()
+        self.server.commit()
         return self.hears()
 
     def sets(self, queue: bytes, payload: bytes, **more: Any) -> bytes:
         """As L{does}, for a set."""
         self.set(queue, payload, **more)
-        self.server.turn()
+        self.server.commit()
         return self.hears()
 
     def hears(self) -> bytes:
@@ -349,7 +351,7 @@ class Client:
     def proceed(self) -> None:
         while self._requests and not self.session.busy:
             request, payload = self._requests.popleft()
-            if not isinstance(request, wire.Set):
+            if not isinstance(request, requests.Set):
                 self.session.perform(request)
             elif not self.session.takes(request):
                 self.session.refuse(request)
@@ -368,7 +370,7 @@ class Client:
         self.aborted = True
 
 
-def value(queue: bytes, payload: bytes, flags: int = 0, end: bytes = wire.END) -> bytes:
+def value(queue: bytes, payload: bytes, flags: int = 0, end: bytes = memcache.END) -> bytes:
     """@return: the reply that hands out an item."""
-    return wire.value(queue, flags, payload, end)
+    return memcache.value(queue, flags, payload, end)
 

@@ -36,10 +36,11 @@ from typing import Optional, Union
 
 from attrs import Factory, define
 
-from darner import wire
-from darner.items import ITEM_OVERHEAD, PutOptions
-from darner.policies import Policies, QueueSettings, parent_of
-from darner.records import CHUNK_BYTES
+from darner.config.policies import Policies, QueueSettings, parent_of
+from darner.front import memcache
+from darner.values import requests
+from darner.values.items import ITEM_OVERHEAD, PutOptions
+from darner.values.vocabulary import CHUNK_BYTES
 from test.harness import EPOCH, REFUSED, value
 
 TOO_MANY = b"CLIENT_ERROR close current item first\r\n"
@@ -124,7 +125,7 @@ class Read:
 class Wait:
     """Waiting for one item of the first queue that has any."""
 
-    requests: Sequence[wire.Get]
+    requests: Sequence[requests.Get]
     deadline: float
     births: Sequence[Item] = ()
     """What has to be written for there to be anything to wait for."""
@@ -214,7 +215,7 @@ class Model:
     """Those that were ever named, the ones that exist in the order in which they were made."""
     status: str = "up"
     now: float = 0.0
-    turn: Turn = Factory(Turn)
+    commit: Turn = Factory(Turn)
     store: dict[bytes, Contents] = Factory(dict)
     told: Callable[[Queue, int], bool] = lambda queue, duplicates: False
     """Says of a queue whether the server counts more duplicates than these."""
@@ -233,7 +234,7 @@ class Model:
 
     def reply(self, client: Client, end: bytes, consuming: bool = False, puts: Sequence[Item] = ()) -> Reply:
         reply = Reply(client, end, consuming=consuming, puts=puts)
-        self.turn.replies.append(reply)
+        self.commit.replies.append(reply)
         return reply
 
     def refuses(self, client: Client, writes: bool, reads: bool = False) -> bool:
@@ -245,7 +246,7 @@ class Model:
 
     # Putting
 
-    def set(self, client: Client, request: wire.Set, payload: bytes) -> None:
+    def set(self, client: Client, request: requests.Set, payload: bytes) -> None:
         puts: list[Item] = []
         options = request.options or PutOptions()
         end = self.refusal(request, len(payload), bool(options.id))
@@ -254,9 +255,9 @@ class Model:
             puts += [seen.put for seen in known.values()]
             takers = self.takers(request.queue, len(payload), known)
             if takers is None:
-                end = wire.NOT_STORED
+                end = memcache.NOT_STORED
             else:
-                end = wire.STORED
+                end = memcache.STORED
                 for queue in takers:
                     self.discard(queue, 1, len(payload))
                 new = [self.put_for(queue, request, payload, options.delay) for queue in takers]
@@ -268,7 +269,7 @@ class Model:
                 puts += new
         self.reply(client, b"" if request.noreply else end, puts=puts)
 
-    def put_for(self, queue: Queue, request: wire.Set, payload: bytes, delay: Optional[int]) -> Item:
+    def put_for(self, queue: Queue, request: requests.Set, payload: bytes, delay: Optional[int]) -> Item:
         expiry = self.due(request.expiry)
         if delay is None:
             delay = int((self.settings(queue).default_delay or 0) * 1000)
@@ -279,7 +280,7 @@ class Model:
         insort(queue.delayed, (self.wall + delay, item))
         return item
 
-    def refusal(self, request: wire.Set, size: int, has_id: bool) -> bytes:
+    def refusal(self, request: requests.Set, size: int, has_id: bool) -> bytes:
         """@return: why it is not stored, whatever is in the queues; nothing if it may be."""
         queues = self.required(request.queue)
         if self.status != "up":
@@ -287,7 +288,7 @@ class Model:
         if any(size > self.settings(queue).max_item_bytes for queue in queues):
             return TOO_LARGE
         if any(size > (self.settings(queue).max_bytes or size) for queue in queues if self.keeps(queue)):
-            return wire.NOT_STORED
+            return memcache.NOT_STORED
         for queue in queues:
             if has_id and self.settings(queue).dedupe_window is None:
                 return b"CLIENT_ERROR queue %b has no dedupe_window\r\n" % queue.name
@@ -316,7 +317,7 @@ class Model:
     def see(self, item: Item, id: bytes) -> None:
         queue = item.queue
         if self.settings(queue).dedupe_window is not None:
-            self.turn.ids.append((queue, id, queue.seen.get(id)))
+            self.commit.ids.append((queue, id, queue.seen.get(id)))
             queue.seen[id] = Seen(self.wall, item)
 
     def apply(self, policies: Policies) -> None:
@@ -397,7 +398,7 @@ class Model:
                 self.discard_first(queue)
 
     def discard_first(self, queue: Queue) -> None:
-        self.turn.moves.append((queue, queue.ready.pop(0), "discarded"))
+        self.commit.moves.append((queue, queue.ready.pop(0), "discarded"))
         queue.discarded += 1
 
     def due(self, expiry: float) -> int:
@@ -421,7 +422,7 @@ class Model:
     def new_item(self, queue: Queue, flags: int, payload: bytes, expiry: int) -> Item:
         item = Item(queue, self.orders, flags, payload, expiry)
         self.orders += 1
-        self.turn.puts.append(item)
+        self.commit.puts.append(item)
         return item
 
     def bear(self, queue: Queue) -> None:
@@ -430,12 +431,12 @@ class Model:
             queue.created = self.wall
             queue.durable = self.settings(queue).durable
             self.queues[queue.name] = self.queues.pop(queue.name)
-            self.turn.born.append(queue)
+            self.commit.born.append(queue)
 
     def move(self, queue: Queue, item: Item, target: str, reason: str) -> Item:
         """To the end of another queue, by no limit held up, without its expiry and attempts."""
         moved = self.put(self.queue(target.encode()), item.flags, item.payload, 0)
-        self.turn.moves.append((queue, item, reason))
+        self.commit.moves.append((queue, item, reason))
         return moved
 
     # The head of a queue
@@ -510,18 +511,18 @@ class Model:
 
     # Reading
 
-    def get(self, client: Client, requests: Sequence[wire.Get]) -> None:
+    def get(self, client: Client, requests: Sequence[requests.Get]) -> None:
         """Of one queue, or with a wait of the first of several that has an item."""
         first = requests[0]
         if first.abort:
             self.end_read(client, first.queue, given_back=True)
-            self.reply(client, wire.END)
+            self.reply(client, memcache.END)
             return
         if first.close:
             for request in requests:
                 self.end_read(client, request.queue, given_back=False)
         if not first.fetches:
-            self.reply(client, wire.END, consuming=True)
+            self.reply(client, memcache.END, consuming=True)
         elif self.refuses(client, writes=False, reads=True):
             pass
         elif not first.peek and any(not self.may_read(client, request) for request in requests):
@@ -531,9 +532,9 @@ class Model:
             if first.wait:
                 self.wait(client, Wait(requests, self.now + first.wait / 1000, births))
             else:
-                self.reply(client, wire.END, puts=births)
+                self.reply(client, memcache.END, puts=births)
 
-    def may_read(self, client: Client, request: wire.Get) -> bool:
+    def may_read(self, client: Client, request: requests.Get) -> bool:
         reads = self.reads_of(client, request.queue)
         return not reads or (request.open and self.may_open(client, request.queue))
 
@@ -591,29 +592,29 @@ class Model:
                 queue = self.queue(name)
                 if not queue.exists and self.status == "up":
                     self.bear(queue)
-                if queue in self.turn.born:
+                if queue in self.commit.born:
                     births += self.stands_for(queue)
         return births
 
     def stands_for(self, queue: Queue) -> list[Item]:
         """@return: no item, but what is refused with those that are put in this turn."""
         nothing = Item(queue, -1, 0, b"")
-        self.turn.puts.append(nothing)
+        self.commit.puts.append(nothing)
         return [nothing]
 
-    def hand_out(self, client: Client, requests: Sequence[wire.Get]) -> bool:
+    def hand_out(self, client: Client, requests: Sequence[requests.Get]) -> bool:
         """@return: whether there was an item."""
         for request in requests:
             queue = self.queue(request.queue)
             item = self.head(queue)
             if item is not None:
-                reply = self.reply(client, wire.END)
+                reply = self.reply(client, memcache.END)
                 if not request.peek:
                     queue.ready.remove(item)
                     if request.open:
                         self.open(client, queue, item)
                     else:
-                        self.turn.reads.append((queue, item, reply))
+                        self.commit.reads.append((queue, item, reply))
                 self.attach(reply, queue, item)
                 return True
         return False
@@ -640,7 +641,7 @@ class Model:
             return
         for name in names:
             self.head(self.queue(name))  # what has expired anywhere is dropped first, or has gone where it goes
-        reply = self.reply(client, wire.END)
+        reply = self.reply(client, memcache.END)
         births: list[Item] = []
         for name in dict.fromkeys(names):
             queue = self.queue(name)
@@ -649,7 +650,7 @@ class Model:
                 births += self.refer([name])
             else:
                 queue.ready.remove(item)
-                self.turn.reads.append((queue, item, reply))
+                self.commit.reads.append((queue, item, reply))
                 self.attach(reply, queue, item)
         reply.puts = births
 
@@ -678,7 +679,7 @@ class Model:
                 self.stop_waiting(client)
                 self.hand_out(client, waiting.requests)
 
-    def monitor(self, client: Client, request: wire.Monitor) -> None:
+    def monitor(self, client: Client, request: requests.Monitor) -> None:
         if self.refuses(client, writes=False, reads=True):
             return
         births = self.refer([request.queue])
@@ -687,7 +688,7 @@ class Model:
         client.waiting = monitor
         self.go_on(client)
         if client.waiting is None:
-            self.turn.replies[-1].puts = births
+            self.commit.replies[-1].puts = births
 
     def go_on(self, client: Client) -> None:
         """Let a monitor take what there is, and wait for what comes."""
@@ -728,27 +729,27 @@ class Model:
 
     def give_up(self, client: Client) -> None:
         self.stop_waiting(client)
-        self.reply(client, wire.END)
+        self.reply(client, memcache.END)
 
     # Other requests
 
-    def confirm(self, client: Client, request: wire.Confirm) -> None:
+    def confirm(self, client: Client, request: requests.Confirm) -> None:
         reads = client.opens.get(request.queue, [])
         if 0 < request.count <= len(reads):
             for read in reads[: request.count]:
                 read.open = False
             del reads[: request.count]
-            self.reply(client, wire.END, consuming=True)
+            self.reply(client, memcache.END, consuming=True)
         else:
-            self.reply(client, wire.ERROR)
+            self.reply(client, memcache.ERROR)
 
     def touch(self, client: Client, name: bytes) -> None:
         reads = [read for read in self.reads_of(client, name) if read.open]
         for read in reads:
             read.since = self.tick()
-        self.reply(client, wire.TOUCHED if reads else wire.NOT_FOUND)
+        self.reply(client, memcache.TOUCHED if reads else memcache.NOT_FOUND)
 
-    def requeue(self, client: Client, request: wire.Requeue) -> None:
+    def requeue(self, client: Client, request: requests.Requeue) -> None:
         if self.refuses(client, writes=True):
             return
         if request.target in self.policies.aliases:
@@ -761,7 +762,7 @@ class Model:
         while len(puts) < left and (item := self.head(queue)) is not None:
             queue.ready.remove(item)
             puts.append(self.move(queue, item, request.target.decode(), "moved"))
-        self.reply(client, wire.count(len(puts)), puts=puts)
+        self.reply(client, memcache.count(len(puts)), puts=puts)
         client.receiving = True
 
     def flush(self, client: Client, names: Iterable[bytes], end: bytes) -> None:
@@ -770,7 +771,7 @@ class Model:
         for name in names:
             queue = self.queue(name)
             queue.clear()
-            self.turn.moves = [move for move in self.turn.moves if move[0] is not queue]
+            self.commit.moves = [move for move in self.commit.moves if move[0] is not queue]
         self.reply(client, end, consuming=True)
 
     def flush_expired(self, client: Client, names: Iterable[bytes]) -> None:
@@ -781,13 +782,13 @@ class Model:
             while queue.ready and self.has_expired(queue.ready[0]):
                 self.expire(queue)
                 dropped += 1
-        self.reply(client, wire.count(dropped), consuming=True)
+        self.reply(client, memcache.count(dropped), consuming=True)
 
     def delete(self, client: Client, name: bytes) -> None:
         if self.refuses(client, writes=True):
             return
         self.vanish(self.queue(name))
-        self.reply(client, wire.DELETED, consuming=True)
+        self.reply(client, memcache.DELETED, consuming=True)
 
     def vanish(self, queue: Queue) -> None:
         """Open reads have nowhere to go back to; who waits goes on waiting."""
@@ -848,30 +849,30 @@ class Model:
 
         @param faults: 1: what is put cannot be written; 2: nor can anything else, before the next turn.
         """
-        turn, self.turn = self.turn, Turn()
+        commit, self.commit = self.commit, Turn()
         if faults:
-            self.refuse(turn, faults)
-        for reply in turn.replies:
+            self.refuse(commit, faults)
+        for reply in commit.replies:
             reply.client.heard += reply.text()
-        for client in dict.fromkeys(reply.client for reply in turn.replies):
-            client.receiving = any(reply.client is client and is_large(reply) for reply in self.turn.replies)
+        for client in dict.fromkeys(reply.client for reply in commit.replies):
+            client.receiving = any(reply.client is client and is_large(reply) for reply in self.commit.replies)
             self.go_on(client)
         for client in self.clients:
             if client.waiting is not None and any(item.refused for item in client.waiting.births):
                 self.stop_waiting(client)
                 self.reply(client, REFUSED)
-        if self.turn != Turn():
+        if self.commit != Turn():
             self.end()
         self.store = self.contents()
 
-    def refuse(self, turn: Turn, faults: int) -> None:
-        for item in turn.puts:
+    def refuse(self, commit: Turn, faults: int) -> None:
+        for item in commit.puts:
             item.refused = True
         for queue in self.queues.values():
             queue.ready = [item for item in queue.ready if not item.refused]
             queue.aside = [(time, item) for time, item in queue.aside if not item.refused]
             queue.delayed = [(due, item) for due, item in queue.delayed if not item.refused]
-        for queue, id, before in reversed(turn.ids):
+        for queue, id, before in reversed(commit.ids):
             if id in queue.seen and queue.seen[id].put.refused:
                 del queue.seen[id]
                 if before is not None:
@@ -879,19 +880,19 @@ class Model:
         for client in self.clients:
             for name, reads in client.opens.items():
                 client.opens[name] = [read for read in reads if not read.item.refused]
-        for queue in turn.born:
+        for queue in commit.born:
             queue.begin(exists=False)
-        for queue, item, reason in turn.moves:
+        for queue, item, reason in commit.moves:
             if not item.refused:
                 self.undo_move(queue, item, reason)
         if faults > 1:
-            for queue, item, reply in turn.reads:
+            for queue, item, reply in commit.reads:
                 if not item.refused:
                     reply.values = [given for given in reply.values if given[1] is not item]
                     reply.end = REFUSED
                     insort(queue.ready, item)
                     self.serve(queue)
-            for reply in turn.replies:
+            for reply in commit.replies:
                 if reply.consuming:
                     reply.end = REFUSED
 
@@ -920,7 +921,7 @@ class Model:
     def crash(self, clients: list[Client], now: float) -> None:
         """Only the store is left, and the next process begins C{now}."""
         self.clients = clients
-        self.turn = Turn()
+        self.commit = Turn()
         self.status = "up"
         self.now = now
         for queue in self.queues.values():

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from darner.limits import Limits
-from darner.policies import Policies, QueueSettings
-from darner.queues import Queues
-from darner.records import CHUNK_BYTES
+from darner.config.policies import Policies, QueueSettings
+from darner.net.limits import Limits
+from darner.queues.collection import Queues
+from darner.values.vocabulary import CHUNK_BYTES
 
 
 class Client(Protocol):

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Optional
 
 from zope.interface.verify import verifyObject
 
-from darner.consumed import Consumed
 from darner.errors import StoreError
-from darner.interfaces import IBatch, IStore
-from darner.items import Delayed, Generation, Item, Mark, QueueState, Step
-from darner.records import CHUNK_BYTES
+from darner.store.interfaces import IBatch, IStore
+from darner.values.consumed import Consumed
+from darner.values.items import Delayed, Generation, Item, Mark, QueueState, Step
+from darner.values.vocabulary import CHUNK_BYTES
 
 if TYPE_CHECKING:
     from twisted.trial.unittest import SynchronousTestCase

@@ -31,13 +31,13 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 
 from darner import service as service_module
+from darner.config.policies import Policies, QueueSettings
+from darner.config.settings import Settings
 from darner.errors import Stopped, StoreError, StoreUnusable
-from darner.interfaces import IBatch
-from darner.memory import MemoryStore
-from darner.policies import Policies, QueueSettings
 from darner.service import QueueService
-from darner.settings import Settings
-from darner.store import LevelStore
+from darner.store.interfaces import IBatch
+from darner.store.leveldb import LevelStore
+from darner.store.memory import MemoryStore
 
 LARGE = bytes(range(256)) * 1024
 
@@ -479,7 +479,7 @@ class LargeWhileSyncTests(ServiceTestCase):
         await deferLater(reactor, 0.01)
         self.sync = self.service.put(b"other", b"x", sync=True)
         await deferLater(reactor, 0)
-        self.assertTrue(self.service.queues.turn.busy)
+        self.assertTrue(self.service.queues.commit.busy)
 
     async def taken(self, count: int) -> None:
         await until(lambda: self.service.queues.stats.bytes_read >= count)
@@ -514,7 +514,7 @@ class LargeWhileSyncTests(ServiceTestCase):
         (connection,) = self.service._factories[0].connections
         connection.received(LARGE[100_000:])
         await deferLater(reactor, 0)
-        self.assertTrue(self.service.queues.turn.busy)
+        self.assertTrue(self.service.queues.commit.busy)
         connection.received(b"\r\n")
         await deferLater(reactor, 0)
         self.store.gate.set()
@@ -562,7 +562,7 @@ class CleanStopTests(ServiceTestCase):
         service = self.started(loopback(), open_store=Store)
         client = await self.connect(service)
         client.send(b"set q/sync 0 0 1\r\nx\r\n")
-        await until(lambda: service.queues.turn.busy)
+        await until(lambda: service.queues.commit.busy)
         stopping = service.stopService()
         await deferLater(reactor, 0.02)
         self.assertNoResult(stopping)

@@ -5,12 +5,12 @@ from zope.interface import implementer
 
 @implementer(IPlugin, IStreamServerEndpointStringParser)
 class _MutualTLS:
-    """``mtls:``, which is in `darner.tls`: imported when somebody uses it."""
+    """``mtls:``, which is in `darner.net.mtls`: imported when somebody uses it."""
 
     prefix = "mtls"
 
     def parseStreamServer(self, reactor, *arguments, **named):
-        from darner.tls import mutual_tls_endpoint
+        from darner.net.mtls import mutual_tls_endpoint
 
         return mutual_tls_endpoint(reactor, *arguments, **named)
 

@@ -1,5 +1,5 @@
 from twisted.application.service import ServiceMaker
 
 darner = ServiceMaker(
-    "darner", "darner.plugin", "A durable message queue server that speaks the memcache protocol.", "darner"
+    "darner", "darner.cli.plugin", "A durable message queue server that speaks the memcache protocol.", "darner"
 )

@@ -1,0 +1,3 @@
+"""
+What is run from a command line: the server, darner-passwd and darner-bench.
+"""

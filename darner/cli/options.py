@@ -1,0 +1,98 @@
+"""
+The command line.
+
+It is read before anything of Twisted's network is imported (`darner.cli.plugin`), and so imports none of it.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from twisted.python import usage
+
+import darner
+from darner.config.settings import Listener, Settings, make_settings, read_toml
+
+
+class Options(usage.Options):
+    """The command line.  What is given here wins over the configuration file."""
+
+    synopsis = "[options]"
+    longdesc = (
+        "darner is a durable message queue server that speaks the memcache text protocol, as Kestrel and Darner do.  "
+        "Queues are kept in the data directory; point any memcache client at the port."
+    )
+
+    optParameters = [
+        ["data-dir", "d", None, "Directory in which the queues are kept; made if it is missing.  [default: data]"],
+        ["port", "p", None, "TCP port to listen on.  [default: 22133, or none where --listen is given]"],
+        ["interface", "i", None, "Address to listen on with --port.  [default: 127.0.0.1]"],
+        ["text-port", None, None, "TCP port for Kestrel's text protocol, at the same address.  [default: none]"],
+        ["config", "c", None, "TOML file with settings, of the same names as here with _ in place of -."],
+        ["password-file", None, None, "File with users and passwords; clients have to log in.  See darner-passwd."],
+        ["min-free-bytes", None, None,
+         "Room on the disk below which sets are refused, such as 1GiB; 0 for none.  [default: 64MiB, at most 5 %]"],
+        ["reply-key", None, None, "What VALUE names: the bare 'queue', or the key of the 'request'.  [default: queue]"],
+    ]
+
+    optFlags = [
+        ["debug", None, "Log connections and refused requests."],
+        ["check", None, "Read all of the data directory, say what is damaged, and exit: with 1 if anything is."],
+        ["repair", None, "Set what is damaged in the data directory aside, save what can be read, and serve that."],
+    ]
+
+    compData = usage.Completions(
+        optActions={"data-dir": usage.CompleteDirs(), "config": usage.CompleteFiles("*.toml")}
+    )
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.listeners: list[Listener] = []
+
+    def opt_listen(self, endpoint: str) -> None:
+        """
+        Listen at a Twisted server endpoint as well, such as tcp6:22133, unix:/run/darner.sock,
+        ssl:22134:privateKey=key.pem:certKey=cert.pem or systemd:domain=INET:index=0.  May be given several times.
+        """
+        self.listeners.append(Listener(endpoint))
+
+    def opt_version(self) -> None:
+        """Print darner's version, and exit."""
+        print(f"darner {darner.__version__}")
+        sys.exit(0)
+
+    def postOptions(self) -> None:
+        """@raise usage.UsageError: a port is not a number."""
+        # twistd may change the directory before the file is read again.
+        self._config = None if self["config"] is None else Path(self["config"]).absolute()
+        for name in ("port", "text-port"):
+            if self[name] is not None:
+                try:
+                    self[name] = int(self[name])
+                except ValueError:
+                    raise usage.UsageError(f"--{name} is not a number: {self[name]}") from None
+
+    def settings(self) -> Settings:
+        """
+        @return: the settings of the configuration file and the command line.
+        @raise SettingsError: one of them is wrong.
+        """
+        values: dict[str, Any] = {}
+        source = "command line"
+        if self._config is not None:
+            source = self["config"]
+            values = read_toml(self._config, source)
+            make_settings(values, source)
+            source = f"{source} and command line"
+        for name in (
+            "data-dir", "port", "text-port", "interface", "min-free-bytes", "reply-key", "password-file",
+        ):  # fmt: skip
+            if self[name] is not None:
+                values[name.replace("-", "_")] = self[name]
+        if self["debug"]:
+            values["debug"] = True
+        if self.listeners:
+            values["listen"] = [listener.endpoint for listener in self.listeners]
+        return make_settings(values, source)

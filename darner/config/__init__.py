@@ -1,0 +1,3 @@
+"""
+What an operator sets: settings, settings by queue, units of size and time, the password file.
+"""

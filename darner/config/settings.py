@@ -1,0 +1,231 @@
+"""
+Settings: frozen values with their defaults, and reading them from TOML.
+
+`docs/operations.rst` describes each one for those who run the server.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any, Final, Optional
+
+import attrs
+from attrs import frozen, validators
+from cattrs import ClassValidationError, Converter, ForbiddenExtraKeysError, transform_error
+from cattrs.gen import make_dict_structure_fn
+
+from darner.config.policies import Policies, make_policies
+from darner.config.units import parse_duration, parse_size
+from darner.errors import SettingsError
+from darner.values.vocabulary import STATUSES
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+DEFAULT_PORT: Final = 22133
+
+REPLY_KEYS: Final = ("queue", "request")
+
+NO_LOG_IN: Final = "the text protocol has no way to log in"
+
+_reply_key = validators.in_(REPLY_KEYS)
+
+
+@frozen
+class Listener:
+    """One place to listen at."""
+
+    endpoint: str
+    """A Twisted server endpoint string: ``tcp6:22133``, ``unix:/run/darner.sock``, ``ssl:...``, ``systemd:...``."""
+    reply_key: Optional[str] = attrs.field(default=None, validator=validators.optional(_reply_key))
+    """As L{Settings.reply_key}, for this listener."""
+
+
+@frozen
+class Rights:
+    """What a user may do, by patterns of queue names as in a shell: ``*``, ``jobs_*``, ``job?``, ``[a-f]*``."""
+
+    read: tuple[str, ...] = ("*",)
+    """Queues that may be read: taken from, opened, peeked at."""
+    write: tuple[str, ...] = ("*",)
+    """Queues on which items may be put."""
+    admin: tuple[str, ...] = ()
+    """Queues that may be flushed and deleted; with ``*`` among them also C{flush_all}."""
+
+
+@frozen
+class Settings:
+    """What a server runs with."""
+
+    data_dir: str = "data"
+    """Where the queues are kept; made if it is missing."""
+    port: Optional[int] = attrs.field(
+        default=None, validator=validators.optional(validators.and_(validators.ge(0), validators.le(65535)))
+    )
+    """TCP port to listen on; 0 takes a free one.  By default 22133 where nothing else is listened at, else none."""
+    interface: str = "127.0.0.1"
+    """Address to listen on with L{port}."""
+    listen: tuple[Listener, ...] = ()
+    """Further places to listen at."""
+    reply_key: str = attrs.field(default="queue", validator=_reply_key)
+    """
+    What C{VALUE} names: the bare ``queue``, as clients of Kestrel expect it, or the key of the ``request`` as it was
+    sent, options and all, as some stock memcache clients do.
+    """
+    policies: Policies = attrs.field(factory=Policies)
+    """The settings of the queues; in the file the tables ``defaults``, ``queues`` and ``aliases``."""
+    max_connections: int = attrs.field(default=0, validator=validators.ge(0))
+    """How many clients may be connected, over all listeners; 0 is as many as there are descriptors."""
+    idle_timeout: float = attrs.field(default=0.0, validator=validators.ge(0))
+    """Seconds after which a client that asks for nothing is disconnected; 0 is never.  To wait for items is to ask."""
+    stall_timeout: float = attrs.field(default=60.0, validator=validators.ge(0))
+    """
+    Seconds after which a client is disconnected that stops in the middle of a request, does not read its replies, or
+    does not log in; 0 is never.
+    """
+    keep_alive: float = attrs.field(default=60.0, validator=validators.ge(0))
+    """Seconds of silence after which TCP asks whether a client is still there; 0 is never."""
+    password_file: Optional[str] = None
+    """File with users and passwords; C{None}: everybody may do everything."""
+    users: dict[str, Rights] = attrs.field(factory=dict)
+    """The rights of users; who is not in here may read and write all queues."""
+    debug: bool = False
+    """Whether connections and refused requests are logged."""
+    min_free_bytes: Optional[int] = attrs.field(default=None, validator=validators.optional(validators.ge(0)))
+    """
+    Room on the disk below which sets are refused, in bytes; 0 for none.  By default 64 MiB, or 5 % of a file system
+    that is smaller than 1.25 GiB.
+    """
+    allow_shutdown: bool = False
+    """Whether clients may stop the server; with users, those who may administrate all queues."""
+    default_status: str = attrs.field(default="up", validator=validators.in_(STATUSES))
+    """The server's status where none was set before (`darner.queues.status`)."""
+    status_change_grace_period: float = attrs.field(default=0.0, validator=validators.ge(0))
+    """Seconds until a stricter status is enforced."""
+    text_port: Optional[int] = attrs.field(
+        default=None, validator=validators.optional(validators.and_(validators.ge(0), validators.le(65535)))
+    )
+    """TCP port for Kestrel's text protocol, at L{interface}; C{None} for none.  It knows no users."""
+
+    @property
+    def tcp_port(self) -> Optional[int]:
+        """The TCP port to listen on; C{None} for none."""
+        return DEFAULT_PORT if self.port is None and not self.listen else self.port
+
+
+def _strictly(kind: type) -> Any:
+    def structure(value: object, _: object) -> object:
+        if type(value) is not kind:
+            raise ValueError(f"{value!r} is not of type {kind.__name__}")
+        return value
+
+    return structure
+
+
+def _converter() -> Converter:
+    converter = Converter(forbid_extra_keys=True)
+    for kind in (int, str, bool):
+        converter.register_structure_hook(kind, _strictly(kind))
+    converter.register_structure_hook(float, lambda value, _: parse_duration(value))
+
+    def patterns(value: object, _: object) -> tuple[str, ...]:
+        if not isinstance(value, list):
+            raise ValueError(f"{value!r} is not a list of patterns of queue names")
+        return tuple(converter.structure(value, list[str]))
+
+    converter.register_structure_hook_func(lambda kind: kind == tuple[str, ...], patterns)
+    rights = make_dict_structure_fn(Rights, converter, _cattrs_forbid_extra_keys=True)
+    structure = make_dict_structure_fn(Listener, converter, _cattrs_forbid_extra_keys=True)
+
+    def listener(value: Any, _: object) -> Listener:
+        if isinstance(value, str):
+            return Listener(value)
+        if not isinstance(value, dict):
+            raise ValueError(f"{value!r} is neither an endpoint nor a table with one")
+        return structure(value, Listener)
+
+    def listeners(value: object, _: object) -> tuple[Listener, ...]:
+        if not isinstance(value, list):
+            raise ValueError(f"{value!r} is not a list of endpoints")
+        return tuple(converter.structure(value, list[Listener]))
+
+    def table(value: object, _: object) -> Rights:
+        if not isinstance(value, dict):
+            raise ValueError(f"{value!r} is not a table of rights")
+        return rights(value, Rights)
+
+    converter.register_structure_hook(Rights, table)
+    # They are read by L{make_policies}, and are no key of the file's.
+    converter.register_structure_hook(Policies, lambda value, _: value)
+    converter.register_structure_hook(Listener, listener)
+    converter.register_structure_hook_func(lambda kind: kind == tuple[Listener, ...], listeners)
+    return converter
+
+
+_CONVERTER: Final = _converter()
+
+
+def _explain(error: BaseException, kind: object) -> str:
+    if isinstance(error, ForbiddenExtraKeysError):
+        return "unknown setting " + ", ".join(sorted(error.extra_fields))
+    if isinstance(error, KeyError):
+        return "missing"
+    if isinstance(error, AttributeError):
+        return "not a table"
+    # What attrs raises carries more than the text.
+    return str(error.args[0])
+
+
+def make_settings(values: dict[str, Any], source: str) -> Settings:
+    """
+    Check settings.
+
+    @param values: settings by name.
+    @param source: where they come from, for the error.
+    @raise SettingsError: one is unknown, of a wrong type or out of range.
+    """
+    values = dict(values)
+    defaults, queues, aliases = (values.pop(name, {}) for name in ("defaults", "queues", "aliases"))
+    if "policies" in values:
+        raise SettingsError(f"{source}: unknown setting policies")
+    for name in ("text_port", "password_file"):
+        if values.get(name) == "none":
+            values[name] = None
+    try:
+        if "min_free_bytes" in values:
+            values["min_free_bytes"] = parse_size(values["min_free_bytes"])
+    except ValueError as error:
+        raise SettingsError(f"{source}: min_free_bytes: {error}") from error
+    try:
+        settings = _CONVERTER.structure(values, Settings)
+    except ClassValidationError as error:
+        reasons = transform_error(error, path="", format_exception=_explain)
+        raise SettingsError(f"{source}: " + "; ".join(_plainly(reason) for reason in reasons)) from error
+    if settings.text_port is not None and settings.password_file is not None:
+        raise SettingsError(f"{source}: text_port and password_file: {NO_LOG_IN}")
+    return attrs.evolve(settings, policies=make_policies(defaults, queues, aliases, source))
+
+
+def _plainly(reason: str) -> str:
+    """cattrs says ``reason @ path``; people read the path first."""
+    text, _, path = reason.rpartition(" @ ")
+    path = path.lstrip(".")
+    return f"{path}: {text}" if path else text
+
+
+def read_toml(path: Path, name: str = "") -> dict[str, Any]:
+    """
+    @param name: what an error calls the file; by default the path.
+    @return: the settings in a TOML file, by name, unchecked.
+    @raise SettingsError: it cannot be read, or is not TOML.
+    """
+    try:
+        with path.open("rb") as file:
+            return tomllib.load(file)
+    except OSError as error:
+        raise SettingsError(f"cannot read {name or path}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{name or path} is not TOML: {error}") from error

@@ -1,0 +1,3 @@
+"""
+What clients speak: sessions, the memcache protocol, Kestrel's text protocol, rights, and calls of applications.
+"""

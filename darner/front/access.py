@@ -1,0 +1,118 @@
+"""
+Who may do what: users, their rights by queue name, and how a connection becomes a user's.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import functools
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+
+from twisted.internet.defer import Deferred, DeferredLock, fail, succeed
+from twisted.logger import Logger
+
+from darner.config.passwords import Passwords
+from darner.config.settings import Rights
+from darner.errors import AuthenticationFailed, SettingsError, TooManyLogins
+
+MAX_CREDENTIALS: Final = 1024
+"""The longest payload, in bytes, that is looked at for a user and a password."""
+MAX_LOGINS: Final = 256
+"""How many passwords may wait to be checked; more logins are refused."""
+NAMES: Final = 1024
+"""Of how many queue names each user's answers are remembered."""
+
+
+class _Names:
+    """Queue names, by patterns."""
+
+    def __init__(self, patterns: Sequence[str]) -> None:
+        self.all = "*" in patterns
+        form = re.compile("|".join(f"(?:{fnmatch.translate(pattern)})" for pattern in patterns) or r"(?!)")
+        # Names are ASCII (`darner.front.memcache.check_queue_name`).
+        self.include = functools.lru_cache(NAMES)(lambda name: form.match(name.decode("ascii")) is not None)
+
+
+class Grant:
+    """
+    What one user may do.
+
+    @ivar everything: whether that is to administrate all queues, and so the server.
+    """
+
+    def __init__(self, rights: Rights) -> None:
+        self._read = _Names(rights.read)
+        self._write = _Names(rights.write)
+        self._admin = _Names(rights.admin)
+        self.everything = self._admin.all
+
+    def may_read(self, queue: bytes) -> bool:
+        return self._read.include(queue)
+
+    def may_write(self, queue: bytes) -> bool:
+        return self._write.include(queue)
+
+    def may_administrate(self, queue: bytes) -> bool:
+        return self._admin.include(queue)
+
+    def may_see(self, queue: bytes) -> bool:
+        """Whether its name and figures are the user's business."""
+        return self.may_read(queue) or self.may_write(queue) or self.may_administrate(queue)
+
+
+class Access:
+    """
+    The users of a server.
+
+    A password is checked in a worker thread, one after the other, so that whoever guesses gets no more than one
+    thread's time, and everybody else is served meanwhile.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self, passwords: Passwords, rights: Mapping[str, Rights], in_thread: Callable[..., Deferred[Any]]
+    ) -> None:
+        """
+        @param rights: of those users who have others than the usual: to read and write all queues.
+        @param in_thread: calls its arguments in a worker thread; fires with the result.
+        """
+        self._passwords = passwords
+        self._rights = {user.encode(): given for user, given in rights.items()}
+        self._grants: dict[bytes, Grant] = {}
+        self._in_thread = in_thread
+        self._lock = DeferredLock()
+        for user in sorted(set(self._rights) - passwords.users):
+            self._log.warn("user {user} has rights and no password", user=user.decode())
+        if passwords.exposed:
+            self._log.warn("the password file can be read by others than its owner")
+
+    def log_in(self, credentials: bytes) -> Deferred[Grant]:
+        """
+        @param credentials: user, a space, password.
+        @return: fires with what the user may do; fails with L{AuthenticationFailed} or L{TooManyLogins}.
+        """
+        try:
+            self._passwords.refresh()
+        except SettingsError as error:
+            self._log.error("{error}; the passwords read before stay in force", error=error)
+        user, _, password = credentials.partition(b" ")
+        if self._passwords.is_known(user, password):
+            return succeed(self._grant(user))
+        if len(self._lock.waiting) >= MAX_LOGINS:
+            return fail(TooManyLogins())
+        checking = self._lock.run(self._in_thread, self._passwords.check, user, password)
+        return checking.addCallback(self._checked, user)
+
+    def _checked(self, right: bool, user: bytes) -> Grant:
+        if not right:
+            raise AuthenticationFailed()
+        return self._grant(user)
+
+    def _grant(self, user: bytes) -> Grant:
+        grant = self._grants.get(user)
+        if grant is None:
+            grant = self._grants[user] = Grant(self._rights.get(user, Rights()))
+        return grant

@@ -1,0 +1,107 @@
+"""
+The open reads of one client: those that it may close, abort or extend, and that go back when it goes.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Optional
+
+from darner.queues.fifo import OpenRead
+
+
+class OpenReads:
+    """The open reads of one client, by their queues."""
+
+    def __init__(self) -> None:
+        self._reads: dict[bytes, deque[OpenRead]] = {}
+
+    def of(self, queue: bytes) -> Optional[deque[OpenRead]]:
+        """
+        @return: the open reads of a queue, the oldest first; C{None} where there are none.  The oldest is still open,
+            or was given back as it was late and the client does not know: a close that comes means it, and no other.
+        """
+        reads = self._reads.get(queue)
+        if reads is None:
+            return None
+        while reads and not (reads[0].is_open or (reads[0].late and reads[0].fifo.policy.max_open_reads > 1)):
+            reads.popleft()
+        if not reads:
+            del self._reads[queue]
+            return None
+        return reads
+
+    def allow(self, queue: bytes, open: bool) -> bool:
+        """@return: whether the client may read a queue now; to C{open} an item, or plainly."""
+        if queue not in self._reads:
+            return True
+        reads = self.of(queue)
+        return reads is None or (open and self._may_open(reads))
+
+    @staticmethod
+    def _may_open(reads: deque[OpenRead]) -> bool:
+        limit = reads[0].fifo.policy.max_open_reads
+        if len(reads) >= limit:
+            still = [read for read in reads if read.is_open]
+            if len(still) >= limit:
+                return False
+            # One whose item was refused by the store may stand between others, and the client knows.  Of those that
+            # were late it knows as well, if it opens more than it may but for them.
+            had = [read for read in reads if not read.refused]
+            reads.clear()
+            reads.extend(had if len(had) < limit else still)
+        return True
+
+    def add(self, queue: bytes, read: OpenRead) -> None:
+        """The client has opened an item."""
+        self._reads.setdefault(queue, deque()).append(read)
+
+    def close(self, queue: bytes) -> None:
+        """Close the oldest open read of a queue, where there is one."""
+        reads = self.of(queue)
+        if reads:
+            read = reads.popleft()
+            read.fifo.close(read)
+
+    def close_all(self, queue: bytes) -> None:
+        """Close every open read of a queue."""
+        while self.of(queue):
+            self.close(queue)
+
+    def confirm(self, queue: bytes, count: int) -> bool:
+        """
+        Close so many open reads of a queue, the oldest.
+
+        @return: whether there were so many; else none is closed.
+        """
+        # Those that ended by themselves count: the client does not know of that, and means those behind them.  What the
+        # store refused was left out of the replies of a monitor.
+        reads = [read for read in self._reads.get(queue, ()) if not read.refused]
+        if not 0 < count <= len(reads):
+            return False
+        for read in reads[:count]:
+            read.fifo.close(read)
+        self._reads[queue] = deque(reads[count:])
+        return True
+
+    def abort(self, queue: bytes) -> None:
+        """Give the oldest open read of a queue back, where there is one."""
+        reads = self.of(queue)
+        if reads:
+            read = reads.popleft()
+            read.fifo.abort(read)
+
+    def touch(self, queue: bytes) -> bool:
+        """
+        Have the time for which the items of a queue may be open begin anew.
+
+        @return: whether any is open.
+        """
+        return sum(read.fifo.touch(read) for read in self.of(queue) or ()) > 0
+
+    def give_back(self) -> None:
+        """Give all of them back, to where they were."""
+        opens, self._reads = self._reads, {}
+        for reads in opens.values():
+            for read in reads:
+                read.fifo.abort(read)

@@ -1,0 +1,133 @@
+"""
+Replies on their way to one client: small ones at once, large items piece by piece and as fast as the client takes them.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import Any, ClassVar, Final, Protocol
+
+from twisted.logger import Logger
+
+from darner.errors import StoreError
+from darner.front import memcache
+from darner.queues.commit import Replies
+from darner.queues.streams import PayloadReader
+
+PIECES: Final = 2
+"""How many pieces of large items are sent to one client before others get their turn."""
+
+
+class Outlet(Protocol):
+    """Where replies go: the front end's connection."""
+
+    def write(self, data: bytes) -> None:
+        """Send bytes to the client."""
+
+    def proceed(self) -> None:
+        """Replies went out, or the session is no longer busy: hand over the requests that were held back."""
+
+    def close(self) -> None:
+        """Send what was written and end the connection."""
+
+    def abort(self) -> None:
+        """End the connection at once."""
+
+
+class Value:
+    """The reply that hands out a large item, piece by piece."""
+
+    def __init__(self, header: bytes, outflow: PayloadReader, end: bytes) -> None:
+        self._before = header
+        self._outflow = outflow
+        self._after = end
+
+    def piece(self) -> bytes:
+        """
+        @return: what comes next, or nothing when it is complete.
+        @raise StoreError: it cannot be read.
+        """
+        chunk = next(self._outflow, None)
+        if chunk is None:
+            rest, self._after = self._after, b""
+            return rest
+        before, self._before = self._before, b""
+        return before + chunk if before else chunk
+
+    def cancel(self) -> None:
+        """Read no more of it."""
+        self._outflow.cancel()
+
+
+class Outbox:
+    """
+    What one client has coming.
+
+    @ivar choked: whether the client takes no more for now.
+    """
+
+    _log: ClassVar[Logger] = Logger()
+
+    def __init__(self, outlet: Outlet, more: Callable[[], object]) -> None:
+        """@param more: called when there is more than fits in a turn; it has L{pump} called when there is time."""
+        self._outlet = outlet
+        self._more = more
+        self._replies: deque[Any] = deque()
+        self.choked = False
+
+    def send(self, replies: Replies) -> bool:
+        """
+        Send replies behind those that are on their way.
+
+        @param replies: bytes, L{Value}s and errors.
+        @return: whether nothing is left to be sent.
+        """
+        if not self._replies:
+            try:
+                data = b"".join(replies)
+            except TypeError:
+                pass  # not bytes alone
+            else:
+                if data:
+                    self._outlet.write(data)
+                return not self.choked
+        self._replies.extend(replies)
+        return self.pump()
+
+    def pump(self) -> bool:
+        """As L{send}, with no more replies than there are."""
+        pieces = 0
+        while self._replies and not self.choked:
+            reply = self._replies[0]
+            if isinstance(reply, Value):
+                if pieces == PIECES:
+                    self._more()
+                    return False
+                pieces += 1
+                try:
+                    piece = reply.piece()
+                except StoreError as error:
+                    # Half of it is sent: the client cannot be told but by the end of the connection.
+                    self._log.error("cannot read a large item: {error}", error=error)
+                    self._outlet.abort()
+                    return False
+                if piece:
+                    self._outlet.write(piece)
+                    continue
+            self._replies.popleft()
+            if not isinstance(reply, Value):
+                self._outlet.write(reply if isinstance(reply, bytes) else memcache.error_reply(reply))
+        return not self._replies and not self.choked
+
+    def clear(self) -> None:
+        """Send nothing of what is left."""
+        discard(self._replies)
+        self._replies.clear()
+
+
+def discard(replies: Iterable[Any]) -> None:
+    """These replies will not be sent."""
+    for reply in replies:
+        if isinstance(reply, Value):
+            reply.cancel()

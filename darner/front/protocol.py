@@ -1,0 +1,263 @@
+"""
+The memcache text protocol over any Twisted transport: connections, backpressure, and the factory of both.
+
+How requests are taken out of what a client sends is the framing's business (`darner.front.framing`), what they mean the
+session's (`darner.front.session`), and how they are spelled that of `darner.front.memcache`.
+"""
+
+from __future__ import annotations
+
+import socket
+from typing import Final, Optional
+
+from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import (
+    IAddress,
+    IConsumer,
+    IHalfCloseableProtocol,
+    IPushProducer,
+    ITCPTransport,
+    ITransport,
+)
+from twisted.internet.protocol import Protocol, ServerFactory, connectionDone
+from twisted.logger import Logger
+from twisted.protocols.basic import LineReceiver
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from darner.front import memcache
+from darner.front.access import Access
+from darner.front.framing import Carrier, Framing
+from darner.front.guard import GuardedSession
+from darner.front.outbox import Outlet
+from darner.front.session import Session
+from darner.net.limits import ClientTimeouts, Limits
+from darner.queues.collection import Queues
+from darner.values import requests
+
+TOO_MANY_CONNECTIONS: Final = memcache.server_error(b"too many connections")
+
+_PROBES: Final = (("TCP_KEEPINTVL", 15), ("TCP_KEEPCNT", 4))
+"""How TCP asks for a silent client: every 15 seconds, and four times in vain mean that it is gone."""
+
+
+class IClientTransport(ITransport, IConsumer, IPushProducer):
+    """What a client's connection has to be able to do: as Twisted's stream transports, all of them."""
+
+    def abortConnection() -> None:
+        """Close the connection at once, whatever is still to be sent."""
+
+
+@implementer(IPushProducer)
+class _Sending:
+    """What a transport tells of its write side, for the session."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    def pauseProducing(self) -> None:
+        self._session.choke()
+
+    def resumeProducing(self) -> None:
+        self._session.unchoke()
+
+    def stopProducing(self) -> None:
+        self._session.choke()
+
+
+@implementer(IHalfCloseableProtocol)
+class QueueProtocol(LineReceiver):
+    """
+    One client's connection, as Twisted sees it: a C{LineReceiver} that is in raw mode while a payload comes.
+
+    @ivar framing: what takes requests out of what is received.
+    """
+
+    delimiter = b"\n"
+    MAX_LENGTH = memcache.MAX_LINE
+    factory: QueueFactory
+    transport: IClientTransport
+
+    def connectionMade(self) -> None:
+        self.framing = self.factory.make_framing(self)
+        self.framing.session = self.factory.make_session(self.framing)
+        self.factory.joined(self)
+        if ITCPTransport.providedBy(self.transport):
+            self.transport.setTcpNoDelay(True)
+            self._keep_alive(self.transport, self.factory.limits.keep_alive)
+        self.transport.registerProducer(_Sending(self.session), True)
+
+    @property
+    def session(self) -> Session:
+        """The client's state."""
+        return self.framing.session
+
+    @staticmethod
+    def _keep_alive(transport: ITCPTransport, silence: float) -> None:
+        """Have TCP find out when the client's machine is gone."""
+        # A unix socket calls itself TCP as well.
+        if not silence or not isinstance(transport.getPeer(), (IPv4Address, IPv6Address)):
+            return
+        transport.setTcpKeepAlive(True)
+        handle = getattr(transport, "getHandle", lambda: None)()
+        for name, number in (("TCP_KEEPIDLE", max(1, round(silence))), *_PROBES):
+            if handle is not None and hasattr(socket, name):
+                handle.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), number)
+
+    def dataReceived(self, data: bytes) -> None:
+        self.framing.received(data)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self.framing.lost()
+        self.factory.left(self, reason)
+
+    def readConnectionLost(self) -> None:
+        self.framing.half_close()
+
+    def writeConnectionLost(self) -> None:
+        """The client will read nothing more."""
+        self.framing.abort()
+
+    # What the framing tells
+
+    def refused(self, request: requests.Refused) -> None:
+        self.factory.refused(self, request)
+
+    def ended(self) -> None:
+        self.transport.unregisterProducer()
+
+
+class _Refusal(Protocol):
+    """Tells a client that there is no room for it."""
+
+    transport: ITransport
+
+    def __init__(self, reason: bytes) -> None:
+        self._reason = reason
+
+    def connectionMade(self) -> None:
+        self.transport.write(self._reason)
+        self.transport.loseConnection()
+
+
+class QueueFactory(ServerFactory):
+    """
+    Connections to one set of queues.
+
+    @ivar queues: the queues they serve.
+    @ivar commit: the queues' group commit, for the port.
+    @ivar clock: the queues' clock.
+    @ivar lines: the requests that clients repeat.
+    @ivar connections: the clients that are there.
+    """
+
+    noisy = False
+    refusal = TOO_MANY_CONNECTIONS
+    """What a client is told that there is no room for."""
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        queues: Queues,
+        whole_key: bool = False,
+        debug: bool = False,
+        limits: Limits = Limits(),  # noqa: B008  (it is frozen)
+        access: Optional[Access] = None,
+    ) -> None:
+        """
+        @param whole_key: whether C{VALUE} names the key as it was sent, options and all, and not the bare queue.
+        @param debug: whether to log connections and refused requests.
+        @param limits: what is asked of clients.
+        @param access: who may do what; C{None}: everybody may do everything.
+        """
+        self.queues = queues
+        self.commit = queues.commit
+        self.clock = queues.clock
+        self.whole_key = whole_key
+        self.debug = debug
+        self.limits = limits
+        self._access = access
+        self._gone: Optional[Deferred[None]] = None
+        self._refusing = False
+        self.lines = memcache.LineCache()
+        self.connections: set[Framing] = set()
+        self._patience = ClientTimeouts(limits, queues.clock, self.connections, queues.stats)
+
+    def buildProtocol(self, addr: Optional[IAddress]) -> Protocol:
+        if self.full():
+            return _Refusal(self.refusal)
+        protocol = QueueProtocol()
+        protocol.factory = self
+        return protocol
+
+    def make_framing(self, carrier: Carrier) -> Framing:
+        """@return: what takes requests out of what a client sends."""
+        return Framing(carrier, self.queues, self.lines)
+
+    def full(self) -> bool:
+        """@return: whether one client more would be one too many; it has to be told so, and counts as rejected."""
+        most = self.limits.max_connections
+        if not most or self.queues.stats.curr_connections < most:
+            return False
+        self.rejected()
+        return True
+
+    def rejected(self) -> None:
+        """A client is told that there is no room for it."""
+        self.queues.stats.rejected_connections += 1
+        if not self._refusing:
+            self._refusing = True
+            self._log.warn("too many connections: refusing new ones")
+
+    def make_session(self, outlet: Outlet) -> Session:
+        if self._access is None:
+            return Session(self.queues, outlet, self.whole_key)
+        return GuardedSession(self.queues, outlet, self.whole_key, self._access)
+
+    def joined(self, connection: QueueProtocol) -> None:
+        """A client has connected."""
+        self._refusing = False
+        self.connections.add(connection.framing)
+        self.queues.joined()
+        self._patience.update()
+        if self.debug:
+            self._log.debug("{peer} connected", peer=connection.transport.getPeer())
+
+    def left(self, connection: QueueProtocol, reason: Failure) -> None:
+        """A client has gone."""
+        self.connections.discard(connection.framing)
+        self.queues.left()
+        self._patience.update()
+        if self.debug:
+            peer = connection.transport.getPeer()
+            self._log.debug("{peer} disconnected: {why}", peer=peer, why=reason.getErrorMessage())
+        if self._gone is not None and not self.connections:
+            gone, self._gone = self._gone, None
+            gone.callback(None)
+
+    def refused(self, connection: QueueProtocol, request: requests.Refused) -> None:
+        """A client has sent what is not served."""
+        if self.debug:
+            peer = connection.transport.getPeer()
+            self._log.debug("{peer} was refused: {reply!r}", peer=peer, reply=request.reply)
+
+    def finish(self) -> Deferred[None]:
+        """
+        Send every client the replies it has coming, and end its connection.
+
+        @return: fires when all are gone.
+        """
+        if not self.connections:
+            return succeed(None)
+        self._gone = Deferred()
+        for connection in list(self.connections):
+            connection.session.stop_waiting()
+            connection.session.finish()
+        return self._gone
+
+    def abort(self) -> None:
+        """End every connection at once."""
+        for connection in list(self.connections):
+            connection.abort()

@@ -1,0 +1,198 @@
+"""
+A client's waiting: in line for one item of several queues, or for all that come for a while.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Optional, Protocol
+
+from darner.errors import StoreError
+from darner.queues.collection import Queues
+from darner.queues.fifo import Fifo, Waiter
+from darner.values import requests
+
+
+class Wait:
+    """
+    Standing in line for an item.
+
+    Where it is in the lines of several queues, the first that has an item serves it, and it leaves the others.  As long
+    as a queue is sweeping, it does not stand in line for those that are named after it: what is behind goes first.
+
+    @ivar requests: what is asked of each queue, in the order in which they are named.
+    @ivar over: whether it is over as soon as nothing is sweeping any more.
+    """
+
+    def __init__(
+        self, queues: Queues, requests: Sequence[requests.Get], serve: Callable[[Wait], None], over: bool = False
+    ) -> None:
+        """@param serve: called when there is an item or all that has expired is dropped; it is in no line then."""
+        self._queues = queues
+        self._serve = serve
+        self.requests = requests
+        self.over = over
+        self._lines: list[tuple[Fifo, Waiter]] = []
+
+    def stand(self) -> None:
+        """Stand in line."""
+        for request in self.requests:
+            fifo = self._queues.make(request.queue)
+            hasty = fifo.sweeping and (self.over or len(self.requests) > 1)
+            self._lines.append((fifo, fifo.wait(self._served, hasty)))
+            if hasty:
+                break
+
+    def _served(self) -> None:
+        self.stop()
+        self._serve(self)
+
+    def hasten(self) -> bool:
+        """
+        The time is up.
+
+        @return: whether it has to go on, as nobody knows yet what is behind that which has expired.
+        """
+        self.over = True
+        for fifo, waiter in self._lines:
+            if fifo.sweeping:
+                waiter.hasty = True
+                return True
+        return False
+
+    def go_on(self) -> None:
+        """What was on its way to the client is sent: there is nothing to be done."""
+
+    def stop(self) -> None:
+        """Wait no longer."""
+        lines, self._lines = self._lines, []
+        for fifo, waiter in lines:
+            fifo.leave(waiter)
+            self._queues.release(fifo)
+
+
+class Pause:
+    """Waiting until it is known what is behind that which has expired at the head of a queue."""
+
+    def __init__(self, queues: Queues, fifo: Fifo, serve: Callable[[], None]) -> None:
+        self._queues = queues
+        self._fifo = fifo
+        self._waiter = fifo.wait(serve, hasty=True)
+
+    def hasten(self) -> bool:
+        """The time is up, which changes nothing."""
+        return True
+
+    def go_on(self) -> None:
+        """What was on its way to the client is sent: there is nothing to be done."""
+
+    def stop(self) -> None:
+        """Wait no longer."""
+        self._fifo.leave(self._waiter)
+        self._queues.release(self._fifo)
+
+
+class Reader(Protocol):
+    """Whose monitor it is."""
+
+    @property
+    def sated(self) -> bool:
+        """Whether what it got is still on its way to the client, so that it should have no more for now."""
+
+    def open_for_monitor(self, fifo: Fifo) -> bool:
+        """
+        Open the next item.
+
+        @return: whether there was one.
+        """
+
+    def may_open(self, queue: bytes) -> bool:
+        """Whether it may have one open read more."""
+
+    def monitored(self, monitor: Monitoring) -> None:
+        """It has all that it may have."""
+
+    def broken_off(self, monitor: Monitoring, error: StoreError) -> None:
+        """The queue cannot be read."""
+
+
+class Monitoring:
+    """
+    Opening items as they come.
+
+    After each item it goes to the end of the line, so that several monitors share a queue fairly.
+    """
+
+    def __init__(
+        self, queues: Queues, reader: Reader, queue: bytes, maximum: Optional[int], over: bool = False
+    ) -> None:
+        """
+        @param maximum: after how many items it is over; C{None}: when no more may be open.
+        @param over: whether it is for what is there, and not for what comes.
+        """
+        self._queues = queues
+        self._reader = reader
+        self._left = maximum
+        self._queue = queue
+        self._over = over
+        self._line: Optional[tuple[Fifo, Waiter]] = None
+
+    def go_on(self) -> None:
+        """Take what there is, as much as can be sent, and wait for what comes."""
+        while self._line is None and self._hungry():
+            # Not the same one each time: who is not in line does not keep it.
+            fifo = self._queues.make(self._queue)
+            if self._reader.open_for_monitor(fifo):
+                self._count()
+            elif fifo.sweeping or not self._over:
+                self._line = fifo, fifo.wait(self._serve, self._over)
+            else:
+                self._queues.release(fifo)
+                self._reader.monitored(self)
+                break
+
+    def _hungry(self) -> bool:
+        """@return: whether it should have an item now; it may be over after that."""
+        sated = self._reader.sated
+        if self._left == 0 or (sated and self._over) or not self._reader.may_open(self._queue):
+            self._reader.monitored(self)
+            return False
+        return not sated
+
+    def _count(self) -> None:
+        if self._left is not None:
+            self._left -= 1
+
+    def _serve(self) -> None:
+        assert self._line is not None
+        (fifo, _), self._line = self._line, None
+        try:
+            if self._over:
+                self._queues.release(fifo)
+                self.go_on()
+                return
+            self._reader.open_for_monitor(fifo)
+            self._count()
+            if self._hungry():
+                self._line = fifo, fifo.wait(self._serve)
+        except StoreError as error:
+            self._reader.broken_off(self, error)
+
+    def hasten(self) -> bool:
+        """
+        The time is up.
+
+        @return: whether it has to go on, as nobody knows yet what is behind that which has expired.
+        """
+        self._over = True
+        if self._line is None or not self._line[0].sweeping:
+            return False
+        self._line[1].hasty = True
+        return True
+
+    def stop(self) -> None:
+        """Wait no longer."""
+        if self._line is not None:
+            (fifo, waiter), self._line = self._line, None
+            fifo.leave(waiter)
+            self._queues.release(fifo)

@@ -1,0 +1,282 @@
+"""
+One connection of a `darner.net.port.FastPort`: to its protocol, a transport like any other.
+"""
+
+from __future__ import annotations
+
+import errno
+import select
+import socket
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Final, Optional, Protocol, Union
+
+from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
+from twisted.internet.interfaces import (
+    IConsumer,
+    IHalfCloseableProtocol,
+    IProtocol,
+    IPushProducer,
+    ITCPTransport,
+)
+from twisted.python.failure import Failure
+from zope.interface import classImplements
+
+READ_BYTES: Final = 64 * 1024
+"""How much is read from a connection at once."""
+SEND_BUFFER: Final = 64 * 1024
+"""Unsent bytes at which a connection's producer is told to pause."""
+
+IN: Final = getattr(select, "EPOLLIN", 1)
+OUT: Final = getattr(select, "EPOLLOUT", 4)
+BROKEN: Final = getattr(select, "EPOLLERR", 8) | getattr(select, "EPOLLHUP", 16)
+AGAIN: Final = (errno.EAGAIN, errno.EWOULDBLOCK, errno.EINTR)
+
+Address = Union[IPv4Address, IPv6Address]
+
+
+def socket_address(name: tuple[Any, ...], family: int) -> Address:
+    if family == socket.AF_INET6:
+        return IPv6Address("TCP", *name[:2], *name[2:])
+    return IPv4Address("TCP", *name[:2])
+
+
+class Port(Protocol):
+    """What a connection needs of its port."""
+
+    def watch(self, fd: int, events: int) -> None:
+        """Look for these events of a connection's socket."""
+
+    def forget(self, connection: FastConnection) -> None:
+        """A connection has ended; its socket is still open."""
+
+    def later(self, call: Callable[..., object], *arguments: object) -> None:
+        """Call back when nobody is in the middle of something."""
+
+
+class FastConnection:
+    """
+    A connection that sends and receives when its port says so.
+
+    What is written is sent at once where nothing waits before it: the protocol writes once a turn, so there is nothing
+    to gain by gathering.
+    """
+
+    def __init__(self, port: Port, sock: socket.socket, peer: Address) -> None:
+        self._port = port
+        self._socket = sock
+        self.fd = sock.fileno()
+        self._peer = peer
+        self._receive = sock.recv
+        self._send = sock.send
+        self._unsent: deque[memoryview] = deque()
+        self._unsent_bytes = 0
+        self._events = IN
+        self._reading = True
+        self._read_closed = False
+        self._write_closing = False
+        self._write_closed = False
+        self._producer: Optional[IPushProducer] = None  # or a pull producer, which is not paused
+        self._streaming = False
+        self._producer_paused = False
+        self.disconnecting = False
+        self.connected = True
+        self.protocol: IProtocol
+
+    # What the port tells
+
+    def ready(self, events: int) -> None:
+        """The socket can be read from or written to, or is broken."""
+        if events & OUT:
+            self._flush()
+        if events & IN and self._reading and self.connected:
+            self._read()
+        elif events & BROKEN and self.connected and not events & OUT:
+            self.lose(Failure(ConnectionLost()))
+
+    def _read(self) -> None:
+        try:
+            data = self._receive(READ_BYTES)
+        except OSError as error:
+            if error.errno not in AGAIN:
+                self.lose(Failure(ConnectionLost(error.strerror)))
+            return
+        if data:
+            self.protocol.dataReceived(data)
+            return
+        self._read_closed = True
+        self._reading = False
+        self._watch()
+        if IHalfCloseableProtocol.providedBy(self.protocol):
+            self.protocol.readConnectionLost()
+        else:
+            self.lose(Failure(ConnectionDone()))
+
+    def lose(self, reason: Failure) -> None:
+        """Close the socket, and tell the protocol."""
+        if not self.connected:
+            return
+        self.connected = False
+        self.disconnecting = True
+        self._unsent.clear()
+        producer, self._producer = self._producer, None
+        self._port.forget(self)
+        self._socket.close()
+        if producer is not None:
+            producer.stopProducing()
+        self.protocol.connectionLost(reason)
+
+    def _watch(self) -> None:
+        """Tell epoll what to look for."""
+        events = (IN if self._reading else 0) | (OUT if self._unsent else 0)
+        if events != self._events and self.connected:
+            self._events = events
+            self._port.watch(self.fd, events)
+
+    # Writing
+
+    def write(self, data: bytes) -> None:
+        if self._write_closed or self._write_closing or not self.connected or not data:
+            return
+        if not self._unsent:
+            try:
+                sent = self._send(data)
+            except OSError as error:
+                if error.errno not in AGAIN:
+                    # Not from here: the caller is in the middle of something.
+                    self._port.later(self.lose, Failure(ConnectionLost(error.strerror)))
+                    self._write_closed = True
+                    return
+                sent = 0
+            if sent == len(data):
+                return
+            data = data[sent:]
+        self._unsent.append(memoryview(data))
+        self._unsent_bytes += len(data)
+        self._watch()
+        if self._unsent_bytes > SEND_BUFFER and self._producer is not None and not self._producer_paused:
+            self._producer_paused = True
+            if self._streaming:
+                self._producer.pauseProducing()
+
+    def writeSequence(self, data: Any) -> None:
+        self.write(b"".join(data))
+
+    def _flush(self) -> None:
+        """Send what could not be sent before."""
+        while self._unsent:
+            piece = self._unsent[0]
+            try:
+                sent = self._send(piece)
+            except OSError as error:
+                if error.errno not in AGAIN:
+                    self.lose(Failure(ConnectionLost(error.strerror)))
+                return
+            self._unsent_bytes -= sent
+            if sent < len(piece):
+                self._unsent[0] = piece[sent:]
+                return
+            self._unsent.popleft()
+        self._watch()
+        if self._producer is not None and (self._producer_paused or not self._streaming):
+            self._producer_paused = False
+            self._producer.resumeProducing()
+        elif self.disconnecting:
+            self.lose(Failure(ConnectionDone()))
+        elif self._write_closing:
+            self._close_write()
+
+    def registerProducer(self, producer: Any, streaming: bool) -> None:
+        if self._producer is not None:
+            raise RuntimeError(f"a producer is registered already: {self._producer!r}")
+        if not self.connected:
+            producer.stopProducing()
+            return
+        self._producer = producer
+        self._streaming = streaming
+        self._producer_paused = False
+        if not streaming:
+            self._port.later(producer.resumeProducing)
+
+    def unregisterProducer(self) -> None:
+        self._producer = None
+        if self.connected and self.disconnecting and not self._unsent:
+            self._port.later(self.lose, Failure(ConnectionDone()))
+
+    # Closing
+
+    def loseConnection(self, _connDone: object = None) -> None:
+        if self.connected and not self.disconnecting:
+            self.disconnecting = True
+            self._reading = False
+            self._watch()
+            if not self._unsent and self._producer is None:
+                self._port.later(self.lose, Failure(ConnectionDone()))
+
+    def abortConnection(self) -> None:
+        if self.connected:
+            # The peer is told by a reset, and nothing unsent lingers in the kernel.
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+            self.disconnecting = True
+            self._reading = False
+            self._watch()
+            self._port.later(self.lose, Failure(ConnectionAborted()))
+
+    def loseWriteConnection(self) -> None:
+        self._write_closing = True
+        if not self._unsent:
+            self._close_write()
+
+    def _close_write(self) -> None:
+        if not self._write_closed and self.connected:
+            self._write_closed = True
+            try:
+                self._socket.shutdown(socket.SHUT_WR)
+            except OSError:
+                self._port.later(self.lose, Failure(ConnectionLost()))
+                return
+            if IHalfCloseableProtocol.providedBy(self.protocol):
+                self.protocol.writeConnectionLost()
+
+    # Reading
+
+    def pauseProducing(self) -> None:
+        self._reading = False
+        self._watch()
+
+    def resumeProducing(self) -> None:
+        if self.connected and not self.disconnecting and not self._read_closed:
+            self._reading = True
+            self._watch()
+
+    def stopProducing(self) -> None:
+        self.loseConnection()
+
+    # The socket
+
+    def getHandle(self) -> socket.socket:
+        """@return: the socket, for its options."""
+        return self._socket
+
+    def getHost(self) -> Address:
+        return socket_address(self._socket.getsockname(), self._socket.family)
+
+    def getPeer(self) -> Address:
+        return self._peer
+
+    def getTcpNoDelay(self) -> bool:
+        return bool(self._socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+
+    def setTcpNoDelay(self, enabled: bool) -> None:
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, enabled)
+
+    def getTcpKeepAlive(self) -> bool:
+        return bool(self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE))
+
+    def setTcpKeepAlive(self, enabled: bool) -> None:
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, enabled)
+
+
+# Not as a decorator, with which it would not be compiled to a class of its own (`docs/design.rst`).
+classImplements(FastConnection, ITCPTransport, IConsumer, IPushProducer)

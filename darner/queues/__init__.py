@@ -1,0 +1,3 @@
+"""
+The queues and their group commit.
+"""

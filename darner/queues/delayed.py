@@ -1,0 +1,345 @@
+"""
+Items that are not to be had yet.
+
+They lie in the store, in the order in which they come due, under a number of their own; memory knows how many there
+are, and from when on there may be something to do.  When that time comes they are put at the end of the queue, a
+bounded number in a turn, and taken from where they were in the same write.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from itertools import chain
+from typing import ClassVar, Final, Optional, Protocol
+
+from twisted.internet.interfaces import IDelayedCall
+from twisted.logger import Logger
+
+from darner.errors import StoreError
+from darner.queues.commit import RETRY, Changing, GroupCommit
+from darner.store.interfaces import IBatch, IStore
+from darner.values.items import Delayed, Item
+
+BYTES_AT_ONCE: Final = 64 * 1024
+"""
+About how many bytes of items, as they are in memory, are put on a queue in a turn.  How many queues have theirs in a
+turn is up to L{darner.queues.commit.RESUMED}.
+"""
+
+LONGEST: Final = 600.0
+"""Seconds after which to look at the wall clock again in any case: it may have been set forward."""
+
+Due = tuple[int, Item]
+"""When an item is due, in ms since the epoch, and the item; its id is not one of the queue's."""
+
+
+class Delaying(Changing, Protocol):
+    """The queue, as far as this goes."""
+
+    name: bytes
+
+    def come_due(self, item: Item) -> None:
+        """Put an item at the end."""
+
+
+class Reclaims(Protocol):
+    """Who gives room back, as far as this goes."""
+
+    def stream(self, stream: int) -> None:
+        """No item will ever hold this stream."""
+
+    def delayed(self, number: int, since: int, until: int, size: int) -> None:
+        """So many bytes of delayed items that were due between these are not kept any more."""
+
+
+class Holds(Protocol):
+    """Who sees to it that the streams of large items stay which a queue in memory holds, as far as this goes."""
+
+    def delay(self, number: int, id: int, stream: int) -> None:
+        """A delayed item has this stream."""
+
+    def let_go(self, number: int, id: int) -> None:
+        """It has no more: its put was refused, or it is on the queue, and that is written."""
+
+    def let_go_of_all(self, number: int) -> None:
+        """Nothing is kept under this number any more."""
+
+
+class DelayedItems:
+    """
+    The delayed items of one queue; a side of it.
+
+    @ivar count: how many there are.
+    @ivar bytes: how many bytes of payload they have.
+    """
+
+    _log: ClassVar[Logger] = Logger()
+
+    def __init__(
+        self, fifo: Delaying, store: IStore, commit: GroupCommit, reclaimer: Reclaims, holds: Optional[Holds] = None
+    ) -> None:
+        """@param holds: where the queue is in memory."""
+        self._holds = holds
+        self._fifo = fifo
+        self._store = store
+        self._commit = commit
+        self._reclaimer = reclaimer
+        self._timer: Optional[IDelayedCall] = None
+        self._looking = False
+        self._trying_again = False
+        self._stopped = False
+        self._begin(None)
+
+    def _begin(self, known: Optional[Delayed]) -> None:
+        self._number = known and known.number
+        self.count = known.items if known else 0
+        self.bytes = known.bytes if known else 0
+        self._next_id = known.next_id if known else 0
+        self._next_due = max(1, known.due) if known and known.items else 0  # nothing is due before; 0 is never
+        self._changed = False
+        self._fresh: list[Due] = []  # since the last batch
+        self._writing: list[Due] = []  # in the batch that is being written
+        self._shares: list[tuple[int, int]] = []
+        self._moved: list[Due] = []  # put on the queue since the last batch
+        self._moving: list[Due] = []  # in the batch that is being written
+        # Where it is not certain what the store has of a batch that was refused:
+        self._undone: list[Due] = []  # put with it, and to be taken away
+        self._again: list[Due] = []  # moved with it, and to be written anew
+
+    def recover(self, known: Delayed) -> None:
+        """Begin with what the store has."""
+        self._begin(known)
+        self._arm()
+
+    def begin(self) -> None:
+        """
+        Be ready to L{put} an item.
+
+        @raise StoreError: the store has no number for them.
+        """
+        if self._number is None:
+            try:
+                self._number = self._store.new_number()
+            except StoreError as error:
+                self._commit.trouble(error)
+                raise
+
+    def put(self, due: int, flags: int, expiry: int, size: int, payload: bytes, stream: int, shared: bool) -> None:
+        """
+        Keep an item until it is due.  The arguments are those of L{darner.queues.fifo.Fifo.put}.
+
+        @param due: in ms since the epoch.
+        """
+        assert self._number is not None
+        item = Item(self._next_id, flags, self._commit.now, expiry, size, payload, stream)
+        self._next_id += 1
+        self.count += 1
+        self.bytes += size
+        if stream and self._holds is not None:
+            self._holds.delay(self._number, item.id, stream)
+        elif stream and shared:
+            self._shares.append((stream, item.id))
+        self._fresh.append((due, item))
+        self._look_by(due)
+        self._change()
+
+    def _change(self) -> None:
+        self._changed = True
+        self._commit.changed(self._fifo)
+
+    # Time
+
+    def _look_by(self, due: int) -> None:
+        if not self._next_due or due < self._next_due:
+            self._next_due = due
+        self._arm()
+
+    def _arm(self) -> None:
+        """See to it that what is due next is looked at in time."""
+        if self._next_due:
+            self._sleep(min(max(0, self._next_due - self._commit.now) / 1000, LONGEST))
+
+    def _sleep(self, seconds: float) -> None:
+        if self._stopped or self._looking or self._trying_again:
+            return
+        if self._timer is not None:
+            if self._timer.getTime() <= self._commit.clock.seconds() + seconds:
+                return
+            self._timer.cancel()
+        self._timer = self._commit.clock.callLater(seconds, self._wake)
+
+    def _wake(self) -> None:
+        self._timer = None
+        self._trying_again = False
+        self._looking = True
+        self._commit.rest(self)  # as there may be many queues whose items are due at once
+
+    def go_on(self) -> None:
+        """It is this queue's turn."""
+        # Once all is in the store that it should have: then what is found there is all that is due, and only once.
+        self._commit.written().addCallback(self._look)
+
+    def _look(self, _: None) -> None:
+        self._looking = False
+        if self._stopped:
+            return
+        # Where nothing can be written this would not be either, and each attempt opens the store anew.
+        done = self._holds is not None or self._commit.health.writable
+        try:
+            if done:
+                self._move()
+        except StoreError as error:
+            self._log.error(
+                "cannot see which delayed items of queue {name!r} are due, will try again: {error}",
+                name=self._fifo.name, error=error,
+            )  # fmt: skip
+            done = False
+        if done:
+            self._arm()
+        else:
+            self._sleep(RETRY)
+            self._trying_again = True
+
+    def _move(self) -> None:
+        """
+        Put on the queue what is due, a bounded part of it.
+
+        @raise StoreError: the store cannot be read.
+        """
+        if self._number is None or not self._next_due or self._next_due > self._commit.now:
+            return
+        # What is not in the store yet comes behind all that is, and is due in its turn.
+        later = [due for due, _ in chain(self._writing, self._fresh)]
+        until = min([self._commit.now, *later])
+        items, next_due = self._store.read_delayed(self._number, self._next_due, until, BYTES_AT_ONCE)
+        self._next_due = min(later if next_due is None else [next_due, *later], default=0)
+        if items:
+            self._change()
+        for due, item in items:
+            self.count -= 1
+            self.bytes -= item.size
+            self._moved.append((due, item))
+            self._fifo.come_due(item)
+        if not self._next_due and self.count:
+            self._log.error(
+                "{count} delayed items of queue {name!r} are missing from the store",
+                count=self.count, name=self._fifo.name,
+            )  # fmt: skip
+            self.count = self.bytes = 0
+            self._change()
+
+    def stop(self) -> None:
+        """Do nothing by the clock any more."""
+        self._stopped = True
+        self._sleep_no_more()
+
+    def _sleep_no_more(self) -> None:
+        self._trying_again = False
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    # The store
+
+    @property
+    def pending(self) -> bool:
+        return bool(self._fresh)
+
+    def write_to(self, batch: IBatch, puts: bool) -> None:
+        if not self._changed:
+            return
+        assert self._fifo.number is not None
+        self._correct(batch)
+        fresh, moved = self._fresh, self._moved
+        if puts:
+            self._writing, self._fresh = self._fresh, []
+            self._moving, self._moved = self._moved, []
+            fresh, moved = self._fresh, self._moved
+            if self._writing:
+                assert self._number is not None
+                batch.delay(self._number, self._writing)
+                for stream, id in self._shares:
+                    batch.share(stream, self._number, id)
+                self._shares = []
+            if self._moving:
+                assert self._number is not None
+                batch.due(self._number, self._moving)
+        self._changed = bool(fresh or moved)
+        # Where puts are left out, what is fresh is not in the store yet, and what was moved still is.
+        count = self.count - len(fresh) + len(moved)
+        size = self.bytes - sum(item.size for _, item in fresh) + sum(item.size for _, item in moved)
+        due = min([due for due, _ in moved] + [self._next_due] * bool(self._next_due), default=0)
+        known = None
+        if self._number is not None:
+            known = Delayed(self._number, count, size, due, self._next_id)
+        batch.delayed(self._fifo.number, known)
+
+    def _correct(self, batch: IBatch) -> None:
+        """Have the store right, whether it has a batch that was refused or not."""
+        if self._undone:
+            assert self._number is not None
+            batch.undelay(self._number, self._undone)
+        if self._again:
+            assert self._number is not None
+            batch.delay(self._number, self._again)
+            for _, item in self._again:
+                if item.stream:
+                    # The item on the queue may hold it, and is consumed.
+                    batch.share(item.stream, self._number, item.id)
+
+    def written(self) -> None:
+        self._undone = []
+        self._again = []
+        self._writing = []
+        if self._moving:
+            assert self._number is not None
+            dues = [due for due, _ in self._moving]
+            size = sum(item.size for _, item in self._moving)
+            if self._holds is None:
+                self._reclaimer.delayed(self._number, min(dues), max(dues), size)
+            for _, item in self._moving:
+                self._let_go(item)
+            self._moving = []
+
+    def refuse(self, ids: set[int], uncertain: bool) -> None:
+        if uncertain and self._holds is None:
+            self._undone += self._writing
+            self._again += self._moving
+        for _, item in self._writing:
+            self.count -= 1
+            self.bytes -= item.size
+            if item.stream:
+                self._let_go(item)
+                self._reclaimer.stream(item.stream)
+        self._writing = []
+        for due, item in self._moving:
+            self.count += 1
+            self.bytes += item.size
+            self._look_by(due)
+        self._moving = []
+
+    def _let_go(self, item: Item) -> None:
+        if self._holds is not None and item.stream:
+            assert self._number is not None
+            self._holds.let_go(self._number, item.id)
+
+    def not_written(self) -> None:
+        self._changed = True
+
+    def flush(self, open: Collection[int]) -> list[int]:
+        numbers = self.delete()
+        if numbers:
+            self._sleep_no_more()
+            self._begin(None)
+            self._change()
+        return numbers
+
+    def delete(self) -> list[int]:
+        for _, item in chain(self._writing, self._fresh):
+            if item.stream:
+                self._reclaimer.stream(item.stream)
+        if self._number is None:
+            return []
+        if self._holds is not None:
+            self._holds.let_go_of_all(self._number)
+        return [self._number]

@@ -1,0 +1,118 @@
+"""
+The head of a queue in memory: the items that are the next to be had.
+
+A queue's window has a bound, and all windows together have one, the L{MemoryBudget}; what is beyond lies in the store.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from collections.abc import Container
+from heapq import heapify, heappop, heappush
+from typing import Final, Optional
+
+from darner.values.items import ITEM_OVERHEAD, Item
+
+WINDOW_BYTES: Final = 256 * 1024
+"""About how many bytes of one queue's head are held in memory."""
+GRAIN: Final = 1024
+"""What is less than that is not worth accounting for."""
+ROOM_BYTES: Final = 8 * 1024 * 1024
+"""About how many bytes the heads of all queues may take together."""
+
+
+class Head:
+    """
+    Items that were given back, and a window on what follows: read ahead from the store, or put while the queue is
+    short.
+
+    @ivar read_id: what follows the last id that was taken into memory.
+    @ivar held: about how many bytes the window takes.
+    """
+
+    __slots__ = ("_bound", "_returned", "_window", "held", "read_id")
+
+    def __init__(self, read_id: int = 0, bound: int = WINDOW_BYTES) -> None:
+        self._bound = bound
+        self._returned: list[tuple[int, Item]] = []
+        self._window: deque[Item] = deque()
+        self.held = 0
+        self.read_id = read_id
+
+    @property
+    def full(self) -> bool:
+        """Whether the window is as large as it should get."""
+        return self.held >= self._bound
+
+    def first(self) -> Optional[Item]:
+        """@return: the item that is next, which stays; C{None} where memory has none."""
+        if self._returned:
+            return self._returned[0][1]
+        return self._window[0] if self._window else None
+
+    def take_first(self) -> Item:
+        """Take the item that L{first} returned."""
+        if self._returned:
+            return heappop(self._returned)[1]
+        item = self._window.popleft()
+        self.held -= len(item.payload) + ITEM_OVERHEAD
+        return item
+
+    def give_back(self, item: Item) -> None:
+        """An item that was taken goes ahead of all that came after it."""
+        heappush(self._returned, (item.id, item))
+
+    def follow(self, item: Item) -> None:
+        """An item was put at the end: hold it, if all before it is here as well and the window has room."""
+        if self.read_id == item.id and self.held < self._bound:
+            self.hold(item)
+
+    def hold(self, item: Item) -> None:
+        """Add an item to the window; between it and those before are only consumed ones."""
+        self._window.append(item)
+        self.held += len(item.payload) + ITEM_OVERHEAD
+        self.read_id = item.id + 1
+
+    def remove(self, ids: Container[int]) -> None:
+        """These are no items any more."""
+        self._returned = [entry for entry in self._returned if entry[0] not in ids]
+        heapify(self._returned)
+        self._window = deque(item for item in self._window if item.id not in ids)
+        self.held = sum(len(item.payload) + ITEM_OVERHEAD for item in self._window)
+
+    def let_go(self) -> None:
+        """Forget the window; it is read again when it is needed."""
+        if self._window:
+            self.read_id = self._window[0].id
+            self._window.clear()
+            self.held = 0
+
+
+class MemoryBudget:
+    """How much memory the windows of all queues may take together: who needs more makes the one filled first let go."""
+
+    def __init__(self, limit: int = ROOM_BYTES) -> None:
+        self._limit = limit
+        self._heads: OrderedDict[Head, int] = OrderedDict()
+        self.held = 0
+
+    def account(self, head: Head) -> None:
+        """Take note of how large a window is now."""
+        held = head.held
+        known = self._heads.get(head, 0)
+        if held == known or (held and abs(held - known) < GRAIN):
+            return
+        self.held += held - known
+        if held:
+            self._heads[head] = held
+            if self.held > self._limit:
+                self._make_room(head)
+        else:
+            del self._heads[head]
+
+    def _make_room(self, head: Head) -> None:
+        self._heads.move_to_end(head)
+        while self.held > self._limit and len(self._heads) > 1:
+            other, held = self._heads.popitem(last=False)
+            other.let_go()
+            self.held -= held

@@ -1,0 +1,256 @@
+"""
+Giving back the room of what is consumed, deleted or was never finished.
+
+The work is done in a worker thread, in bounded steps, one at a time.  Nothing depends on it but the room on disk: what
+is still to be done follows from the store, so a crash loses none of it.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Coroutine
+from functools import partial
+from typing import Any, Final, Optional
+
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from darner.errors import StoreError
+from darner.queues.commit import GroupCommit
+from darner.queues.fifo import Fifo
+from darner.store.interfaces import IStore
+from darner.values.items import Step
+
+RECLAIM_BYTES: Final = 4 * 1024 * 1024
+"""Consumed bytes that make it worth while to look for room at once rather than in a quiet moment."""
+COMPACT_BYTES: Final = 32 * 1024 * 1024
+"""Bytes given up that make it worth while to compact at once rather than in a quiet moment."""
+QUIET: Final = 0.5
+"""Seconds after which a queue that was read from is looked at in any case."""
+RETRY: Final = 1.0
+"""Seconds after which a step that failed is tried again."""
+STEP: Final = 256
+"""Runs or chunks that are given up in one step."""
+
+
+class Reclaimer:
+    """Reclaims for all queues of one store."""
+
+    _log = Logger()
+
+    def __init__(
+        self, store: IStore, commit: GroupCommit, in_thread: Callable[..., Deferred[Any]], clock: IReactorTime
+    ) -> None:
+        """@param in_thread: calls its arguments in a worker thread; fires with the result."""
+        self._store = store
+        self._commit = commit
+        self._in_thread = in_thread
+        self._clock = clock
+        self._jobs: deque[Callable[[], Coroutine[Any, Any, None]]] = deque()
+        self._working: Optional[Deferred[None]] = None
+        self._timer: Optional[IDelayedCall] = None
+        self._touched: set[Fifo] = set()
+        self._spent: dict[int, tuple[int, int, int]] = {}
+        self._scanned: dict[int, dict[int, int]] = {}
+        self._pins: dict[int, int] = {}
+        self._parked: set[int] = set()
+        self._freed = 0
+        self._stopped = False
+
+    def start(self) -> None:
+        """Take up what an earlier process left."""
+        numbers, streams = self._store.leftovers()
+        for number in numbers:
+            self.queue(number)
+        for stream in streams:
+            self._job(self._reclaim_stream, stream)
+        if self._store.uncompacted():
+            self._freed += 1
+            self._soon(QUIET)
+
+    def stop(self) -> Deferred[None]:
+        """@return: fires when no step is under way any more, and none will be."""
+        self._stopped = True
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        stopped: Deferred[None] = Deferred()
+        (self._working or succeed(None)).addBoth(lambda _: stopped.callback(None))
+        return stopped
+
+    @property
+    def pending(self) -> bool:
+        """Whether there is work to do or under way."""
+        return bool(self._jobs or self._touched or self._spent or self._freed or self._working)
+
+    # What there is to do
+
+    def intervals(self, fifo: Fifo) -> list[tuple[int, int]]:
+        if fifo.unreclaimed < RECLAIM_BYTES:
+            if fifo not in self._touched:
+                self._touched.add(fifo)
+                self._soon(QUIET)
+            return []
+        self._touched.discard(fifo)
+        fifo.unreclaimed = 0
+        return list(fifo.consumed.intervals())
+
+    def reclaim(self, fifo: Fifo, number: int, intervals: list[tuple[int, int]]) -> None:
+        self._job(self._reclaim_intervals, fifo, number, intervals)
+
+    def queue(self, number: int) -> None:
+        self._job(self._reclaim_queue, number)
+
+    def delayed(self, number: int, since: int, until: int, size: int) -> None:
+        known = self._spent.get(number, (since, until, 0))
+        self._spent[number] = (min(since, known[0]), max(until, known[1]), known[2] + size)
+        if known[2] + size < RECLAIM_BYTES:
+            self._soon(QUIET)
+        else:
+            self._job(self._reclaim_delayed, number)
+
+    def stream(self, stream: int) -> None:
+        # Its last chunks may still be on their way to the store.
+        self._commit.written().addCallback(lambda _: self._job(self._reclaim_stream, stream))
+
+    def pin(self, stream: int) -> None:
+        """
+        Somebody reads this stream, or has it in memory alone: it is not reclaimed until as many calls of L{unpin} were
+        made.
+        """
+        self._pins[stream] = self._pins.get(stream, 0) + 1
+
+    def unpin(self, stream: int) -> None:
+        """One of those that had this stream needs it no more."""
+        self._pins[stream] -= 1
+        if not self._pins[stream]:
+            del self._pins[stream]
+            if stream in self._parked:
+                self._parked.discard(stream)
+                self._job(self._reclaim_stream, stream)
+
+    # Doing it
+
+    def _job(self, work: Callable[..., Coroutine[Any, Any, None]], *arguments: Any) -> None:
+        self._jobs.append(partial(work, *arguments))
+        if self._working is None:
+            # Not at once: the turn that wrote down what is consumed is still being answered.
+            self._soon(0)
+
+    def _go(self) -> None:
+        if self._working is None and not self._stopped:
+            self._working = Deferred()
+            Deferred.fromCoroutine(self._work()).addBoth(self._rest)
+
+    async def _work(self) -> None:
+        while self._jobs and not self._stopped:
+            try:
+                await self._jobs[0]()
+            except StoreError as error:
+                self._log.error("cannot reclaim room, will try again: {error}", error=error)
+                self._soon(RETRY)
+                return
+            self._jobs.popleft()
+            if self._freed >= COMPACT_BYTES:
+                self._jobs.appendleft(self._compact)
+        if self._freed or self._touched or self._spent:
+            self._soon(QUIET)
+
+    def _rest(self, result: object) -> None:
+        working, self._working = self._working, None
+        if isinstance(result, Failure):
+            self._log.failure("reclaiming failed unexpectedly", result)
+            self._jobs.popleft()
+            self._soon(0)
+        assert working is not None
+        working.callback(None)
+
+    async def _compact(self) -> None:
+        self._freed = 0
+        self._store.mend()
+        await self._in_thread(self._store.compact, lambda: not self._stopped)
+
+    def _soon(self, delay: float) -> None:
+        if self._stopped:
+            return
+        due = self._clock.seconds() + delay
+        if self._timer is not None and self._timer.getTime() > due:
+            self._timer.cancel()
+            self._timer = None
+        if self._timer is None:
+            self._timer = self._clock.callLater(delay, self._look)
+
+    def _look(self) -> None:
+        """Do what there is to do; in a quiet moment see to what was too little to do at once."""
+        self._timer = None
+        if self._jobs:
+            self._go()
+            return
+        for number in self._spent:
+            self._jobs.append(partial(self._reclaim_delayed, number))
+        if self._jobs:
+            self._go()
+        touched, self._touched = self._touched, set()
+        for fifo in touched:
+            fifo.unreclaimed = RECLAIM_BYTES
+            fifo.remark()
+        if touched and self._freed:
+            # Where they were deleted since, nothing follows from that.
+            self._soon(QUIET)
+        elif self._freed:
+            self._jobs.append(self._compact)
+            self._go()
+        if self._timer is not None and not self.pending:
+            # What was to be done in the next quiet moment is done already.
+            self._timer.cancel()
+            self._timer = None
+
+    async def _steps(self, step: Callable[[int], Step], next_id: int = 0) -> bool:
+        """@return: whether all steps were made, and not cut short by L{stop}."""
+        while not self._stopped:
+            self._store.mend()
+            made: Step = await self._in_thread(step, next_id)
+            self._freed += made.freed
+            for stream in made.streams:
+                self._job(self._reclaim_stream, stream)
+            if made.next_id is None:
+                return True
+            next_id = made.next_id
+            if self._freed >= COMPACT_BYTES:
+                # A little at a time: what is compacted is in memory meanwhile.
+                await self._compact()
+        return False
+
+    async def _reclaim_intervals(self, fifo: Fifo, number: int, intervals: list[tuple[int, int]]) -> None:
+        known = self._scanned.get(number, {})
+        scanned = self._scanned[number] = {start: known[start] for start, _ in intervals if start in known}
+        for start, stop in intervals:
+            next_id = scanned.get(start, fifo.floor if start == 0 else start)
+            if next_id >= stop or fifo.number != number or not fifo.consumed.covers(start, stop):
+                continue
+            if await self._steps(partial(self._reclaim_step, number, start, stop), next_id):
+                scanned[start] = stop
+                if start == 0 and fifo.number == number:
+                    fifo.floor = stop
+
+    def _reclaim_step(self, number: int, start: int, stop: int, next_id: int) -> Step:
+        return self._store.reclaim(number, start, stop, next_id, STEP)
+
+    async def _reclaim_queue(self, number: int) -> None:
+        self._scanned.pop(number, None)
+        await self._steps(lambda next_id: self._store.reclaim_queue(number, next_id, STEP))
+
+    async def _reclaim_delayed(self, number: int) -> None:
+        if number in self._spent:
+            since, until, size = self._spent.pop(number)
+            self._store.mend()
+            await self._in_thread(self._store.spent, number, since, until)
+            self._freed += size
+
+    async def _reclaim_stream(self, stream: int) -> None:
+        if stream in self._pins:
+            self._parked.add(stream)
+        else:
+            await self._steps(lambda index: self._store.reclaim_stream(stream, index, STEP))

@@ -1,0 +1,123 @@
+"""
+Sending the items of one queue to the end of another, as dead letters are sent back.
+
+Each item is moved whole or not at all.  A turn moves a bounded number, so that a million hold up nobody; the next ones
+go when those are written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final, Optional
+
+from darner.errors import DarnerError
+from darner.queues.collection import Queues
+from darner.queues.commit import Replies
+from darner.values.items import ITEM_OVERHEAD
+
+ITEMS_A_TURN: Final = 200
+"""How many items are moved in one turn."""
+BYTES_A_TURN: Final = 1024 * 1024
+"""After how many bytes that are to be written a turn has had enough."""
+
+
+class Transfer:
+    """
+    One such sending.  To the turn it is somebody who is to be answered: so it hears of what it moved being written.
+
+    @ivar moved: how many items are moved, and that is written.
+    """
+
+    def __init__(
+        self,
+        queues: Queues,
+        origin: bytes,
+        target: bytes,
+        count: Optional[int],
+        done: Callable[[Optional[DarnerError]], None],
+    ) -> None:
+        """
+        @param count: how many items to move at most; by default, and at most, as many as there are now.
+        @param done: called when all is done, or with the error that came in between.
+        """
+        self._queues = queues
+        self._origin = origin
+        self._target = target
+        fifo = queues.find(origin)
+        there = 0 if fifo is None else fifo.count
+        self._left = there if count is None else min(count, there)
+        self._done = done
+        self._error: Optional[DarnerError] = None
+        self._replies: Replies = []
+        self._stopped = False
+        self._moving = 0  # in the turn that is being written
+        self.moved = 0
+
+    def go_on(self) -> None:
+        """Move as many as one turn may."""
+        if self._stopped:
+            return
+        self._moving = self._move_some()
+        self._replies.append(b"")
+        if self._moving:
+            self._queues.commit.put(self._replies, 0)
+        self._queues.commit.answers(self)
+
+    def stop(self) -> None:
+        """Nobody wants it any more; what is moved stays so."""
+        self._stopped = True
+
+    def _move_some(self) -> int:
+        moved = size = 0
+        try:
+            while self._left and moved < ITEMS_A_TURN and size < BYTES_A_TURN:
+                room = self._move_one()
+                if not room:
+                    break
+                self._left -= 1
+                moved += 1
+                size += room
+        except DarnerError as error:
+            self._error = error
+        return moved
+
+    def _move_one(self) -> int:
+        """
+        @return: about how many bytes there are to write; 0 where no item is to be had, or nobody knows yet: the rest is
+            left for a later turn then.
+        """
+        fifo = self._queues.find(self._origin)
+        item = None if fifo is None else fifo.peek()
+        if fifo is None or item is None:
+            if fifo is None or not fifo.sweeping:
+                self._left = 0
+            return 0
+        room = ITEM_OVERHEAD if item.stream else item.size + ITEM_OVERHEAD
+        if fifo.durable or self._queues.is_durable(self._target):
+            self._queues.space.take(room)
+        item = fifo.take_out()
+        try:
+            self._queues.move(fifo, item, self._target)
+        except DarnerError:
+            fifo.put_back(item)
+            raise
+        return room
+
+    # For the turn
+
+    def seal(self) -> Replies:
+        replies, self._replies = self._replies, []
+        return replies
+
+    def deliver(self, replies: Replies) -> None:
+        (reply,) = replies
+        if self._stopped:
+            return
+        if isinstance(reply, DarnerError):
+            self._done(reply)
+            return
+        self.moved += self._moving
+        if self._error is not None or not self._left:
+            self._done(self._error)
+        else:
+            self._queues.commit.rest(self)

@@ -1,0 +1,190 @@
+"""
+Queues that are not durable: they are kept in memory, and gone when the process ends.
+
+They are the same queues as those on disk (`darner.queues.fifo`), with a window that holds all of their items.  What
+they would write goes to a store in memory, which has no need of items.
+
+Payloads that are too large for memory go to disk as those of other queues do.  There no item holds them, so that the
+next process gives up what this one leaves; as long as this one runs, its reclaimer is told who has them.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Sequence
+from typing import Optional, Protocol
+
+from darner.queues.commit import GroupCommit
+from darner.queues.head import MemoryBudget
+from darner.store.memory import MemoryBatch, MemoryStore
+from darner.values.consumed import Consumed
+from darner.values.items import Delayed, Generation, Item, Mark
+
+
+class Streams(Protocol):
+    """Who gives up the streams of large items, as far as this goes."""
+
+    def pin(self, stream: int) -> None:
+        """This stream stays until as many calls of L{unpin} were made."""
+
+    def unpin(self, stream: int) -> None:
+        """Whoever called L{pin} needs it no more."""
+
+    def stream(self, stream: int) -> None:
+        """If no item in the store holds this stream, none will."""
+
+
+class VolatileBatch(MemoryBatch):
+    """A batch without what follows from the items, which nobody will ever read again."""
+
+    def create(self, name: bytes, number: int, created: int) -> None:
+        pass
+
+    def remove(self, name: bytes, number: int) -> None:
+        pass
+
+    def put(self, number: int, items: Sequence[Item], bytes_put: int) -> None:
+        pass
+
+    def share(self, stream: int, number: int, id: int) -> None:
+        pass
+
+    def mark(self, number: int, mark: Mark) -> None:
+        pass
+
+    def consume(self, number: int, changes: Sequence[tuple[int, int]]) -> None:
+        pass
+
+    def attempts(self, number: int, changes: Sequence[tuple[int, int]]) -> None:
+        pass
+
+    def delayed(self, number: int, delayed: Optional[Delayed]) -> None:
+        pass
+
+    def generations(self, number: int, current: Optional[Generation], previous: Optional[Generation]) -> None:
+        pass
+
+
+class VolatileStore(MemoryStore):
+    """
+    What queues in memory keep beside their items.
+
+    Its numbers are negative: no queue on disk has the same, so that one queue may be here and there in turn.
+
+    @ivar room: for the windows of these queues; it has no limit, as they let go of nothing.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.room = MemoryBudget(sys.maxsize)
+
+    def new_number(self) -> int:
+        return -1 - super().new_number()
+
+    def batch(self) -> VolatileBatch:
+        return VolatileBatch(self)
+
+    def read(self, number: int, start: int, stop: int, max_bytes: int) -> list[Item]:
+        return []
+
+    def give_up(self, number: int) -> None:
+        """Forget what was kept under a number."""
+        next_id: Optional[int] = 0
+        while next_id is not None:
+            step = self.reclaim_queue(number, next_id, sys.maxsize)
+            next_id = step.next_id
+            self.unheld.difference_update(step.streams)  # they are the other store's to give up
+
+
+class Volatile:
+    """
+    Of one queue, what is only there while it is in memory.
+
+    What a turn changes in the store waits for the end of that turn, so that it can be refused with the rest.
+    """
+
+    def __init__(self, store: VolatileStore, commit: GroupCommit, streams: Streams) -> None:
+        self.store = store
+        self._commit = commit
+        self._pins = streams
+        self._streams: dict[int, int] = {}
+        self._delayed: dict[int, dict[int, int]] = {}
+        self._discards: list[int] = []
+        self._batch: Optional[VolatileBatch] = None
+        self._handed_discards = 0
+
+    def discard(self, numbers: Iterable[int]) -> None:
+        """Nothing is kept under these numbers any more."""
+        self._discards += numbers
+
+    def batch(self) -> VolatileBatch:
+        """@return: what this turn changes; made by L{written}."""
+        self._batch = self.store.batch()
+        for number in self._discards:
+            self._batch.discard(number)
+        self._handed_discards = len(self._discards)
+        return self._batch
+
+    def written(self) -> None:
+        """The turn is at its end."""
+        if self._batch is not None and self._batch.changes:
+            self.store.write(self._batch)
+            for number in self._discards[: self._handed_discards]:
+                self.store.give_up(number)
+            del self._discards[: self._handed_discards]
+        self._batch = None
+
+    def not_written(self) -> None:
+        """Nothing of it holds; the queue says anew what still does."""
+        self._batch = None
+
+    # The streams of large items
+
+    def hold(self, id: int, stream: int) -> None:
+        """An item of the queue has this stream."""
+        self._pins.pin(stream)
+        self._streams[id] = stream
+
+    def consumed(self, consumed: Consumed, id: int) -> None:
+        """This item is consumed, unless that cannot be written."""
+        if id in self._streams:
+            self._let_go_of(consumed, [id])
+
+    def flushed(self, consumed: Consumed) -> None:
+        """Any of the items may be consumed."""
+        if self._streams:
+            self._let_go_of(consumed, [id for id in self._streams if id in consumed])
+
+    def leave(self) -> None:
+        """The queue is deleted."""
+        if self._streams:
+            self._let_go_of(Consumed(sys.maxsize), list(self._streams))
+            self._streams = {}
+
+    def delay(self, number: int, id: int, stream: int) -> None:
+        self._pins.pin(stream)
+        self._delayed.setdefault(number, {})[id] = stream
+
+    def let_go(self, number: int, id: int) -> None:
+        stream = self._delayed[number].pop(id)
+        self._pins.unpin(stream)
+        self._pins.stream(stream)
+
+    def let_go_of_all(self, number: int) -> None:
+        for id in list(self._delayed.get(number, {})):
+            self.let_go(number, id)
+        self._delayed.pop(number, None)
+
+    def _let_go_of(self, consumed: Consumed, ids: list[int]) -> None:
+        streams = self._streams
+
+        def let_go(_: None) -> None:
+            for id in ids:
+                # It may be an item again, or there was a flush as well.
+                if id in streams and id in consumed:
+                    stream = streams.pop(id)
+                    self._pins.unpin(stream)
+                    self._pins.stream(stream)
+
+        # Not before: what was moved to a queue on disk is not held there yet, and comes back if it cannot be.
+        self._commit.written().addCallback(let_go)

@@ -1,0 +1,3 @@
+"""
+What is done for a damaged store: check, repair, survey and salvage.
+"""

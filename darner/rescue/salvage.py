@@ -1,0 +1,159 @@
+"""
+All that can be read of a database, whatever is damaged.
+
+The files are read without LevelDB, every checksum is looked at, and nothing is changed.  What was written last of a key
+follows from sequence numbers alone; so it does not matter in which table it stands, nor whether the manifest is there.
+Memory holds a block of each table whose keys overlap, and the logs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from heapq import heappop, heappush
+from pathlib import Path
+from typing import Optional
+
+from darner.store.files.damage import Damage
+from darner.store.files.leveldb import (
+    BadFile,
+    Entry,
+    LogFile,
+    Lost,
+    Manifest,
+    Table,
+    batch_entries,
+    current,
+    logs,
+    manifests,
+    tables,
+)
+
+
+class Salvage:
+    """
+    What there is in a database's directory.
+
+    @ivar manifest: the manifest; C{None} where it is lost, and every file that is there is read.
+    """
+
+    def __init__(self, database: Path) -> None:
+        self._database = database
+        self._lost: dict[tuple[str, Lost], None] = {}
+        self.manifest = self._manifest()
+
+    def _manifest(self) -> Optional[Manifest]:
+        try:
+            return Manifest(current(self._database))
+        except BadFile as error:
+            file, _, reason = str(error).partition(": ")
+        if file == "CURRENT":
+            for path in manifests(self._database):
+                with contextlib.suppress(BadFile):
+                    manifest = Manifest(path)
+                    self._lose(file, Lost(f"{reason}; {path.name} is the newest there is", b"", b""))
+                    return manifest
+        # There may have been tables that nothing tells of any more.
+        self._lose(file, Lost(reason))
+        return None
+
+    def _lose(self, file: str, lost: Lost) -> None:
+        self._lost[file, lost] = None
+
+    @property
+    def damages(self) -> list[Damage]:
+        """What was found to be damaged; all of it once L{entries} was exhausted."""
+        return [Damage(file, lost.reason) for file, lost in self._lost]
+
+    def may_have_lost(self, start: bytes, stop: bytes) -> bool:
+        """@return: whether there may have been more between two keys than is found."""
+        return any(lost.start <= stop and (lost.stop is None or lost.stop >= start) for _, lost in self._lost)
+
+    def entries(self) -> Iterator[tuple[bytes, bytes]]:
+        """Read every key and its value, in order.  Each call begins anew."""
+        before: Optional[bytes] = None
+        for entry in self._merged():
+            if entry.key != before:
+                before = entry.key
+                if entry.value is not None:
+                    yield entry.key, entry.value
+
+    def _merged(self) -> Iterator[Entry]:
+        """Entries of all files, by key, the newest first; a table is opened when the first of its keys is due."""
+        pending = self._tables()
+        pending.sort(key=lambda table: table[0], reverse=True)
+        heap: list[tuple[bytes, int, int, Entry, Iterator[Entry]]] = []
+        _push(heap, 0, iter(self._written()))
+        count = 0
+        while heap or pending:
+            while pending and (not heap or pending[-1][0] <= heap[0][0]):
+                count += 1
+                _push(heap, count, self._ordered(pending.pop()[1]))
+            if heap:
+                _, _, place, entry, rest = heappop(heap)
+                yield entry
+                _push(heap, place, rest)
+
+    def _tables(self) -> list[tuple[bytes, Table]]:
+        """@return: every table with the key before which nothing in it comes."""
+        there = tables(self._database)
+        found: list[tuple[bytes, Table]] = []
+        if self.manifest is None:
+            return [(table.first_key(), table) for table in map(Table, there.values())]
+        for number, info in self.manifest.tables.items():
+            path = there.get(number)
+            if path is None:
+                self._lose(f"{number:06}.ldb", Lost("it is missing", info.smallest, info.largest))
+                continue
+            table = Table(path, info)
+            first = Table(path).first_key()
+            if first not in (b"", info.smallest):
+                self._lose(path.name, Lost("it holds other keys than it should", info.smallest, info.largest))
+                table = Table(path)
+            elif path.stat().st_size > info.size:
+                self._lose(path.name, Lost(f"it is longer than its {info.size} bytes", info.smallest, info.largest))
+            found.append((first, table))
+        return found
+
+    def _ordered(self, table: Table) -> Iterator[Entry]:
+        before: tuple[bytes, int] = (b"", 0)
+        for entry in table.entries():
+            place = (entry.key, -entry.sequence)
+            if place < before:
+                self._lose(table.path.name, Lost("its keys are not in order"))
+                break
+            before = place
+            yield entry
+        for lost in table.lost:
+            self._lose(table.path.name, lost)
+
+    def _written(self) -> list[Entry]:
+        """@return: what is in the logs."""
+        if self.manifest is None:
+            paths = logs(self._database)
+        else:
+            paths = self.manifest.logs(self._database)
+            if self.manifest.log and self.manifest.log not in paths:
+                self._lose(f"{self.manifest.log:06}.log", Lost("it is missing"))
+        entries: list[Entry] = []
+        for path in paths.values():
+            file = LogFile(path)
+            try:
+                for record in file.records():
+                    entries += batch_entries(record)
+            except OSError as error:
+                file.lost.append(Lost(f"{error.strerror}"))
+            except BadFile as error:
+                file.lost.append(Lost(str(error)))
+            for lost in file.lost:
+                self._lose(path.name, lost)
+        entries.sort(key=lambda entry: (entry.key, -entry.sequence))
+        return entries
+
+
+def _push(
+    heap: list[tuple[bytes, int, int, Entry, Iterator[Entry]]], place: int, entries: Iterator[Entry]
+) -> None:
+    entry = next(entries, None)
+    if entry is not None:
+        heappush(heap, (entry.key, -entry.sequence, place, entry, entries))

@@ -1,0 +1,3 @@
+"""
+LevelDB's files, read without LevelDB: logs, manifests, tables and their checksum.
+"""

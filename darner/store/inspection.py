@@ -1,0 +1,137 @@
+"""
+A quick look at a store before it is opened: is all there that should be there?
+
+It reads the manifest, the logs and a little of each table, so that it takes no longer for more items.  What is wrong
+inside of tables is found when that is read: each checksum is looked at then.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+from attrs import frozen
+
+from darner.errors import StoreDamaged
+from darner.store.directory import DATABASE, SAVED, belongs
+from darner.store.files import leveldb
+from darner.store.files.damage import Damage
+from darner.store.files.leveldb import BadFile, LogFile, Manifest, Table, TableInfo
+
+
+@frozen
+class Inspection:
+    """What is worth knowing of a store that can be opened."""
+
+    strange: tuple[str, ...]
+    """Files that do not belong there."""
+    cuts: tuple[tuple[Path, int], ...]
+    """Logs that end in zeros in place of what was being written last, and where these begin."""
+
+
+def is_new(database: Path) -> bool:
+    """@return: whether there was never anything in a database: it is still to be made, or its making was cut short."""
+    return database.is_dir() and not (
+        (database / "CURRENT").exists() or leveldb.tables(database) or leveldb.logs(database)
+    )
+
+
+def strangers(path: Path) -> tuple[str, ...]:
+    """@return: the files in a data directory that are nobody's."""
+    strange = [name for name in os.listdir(path) if not belongs(name)]
+    if (path / DATABASE).is_dir():
+        strange += [f"{DATABASE}/{name}" for name in os.listdir(path / DATABASE) if not leveldb.is_ours(name)]
+    return tuple(sorted(strange))
+
+
+def missing(path: Path) -> Damage:
+    """@return: why there is no database in a data directory that has had one."""
+    if (path / SAVED).exists():
+        return Damage(DATABASE, "a repair was cut short")
+    return Damage(DATABASE, "it is no directory" if (path / DATABASE).exists() else "it is missing, with all queues")
+
+
+def inspect(path: Path) -> Inspection:
+    """
+    Look at the store in a data directory, without changing anything.
+
+    @raise StoreDamaged: something is missing, or not as it was written.
+    """
+    database = path / DATABASE
+    if not database.is_dir():
+        raise StoreDamaged(path, missing(path))
+    if is_new(database):
+        return Inspection(strangers(path), ())
+    try:
+        return Inspection(strangers(path), tuple(_inspect(database)))
+    except BadFile as error:
+        raise StoreDamaged(path, error) from error
+    except OSError as error:
+        raise StoreDamaged(path, f"{Path(str(error.filename)).name}: {error.strerror}") from error
+
+
+def _inspect(database: Path) -> Iterator[tuple[Path, int]]:
+    manifest = Manifest(leveldb.current(database))
+    if manifest.cut is not None:
+        yield manifest.path, manifest.cut
+    _inspect_tables(database, manifest.tables)
+    logs = manifest.logs(database)
+    if manifest.log and manifest.log not in logs:
+        raise BadFile(f"{manifest.log:06}.log: it is missing")
+    for path in logs.values():
+        if not leveldb.ends_well(path):
+            file = _read_log(path)
+            if file.lost:
+                raise BadFile(f"{path.name}: {file.lost[0].reason}")
+            if file.cut is not None:
+                yield path, file.cut
+
+
+def _read_log(path: Path) -> LogFile:
+    file = LogFile(path)
+    for _ in file.records():
+        pass
+    return file
+
+
+def _inspect_tables(database: Path, expected: dict[int, TableInfo]) -> None:
+    there = leveldb.tables(database)
+    alike = Counter(info.size for info in expected.values())
+    for number, info in expected.items():
+        if number not in there:
+            raise BadFile(f"{number:06}.ldb: it is missing")
+        path = there[number]
+        size = path.stat().st_size
+        if size != info.size:
+            raise BadFile(f"{path.name}: it has {size} bytes and not {info.size}")
+        try:
+            leveldb.footer(path, size)
+        except BadFile as error:
+            raise BadFile(f"{path.name}: {error}") from error
+        # By its size alone it might be another one.
+        if alike[size] > 1 and not leveldb.begins_with(path, info.smallest):
+            raise BadFile(f"{path.name}: it does not begin with the key that it should")
+
+
+def first_damage(path: Path) -> str:
+    """
+    Look for what LevelDB has come upon, by reading until it is found.
+
+    @return: file and reason; empty where nothing is damaged.
+    """
+    database = path / DATABASE
+    try:
+        manifest = Manifest(leveldb.current(database))
+        for log in manifest.logs(database).values():
+            file = _read_log(log)
+            if file.lost:
+                return str(Damage(log.name, file.lost[0].reason))
+        for number, table in leveldb.tables(database).items():
+            reason = Table(table).first_damage() if number in manifest.tables else ""
+            if reason:
+                return str(Damage(table.name, reason))
+    except (BadFile, OSError) as error:
+        return str(error)
+    return ""

@@ -1,0 +1,352 @@
+"""
+How queues are written down: the keys and values of the store.
+
+All numbers are big-endian, so that keys sort as numbers do and stock LevelDB tools show them in order.  Format 1:
+
+=============================  ======================================================================================
+key                            value
+=============================  ======================================================================================
+``!format``                    ``darner 1``
+``!numbers``, ``!streams``     u64: every queue or stream number below it may be in use
+``N`` name                     u64 number, u64 created (ms): a queue, and the number it is kept under
+``Q`` number ``00`` last id    a run: u64 bytes_put, u32 count, then the items with the count ids that end in last id
+``Q`` number ``01``            the mark, as five u64: low, next_id, bytes_put, bytes_consumed, floor
+``Q`` number ``02`` start      u64 stop: the ids from start up to stop are consumed, above the low-water mark
+``Q`` number ``03``            empty; where the intervals end
+``Q`` number ``03`` id         u32: how often the item was opened, where that is counted
+``Q`` number ``04``            as five u64: the number of the queue's delayed items, how many, their bytes, when the
+                               first is due or before, the next id
+``Q`` number ``04`` due, id    a run of one item that is due then (u64 ms); number and id are those of delayed items
+``Q`` number ``05``            the generations of ids under which items were put: for each u8 (0 the current one, 1 the
+                               previous), u64 its own number, u64 since when it is that (ms)
+``Q`` generation ``05`` id     u64: when an item was put under this id (ms); of the id 16 bytes of BLAKE2b
+``Q`` number ``ff``            empty; the end of the queue, of its delayed items, or of a generation
+``D`` number                   empty; a deleted queue that is still to be reclaimed
+``C`` stream, u32 index        a chunk of a large item
+``S`` stream                   a stream that no item holds.  Empty: it is being written, or its writer died.
+                               u64 chunk count: its item is consumed, and it is to be reclaimed
+``U`` start of a key           u16 length of the first key, first key, last key: between these were keys that begin so
+                               and are deleted; their room is still to be given back to the file system
+``H`` stream, number, id       empty; an item that holds the stream together with others.  A stream that has none of
+                               these is held by the one item that names it
+=============================  ======================================================================================
+
+A generation has a number as a queue has, so that it is given up in the same way: by a ``D``.
+
+The mark and the two ends stay as long as the queue does.  So whoever looks for a run or an interval, and there is none,
+comes upon them, and not upon the deletion marks of all that was reclaimed behind them.  The mark comes after the runs,
+so that a table of LevelDB's with the newest runs and the mark overlaps none with older runs, and need not be merged
+with them.
+
+Every chunk of a stream is L{CHUNK_BYTES} long, but for the last.
+
+An item in a run is u8 kind, u32 flags, u64 time (ms), u64 expiry (ms), u64 size and then, for kind 0, the payload, for
+kind 1 the u64 number of the stream that holds it.  Other kinds are for later formats; a reader refuses them.
+
+A run holds what one turn put on the queue (up to L{RUN_BYTES}), under the id of its *last* item: so a seek to any id
+lands on the run that holds it, and a large item is always a run of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from struct import Struct
+from typing import Final, Optional
+
+from darner.errors import StoreError
+from darner.values.items import Delayed, Generation, Item, Mark
+from darner.values.vocabulary import chunk_count
+
+FORMAT_KEY: Final = b"!format"
+FORMAT: Final = b"darner 1"
+NUMBERS_KEY: Final = b"!numbers"
+STREAMS_KEY: Final = b"!streams"
+
+NAME: Final = b"N"
+DELETED: Final = b"D"
+UNHELD: Final = b"S"
+UNCOMPACTED: Final = b"U"
+HOLDER: Final = b"H"
+
+RUN_BYTES: Final = 64 * 1024
+"""Payload bytes after which the next item of a turn starts a run of its own."""
+
+_U64: Final = Struct(">Q")
+_U32: Final = Struct(">I")
+_PAIR: Final = Struct(">QQ")
+_MARK: Final = Struct(">QQQQQ")
+_QUEUE_KEY: Final = Struct(">cQB")
+_ITEM_KEY: Final = Struct(">cQBQ")
+_DUE_KEY: Final = Struct(">cQBQQ")
+_NUMBER_KEY: Final = Struct(">cQ")
+_CHUNK_KEY: Final = Struct(">cQI")
+_HOLDER_KEY: Final = Struct(">cQQQ")
+_RUN: Final = Struct(">QI")
+_ITEM: Final = Struct(">BIQQQ")
+_RUN_AND_ITEM: Final = Struct(">QIBIQQQ")
+_GENERATION: Final = Struct(">BQQ")
+
+_LENGTH: Final = Struct(">H")
+
+_INLINE: Final = 0
+_STREAM: Final = 1
+
+pack_u64 = _U64.pack
+pack_u32 = _U32.pack
+
+
+def unpack_u64(value: bytes) -> int:
+    number: int = _U64.unpack(value)[0]
+    return number
+
+
+def unpack_u32(value: bytes) -> int:
+    number: int = _U32.unpack(value)[0]
+    return number
+
+
+# Keys ------------------------------------------------------------------------------------------------------------
+
+
+def name_key(name: bytes) -> bytes:
+    return NAME + name
+
+
+def mark_key(number: int) -> bytes:
+    return _QUEUE_KEY.pack(b"Q", number, 1)
+
+
+def interval_key(number: int, start: int) -> bytes:
+    return _ITEM_KEY.pack(b"Q", number, 2, start)
+
+
+def intervals_end_key(number: int) -> bytes:
+    return _QUEUE_KEY.pack(b"Q", number, 3)
+
+
+def attempts_key(number: int, id: int) -> bytes:
+    return _ITEM_KEY.pack(b"Q", number, 3, id)
+
+
+def delayed_key(number: int) -> bytes:
+    return _QUEUE_KEY.pack(b"Q", number, 4)
+
+
+def due_key(number: int, due: int, id: int) -> bytes:
+    return _DUE_KEY.pack(b"Q", number, 4, due, id)
+
+
+def run_key(number: int, last: int) -> bytes:
+    return _ITEM_KEY.pack(b"Q", number, 0, last)
+
+
+def generations_key(number: int) -> bytes:
+    return _QUEUE_KEY.pack(b"Q", number, 5)
+
+
+def seen_key(generation: int, id: bytes) -> bytes:
+    return _QUEUE_KEY.pack(b"Q", generation, 5) + id
+
+
+def is_seen(key: bytes) -> bool:
+    return len(key) == 26 and key[9] == 5
+
+
+def end_key(number: int) -> bytes:
+    return _QUEUE_KEY.pack(b"Q", number, 255)
+
+
+def chunk_key(stream: int, index: int) -> bytes:
+    return _CHUNK_KEY.pack(b"C", stream, index)
+
+
+def holder_key(stream: int, number: int, id: int) -> bytes:
+    return _HOLDER_KEY.pack(HOLDER, stream, number, id)
+
+
+def holders_prefix(stream: int) -> bytes:
+    return _NUMBER_KEY.pack(HOLDER, stream)
+
+
+def deleted_key(number: int) -> bytes:
+    return _NUMBER_KEY.pack(DELETED, number)
+
+
+def unheld_key(stream: int) -> bytes:
+    return _NUMBER_KEY.pack(UNHELD, stream)
+
+
+def run_place(key: bytes) -> tuple[int, int]:
+    """@return: of the key of a run, or of a delayed item, the number and the last id."""
+    return unpack_u64(key[1:9]), key_number(key)
+
+
+def due_of(key: bytes) -> int:
+    """@return: when a delayed item is due."""
+    return unpack_u64(key[10:18])
+
+
+def key_number(key: bytes) -> int:
+    """The last number of a key: an interval's start, a run's last id, a deleted queue, a stream no item holds."""
+    return unpack_u64(key[-8:])
+
+
+def chunk_stream(key: bytes) -> int:
+    stream: int = _CHUNK_KEY.unpack(key)[1]
+    return stream
+
+
+def chunk_index(key: bytes) -> int:
+    index: int = _CHUNK_KEY.unpack(key)[2]
+    return index
+
+
+def place_of(key: bytes) -> int:
+    """@return: of a key kept under a queue's number, about where it comes among all of these; never too far."""
+    return int.from_bytes(key[9:18].ljust(9, b"\0"), "big")
+
+
+def key_at(number: int, place: int) -> bytes:
+    """@return: the first key that may have this place."""
+    return _NUMBER_KEY.pack(b"Q", number) + place.to_bytes(9, "big").rstrip(b"\0")
+
+
+def is_delayed(key: bytes) -> bool:
+    return len(key) == _DUE_KEY.size and key[0:1] == b"Q" and key[9] == 4
+
+
+def is_run(key: bytes) -> bool:
+    return key[0:1] == b"Q" and key[9] == 0
+
+
+def neighbourhood(key: bytes) -> bytes:
+    """What keys have in common that lie side by side and are deleted together: a queue's number, or the kind of key."""
+    return key[:9] if key[0:1] == b"Q" else key[:1]
+
+
+def uncompacted_key(neighbourhood: bytes) -> bytes:
+    return UNCOMPACTED + neighbourhood
+
+
+# Values ----------------------------------------------------------------------------------------------------------
+
+
+def pack_name(number: int, created: int) -> bytes:
+    return _PAIR.pack(number, created)
+
+
+def unpack_name(value: bytes) -> tuple[int, int]:
+    number, created = _PAIR.unpack(value)
+    return number, created
+
+
+def pack_mark(mark: Mark) -> bytes:
+    return _MARK.pack(*mark)
+
+
+def unpack_mark(value: bytes) -> Mark:
+    return Mark(*_MARK.unpack(value))
+
+
+def pack_delayed(delayed: Delayed) -> bytes:
+    return _MARK.pack(*delayed)
+
+
+def unpack_delayed(value: bytes) -> Delayed:
+    return Delayed(*_MARK.unpack(value))
+
+
+def pack_generations(current: Optional[Generation], previous: Optional[Generation]) -> bytes:
+    return b"".join(
+        _GENERATION.pack(which, generation.number, generation.since)
+        for which, generation in enumerate((current, previous))
+        if generation is not None
+    )
+
+
+def unpack_generations(value: bytes) -> tuple[Optional[Generation], Optional[Generation]]:
+    found = {which: Generation(number, since) for which, number, since in _GENERATION.iter_unpack(value)}
+    return found.get(0), found.get(1)
+
+
+def pack_bounds(low: bytes, high: bytes) -> bytes:
+    """@param low: a key, and C{high} one that is not before it."""
+    return _LENGTH.pack(len(low)) + low + high
+
+
+def unpack_bounds(value: bytes) -> tuple[bytes, bytes]:
+    end = _LENGTH.size + _LENGTH.unpack_from(value)[0]
+    return value[_LENGTH.size : end], value[end:]
+
+
+def runs(items: Sequence[Item], bytes_put: int) -> Iterator[tuple[int, bytes]]:
+    """
+    Write items down.
+
+    @param items: items with consecutive ids, in order.
+    @param bytes_put: payload bytes of all items ever put on the queue, these included.
+    @return: for each run the last id in it and its value.
+    """
+    if len(items) == 1 and not items[0].stream:
+        # Most turns of a few clients put one item.
+        item = items[0]
+        head = _RUN_AND_ITEM.pack(bytes_put, 1, _INLINE, item.flags, item.time, item.expiry, item.size)
+        yield item.id, head + item.payload
+        return
+    total = bytes_put - sum(item.size for item in items)
+    parts: list[bytes] = []
+    count = held = 0
+    for item in items:
+        if count and (held >= RUN_BYTES or item.stream):
+            yield item.id - 1, b"".join([_RUN.pack(total, count), *parts])
+            parts.clear()
+            count = held = 0
+        kind = _STREAM if item.stream else _INLINE
+        parts.append(_ITEM.pack(kind, item.flags, item.time, item.expiry, item.size))
+        parts.append(_U64.pack(item.stream) if item.stream else item.payload)
+        count += 1
+        held += RUN_BYTES if item.stream else item.size
+        total += item.size
+    if count:
+        yield items[-1].id, b"".join([_RUN.pack(total, count), *parts])
+
+
+def run_head(value: bytes) -> tuple[int, int]:
+    """@return: of a run, the queue's bytes put through its end, and how many items it holds."""
+    bytes_put, count = _RUN.unpack_from(value)
+    return bytes_put, count
+
+
+def run_items(last: int, value: bytes) -> Iterator[Item]:
+    """
+    Read a run.
+
+    @param last: the id of its last item.
+    @raise StoreError: the run is not of a format that this version reads.
+    """
+    _, count = run_head(value)
+    at = _RUN.size
+    for id in range(last - count + 1, last + 1):
+        kind, flags, time, expiry, size = _ITEM.unpack_from(value, at)
+        at += _ITEM.size
+        if kind == _INLINE:
+            yield Item(id, flags, time, expiry, size, value[at : at + size])
+            at += size
+        elif kind == _STREAM:
+            yield Item(id, flags, time, expiry, size, stream=_U64.unpack_from(value, at)[0])
+            at += _U64.size
+        else:
+            raise StoreError(f"item {id} is of kind {kind}, which this version cannot read")
+
+
+def run_length(items: Sequence[Item]) -> int:
+    """@return: how long the value of a run with these items is."""
+    return _RUN.size + sum(_ITEM.size + (_U64.size if item.stream else item.size) for item in items)
+
+
+def run_stream(value: bytes) -> tuple[int, int]:
+    """@return: of a run that is one large item, its stream and the number of its chunks; 0 and 0 for any other run."""
+    kind, _, _, _, size = _ITEM.unpack_from(value, _RUN.size)
+    if kind != _STREAM:
+        return 0, 0
+    return _U64.unpack_from(value, _RUN.size + _ITEM.size)[0], chunk_count(size)

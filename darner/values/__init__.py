@@ -1,0 +1,3 @@
+"""
+Plain data that all packages share: items, requests, counters and the vocabulary of names and limits.
+"""

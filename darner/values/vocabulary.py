@@ -1,0 +1,51 @@
+"""
+The words that all packages use: names, limits and the status of a server.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from darner.errors import BadQueueName, ClientError
+
+MAX_FLAGS: Final = 2**32 - 1
+
+MAX_WAIT: Final = 2**31 - 1
+"""The longest wait, in ms (24 days); who asks for more gets this."""
+
+MAX_DELAY: Final = 100 * 365 * 24 * 3600 * 1000
+"""The longest delay, in ms (100 years); who asks for more gets this."""
+
+STATUSES: Final = ("up", "readonly", "quiescent")
+"""What a server may be told to be; each refuses more than the one before."""
+
+CHUNK_BYTES: Final = 64 * 1024
+"""Length of a chunk.  An item up to this size is kept whole in its run, a larger one as a stream of chunks."""
+
+_QUEUE_NAME: Final = re.compile(rb"[!-.0-~]{1,250}")
+
+
+def check_queue_name(name: bytes) -> bytes:
+    """
+    @return: C{name}
+    @raise BadQueueName: it is not 1 to 250 printable ASCII bytes without ``/`` and white space.
+    """
+    if not _QUEUE_NAME.fullmatch(name):
+        raise BadQueueName()
+    return name
+
+
+def check_id(id: bytes) -> bytes:
+    """
+    @return: C{id}
+    @raise ClientError: it is not what could be the name of a queue.
+    """
+    if not _QUEUE_NAME.fullmatch(id):
+        raise ClientError("bad id")
+    return id
+
+
+def chunk_count(size: int) -> int:
+    """@return: how many chunks a stream of C{size} bytes has."""
+    return -(-size // CHUNK_BYTES)

@@ -1,0 +1,324 @@
+"""
+The command line and putting a server together (`darner.cli.server`).
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+from attrs import evolve
+from twisted.application.service import IService
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import TCP4ServerEndpoint
+from twisted.internet.protocol import Factory
+from twisted.internet.testing import MemoryReactor
+from twisted.logger import capturedLogs, formatEvent
+from twisted.python.usage import UsageError
+from twisted.trial.unittest import SynchronousTestCase, TestCase
+from zope.interface.verify import verifyObject
+
+import darner
+from darner.cli.server import CannotStart, Options, Server, makeService
+from darner.config.policies import Policies, QueueSettings
+from darner.config.settings import Listener, Settings
+from darner.errors import SettingsError
+from darner.service import QueueService
+
+
+def parsed(*arguments: str) -> Options:
+    options = Options()
+    options.parseOptions(arguments)
+    return options
+
+
+class OptionsTests(SynchronousTestCase):
+    def config(self, text: str) -> str:
+        path = self.mktemp()
+        Path(path).write_text(text)
+        return path
+
+    def test_nothing_given(self) -> None:
+        self.assertEqual(parsed().settings(), Settings())
+        self.assertEqual(parsed().settings().tcp_port, 22133)
+
+    def test_long_and_short(self) -> None:
+        config = self.config("")
+        long = parsed("--data-dir=d", "--port=1", "--interface=::1", f"--config={config}")
+        short = parsed("-d", "d", "-p", "1", "-i", "::1", "-c", config)
+        self.assertEqual(long.settings(), Settings(data_dir="d", port=1, interface="::1"))
+        self.assertEqual(short.settings(), long.settings())
+
+    def test_the_rest(self) -> None:
+        options = parsed(
+            "--listen=tcp6:1", "--listen", "unix:/run/d", "--reply-key=request", "--debug", "--min-free-bytes=1GiB"
+        )
+        self.assertEqual(
+            options.settings(),
+            Settings(
+                listen=(Listener("tcp6:1"), Listener("unix:/run/d")), reply_key="request", debug=True,
+                min_free_bytes=2**30,
+            ),
+        )  # fmt: skip
+        self.assertIsNone(options.settings().tcp_port)
+
+    def test_configuration_file(self) -> None:
+        config = self.config(
+            """
+            data_dir = "/srv/queues"
+            port = 5
+            debug = true
+            listen = ["tcp6:1", {endpoint = "unix:/run/d", reply_key = "request"}]
+            [defaults]
+            max_item_bytes = "16 MiB"
+            [queues.q]
+            max_open_reads = 3
+            """
+        )
+        expected = Settings(
+            data_dir="/srv/queues", port=5, debug=True,
+            policies=Policies(QueueSettings(max_item_bytes=2**24), {"q": {"max_open_reads": 3}}),
+            listen=(Listener("tcp6:1"), Listener("unix:/run/d", "request")),
+        )  # fmt: skip
+        self.assertEqual(parsed("-c", config).settings(), expected)
+
+    def test_the_command_line_wins(self) -> None:
+        config = self.config('data_dir = "a"\nport = 5\ninterface = "::1"\nreply_key = "request"\nlisten = ["tcp6:1"]')
+        options = parsed("-c", config, "-d", "b", "-p", "6", "--listen=tcp6:2", "--reply-key=queue")
+        self.assertEqual(
+            options.settings(), Settings(data_dir="b", port=6, interface="::1", listen=(Listener("tcp6:2"),))
+        )
+
+    def test_port_is_not_a_number(self) -> None:
+        with self.assertRaisesRegex(UsageError, "--port is not a number: x"):
+            parsed("--port=x")
+
+    def test_wrong_settings(self) -> None:
+        for text, arguments, expected in (
+            ("", ("-p", "65536"), "port"),
+            ("", ("--reply-key=both",), "reply_key"),
+            ("port = 'x'", (), "port"),
+            ("colour = 1", (), "unknown setting colour"),
+            ("defaults.max_item_bytes = '5 apples'", (), "defaults.max_item_bytes"),
+            ("port = 70000", ("-p", "1"), "port"),
+            ("=", (), "is not TOML"),
+        ):
+            with self.assertRaisesRegex(SettingsError, expected):
+                parsed("-c", self.config(text), *arguments).settings()
+
+    def test_an_error_names_its_source(self) -> None:
+        config = self.config("")
+        for arguments, source in (
+            (["-p", "-1"], "command line: "),
+            (["-p", "-1", "-c", config], f"{config} and command line: "),
+            (["-c", self.config("port = -1")], ""),
+        ):
+            with self.assertRaises(SettingsError) as caught:
+                parsed(*arguments).settings()
+            self.assertTrue(str(caught.exception).startswith(source))
+
+    def test_no_such_configuration_file(self) -> None:
+        with self.assertRaisesRegex(SettingsError, "cannot read .*: No such file"):
+            parsed("-c", self.mktemp()).settings()
+
+    def test_version(self) -> None:
+        with patch("sys.stdout", io.StringIO()) as out:
+            with self.assertRaises(SystemExit) as caught:
+                parsed("--version")
+        self.assertEqual((caught.exception.code, out.getvalue()), (0, f"darner {darner.__version__}\n"))
+
+    def test_help_names_every_option(self) -> None:
+        text = str(Options())
+        names = "data-dir port interface listen config reply-key password-file debug version"
+        for name in names.split():
+            self.assertIn(f"--{name}", text)
+
+
+class MakeServiceTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.path = self.mktemp()
+        self.memory: Any = MemoryReactor()
+
+    def refused(self, *arguments: str) -> str:
+        """@return: what the process says when it ends."""
+        with self.assertRaises(SystemExit) as caught:
+            makeService(parsed("-d", self.path, *arguments), self.memory)
+        text = caught.exception.code
+        assert isinstance(text, str)
+        self.assertNotIn("\n", text)
+        self.assertTrue(text.startswith("darner: "), text)
+        return text.removeprefix("darner: ")
+
+    def endpoints(self, *arguments: str) -> list[tuple[str, str]]:
+        """@return: what kind of endpoints there are, and their reply keys."""
+        server = makeService(parsed("-d", self.path, *arguments), self.memory)
+        return [(type(endpoint).__name__, key) for endpoint, key in server.queues._endpoints]
+
+    def test_a_service(self) -> None:
+        server = makeService(parsed("-d", self.path))
+        verifyObject(IService, server)
+        self.assertIsInstance(server.queues, QueueService)
+        self.assertIs(server.queues._reactor, reactor)
+        self.assertEqual(os.listdir(self.path), [], "nothing is opened before the start")
+
+    def test_the_directory_does_not_change_with_that_of_the_process(self) -> None:
+        server = makeService(parsed("-d", self.path), self.memory)
+        self.assertEqual(server.queues.data_dir, Path(self.path).absolute())
+
+    def test_where_it_listens(self) -> None:
+        for arguments, expected in (
+            ((), [("TCP4ServerEndpoint", "queue")]),
+            (("-p", "1", "-i", "::1"), [("TCP6ServerEndpoint", "queue")]),
+            (("--listen=tcp6:1", "--reply-key=request"), [("TCP6ServerEndpoint", "request")]),
+            (
+                ("-p", "1", "--listen=unix:x", "--listen=tcp:2"),
+                [("TCP4ServerEndpoint", "queue"), ("UNIXServerEndpoint", "queue"), ("TCP4ServerEndpoint", "queue")],
+            ),
+        ):
+            self.assertEqual(self.endpoints(*arguments), expected)
+
+    def test_reply_key_of_one_place(self) -> None:
+        config = self.mktemp()
+        Path(config).write_text('listen = ["unix:x", {endpoint = "unix:y", reply_key = "request"}]')
+        self.assertEqual([key for _, key in self.endpoints("-c", config)], ["queue", "request"])
+
+    def test_wrong_setting(self) -> None:
+        self.assertRegex(self.refused("-p", "70000"), "^command line: 'port' must be <= 65535")
+
+    def test_bad_endpoint(self) -> None:
+        junk = self.mktemp()
+        Path(junk).write_text("junk")
+        for endpoint in (
+            "", "nonsense", "bogus:1", "tcp", "tcp:x", "tcp:1:bogus=3", "systemd:domain=INET:index=0",
+            "unix:x:mode=zzz", "tcp:1:interface=\\", f"ssl:1:privateKey={self.mktemp()}",
+            f"ssl:1:privateKey={junk}:certKey={junk}",
+        ):  # fmt: skip
+            text = self.refused(f"--listen={endpoint}")
+            self.assertTrue(text.startswith(f"bad endpoint to listen at: {endpoint}: "), text)
+        self.assertFalse(os.path.exists(self.path), "nothing is made")
+
+    def test_mutual_tls_endpoint(self) -> None:
+        self.assertRegex(self.refused("--listen=mtls:1:privateKey=nowhere:clientCA=nowhere"), "No such file")
+        junk = self.mktemp()
+        Path(junk).write_text("junk")
+        text = self.refused(f"--listen=mtls:1:privateKey={junk}:clientCA={junk}")
+        self.assertIn(f"{junk} has no certificate in PEM format", text)
+
+    def test_password_file(self) -> None:
+        passwords = Path(self.mktemp())
+        passwords.write_text("ann:secret\n")
+        server = makeService(parsed("-d", self.path, f"--password-file={passwords}"), self.memory)
+        self.assertEqual(server.queues._settings.password_file, str(passwords.absolute()))
+        passwords.write_text("secret\n")
+        text = self.refused(f"--password-file={passwords}")
+        self.assertEqual(text, f"{passwords}, line 1: not of the form user:password")
+
+    def test_unusable_directory(self) -> None:
+        Path(self.path).write_text("mine")
+        self.assertIn("is not a directory", self.refused())
+        self.assertEqual(Path(self.path).read_text(), "mine")
+
+
+class ServerTests(TestCase):
+    timeout = 30
+
+    def setUp(self) -> None:
+        self.path = self.mktemp()
+        umask = os.umask(0)
+        os.umask(umask)
+        self.addCleanup(os.umask, umask)
+
+    def make(self, *arguments: str, **changes: Any) -> Server:
+        server = makeService(parsed("-d", self.path, *arguments))
+        server._settings = evolve(server._settings, **changes)
+        return server
+
+    async def logged(self, server: Server) -> list[str]:
+        """@return: what a start and a stop log."""
+        with capturedLogs() as events:
+            server.startService()
+            self.assertTrue(server.running)
+            await server.stopService()
+            self.assertFalse(server.running)
+        return [formatEvent(event) for event in events if event.get("log_namespace") == "darner.cli.server.Server"]
+
+    async def test_what_it_logs(self) -> None:
+        server = self.make("--port=0")
+        lines = await self.logged(server)
+        self.assertEqual(lines[0], f"darner: queue server, version {darner.__version__}")
+        self.assertRegex(lines[1], r"^listening on IPv4Address\(type='TCP', host='127.0.0.1', port=[1-9]\d*\)$")
+        directory = os.path.join(os.getcwd(), self.path)
+        self.assertEqual(lines[2:], [
+            f"data directory: {directory}", "starting up", "stopping: finishing what is running", "stopped",
+        ])  # fmt: skip
+
+    async def test_debug(self) -> None:
+        self.assertIn("debug logging is on", await self.logged(self.make("--port=0", "--debug")))
+
+    def refused(self, server: Server) -> str:
+        """@return: what the process says when it ends."""
+        with patch.object(sys, "__stderr__", io.StringIO()) as err:
+            with self.assertRaises(CannotStart) as caught:
+                server.startService()
+        self.assertFalse(server.running)
+        self.assertIsNone(server.queues.queues)
+        error = caught.exception
+        self.assertIsInstance(error, SystemExit)
+        self.assertEqual((error.code, err.getvalue()), (1, f"darner: {error.args[0]}\n"))
+        self.assertNotIn("\n", error.args[0])
+        return error.args[0]
+
+    async def test_the_directory_is_in_use(self) -> None:
+        server = self.make("--port=0")
+        server.startService()
+        self.assertIn("is in use by another process", self.refused(self.make("--port=0")))
+        await server.stopService()
+
+    def test_the_password_file_has_gone(self) -> None:
+        passwords = Path(self.mktemp())
+        passwords.write_text("ann:secret\n")
+        server = self.make("--port=0", f"--password-file={passwords}")
+        passwords.unlink()
+        self.assertIn("No such file", self.refused(server))
+
+    async def test_private(self) -> None:
+        """Nobody else may read what is stored, and who runs it may be stricter."""
+        for given, expected in ((0o000, 0o077), (0o022, 0o077), (0o177, 0o177)):
+            os.umask(given)
+            server = self.make("--port=0")
+            server.startService()
+            await server.stopService()
+            self.assertEqual(os.umask(given), expected)
+
+    async def test_it_cannot_listen(self) -> None:
+        other = await TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1").listen(Factory())
+        self.addCleanup(other.stopListening)
+        port = other.getHost().port
+        with tempfile.TemporaryDirectory() as directory:
+            for arguments in (
+                [f"--port={port}"],
+                [f"--listen=tcp:{port}:interface=127.0.0.1"],
+                ["--listen=tcp:70000"],
+                [f"--listen=unix:{directory}/missing/darner.sock"],
+            ):
+                self.assertTrue(self.refused(self.make(*arguments)).startswith("cannot listen: "))
+
+    async def test_a_clean_stop_has_status_0(self) -> None:
+        class Reactor:
+            _exitSignal: Any = 15
+
+        for signal in (15, None):
+            stub = Reactor()
+            stub._exitSignal = signal
+            server = self.make("--port=0")
+            server._reactor = stub
+            server.startService()
+            stopping: Deferred[None] = server.stopService()
+            await stopping
+            self.assertIsNone(stub._exitSignal)

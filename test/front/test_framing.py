@@ -1,0 +1,170 @@
+"""Taking requests out of what a client sends: `darner.front.framing`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Optional
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from darner.front import memcache
+from darner.front.framing import Framing
+from darner.front.guard import GuardedSession
+from darner.front.outbox import Outbox
+from darner.front.session import Session
+from darner.net.port import FastPort
+from darner.queues.commit import GroupCommit
+from darner.queues.contents import Contents
+from darner.queues.delayed import DelayedItems
+from darner.queues.fifo import Fifo
+from darner.values import requests
+from test.harness import Server
+
+STREAM = (
+    b"set q 1 0 5\r\nhello\r\nget q\r\n"
+    b"set q 0 0 0 noreply\r\n\r\nGET q \n"
+    b"set bad/name 0 0 4\r\n\r\n\r\n\r\nversions\r\n"
+)
+REPLIES = (
+    b"STORED\r\nVALUE q 1 5\r\nhello\r\nEND\r\n"
+    b"VALUE q 0 0\r\n\r\nEND\r\n"
+    b"CLIENT_ERROR unknown option of set\r\nERROR\r\n"
+)
+
+
+class Transport:
+    """Keeps what is written."""
+
+    def __init__(self) -> None:
+        self.written = b""
+        self.calls: list[str] = []
+
+    def write(self, data: bytes) -> None:
+        self.written += data
+
+    def pauseProducing(self) -> None:
+        self.calls.append("pause")
+
+    def resumeProducing(self) -> None:
+        self.calls.append("resume")
+
+    def loseConnection(self) -> None:
+        self.calls.append("lose")
+
+    def abortConnection(self) -> None:
+        self.calls.append("abort")
+
+
+class Carrier:
+    """
+    A connection.
+
+    @ivar on_refused: called when a request is refused, in the middle of the work.
+    """
+
+    def __init__(self) -> None:
+        self.transport = Transport()
+        self.modes: list[str] = []
+        self.on_refused: Optional[Callable[[], None]] = None
+
+    def refused(self, request: requests.Refused) -> None:
+        if self.on_refused is not None:
+            self.on_refused()
+
+    def setRawMode(self) -> None:
+        self.modes.append("raw")
+
+    def setLineMode(self) -> None:
+        self.modes.append("line")
+
+    def ended(self) -> None:
+        self.transport.calls.append("ended")
+
+
+class LogTests(SynchronousTestCase):
+    """Also what is compiled knows whose its log is."""
+
+    def test_names(self) -> None:
+        for kind in (Contents, GroupCommit, Fifo, DelayedItems, Session, GuardedSession, Outbox, FastPort):
+            self.assertEqual(kind._log.namespace, f"{kind.__module__}.{kind.__name__}")
+        self.assertEqual(Server().queues.commit._log.namespace, "darner.queues.commit.GroupCommit")
+
+
+class FramingTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.server = Server()
+        self.carrier = Carrier()
+        self.framing = Framing(self.carrier, self.server.queues, memcache.LineCache())
+        self.framing.session = Session(self.server.queues, self.framing)
+        self.calls = self.carrier.transport.calls
+
+    def said(self) -> bytes:
+        """@return: what was written since the last time, when the turn is over."""
+        self.server.commit()
+        transport = self.carrier.transport
+        written, transport.written = transport.written, b""
+        return written
+
+    def test_whole(self) -> None:
+        self.framing.received(STREAM)
+        self.assertEqual(self.said(), REPLIES)
+
+    def test_by_bytes(self) -> None:
+        for at in range(len(STREAM)):
+            self.framing.received(STREAM[at : at + 1])
+        self.assertEqual(self.said(), REPLIES)
+
+    def test_every_cut(self) -> None:
+        for cut in range(len(STREAM) + 1):
+            self.framing.received(STREAM[:cut])
+            self.framing.received(STREAM[cut:])
+            self.assertEqual(self.said(), REPLIES, cut)
+
+    def test_with_more_behind(self) -> None:
+        self.framing.received(STREAM + b"get")
+        self.assertEqual(self.said(), REPLIES)
+        self.framing.received(b" q\r\n")
+        self.assertEqual(self.said(), memcache.END)
+
+    def test_modes(self) -> None:
+        """A payload that is here as a whole is no reason for raw mode; one of which a piece is missing is."""
+        self.framing.received(b"set q 0 0 1\r\nx\r\n")
+        self.assertEqual(self.carrier.modes, [])
+        self.framing.received(b"set q 0 0 1\r\nx\r")
+        self.assertEqual(self.carrier.modes, ["raw"])
+        self.framing.received(b"\n")
+        self.assertEqual(self.carrier.modes, ["raw", "line"])
+        self.assertEqual(self.said(), memcache.STORED * 2)
+
+    def test_received_in_the_middle_of_the_work(self) -> None:
+        """It comes behind what is being worked on."""
+        self.carrier.on_refused = lambda: self.framing.received(b"get q\r\n")
+        self.framing.received(b"nonsense\r\nset q 0 0 1\r\nx\r\n")
+        self.assertEqual(self.said(), memcache.ERROR + memcache.STORED + memcache.value(b"q", 0, b"x"))
+
+    def test_lost_in_the_middle_of_the_work(self) -> None:
+        """What is left of it is left."""
+        self.carrier.on_refused = self.framing.lost
+        self.framing.received(b"nonsense\r\nset q 0 0 1\r\nx\r\n")
+        self.assertEqual(self.said(), b"")
+        self.assertEqual(self.server.queues.names(), [])
+
+    def test_end(self) -> None:
+        for end, call in ((self.framing.close, "lose"), (self.framing.abort, "abort")):
+            end()
+            self.assertEqual(self.calls, ["ended", call])
+            self.calls.clear()
+        self.framing.lost()
+        self.framing.close()
+        self.framing.abort()
+        self.assertEqual(self.calls, [])
+
+    def test_much_is_held(self) -> None:
+        """A client that sends far ahead while it waits is not read from, until it has had what it waits for."""
+        ahead = b"get q\r\n" * (self.server.queues.client_bytes // 7 + 2)
+        self.framing.received(b"get q/t=1000\r\n" + ahead)
+        self.assertEqual(self.calls, ["pause"])
+        self.server.clock.advance(1)
+        while not self.said().endswith(memcache.END) or self.calls == ["pause"]:
+            self.server.clock.advance(0)
+        self.assertEqual(self.calls, ["pause", "resume"])

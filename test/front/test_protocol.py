@@ -1,0 +1,247 @@
+"""Tests of `darner.front.protocol` over memory transports."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.error import ConnectionDone
+from twisted.internet.task import Clock
+from twisted.internet.testing import StringTransport
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase
+
+from darner.front.protocol import QueueFactory
+from darner.front.session import RELIEF, RELIEFS
+from darner.net.limits import CLIENT_BYTES
+from darner.queues.collection import Queues, Surroundings
+from darner.store.memory import MemoryStore
+from test.protocol_contract import LARGE, ProtocolContract
+
+
+class MemoryClient:
+    """A client over a memory transport."""
+
+    def __init__(self, clock: Clock, factory: QueueFactory) -> None:
+        self._clock = clock
+        self._gone = False
+        self.transport = StringTransport()
+        self.transport.loseConnection = self.transport.abortConnection = self._lose
+        self.protocol = factory.buildProtocol(None)
+        self.protocol.makeConnection(self.transport)
+
+    def _lose(self) -> None:
+        self.transport.disconnecting = True
+        self._clock.callLater(0, self._lost)
+
+    def _lost(self) -> None:
+        """Tell the protocol, once."""
+        if not self._gone:
+            self._gone = True
+            self.protocol.connectionLost(Failure(ConnectionDone()))
+
+    @property
+    def closed(self) -> bool:
+        return self.transport.disconnecting
+
+    def send(self, data: bytes) -> None:
+        if data:
+            self.protocol.dataReceived(data)
+        self._clock.advance(0)
+
+    def receive(self) -> bytes:
+        data = self.transport.value()
+        self.transport.clear()
+        return data
+
+    def hang_up(self) -> None:
+        self._lost()
+        self._clock.advance(0)
+
+
+class MemoryTestCase(SynchronousTestCase):
+    """Queues in memory, a clock that tests move, and clients without sockets."""
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.surroundings = Surroundings(
+            self.clock, lambda call: self.clock.callLater(0, call), maybeDeferred, lambda: 1e9 + self.clock.seconds()
+        )
+        self.queues = Queues(MemoryStore(), self.surroundings)
+
+    def connect(self, **options: Any) -> MemoryClient:
+        return MemoryClient(self.clock, QueueFactory(self.queues, **options))
+
+    def advance(self, seconds: float) -> None:
+        self.clock.pump([seconds / 10] * 10)
+
+
+class MemoryTransportTests(MemoryTestCase, ProtocolContract):
+    """The contract, over memory transports."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.start()
+
+
+class FlowTests(MemoryTestCase):
+    """Holding back: what is read, processed and sent has bounds."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.client = self.connect()
+
+    def test_a_waiting_client_is_read_from_up_to_a_bound(self) -> None:
+        self.client.send(b"get q/t=1000\r\n")
+        self.client.send(b"version\r\n" * (CLIENT_BYTES // 9))
+        self.assertEqual(self.client.transport.producerState, "producing")
+        self.client.send(b"version\r\n" * 10)
+        self.assertEqual(self.client.transport.producerState, "paused")
+        self.advance(1.1)
+        self.assertEqual(self.client.transport.producerState, "producing")
+        self.assertEqual(self.client.receive().count(b"VERSION"), CLIENT_BYTES // 9 + 10)
+
+    def test_a_client_that_does_not_read_is_not_served(self) -> None:
+        producer = self.client.transport.producer
+        self.client.send(b"set q 0 0 1\r\nx\r\n")
+        producer.pauseProducing()
+        self.client.receive()
+        self.client.send(b"get q\r\n")
+        self.assertEqual(self.client.receive(), b"")
+        producer.resumeProducing()
+        self.client.send(b"")
+        self.assertEqual(self.client.receive(), b"VALUE q 0 1\r\nx\r\nEND\r\n")
+
+    def test_a_large_item_stops_with_the_client(self) -> None:
+        self.client.send(b"set q 0 0 %d\r\n%b\r\n" % (len(LARGE), LARGE))
+        self.client.receive()
+        producer = self.client.transport.producer
+        written = self.client.transport.write
+        got = []
+
+        def write(data: bytes) -> None:
+            got.append(len(data))
+            written(data)
+            producer.pauseProducing()
+
+        self.client.transport.write = write
+        self.client.send(b"get q\r\nversion\r\n")
+        self.assertEqual(len(got), 1)
+        while not self.client.transport.value().endswith(b"END\r\n"):
+            count = len(got)
+            producer.resumeProducing()
+            self.assertEqual(len(got), count + 1)
+        self.assertIn(LARGE, self.client.receive())
+        producer.resumeProducing()
+        self.clock.advance(0)
+        self.assertTrue(self.client.receive().startswith(b"VERSION"))
+
+    def test_a_large_payload_waits_while_the_store_is_behind(self) -> None:
+        """Small sets do not; and when the store has caught up the large one goes on by itself."""
+        behind = [True]
+        self.patch(self.queues.store, "pressed", lambda: behind[0])
+        other = self.connect()
+        self.client.send(b"set q 0 0 %d\r\n%b" % (len(LARGE), LARGE[:70_000]))
+        self.client.send(LARGE[70_000:80_000])
+        self.client.send(LARGE[80_000:] + b"\r\n")
+        self.advance(1)
+        other.send(b"set q 0 0 1\r\nx\r\n")
+        self.assertEqual((self.client.receive(), other.receive()), (b"", b"STORED\r\n"))
+        behind[0] = False
+        self.advance(1)
+        self.assertEqual(self.client.receive(), b"STORED\r\n")
+        other.send(b"get q\r\nget q\r\n")
+        self.assertIn(LARGE, other.receive())
+
+    def test_a_store_that_stays_behind(self) -> None:
+        """It may have been unable to merge, which it says with the next write: so there is one."""
+        self.patch(self.queues.store, "pressed", lambda: True)
+        self.client.send(b"set q 0 0 %d\r\n%b" % (len(LARGE), LARGE[:70_000]))
+        self.client.send(LARGE[70_000:] + b"\r\n")
+        self.clock.pump([RELIEF] * (RELIEFS - 1))
+        self.assertEqual(self.client.receive(), b"")
+        self.clock.pump([RELIEF] * (2 * RELIEFS + 5))
+        self.assertEqual(self.client.receive(), b"STORED\r\n")
+
+    def test_client_that_goes_while_the_store_is_behind(self) -> None:
+        self.patch(self.queues.store, "pressed", lambda: True)
+        self.client.send(b"set q 0 0 %d\r\n%b" % (len(LARGE), LARGE[:70_000]))
+        self.client.send(LARGE[70_000:])
+        self.client.hang_up()
+        self.advance(1)
+        self.assertEqual(self.queues.store.leftovers(), ([], []))
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_one_client_does_not_take_a_whole_turn(self) -> None:
+        other = self.connect()
+        pieces = []
+        self.client.transport.write = other.transport.write = lambda data: pieces.append(data.count(b"VERSION"))
+        self.client.protocol.dataReceived(b"version\r\n" * 5000)
+        other.protocol.dataReceived(b"version\r\n")
+        self.clock.advance(0)
+        self.assertEqual(sum(pieces), 5001)
+        self.assertLess(max(pieces), 500)
+        self.assertEqual(pieces[1], 1)
+
+    def test_half_closed_connection_is_answered_and_ended(self) -> None:
+        self.client.protocol.dataReceived(b"set q 0 0 1\r\nx\r\nget q\r\n")
+        self.client.protocol.readConnectionLost()
+        self.clock.advance(0)
+        self.assertEqual(self.client.receive(), b"STORED\r\nVALUE q 0 1\r\nx\r\nEND\r\n")
+        self.assertTrue(self.client.closed)
+
+    def test_half_closed_connection_waits_for_nothing(self) -> None:
+        """Nor does a request behind the one that waited: its client may be gone, and an item would reach nobody."""
+        self.client.send(b"get q/t=1000\r\nget r/open/t=1000\r\n")
+        self.client.protocol.readConnectionLost()
+        self.clock.advance(0)
+        self.assertEqual(self.client.receive(), b"END\r\nEND\r\n")
+        self.assertTrue(self.client.closed)
+        self.assertIsNone(self.queues.find(b"q"))
+        self.assertIsNone(self.queues.find(b"r"))
+
+    def test_what_was_open_is_given_back_without_waiting_for_a_sync(self) -> None:
+        """Whoever comes when a client has hung up finds what that had open, also while replies wait for an fsync."""
+        synced: Deferred[None] = Deferred()
+        queues = Queues(MemoryStore(), replace(self.surroundings, in_thread=lambda *work: synced))
+        factory = QueueFactory(queues)
+        first, second, third = (MemoryClient(self.clock, factory) for _ in range(3))
+        first.send(b"set q 0 0 1\r\na\r\nset q 0 0 1\r\nb\r\nget q/open\r\n")
+        self.assertEqual(first.receive(), b"STORED\r\nSTORED\r\nVALUE q 0 1\r\na\r\nEND\r\n")
+        second.send(b"set r/sync 0 0 1\r\nx\r\n")
+        first.protocol.readConnectionLost()
+        third.send(b"get q\r\n")
+        self.assertEqual((second.receive(), third.receive()), (b"", b""), "they wait for the fsync")
+        synced.callback(None)
+        self.clock.advance(0)
+        self.assertEqual(second.receive(), b"STORED\r\n")
+        self.assertEqual(third.receive(), b"VALUE q 0 1\r\na\r\nEND\r\n")
+        self.assertTrue(first.closed)
+        first.hang_up()
+        self.assertEqual(queues.queue_figures(b"q")["items"], 1, "it is not given back twice")
+
+    def test_requests_behind_a_wait_come_before_what_is_given_back(self) -> None:
+        """What a client sent before it hung up counts: also a close that had to wait."""
+        self.client.send(b"set q 0 0 1\r\na\r\nget q/open\r\nget r/t=1000\r\nget q/close\r\n")
+        self.client.receive()
+        self.client.protocol.readConnectionLost()
+        self.clock.advance(0)
+        self.assertEqual(self.client.receive(), b"END\r\nEND\r\n")
+        self.client.hang_up()
+        self.assertEqual(self.queues.queue_figures(b"q")["items"], 0)
+
+    def test_client_that_closed_its_reading_side_is_gone(self) -> None:
+        self.client.protocol.writeConnectionLost()
+        self.assertTrue(self.client.closed)
+
+    def test_small_reply_goes_out_in_one_piece(self) -> None:
+        pieces = []
+        self.client.transport.write = pieces.append
+        self.client.send(b"set q 0 0 1\r\nx\r\nget q\r\n")
+        self.assertEqual(pieces, [b"STORED\r\nVALUE q 0 1\r\nx\r\nEND\r\n"])
+
+    def test_connections_are_counted(self) -> None:
+        self.connect().hang_up()
+        stats = self.queues.stats
+        self.assertEqual((stats.curr_connections, stats.total_connections), (1, 2))

@@ -1,0 +1,288 @@
+"""All queues of a server: `darner.queues.collection`."""
+
+from __future__ import annotations
+
+import gc
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface.verify import verifyObject
+
+from darner.errors import ItemTooLarge
+from darner.front import memcache
+from darner.queues.fifo import Fifo
+from darner.store.interfaces import IBatch, IStore
+from darner.store.leveldb import LevelStore
+from test.harness import EPOCH, REFUSED, FaultyStore, Server, value
+
+YEAR = 365 * 24 * 3600
+
+
+class QueuesTestCase(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.server = Server()
+        self.client = self.server.client()
+
+    def restart(self) -> None:
+        self.client.leave()
+        self.server.restart()
+        self.client = self.server.client()
+
+
+class NamesTests(QueuesTestCase):
+    def test_a_first_set_makes_a_queue(self) -> None:
+        self.assertEqual(self.server.queues.names(), [])
+        for name in (b"b", b".", b"a:1"):
+            self.client.sets(name, b"1")
+        self.assertEqual(self.server.queues.names(), [b".", b"a:1", b"b"])
+        self.assertEqual(self.server.queues.queue_figures(b"none"), {})
+
+    def test_they_are_found_again(self) -> None:
+        self.client.sets(b"empty", b"1")
+        self.client.does(b"get empty")
+        self.client.sets(b"full", b"12")
+        self.restart()
+        self.assertEqual(self.server.queues.names(), [b"empty", b"full"])
+        self.assertEqual(self.server.figures(b"empty"), (0, 0))
+        self.assertEqual(self.server.figures(b"full"), (1, 2))
+        self.assertEqual(self.server.queues.figures("")["queue_creates"], 0)
+
+    def test_a_queue_that_nobody_knows_any_more_takes_no_memory(self) -> None:
+        self.client.sets(b"q", b"1")
+        self.assertEqual(len(self.fifos()), 1)
+        self.client.does(b"delete q")
+        self.server.clock.advance(1)
+        self.assertIsNone(self.server.queues.find(b"q"))
+        self.assertEqual(self.fifos(), [])
+
+    def fifos(self) -> list[Fifo]:
+        """@return: the objects of this server's queues that are in memory, whoever has them."""
+        gc.collect()
+        alive = [found for found in gc.get_objects() if isinstance(found, Fifo)]
+        return [fifo for fifo in alive if fifo._commit is self.server.queues.commit]
+
+    def test_that_cannot_be_made(self) -> None:
+        """Nothing is left of it, whatever names are tried."""
+        self.server.store.full = True
+        for number in range(5):
+            for name in (b"q%d" % number, b"parent+%d" % number):
+                self.assertEqual(self.client.sets(name, b"x"), REFUSED)
+        self.assertEqual(self.server.queues._fifos, {})
+        self.server.store.full = False
+        self.assertEqual(self.client.sets(b"parent", b"y"), memcache.STORED)
+        self.assertEqual(self.server.queues.names(), [b"parent"])
+
+    def test_delete_behind_a_read_of_what_is_refused(self) -> None:
+        """Who has read it hears that it never was, though the queue does not know it any more."""
+        for ahead in (b"", b"/sync"):
+            self.client.sets(b"q", b"a")
+            self.client.does(b"get q")
+            self.client.set(b"q" + ahead, b"x")
+            self.client.ask(b"get q")
+            self.client.ask(b"delete q")
+            self.client.set(b"q", b"y")
+            self.client.ask(b"get q")
+            self.server.store.broken = 1
+            self.server.commit()
+            self.assertEqual(self.client.hears(), REFUSED * 2 + memcache.DELETED + REFUSED * 2)
+            self.assertEqual(self.client.does(b"get q"), memcache.END)
+
+    def test_delete_while_a_put_is_written(self) -> None:
+        self.client.sets(b"q", b"a")
+        self.client.does(b"get q")
+        self.server.holding = True
+        self.client.set(b"q/sync", b"x")
+        self.server.commit()
+        other = self.server.client()
+        other.ask(b"get q")
+        other.ask(b"delete q")
+        self.server.commit()
+        self.server.store.broken = 1
+        self.server.release()
+        self.assertEqual((self.client.hears(), other.hears()), (REFUSED, REFUSED + memcache.DELETED))
+
+    def test_delete_and_make_again(self) -> None:
+        self.client.sets(b"q", b"1")
+        self.client.ask(b"delete q")
+        self.assertEqual(self.client.sets(b"q", b"2"), memcache.DELETED + memcache.STORED)
+        self.assertEqual(self.client.does(b"get q"), value(b"q", b"2"))
+        self.restart()
+        self.assertEqual(self.server.queues.names(), [b"q"])
+
+    def test_released_twice(self) -> None:
+        """What somebody made of it in between stays."""
+        queues = self.server.queues
+        old = queues.make(b"q")
+        queues.release(old)
+        queues.put(b"q", 0, 0, b"1")
+        queues.release(old)
+        self.assertEqual(queues.names(), [b"q"])
+
+    def test_delete_and_flush_take_no_longer_for_a_long_queue(self) -> None:
+        """One write, and not one item is read."""
+        store = self.server.store
+        for line in (b"delete q", b"flush q", b"flush_all"):
+            for number in range(500):
+                self.client.set(b"q", b"%d" % number)
+            self.server.commit()
+            before = len(store.writes), len(store.reads)
+            self.client.ask(line)
+            self.server.queues.commit.end()
+            self.assertEqual((len(store.writes), len(store.reads)), (before[0] + 1, before[1]), line)
+            self.assertEqual(self.server.queues.queue_figures(b"q").get("items", 0), 0)
+
+
+class PutTests(QueuesTestCase):
+    def test_over_the_limit(self) -> None:
+        server = Server(max_item_bytes=3)
+        server.queues.put(b"q", 0, 0, b"123")
+        self.assertRaises(ItemTooLarge, server.queues.put, b"q", 0, 0, b"1234")
+        self.assertEqual(server.queues.figures("")["total_items"], 1)
+
+    def test_expiry(self) -> None:
+        for expiry, seconds in ((1, 1), (999_999, 999_999), (EPOCH + YEAR, YEAR)):
+            server = Server()
+            client = server.client()
+            client.sets(b"q", b"1", expiry=expiry)
+            client.sets(b"q", b"2", expiry=expiry)
+            client.sets(b"q", b"3")
+            server.clock.advance(seconds - 0.5)
+            self.assertEqual(client.does(b"get q"), value(b"q", b"1"))
+            server.clock.advance(0.5)
+            self.assertEqual(client.does(b"get q"), value(b"q", b"3"))
+            self.assertEqual(server.queues.queue_figures(b"q")["expired_items"], 1)
+
+    def test_expired_already(self) -> None:
+        for expiry in (-1, EPOCH - 1):
+            self.client.sets(b"q", b"1", expiry=expiry)
+            self.assertEqual(self.client.does(b"get q"), memcache.END)
+
+    def test_expiry_survives_a_restart(self) -> None:
+        self.client.sets(b"q", b"1", expiry=5)
+        self.restart()
+        self.server.clock.advance(5)
+        self.assertEqual(self.client.does(b"get q"), memcache.END)
+
+
+class FiguresTests(QueuesTestCase):
+    def test_of_a_queue(self) -> None:
+        client = self.client
+        self.server.clock.advance(1)
+        for payload in (b"1", b"12", b"123"):
+            client.sets(b"q", payload)
+        self.server.clock.advance(2.5)
+        client.does(b"get q/open")
+        client.does(b"get q/abort")
+        client.does(b"get q/open")
+        client.does(b"get q/peek")
+        expected = {
+            "items": 2, "bytes": 5, "total_items": 3, "expired_items": 0, "discarded": 0, "waiters": 0,
+            "open_transactions": 1, "transactions": 2, "canceled_transactions": 1, "set_aside": 0, "dead": 0,
+            "total_flushes": 0, "age_msec": 2500, "oldest_msec": 2500, "create_time": (EPOCH + 1) * 1000,
+        }  # fmt: skip
+        self.assertLessEqual(expected.items(), self.server.queues.queue_figures(b"q").items())
+        client.does(b"flush q")
+        figures = self.server.queues.queue_figures(b"q")
+        self.assertEqual((figures["items"], figures["total_flushes"], figures["age_msec"]), (0, 1, 0))
+
+    def test_begin_anew_when_the_queue_is_deleted(self) -> None:
+        self.client.sets(b"q", b"1")
+        self.client.does(b"delete q")
+        self.client.sets(b"q", b"2")
+        self.assertEqual(self.server.queues.queue_figures(b"q")["total_items"], 1)
+
+
+class StopTests(QueuesTestCase):
+    def test_all_that_was_gathered_is_written(self) -> None:
+        self.client.set(b"q", b"1")
+        self.client.set(b"q", b"2")
+        self.restart()
+        self.assertEqual(self.server.figures(b"q"), (2, 2))
+
+    def test_a_write_in_a_thread_is_waited_for(self) -> None:
+        self.server.holding = True
+        self.client.set(b"q/sync", b"1")
+        self.server.commit()
+        stopped = Deferred.fromCoroutine(self.server.queues.stop())
+        self.server.commit()
+        self.assertNoResult(stopped)
+        self.server.holding = False
+        self.server.release()
+        self.successResultOf(stopped)
+        self.assertEqual(self.client.hears(), memcache.STORED)
+        self.assertEqual(self.server.clock.getDelayedCalls(), [])
+
+    def test_nothing_goes_on_afterwards(self) -> None:
+        self.client.sets(b"q", b"1")
+        self.client.does(b"get q")
+        self.server.stop()
+        self.assertEqual(self.server.clock.getDelayedCalls(), [])
+
+
+class HarnessTests(SynchronousTestCase):
+    """The store with faults keeps the interface."""
+
+    def test_interfaces(self) -> None:
+        store = Server().store
+        self.assertTrue(verifyObject(IStore, store))
+        self.assertTrue(verifyObject(IBatch, store.batch()))
+
+
+class DiskTests(SynchronousTestCase):
+    """The same on a real disk, through a crash at every point."""
+
+    def setUp(self) -> None:
+        directory = tempfile.TemporaryDirectory()
+        self.addCleanup(directory.cleanup)
+        self.path = Path(directory.name)
+        self.server = Server(LevelStore(self.path))
+        self.addCleanup(lambda: self.server.store.close())
+
+    def crash(self) -> Any:
+        self.server.store.close()
+        self.server.store = FaultyStore(LevelStore(self.path))
+        self.server.start()
+        return self.server.client()
+
+    def test_holes(self) -> None:
+        client = self.server.client()
+        for number in range(300):
+            client.set(b"q", b"%d" % number)
+            if number % 50 == 0:
+                self.server.commit()
+        self.server.commit()
+        self.assertEqual(client.hears(), memcache.STORED * 300)
+        reader = self.server.client()
+        reader.does(b"get q/open")
+        for number in range(1, 200):
+            self.assertEqual(client.does(b"get q"), value(b"q", b"%d" % number))
+        client = self.crash()
+        self.assertEqual(self.server.figures(b"q"), (101, 301))
+        self.server.clock.advance(1)
+        for number in (0, *range(200, 300)):
+            self.assertEqual(client.does(b"get q"), value(b"q", b"%d" % number))
+        self.assertEqual(client.does(b"get q"), memcache.END)
+        client = self.crash()
+        self.assertEqual(self.server.figures(b"q"), (0, 0))
+
+    def test_a_read_that_was_answered_is_not_handed_out_again(self) -> None:
+        client = self.server.client()
+        client.sets(b"q", b"1")
+        client.sets(b"q", b"2")
+        self.assertEqual(client.does(b"get q"), value(b"q", b"1"))
+        client = self.crash()
+        self.assertEqual(client.does(b"get q"), value(b"q", b"2"))
+
+    def test_deleted_queues_stay_deleted(self) -> None:
+        client = self.server.client()
+        client.sets(b"q", b"1")
+        client.ask(b"delete q")
+        self.server.queues.commit.end()
+        client = self.crash()
+        self.assertEqual(self.server.queues.names(), [])
+        self.assertEqual(client.does(b"get q"), memcache.END)
+        self.server.clock.advance(1)
+        self.assertEqual(self.server.store.leftovers(), ([], []))

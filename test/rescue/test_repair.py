@@ -1,0 +1,1009 @@
+"""
+Tests of damaged stores: `darner.rescue.repair`, and with it `darner.rescue.salvage`, `darner.rescue.survey`,
+`darner.store.inspection` and `darner.store.rollback`.
+
+The first half damages stores by chance, hundreds of times, and asks for what must hold of each; the other half is about
+single cases.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from contextlib import ExitStack, closing
+from copy import deepcopy
+from pathlib import Path
+from random import Random
+from typing import Any, Optional
+from unittest.mock import patch
+
+import plyvel
+from twisted.logger import capturedLogs, formatEvent
+from twisted.trial.unittest import SynchronousTestCase
+
+from darner.errors import StoreDamaged, StoreError, StoreUnusable
+from darner.rescue import repair as repair_module
+from darner.rescue.repair import REPORT, Report, check, repair
+from darner.rescue.survey import QueueFinding, Survey
+from darner.store import directory, records, rollback
+from darner.store.directory import AFTER, BEFORE, SAVED, SAVING
+from darner.store.files.leveldb import Manifest, current, logs, tables
+from darner.store.inspection import first_damage
+from darner.store.leveldb import LevelStore, fill
+from darner.values.items import Delayed, Generation, Item, Mark
+from darner.values.vocabulary import CHUNK_BYTES
+from test.damage import DAMAGES, Keeper, Kept, contents, files, live_tables, make_store, payload
+from test.store_contract import Writer, large, small
+
+CASES = 60
+"""How many damages are tried; each takes about a tenth of a second."""
+STORES = 2
+
+
+def serve(path: Path) -> dict[bytes, list[bytes]]:
+    """
+    Open a store and read all that is to be had, as a server would.
+
+    @raise StoreError: the store is refused, or something cannot be read.
+    """
+    store = LevelStore(path)
+    try:
+        return Keeper(store).everything()
+    finally:
+        store.close()
+
+
+class DamagedTestCase(SynchronousTestCase):
+    """Stores to be damaged.  They are made once."""
+
+    made: list[tuple[Path, Kept]] = []
+
+    def setUp(self) -> None:
+        # A store has a file of 12 MiB, which would be copied again and again.
+        self.patch(directory, "RESERVE_BYTES", 4096)
+        self.base = Path(self.mktemp()).absolute()
+        self.base.mkdir()
+
+    def store(self, number: int = 0) -> tuple[Path, Kept]:
+        """@return: a new copy of a store, and what it holds."""
+        while len(self.made) <= number:
+            path = Path(self.mktemp()).absolute()
+            self.made.append((path, make_store(path, Random(len(self.made)))))
+        original, kept = self.made[number]
+        return self.copy(original), deepcopy(kept)
+
+    def copy(self, original: Path) -> Path:
+        path = self.base / str(len(list(self.base.iterdir())))
+        shutil.copytree(original, path)
+        return path
+
+    def refusal(self, path: Path) -> str:
+        """@return: what is said of a store that is not served; nothing is changed."""
+        unchanged = contents(path)
+        error = self.assertRaises(StoreUnusable, serve, path)
+        self.assertEqual(contents(path), unchanged)
+        return str(error)
+
+    def places(self, kept: Kept, queue: bytes, found: list[bytes]) -> set[int]:
+        """@return: which of the payloads that were put on a queue these are; they are whole, and in order."""
+        places = []
+        at = 0
+        for data in found:
+            while at < len(kept.put[queue]) and kept.put[queue][at] != data:
+                at += 1
+            self.assertLess(at, len(kept.put[queue]), f"{data[:60]!r} was not put there, or not so late")
+            places.append(at)
+            at += 1
+        return set(places)
+
+
+class ChanceTests(DamagedTestCase):
+    """Whatever is damaged, nobody is handed anything that was not put, and the rest is saved."""
+
+    def damage(self, random: Random, path: Path) -> list[tuple[str, str]]:
+        done = []
+        for _ in range(random.choice([1, 1, 1, 2])):
+            file = random.choice([file for file in files(path) if file.exists()])
+            damage = random.choice(DAMAGES)
+            damage(random, file)
+            done.append((damage.__name__, file.name))
+        return done
+
+    def test_anything(self) -> None:
+        seen = {"refused": 0, "unreadable": 0, "served": 0, "exact": 0}
+        for seed in range(CASES):
+            random = Random(seed)
+            path, kept = self.store(random.randrange(STORES))
+            done = self.damage(random, path)
+            try:
+                self.check_case(path, kept, done, seen)
+            except BaseException as error:
+                raise AssertionError(f"seed {seed}, {done}: {error}") from error
+            shutil.rmtree(path)
+        self.flushLoggedErrors()
+        self.assertTrue(all(seen.values()), seen)
+
+    def check_case(self, path: Path, kept: Kept, done: list[tuple[str, str]], seen: dict[str, int]) -> None:
+        unchanged = contents(path)
+        checked = check(path)
+        self.assertEqual(contents(path), unchanged)
+        # The end of a log may be gone without a trace, as if it had never been written.
+        cut = any(file.endswith(".log") and what in ("truncate", "empty", "overwrite") for what, file in done)
+        self.check_start(self.copy(path), kept, checked, cut, seen)
+        report = repair(path)
+        self.assertEqual((report.damages, report.queues), (checked.damages, checked.queues))
+        if not report.sound:
+            assert report.aside is not None
+            was = {name[8:]: data for name, data in unchanged.items() if name.startswith("leveldb/")}
+            self.assertEqual(contents(report.aside / "leveldb"), was)
+        found = serve(path)
+        self.assertTrue(check(path).sound, check(path).lines())
+        if not report.sound:
+            self.check_saved(report, kept, found, cut, seen)
+
+    def check_start(
+        self, path: Path, kept: Kept, checked: Report, cut: bool, seen: dict[str, int]
+    ) -> None:
+        """Without a repair: all is served, or what is wrong is said and nothing is changed."""
+        unchanged = contents(path)
+        try:
+            found = serve(path)
+        except StoreUnusable as error:
+            self.assertEqual(contents(path), unchanged)
+            self.assertFalse(checked.sound)
+            self.assertTrue(str(error).endswith(": start with --repair to save what can be read"), error)
+            seen["refused"] += 1
+        except StoreError as error:
+            self.assertFalse(checked.sound)
+            self.assertIn("cannot read: the store is damaged (Corruption: ", str(error))
+            seen["unreadable"] += 1
+        else:
+            for queue, payloads in found.items():
+                self.places(kept, queue, payloads)
+            if not cut:
+                self.assertEqual(found, all_of(kept))
+            seen["served"] += 1
+        shutil.rmtree(path)
+
+    def check_saved(
+        self, report: Report, kept: Kept, found: dict[bytes, list[bytes]], cut: bool, seen: dict[str, int]
+    ) -> None:
+        findings = {finding.name: finding for finding in report.queues}
+        self.assertLessEqual(set(found), set(findings))
+        for name, payloads in found.items():
+            finding = findings[name]
+            self.assertEqual(finding.saved, len(payloads))
+            if finding.unnamed and not payloads:
+                continue
+            queue = payloads[0].split(b" ")[0] if finding.unnamed else name
+            places = self.places(kept, queue, payloads)
+            if not finding.uncertain and not cut:
+                self.assertLessEqual(places, set(kept.left[queue]), f"{name!r}: what was taken is there again")
+                self.assertEqual(finding.saved + finding.lost, len(kept.left[queue]), f"{name!r}")
+                seen["exact"] += 1
+        named = not any(finding.unnamed for finding in report.queues)
+        if named and not cut and set(kept.left) - set(found):
+            said = " ".join([*report.notes, *map(str, report.damages)])
+            self.assertRegex(said, "whole queues with them|with all queues")
+
+
+def all_of(kept: Kept) -> dict[bytes, list[bytes]]:
+    return {queue: [kept.put[queue][place] for place in places] for queue, places in kept.left.items()}
+
+
+class SoundTests(DamagedTestCase):
+    """A store that is not damaged."""
+
+    def test_check(self) -> None:
+        path, kept = self.store()
+        unchanged = contents(path)
+        report = check(path)
+        self.assertEqual(contents(path), unchanged)
+        self.assertTrue(report.sound)
+        self.assertEqual((report.saved, report.lost), (kept.count, 0))
+        self.assertEqual(
+            report.lines(),
+            [f"6 queues are whole, with {kept.count} items", f"all in all: {kept.count} items there, 0 lost"],
+        )
+
+    def test_repair_leaves_it_alone(self) -> None:
+        path, kept = self.store()
+        unchanged = contents(path)
+        report = repair(path)
+        self.assertEqual((report.sound, report.aside), (True, None))
+        self.assertEqual(contents(path), unchanged)
+        self.assertEqual(serve(path), all_of(kept))
+
+    def test_none_yet(self) -> None:
+        path = self.base / "new"
+        self.assertRaises(StoreUnusable, check, path)
+        self.assertFalse(path.exists())
+        self.assertTrue(repair(path).sound)
+        self.assertEqual(serve(path), {})
+        self.assertTrue(check(path).sound)
+
+    def test_first_start_that_was_cut_short(self) -> None:
+        """Directory and marker are there, and no database; or there is only the directory for it."""
+        path = self.base / "new"
+        LevelStore(path).close()
+        shutil.rmtree(path / "leveldb")
+        (path / "leveldb").mkdir()
+        (path / "leveldb" / "LOG").touch()
+        self.assertTrue(check(path).sound)
+        self.assertEqual(serve(path), {})
+        for name in "darner", "reserve":
+            (path / name).unlink()
+        shutil.rmtree(path / "leveldb")
+        (path / "leveldb").mkdir()
+        self.assertEqual(serve(path), {})
+
+    def test_in_use(self) -> None:
+        path, _ = self.store()
+        store = LevelStore(path)
+        for look in (check, repair):
+            self.assertIn("is in use by another process", str(self.assertRaises(StoreUnusable, look, path)))
+        store.close()
+
+    def test_not_ours(self) -> None:
+        path = self.base / "other"
+        path.mkdir()
+        (path / "letter.txt").touch()
+        for look in (check, repair):
+            self.assertIn("files that are not darner's", str(self.assertRaises(StoreUnusable, look, path)))
+
+    def test_other_database_without_marker(self) -> None:
+        """A database named as ours is not made ours by a repair."""
+        path = self.base / "other"
+        path.mkdir()
+        fill(path / "leveldb", [(b"a", b"b")])
+        unchanged = contents(path)
+        self.assertIn("start with --repair", self.refusal(path))
+        for look in (check, repair):
+            self.assertIn("not of a format that this version knows", str(self.assertRaises(StoreUnusable, look, path)))
+        self.assertEqual(contents(path), unchanged)
+
+    def test_other_format(self) -> None:
+        path = self.base / "later"
+        LevelStore(path).close()
+        shutil.rmtree(path / "leveldb")
+        fill(path / "leveldb", [(records.FORMAT_KEY, b"darner 2")])
+        self.assertIn("of a format that this version does not know", self.refusal(path))
+        self.assertRaises(StoreUnusable, repair, path)
+
+    def test_strange_files(self) -> None:
+        """They are named, and left alone."""
+        path, kept = self.store()
+        (path / "letter.txt").write_text("Dear Sir\n")
+        (path / "leveldb" / "core.1").write_text("!")
+        report = repair(path)
+        self.assertEqual((report.strange, report.sound), (("letter.txt", "leveldb/core.1"), True))
+        self.assertIn("not part of the store, and left alone: letter.txt", report.lines())
+        with capturedLogs() as events:
+            self.assertEqual(serve(path), all_of(kept))
+        said = [formatEvent(event) for event in events if event["log_level"].name == "warn"]
+        self.assertEqual(
+            said, [f"{name} is not part of the store in {path}, and is left alone" for name in report.strange]
+        )
+        self.assertEqual((path / "letter.txt").read_text(), "Dear Sir\n")
+        self.assertEqual((path / "leveldb" / "core.1").read_text(), "!")
+
+
+class CaseTests(DamagedTestCase):
+    """Single damages."""
+
+    def assert_all_saved(self, path: Path, kept: Kept, said: str) -> Report:
+        self.assertIn(said, self.refusal(path))
+        report = repair(path)
+        self.assertEqual((report.saved, report.lost), (kept.count, 0))
+        self.assertEqual(serve(path), all_of(kept))
+        return report
+
+    def manifest(self, path: Path) -> Path:
+        return current(path / "leveldb")
+
+    def test_current_lost(self) -> None:
+        path, kept = self.store()
+        (path / "leveldb" / "CURRENT").unlink()
+        report = self.assert_all_saved(path, kept, "CURRENT: No such file or directory")
+        self.assertFalse(any(queue.uncertain for queue in report.queues))
+
+    def test_manifest_lost(self) -> None:
+        path, kept = self.store()
+        manifest = self.manifest(path)
+        manifest.unlink()
+        report = self.assert_all_saved(path, kept, f"{manifest.name}: No such file or directory")
+        self.assertIn("the list of tables is lost", " ".join(report.lines()))
+
+    def test_marker_lost(self) -> None:
+        path, kept = self.store()
+        (path / "darner").unlink()
+        self.assert_all_saved(path, kept, "darner: it is missing")
+        self.assertTrue(check(path).sound)
+
+    def test_marker_damaged(self) -> None:
+        path, kept = self.store()
+        (path / "darner").write_bytes(b"darner data?")
+        report = self.assert_all_saved(path, kept, "darner: it is not as it was written")
+        assert report.aside is not None
+        self.assertEqual((report.aside / "darner").read_bytes(), b"darner data?")
+
+    def test_database_lost(self) -> None:
+        path, _ = self.store()
+        shutil.rmtree(path / "leveldb")
+        self.assertIn("leveldb: it is missing, with all queues", self.refusal(path))
+        self.assertFalse(repair(path).sound)
+        self.assertEqual(serve(path), {})
+
+    def test_table_lost(self) -> None:
+        path, _kept = self.store()
+        table = max(live_tables(path).values(), key=lambda table: table.stat().st_size)
+        table.unlink()
+        self.assertIn(f"{table.name}: it is missing", self.refusal(path))
+        report = repair(path)
+        self.assertGreater(report.lost, 0)
+        assert report.aside is not None
+        self.assertEqual(report.lines(), (report.aside / REPORT).read_text().splitlines())
+        self.assertIn(f"damaged: {table.name}: it is missing", report.lines())
+
+    def test_table_of_another_size(self) -> None:
+        path, kept = self.store()
+        table = min(live_tables(path).values())
+        size = table.stat().st_size
+        with table.open("ab") as file:
+            file.write(b"more")
+        self.assertIn(f"{table.name}: it has {size + 4} bytes and not {size}", self.refusal(path))
+        self.assertEqual(repair(path).lost, 0)
+        self.assertEqual(serve(path), all_of(kept))
+
+    def test_tables_of_one_size_swapped(self) -> None:
+        path = self.base / "twins"
+        self.patch(LevelStore, "WRITE_BUFFER", 64 * 1024)
+        kept = Kept()
+        keeper = Keeper(LevelStore(path))
+        for _number in range(60):
+            keeper.put(kept, b"q", 10_000)
+        keeper.close()
+        infos = Manifest(self.manifest(path)).tables
+        one, other = next(
+            (one, other) for one in infos for other in infos if one != other and infos[one].size == infos[other].size
+        )
+        names = tables(path / "leveldb")
+        names[one].rename(path / "between")
+        names[other].rename(names[one])
+        (path / "between").rename(names[other])
+        self.assertIn("it does not begin with the key that it should", self.refusal(path))
+        repair(path)
+        self.assertEqual(serve(path), all_of(kept))
+
+    def test_log_lost(self) -> None:
+        path, kept = self.store()
+        log = max(logs(path / "leveldb").values())
+        log.unlink()
+        self.assertIn(f"{log.name}: it is missing", self.refusal(path))
+        report = repair(path)
+        self.assertTrue(all(queue.uncertain for queue in report.queues))
+        self.assertIn("names of queues may be lost, and whole queues with them", report.notes)
+        for queue, payloads in serve(path).items():
+            self.places(kept, queue, payloads)
+
+    def test_log_that_ends_in_zeros(self) -> None:
+        """As the loss of power leaves it: it is cut, a copy is kept, and the start goes on."""
+        path, kept = self.store()
+        log = max(logs(path / "leveldb").values())
+        data = log.read_bytes()
+        zeros = 512 * 100
+        log.write_bytes(data[:zeros] + bytes(len(data) - zeros + 5000))
+        torn = log.read_bytes()
+        self.assertTrue(check(path).sound)
+        with capturedLogs() as events:
+            found = serve(path)
+        (said,) = [formatEvent(event) for event in events if event["log_level"].name == "warn"]
+        self.assertRegex(said, rf"\A{log.name} ends in zeros from \d+ on, in place of what was last being written")
+        (aside,) = path.glob("damaged-*")
+        self.assertEqual((aside / log.name).read_bytes(), torn)
+        for queue, payloads in found.items():
+            self.places(kept, queue, payloads)
+        self.assertNotEqual(found, all_of(kept))
+        self.assertEqual(serve(path), found)
+
+    def test_last_record_of_the_log_ends_in_zeros(self) -> None:
+        """The file is as long as it was, and so is the record: only the checksum tells."""
+        path, kept = self.store()
+        log = max(logs(path / "leveldb").values())
+        data = log.read_bytes()
+        for zeros in 1, 3, 20:
+            log.write_bytes(data[:-zeros] + bytes(zeros))
+            self.assertTrue(check(path).sound)
+        found = serve(path)
+        (aside,) = path.glob("damaged-*")
+        self.assertEqual((aside / log.name).read_bytes(), data[:-20] + bytes(20))
+        for queue, payloads in found.items():
+            self.places(kept, queue, payloads)
+        self.assertNotEqual(found, all_of(kept))
+
+    def test_flipped_bit_of_the_log(self) -> None:
+        """A damaged record with good ones behind it is not taken for the end of the log."""
+        path, _ = self.store()
+        log = max(logs(path / "leveldb").values())
+        data = bytearray(log.read_bytes())
+        data[2000] ^= 1
+        log.write_bytes(data)
+        self.assertIn(f"{log.name}: the checksum of a record is wrong, at ", self.refusal(path))
+
+    def assert_unreadable(self, path: Path, file: Path) -> None:
+        """A file that is a directory cannot be read as a file."""
+        file.unlink()
+        file.mkdir()
+        self.assertIn(f"{file.name}: ", self.refusal(path))
+        report = repair(path)
+        self.assertIn(file.name, [damage.file for damage in report.damages])
+        serve(path)
+
+    def test_log_cannot_be_read(self) -> None:
+        path, _ = self.store()
+        self.assert_unreadable(path, max(logs(path / "leveldb").values()))
+
+    def test_table_cannot_be_read(self) -> None:
+        path, _ = self.store()
+        self.assert_unreadable(path, max(live_tables(path).values()))
+
+    def test_zeros_at_the_end_of_the_manifest(self) -> None:
+        """It is cut like a log, where LevelDB would not read it."""
+        path, kept = self.store()
+        manifest = self.manifest(path)
+        with manifest.open("ab") as file:
+            # The beginning of a record whose end was not written.
+            file.write(b"\1\2\3\4\0\5\1abc" + bytes(3000))
+        self.assertTrue(check(path).sound)
+        self.assertEqual(serve(path), all_of(kept))
+        (aside,) = path.glob("damaged-*")
+        self.assertEqual([entry.name for entry in aside.iterdir()], [manifest.name])
+
+    def test_records_missing_from_sound_files(self) -> None:
+        """Somebody has deleted them by a tool, for example."""
+        path, _ = self.store()
+        with closing(plyvel.DB(str(path / "leveldb"))) as db:
+            number = records.unpack_name(db.get(records.name_key(b"mails")))[0]
+            runs = list(db.iterator(prefix=records.run_key(number, 0)[:10], include_value=False))
+            db.delete(runs[len(runs) // 2])
+            db.put(b"Z", b"")
+        report = check(path)
+        self.assertFalse(report.sound)
+        self.assertEqual(
+            report.notes,
+            (
+                "1 records are not as this version writes them",
+                "records are missing, though no file seems to be damaged",
+            ),
+        )
+        self.assertGreater(repair(path).lost, 0)
+        self.assertTrue(check(path).sound)
+
+    def test_first_damage(self) -> None:
+        """Where LevelDB says that something is damaged, and not what, it is looked for."""
+        path, _ = self.store()
+        self.assertEqual(first_damage(path), "")
+        log = max(logs(path / "leveldb").values())
+        data = bytearray(log.read_bytes())
+        data[500] ^= 1
+        log.write_bytes(data)
+        self.assertTrue(first_damage(path).startswith(f"{log.name}: the checksum of a record is wrong, at "))
+        (path / "leveldb" / "CURRENT").unlink()
+        self.assertEqual(first_damage(path), "CURRENT: No such file or directory")
+
+    def test_damage_where_the_start_reads(self) -> None:
+        """LevelDB has changed its directory by then; that is undone."""
+        path, _ = self.store()
+        self.patch(LevelStore, "WRITE_BUFFER", 64 * 1024)
+        for table in live_tables(path).values():
+            data = bytearray(table.read_bytes())
+            data[len(data) // 3 :: 3000] = bytes(len(data[len(data) // 3 :: 3000]))
+            table.write_bytes(data)
+        (path / "reserve").unlink()
+        self.assertRegex(
+            self.refusal(path), r"is damaged: 0\d+\.ldb: the checksum of a block is wrong(, at \d+ of \d+)?: start "
+        )
+        self.assertEqual(sorted(entry.name for entry in path.iterdir()), ["darner", "leveldb"])
+
+    def test_flipped_payload_is_not_handed_out(self) -> None:
+        """Reading what is damaged is refused, with what to do; other queues go on."""
+        path, kept = self.store()
+        table = max(live_tables(path).values(), key=lambda table: table.stat().st_size)
+        data = bytearray(table.read_bytes())
+        data[data.index(payload(b"images", 2, len(kept.put[b"images"][2]))[:3000]) + 1500] ^= 1
+        table.write_bytes(data)
+        store = LevelStore(path)
+        self.addCleanup(store.close)
+        keeper = Keeper(store)
+        error = self.assertRaises(StoreError, keeper.everything, wait=False)
+        self.assertEqual(
+            str(error),
+            "cannot read: the store is damaged (Corruption: block checksum mismatch): "
+            "stop the server and start it with --repair",
+        )
+        keeper.take(kept, b"mails", 50)
+        keeper.put(kept, b"mails", 30)
+        keeper.close()
+        report = repair(path)
+        (lossy,) = [queue for queue in report.queues if queue.lost]
+        self.assertEqual(lossy, QueueFinding(b"images", len(kept.left[b"images"]) - 1, 1))
+        del kept.left[b"images"][kept.left[b"images"].index(2)]
+        self.assertEqual(serve(path), all_of(kept))
+
+    def test_as_good_as_new(self) -> None:
+        """What was repaired is worked on like any other store."""
+        path, _kept = self.store()
+        table = max(live_tables(path).values(), key=lambda table: table.stat().st_size)
+        data = bytearray(table.read_bytes())
+        data[len(data) // 2] ^= 1
+        table.write_bytes(data)
+        repair(path)
+        keeper = Keeper(LevelStore(path))
+        found = keeper.everything()
+        for queue in found:
+            for number in range(20):
+                keeper.put(Kept(), queue, 100 + number)
+            for expected in found[queue]:
+                item = keeper.queues.make(queue).take()
+                assert item is not None
+                self.assertEqual(item.payload or item.size, expected if item.payload else len(expected))
+        keeper.put(Kept(), b"images", 100_000)
+        keeper.rest()
+        keeper.close()
+        self.assertTrue(check(path).sound)
+
+
+class AttemptsTests(SynchronousTestCase):
+    """How often items were opened is saved as well."""
+
+    def test_saved(self) -> None:
+        path = Path(self.mktemp())
+        with closing(LevelStore(path)) as store:
+            writer = Writer(store)
+            writer.put(b"one", b"two", b"three")
+            writer.consume(0, 1, 3)
+            batch = store.batch()
+            batch.attempts(writer.number, [(0, 1), (1, 2), (2, 3)])
+            store.write(batch)
+        (path / "leveldb" / "CURRENT").unlink()
+        repair(path)
+        with closing(LevelStore(path)) as store:
+            (state,) = store.recover()
+            self.assertEqual(state.attempts, {1: 2, 2: 3})
+        self.assertTrue(check(path).sound)
+
+
+class SeenTests(SynchronousTestCase):
+    """Under which ids items were put is saved as well, where a queue asks for it."""
+
+    IDS = [bytes([at]) * 16 for at in range(5)]
+
+    def make(self, path: Path) -> None:
+        with closing(LevelStore(path)) as store:
+            writer = Writer(store)
+            writer.put(b"one", b"two")
+            deleted = Writer(store, b"deleted")
+            one, two, gone, nobodys = (store.new_number() for _ in range(4))
+            batch = store.batch()
+            batch.generations(writer.number, Generation(one, 100), Generation(two, 90))
+            batch.generations(deleted.number, Generation(gone, 80), None)
+            for at, id in enumerate(self.IDS):
+                for number in (one, two, gone, nobodys):
+                    batch.seen(number, id, number * 100 + at + 1)
+            batch.remove(b"deleted", deleted.number)
+            batch.discard(gone)
+            store.write(batch)
+
+    def test_sound(self) -> None:
+        path = Path(self.mktemp())
+        self.make(path)
+        self.assertTrue(check(path).sound)
+
+    def test_saved(self) -> None:
+        path = Path(self.mktemp())
+        self.make(path)
+        (path / "leveldb" / "CURRENT").unlink()
+        report = repair(path)
+        self.assertEqual((report.saved, report.lost), (2, 0))
+        self.assertEqual([queue.name for queue in report.queues], [b"q"])
+        with closing(LevelStore(path)) as store:
+            (state,) = store.recover()
+            one, two = state.generations
+            assert one is not None
+            assert two is not None
+            self.assertEqual((one.since, two.since), (100, 90))
+            for number in (one.number, two.number):
+                found = [store.seen(number, id) for id in self.IDS]
+                self.assertEqual(found, [number * 100 + at + 1 for at in range(5)])
+            self.assertEqual([store.seen(two.number + more, self.IDS[0]) for more in (1, 2)], [None, None])
+            self.assertGreater(store.new_number(), two.number + 2)
+        self.assertTrue(check(path).sound)
+
+
+class SharedTests(SynchronousTestCase):
+    """Streams that several items hold."""
+
+    def test_still_shared(self) -> None:
+        """The first that is consumed does not take it from the others."""
+        path = Path(self.mktemp())
+        with closing(LevelStore(path)) as store:
+            writers = [Writer(store, name) for name in (b"one", b"other")]
+            item = writers[0].put_large(CHUNK_BYTES + 1)
+            batch = store.batch()
+            batch.put(writers[1].number, [large(0, item.stream, item.size)], item.size)
+            for writer in writers:
+                batch.share(item.stream, writer.number, 0)
+            store.write(batch)
+        (path / "leveldb" / "CURRENT").unlink()
+        report = repair(path)
+        self.assertEqual([(queue.name, queue.saved) for queue in report.queues], [(b"one", 1), (b"other", 1)])
+        with closing(LevelStore(path)) as store:
+            store.recover()
+            numbers = [writer.number for writer in writers]
+            steps = [store.reclaim(number, 0, 1, 0, 10) for number in numbers]
+            self.assertEqual([step.streams for step in steps], [(), (item.stream,)])
+            self.assertEqual(store.chunk(item.stream, 1), b"\1")
+
+
+class CutShortTests(DamagedTestCase):
+    """A repair, or a start, that ends anywhere leaves what the next one can go on with."""
+
+    def damaged(self) -> tuple[Path, dict[bytes, list[bytes]]]:
+        """@return: a damaged store, and what is there when it is repaired."""
+        path, _ = self.store()
+        table = max(live_tables(path).values(), key=lambda table: table.stat().st_size)
+        data = bytearray(table.read_bytes())
+        data[len(data) // 2] ^= 1
+        table.write_bytes(data)
+        (path / "darner").write_bytes(b"?")
+        repaired = self.copy(path)
+        repair(repaired)
+        return path, serve(repaired)
+
+    def test_anywhere(self) -> None:
+        """Every change that it makes to the directory is in turn the last."""
+        path, expected = self.damaged()
+        step = 0
+        while not self.cut_short(self.copy(path), step, expected):
+            step += 1
+        self.assertGreater(step, 10)
+
+    def cut_short(self, path: Path, steps: int, expected: dict[bytes, list[bytes]]) -> bool:
+        """@return: whether the repair ended by itself."""
+        original = contents(path / "leveldb")
+        left = [steps]
+
+        def counted(work: Any) -> Any:
+            def step(*args: Any, **options: Any) -> Any:
+                if not left[0]:
+                    raise KeyboardInterrupt
+                left[0] -= 1
+                return work(*args, **options)
+
+            return step
+
+        with self.patched((Path, "rename"), (Path, "mkdir"), (Path, "write_text"), counted=counted):
+            try:
+                repair(path)
+            except KeyboardInterrupt:
+                ended = False
+            else:
+                ended = True
+        if not ended:
+            try:
+                # Only where the last step was made, and it was not known yet that it was.
+                self.assertEqual(serve(self.copy(path)), expected)
+            except StoreError as error:
+                self.assertIn("start", str(error))
+                self.assertIn("--repair", str(error))
+            repair(path)
+        self.assertEqual(serve(path), expected)
+        asides = [aside / "leveldb" for aside in path.glob("damaged-*") if (aside / "leveldb").exists()]
+        self.assertIn(original, [contents(aside) for aside in asides])
+        self.assertFalse((path / SAVING).exists() or (path / SAVED).exists())
+        return ended
+
+    def patched(self, *places: tuple[Any, str], counted: Any) -> Any:
+        stack = ExitStack()
+        for owner, name in places:
+            stack.enter_context(patch.object(owner, name, counted(getattr(owner, name))))
+        for function in ("fill", "sync", "claim", "set_aside"):
+            stack.enter_context(patch.object(repair_module, function, counted(getattr(repair_module, function))))
+        return stack
+
+    def test_no_room(self) -> None:
+        """What was there is there as it was."""
+        path, _expected = self.damaged()
+        unchanged = contents(path)
+
+        def full(*args: Any) -> None:
+            fill(*args)
+            raise StoreError("cannot write leveldb.saving: No space left on device")
+
+        self.patch(repair_module, "fill", full)
+        self.assertRaises(StoreError, repair, path)
+        self.assertEqual(contents(path), unchanged)
+
+    def test_fill_fails(self) -> None:
+        (self.base / "file").touch()
+        error = self.assertRaises(StoreError, fill, self.base / "file" / "db", [])
+        self.assertTrue(str(error).startswith("cannot write db: "), error)
+
+    def test_fill(self) -> None:
+        """In batches, however much it is."""
+        path = self.base / "db"
+        entries = [(b"%04d" % id, bytes([id % 256]) * 10_000) for id in range(300)]
+        fill(path, iter(entries))
+        with closing(plyvel.DB(str(path))) as db:
+            self.assertEqual(list(db), entries)
+
+    def test_two_at_once(self) -> None:
+        """Directories for what is set aside have names of their own."""
+        made = [directory.set_aside(self.base) for _ in range(4)]
+        self.assertEqual(len(set(made)), 4)
+
+    def test_refused_without_links(self) -> None:
+        """Nothing can be put back then; nothing is lost either."""
+        path, _ = self.damaged()
+        (path / "darner").write_bytes(directory.MARKER_TEXT)
+        store = LevelStore(path)
+        assert store._before is not None
+        store._before.forget()
+        store._before.put_back()
+        store._write([(records.name_key(b"q"), b"short")], False)
+        store.close()
+        again = LevelStore(path)
+        self.patch(again, "_before", None)
+        self.assertRaises(StoreDamaged, again.recover)
+
+    def test_check_cannot_read(self) -> None:
+        path, _ = self.damaged()
+
+        def broken(path: Path) -> None:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+        self.patch(repair_module, "Salvage", broken)
+        error = self.assertRaises(StoreUnusable, check, path)
+        self.assertEqual(str(error), f"cannot check the store in {path}: Input/output error")
+
+    def test_claim_fails(self) -> None:
+        """No directory stays behind that would have the next start think that a database was lost."""
+        path = self.base / "new"
+        path.mkdir()
+        (path / ".darner.new").mkdir()
+        self.assertIn("cannot serve from the data directory", self.refusal(path))
+
+    def test_directory_cannot_be_written(self) -> None:
+        path, _ = self.damaged()
+
+        def broken(path: Path) -> None:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+        self.patch(repair_module, "set_aside", broken)
+        error = self.assertRaises(StoreError, repair, path)
+        self.assertEqual(str(error), f"cannot repair the store in {path}: Input/output error")
+
+    def test_start_between_two_moves(self) -> None:
+        """A start that was refused, and ended while it was putting everything back."""
+        path, kept = self.store()
+        (path / "leveldb").rename(path / BEFORE)
+        (path / AFTER).mkdir()
+        self.assertEqual(serve(path), all_of(kept))
+        self.assertEqual(sorted(entry.name for entry in path.iterdir()), ["darner", "leveldb", "reserve"])
+
+    def test_start_that_was_killed(self) -> None:
+        path, kept = self.store()
+        (path / BEFORE).mkdir()
+        os.link(path / "leveldb" / "CURRENT", path / BEFORE / "CURRENT")
+        self.assertEqual(serve(path), all_of(kept))
+        self.assertFalse((path / BEFORE).exists())
+
+    def test_no_links(self) -> None:
+        """Where the file system knows none, a start is not held up by that."""
+        path, kept = self.store()
+
+        def refuse(*args: Any) -> None:
+            raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+        self.patch(rollback.os, "link", refuse)
+        self.assertEqual(serve(path), all_of(kept))
+        self.assertFalse((path / BEFORE).exists())
+
+
+class SurveyTests(SynchronousTestCase):
+    """What records tell, whatever is missing of them."""
+
+    def queue(self, number: int, name: Optional[bytes], mark: Optional[Mark], *items: int) -> dict[bytes, bytes]:
+        """@return: the records of a queue with items of these numbers."""
+        found = {records.end_key(number): b""}
+        if name is not None:
+            found[records.name_key(name)] = records.pack_name(number, 77)
+        if mark is not None:
+            found[records.mark_key(number)] = records.pack_mark(mark)
+        for id in items:
+            ((last, value),) = records.runs([small(id, b"%d" % id)], 10 * id)
+            found[records.run_key(number, last)] = value
+        return found
+
+    def survey(self, *parts: dict[bytes, bytes]) -> tuple[Survey, dict[bytes, bytes]]:
+        """@return: what is to be said of these records, and those that take their place."""
+        own = {records.FORMAT_KEY: records.FORMAT}
+        entries = sorted(entry for part in (own, *parts) for entry in part.items())
+        survey = Survey(entries, lambda start, stop: False)
+        rewritten = sorted(survey.rewritten(entries))
+        again = Survey(rewritten, lambda start, stop: False)
+        self.assertTrue(again.sound)
+        self.assertEqual([queue.saved for queue in again.queues], [queue.saved for queue in survey.queues])
+        return survey, dict(rewritten)
+
+    COUNTERS = {records.NUMBERS_KEY: records.pack_u64(100), records.STREAMS_KEY: records.pack_u64(100)}
+
+    def test_gaps(self) -> None:
+        interval = {records.interval_key(3, 6): records.pack_u64(8)}
+        survey, rewritten = self.survey(
+            self.COUNTERS, interval, self.queue(3, b"q", Mark(2, 10, 100, 20, 0), 2, 4, 5, 9)
+        )
+        self.assertEqual(survey.queues, [QueueFinding(b"q", 4, 2)])
+        self.assertFalse(survey.sound)
+        mark = records.unpack_mark(rewritten[records.mark_key(3)])
+        self.assertEqual(mark, Mark(2, 10, 100, 96, 2))
+        intervals = {
+            records.key_number(key): records.unpack_u64(value)
+            for key, value in rewritten.items() if key[9:10] == b"\2"
+        }  # fmt: skip
+        self.assertEqual(intervals, {3: 4, 6: 9})
+
+    def test_mark_lost(self) -> None:
+        """What is before the first item there is taken for consumed, and the rest is uncertain."""
+        survey, rewritten = self.survey(self.COUNTERS, self.queue(3, b"q", None, 5, 7))
+        self.assertEqual(survey.queues, [QueueFinding(b"q", 2, 1, uncertain=True)])
+        self.assertEqual(records.unpack_mark(rewritten[records.mark_key(3)])[:2], (5, 8))
+
+    def test_all_lost_but_the_name(self) -> None:
+        survey, _ = self.survey(self.COUNTERS, {records.name_key(b"q"): records.pack_name(3, 77)})
+        self.assertEqual(survey.queues, [QueueFinding(b"q", 0, 0, uncertain=True)])
+
+    def test_name_lost(self) -> None:
+        other = self.queue(4, b"recovered_3", Mark(0, 1), 0)
+        survey, rewritten = self.survey(self.COUNTERS, other, self.queue(3, None, Mark(0, 2), 0, 1))
+        self.assertEqual(
+            survey.queues, [QueueFinding(b"recovered_3", 1, 0), QueueFinding(b"recovered_3_", 2, 0, unnamed=True)]
+        )
+        number, created = records.unpack_name(rewritten[records.name_key(b"recovered_3_")])
+        self.assertEqual((number, created), (3, 1_700_000_000_000))
+
+    def test_name_lost_of_an_empty_queue(self) -> None:
+        survey, rewritten = self.survey(self.COUNTERS, self.queue(3, None, Mark(2, 2)))
+        self.assertEqual(survey.queues, [])
+        self.assertNotIn(records.mark_key(3), rewritten)
+
+    def test_deleted(self) -> None:
+        """A queue that is to be reclaimed is not written again."""
+        survey, rewritten = self.survey(self.COUNTERS, {records.deleted_key(3): b""}, self.queue(3, b"q", None, 5))
+        self.assertEqual((survey.queues, survey.sound), ([], True))
+        self.assertEqual(set(rewritten), {records.FORMAT_KEY, records.NUMBERS_KEY, records.STREAMS_KEY})
+
+    def test_counters_lost(self) -> None:
+        """They are above all that is in use."""
+        chunk = {records.chunk_key(9, 0): b"x", records.unheld_key(12): b""}
+        survey, rewritten = self.survey(self.queue(3, b"q", Mark(0, 1), 0), chunk)
+        self.assertFalse(survey.sound)
+        self.assertEqual(rewritten[records.NUMBERS_KEY], records.pack_u64(4))
+        self.assertEqual(rewritten[records.STREAMS_KEY], records.pack_u64(13))
+        self.assertNotIn(records.chunk_key(9, 0), rewritten)
+
+    def test_large_items(self) -> None:
+        """One that is not there as a whole is lost; chunks that nothing holds are left behind."""
+        size = CHUNK_BYTES + 5
+        parts = self.queue(3, b"q", Mark(0, 5))
+        for id, stream in enumerate((10, 11, 12, 13, 14)):
+            ((last, value),) = records.runs([large(id, stream, size)], size * (id + 1))
+            parts[records.run_key(3, last)] = value
+        full = bytes(CHUNK_BYTES)
+        chunks = {
+            records.chunk_key(10, 0): full, records.chunk_key(10, 1): bytes(5),
+            records.chunk_key(11, 1): bytes(5),
+            records.chunk_key(12, 0): full,
+            records.chunk_key(13, 0): full, records.chunk_key(13, 1): bytes(6),
+            records.chunk_key(20, 0): full,
+        }  # fmt: skip
+        survey, rewritten = self.survey(self.COUNTERS, parts, chunks)
+        self.assertEqual(survey.queues, [QueueFinding(b"q", 1, 4)])
+        self.assertEqual(
+            [key for key in rewritten if key[:1] == b"C"], [records.chunk_key(10, 0), records.chunk_key(10, 1)]
+        )
+
+    def test_ids_lost(self) -> None:
+        """That costs ids, and no items; the number of what is lost is not given again."""
+        named = {records.generations_key(3): records.pack_generations(Generation(400, 1), None)}
+        survey, rewritten = self.survey(self.COUNTERS, named, self.queue(3, b"q", Mark(0, 2), 0, 1))
+        self.assertEqual(survey.queues, [QueueFinding(b"q", 2, 0)])
+        self.assertEqual(survey.next_number, 401)
+        self.assertIn(records.end_key(400), rewritten)
+        self.assertEqual(rewritten[records.generations_key(3)], named[records.generations_key(3)])
+
+    def test_ids_that_nobody_can_read(self) -> None:
+        wrong = {
+            records.generations_key(3): b"short", records.seen_key(5, bytes(16)): b"short",
+            records.generations_key(4): records.pack_generations(Generation(5, 1), None),
+            records.seen_key(5, bytes(range(16))): records.pack_u64(1), records.seen_key(5, b"not of 16"): b"",
+        }  # fmt: skip
+        queues = self.queue(3, b"q", Mark(0, 1), 0), self.queue(4, b"r", Mark(0, 1), 0)
+        survey, rewritten = self.survey(self.COUNTERS, wrong, *queues)
+        self.assertEqual((survey.unreadable, [queue.saved for queue in survey.queues]), (3, [1, 1]))
+        self.assertEqual([key for key in rewritten if records.is_seen(key)], [records.seen_key(5, bytes(range(16)))])
+        self.assertNotIn(records.generations_key(3), rewritten)
+
+    def test_what_is_no_record_of_ours(self) -> None:
+        strange = {
+            b"X": b"", b"C123": b"", b"N": b"short", records.NUMBERS_KEY: b"", b"Q": b"",
+            records.run_key(3, 4): b"no run", records.run_key(3, 5): b"", b"Q" + bytes(7) + b"\3\7": b"",
+            records.interval_key(3, 9): b"short", records.mark_key(5): b"short",
+        }  # fmt: skip
+        survey, rewritten = self.survey(strange, self.queue(3, b"q", Mark(0, 1), 0))
+        self.assertEqual(survey.queues, [QueueFinding(b"q", 1, 0)])
+        self.assertEqual(survey.unreadable, 9)
+        self.assertFalse(set(strange) - {records.NUMBERS_KEY} & set(rewritten) - set(strange))
+        self.assertNotIn(b"X", rewritten)
+
+    def test_runs_that_overlap(self) -> None:
+        """Ids stand in one run only; what claims them again is left out."""
+        ((last, value),) = records.runs([small(0), small(1), small(2)], 21)
+        survey, rewritten = self.survey(
+            self.COUNTERS, self.queue(3, b"q", Mark(0, 3), 1), {records.run_key(3, last): value}
+        )
+        self.assertEqual(survey.queues, [QueueFinding(b"q", 1, 2)])
+        self.assertNotIn(records.run_key(3, 2), rewritten)
+
+    def delayed(self, number: int, *items: tuple[int, Item]) -> dict[bytes, bytes]:
+        found = {records.end_key(number): b""}
+        for due, item in items:
+            ((_, value),) = records.runs([item], 0)
+            found[records.due_key(number, due, item.id)] = value
+        return found
+
+    def test_delayed(self) -> None:
+        """They are items of their queue, and what the queue says of them is put right."""
+        size = CHUNK_BYTES + 5
+        known = {records.delayed_key(3): records.pack_delayed(Delayed(8, 5, 500, 10, 9))}
+        chunks = {records.chunk_key(10, 0): bytes(CHUNK_BYTES), records.chunk_key(10, 1): bytes(5)}
+        kept = self.delayed(
+            8, (50, small(2)), (50, small(4)), (40, large(7, 10, size)), (60, large(8, 11, size))
+        )
+        survey, rewritten = self.survey(self.COUNTERS, self.queue(3, b"q", Mark(0, 1), 0), known, kept, chunks)
+        self.assertEqual(survey.queues, [QueueFinding(b"q", 4, 2)])
+        self.assertEqual(
+            records.unpack_delayed(rewritten[records.delayed_key(3)]),
+            Delayed(8, 3, 2 * small(2).size + size, 40, 9),
+        )
+        self.assertEqual(
+            [key for key in rewritten if records.is_delayed(key)],
+            [records.due_key(8, 40, 7), records.due_key(8, 50, 2), records.due_key(8, 50, 4)],
+        )
+        self.assertIn(records.chunk_key(10, 1), rewritten)
+
+    def test_delayed_of_which_nothing_is_there(self) -> None:
+        known = {records.delayed_key(3): records.pack_delayed(Delayed(8, 2, 500, 10, 9))}
+        survey, rewritten = self.survey(self.COUNTERS, self.queue(3, b"q", Mark(0, 1), 0), known)
+        self.assertEqual(survey.queues, [QueueFinding(b"q", 1, 2)])
+        self.assertEqual(records.unpack_delayed(rewritten[records.delayed_key(3)]), Delayed(8, 0, 0, 0, 9))
+
+    def test_delayed_of_nobody(self) -> None:
+        """They get a queue of their own, and those that were given up do not."""
+        given_up = {**self.delayed(9, (50, small(1))), records.deleted_key(9): b""}
+        survey, rewritten = self.survey(self.COUNTERS, self.delayed(8, (50, small(2))), given_up)
+        (found,) = survey.queues
+        self.assertEqual((found.saved, found.lost, found.unnamed), (1, 0, True))
+        number, _ = records.unpack_name(rewritten[records.name_key(found.name)])
+        self.assertEqual(number, 100)
+        self.assertEqual(rewritten[records.NUMBERS_KEY], records.pack_u64(101))
+
+    def test_delayed_that_cannot_be_read(self) -> None:
+        parts = self.delayed(8, (50, small(2)))
+        parts[records.due_key(8, 51, 3)] = b"short"
+        parts[records.due_key(8, 52, 4)] = parts[records.due_key(8, 50, 2)] + b"x"
+        known = {records.delayed_key(3): records.pack_delayed(Delayed(8, 3, 500, 10, 9))}
+        survey, _ = self.survey(self.COUNTERS, self.queue(3, b"q", Mark(0, 1), 0), known, parts)
+        self.assertEqual(survey.queues, [QueueFinding(b"q", 2, 2)])
+        self.assertEqual(survey.unreadable, 2)

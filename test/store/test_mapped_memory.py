@@ -1,0 +1,204 @@
+"""
+Tests of `darner.store.mapped_memory`.
+"""
+
+from __future__ import annotations
+
+import mmap
+import threading
+from pathlib import Path
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from darner.store import mapped_memory as mapped_module
+from darner.store.leveldb import LevelStore
+from darner.store.mapped_memory import MappedMemory, let_go, mapped
+from darner.values.vocabulary import CHUNK_BYTES
+
+MIB = 1024 * 1024
+SIZE = 16 * MIB
+
+
+def resident(path: Path) -> int:
+    """@return: how many bytes of maps of the files below C{path} are in memory."""
+    total = 0
+    ours = False
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        if "-" in line.split()[0]:
+            ours = str(path.resolve()) in line
+        elif ours and line.startswith("Rss:"):
+            total += int(line.split()[1]) * 1024
+    return total
+
+
+class LetGoTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.directory = Path(self.mktemp())
+        self.directory.mkdir()
+
+    def test_let_go(self) -> None:
+        """The memory is given back, and what is mapped is the same as before."""
+        file = self.directory / "table"
+        content = bytes(range(256)) * (SIZE // 256)
+        file.write_bytes(content)
+        with file.open("rb") as opened, mmap.mmap(opened.fileno(), 0, prot=mmap.PROT_READ) as mapped:
+            self.assertEqual(mapped[:], content)
+            self.assertGreater(resident(self.directory), SIZE // 2)
+            self.assertEqual(let_go(self.directory), 1)
+            self.assertLess(resident(self.directory), SIZE // 2)
+            self.assertEqual(mapped[:], content)
+        self.assertEqual(let_go(self.directory), 0)
+
+    def test_other_files(self) -> None:
+        """Files elsewhere are left alone."""
+        elsewhere = Path(self.mktemp())
+        elsewhere.mkdir()
+        (elsewhere / "table").write_bytes(bytes(SIZE))
+        with (elsewhere / "table").open("rb") as opened, mmap.mmap(opened.fileno(), 0, prot=mmap.PROT_READ) as mapped:
+            self.assertEqual(mapped[:], bytes(SIZE))
+            self.assertEqual(let_go(self.directory), 0)
+            self.assertGreater(resident(elsewhere), SIZE // 2)
+
+    def test_system_that_does_not_tell(self) -> None:
+        self.assertEqual(let_go(self.directory, maps=self.directory / "none"), 0)
+
+    def test_store(self) -> None:
+        """A store that was read from end to end holds little of its tables in memory."""
+        store = LevelStore(self.directory)
+        self.addCleanup(store.close)
+        count = 64 * 1024 * 1024 // CHUNK_BYTES
+        for index in range(count):
+            batch = store.batch()
+            batch.chunk(1, index, index.to_bytes(4, "big") + bytes(CHUNK_BYTES - 4))
+            store.write(batch)
+        store.compact()
+        most = 0
+        for index in range(count):
+            self.assertEqual(store.chunk(1, index)[:4], index.to_bytes(4, "big"))
+            if index % 32 == 0:
+                most = max(most, resident(self.directory))
+        self.assertGreater(most, 0)
+        self.assertLess(most, 32 * 1024 * 1024)
+
+
+class KeeperTests(SynchronousTestCase):
+    """While something is written, no more than some megabytes stay mapped."""
+
+    def setUp(self) -> None:
+        self.size = 10 * MIB
+        self.stays = 10 * MIB
+        self.given_back: list[Path] = []
+        self.now = 1.0
+        self.keeper = MappedMemory(Path("database"), lambda: self.size, self.let_go, lambda: self.now)
+        self.addCleanup(self.keeper.stop)
+
+    def let_go(self, directory: Path) -> None:
+        self.given_back.append(directory)
+        self.size = self.stays
+
+    def looks(self, size: int) -> bool:
+        self.size = size
+        return self.keeper.look()
+
+    def test_much(self) -> None:
+        self.assertFalse(self.looks(10 * MIB + MappedMemory.MOST))
+        self.assertEqual(self.given_back, [])
+        self.assertTrue(self.looks(10 * MIB + MappedMemory.MOST + 1))
+        self.assertEqual(self.given_back, [Path("database")])
+
+    def test_less(self) -> None:
+        """What counts is how much more it is than at least."""
+        self.assertFalse(self.looks(5 * MIB))
+        self.assertTrue(self.looks(5 * MIB + MappedMemory.MOST + 1))
+
+    def test_somebody_elses(self) -> None:
+        """What others have mapped is not given back, and not asked for again and again."""
+        self.stays = 100 * MIB
+        self.assertTrue(self.looks(100 * MIB))
+        self.assertFalse(self.looks(100 * MIB))
+        self.assertTrue(self.looks(100 * MIB + MappedMemory.MOST + 1))
+
+    def test_those_who_write(self) -> None:
+        """They look, but not each time."""
+        self.patch(MappedMemory, "AWAY", 60)
+        for times, (seconds, size) in enumerate([(0, 1000), (MappedMemory.EVERY, 10), (MappedMemory.EVERY, 2000)], 1):
+            self.now += seconds
+            self.size = size * MIB
+            self.keeper.writes()
+            self.assertEqual(len(self.given_back), (times + 1) // 2)
+            self.size = 1000 * MIB
+            self.keeper.writes()
+            self.assertEqual(len(self.given_back), (times + 1) // 2)
+            self.size = 10 * MIB
+
+    def test_thread(self) -> None:
+        """One looks while nobody writes and there is something to do, and then ends."""
+        self.patch(MappedMemory, "EVERY", 0)
+        self.patch(MappedMemory, "AWAY", 0)
+        self.patch(MappedMemory, "QUIET", 3)
+        before = threading.active_count()
+        self.now = -1.0  # nobody else looks
+        for round in (1, 2):
+            self.size = 1000 * MIB
+            self.keeper.writes()
+            if (thread := self.keeper._thread) is not None:
+                thread.join()
+            self.assertEqual(len(self.given_back), round)
+            self.assertEqual(threading.active_count(), before)
+
+    def test_one_thread(self) -> None:
+        self.patch(MappedMemory, "AWAY", 60)
+        before = threading.active_count()
+        for _ in range(3):
+            self.keeper.writes()
+        self.assertEqual(threading.active_count(), before + 1)
+        self.keeper.stop()
+        self.assertEqual(threading.active_count(), before)
+        self.keeper.writes()
+        self.assertEqual(threading.active_count(), before)
+
+    def test_nothing_to_look_at(self) -> None:
+        """Where the system does not tell how much it is, there is no thread."""
+        before = threading.active_count()
+        keeper = MappedMemory(Path("database"), lambda: 0, self.let_go)
+        keeper.writes()
+        self.assertEqual(threading.active_count(), before)
+        self.assertEqual(self.given_back, [])
+
+    def test_no_more_threads(self) -> None:
+        """A write is none the worse for it."""
+
+        def start(_: object) -> None:
+            raise RuntimeError("can't start new thread")
+
+        patch = self.patch(threading.Thread, "start", start)
+        self.keeper.writes()
+        patch.restore()
+        self.patch(MappedMemory, "AWAY", 60)
+        before = threading.active_count()
+        self.keeper.writes()
+        self.assertEqual(threading.active_count(), before + 1)
+
+    def test_system_that_tells(self) -> None:
+        file = Path(self.mktemp())
+        file.write_bytes(bytes(SIZE))
+        with file.open("rb") as opened, mmap.mmap(opened.fileno(), 0, prot=mmap.PROT_READ) as content:
+            before = mapped()
+            self.assertEqual(content[:], bytes(SIZE))
+            self.assertGreater(mapped() - before, SIZE // 2)
+
+    def test_system_that_does_not_tell(self) -> None:
+        self.patch(mapped_module, "_STATM", Path(self.mktemp()))
+        self.assertEqual(mapped(), 0)
+
+    def test_store(self) -> None:
+        """A store has one for as long as it is open."""
+        before = threading.active_count()
+        store = LevelStore(Path(self.mktemp()))
+        self.addCleanup(store.close)
+        batch = store.batch()
+        batch.chunk(1, 0, bytes(10))
+        store.write(batch)
+        self.assertEqual(threading.active_count(), before + 1)
+        store.close()
+        self.assertEqual(threading.active_count(), before)

@@ -1,0 +1,22 @@
+"""
+Tests of `darner.store.memory`.
+"""
+
+from __future__ import annotations
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from darner.store.interfaces import IStore
+from darner.store.memory import MemoryStore
+from test.store_contract import StoreContract
+
+
+class MemoryStoreTests(StoreContract, SynchronousTestCase):
+    """The store in memory keeps the contract; what closing leaves is the store itself."""
+
+    def make_store(self) -> IStore:
+        return MemoryStore()
+
+    def reopen(self, store: IStore) -> IStore:
+        store.close()
+        return store
