@@ -21,7 +21,7 @@ from twisted.internet.interfaces import (
     ITransport,
 )
 from twisted.internet.protocol import Protocol, ServerFactory, connectionDone
-from twisted.logger import Logger
+from twisted.logger import Logger, LogLevel
 from twisted.protocols.basic import LineReceiver
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -33,6 +33,7 @@ from darner.front.guard import GuardedSession
 from darner.front.outbox import Outlet
 from darner.front.session import Session
 from darner.net.limits import ClientTimeouts, Limits
+from darner.net.log_limits import LimitedLog
 from darner.queues.collection import Queues
 from darner.values import requests
 
@@ -180,7 +181,7 @@ class QueueFactory(ServerFactory):
         self.limits = limits
         self._access = access
         self._gone: Optional[Deferred[None]] = None
-        self._refusing = False
+        self._limited = LimitedLog(self._log, queues.clock)
         self.lines = memcache.LineCache()
         self.connections: set[Framing] = set()
         self._patience = ClientTimeouts(limits, queues.clock, self.connections, queues.stats)
@@ -207,9 +208,7 @@ class QueueFactory(ServerFactory):
     def rejected(self) -> None:
         """A client is told that there is no room for it."""
         self.queues.stats.rejected_connections += 1
-        if not self._refusing:
-            self._refusing = True
-            self._log.warn("too many connections: refusing new ones")
+        self._limited.emit(LogLevel.warn, "too many connections: refusing new ones")
 
     def make_session(self, outlet: Outlet) -> Session:
         if self._access is None:
@@ -218,7 +217,6 @@ class QueueFactory(ServerFactory):
 
     def joined(self, connection: QueueProtocol) -> None:
         """A client has connected."""
-        self._refusing = False
         self.connections.add(connection.framing)
         self.queues.joined()
         self._patience.update()

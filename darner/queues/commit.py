@@ -23,16 +23,19 @@ from typing import Any, ClassVar, Final, Optional, Protocol, Union
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
-from twisted.logger import Logger
+from twisted.logger import Logger, LogLevel
 from twisted.python.failure import Failure
 
 from darner.errors import StoreError
+from darner.net.log_limits import LimitedLog
 from darner.store.interfaces import IBatch, IStore
 from darner.values.items import Item
 from darner.values.stats import Health
 
 RETRY: Final = 1.0
 """Seconds after which a store that refused a write is tried again."""
+
+_REFUSED: Final = "the store refused a write: {error}"
 
 RESUMED: Final = 16
 """How many of those who have had as much as they get in a turn go on in the next: the rest come after them."""
@@ -176,6 +179,7 @@ class GroupCommit:
         self._in_thread = in_thread
         self._wall = wall
         self.clock = clock
+        self._limited = LimitedLog(self._log, clock)
         self._retry: Optional[IDelayedCall] = None
         self.health = Health()
         self._gathering = _Changes()
@@ -219,7 +223,7 @@ class GroupCommit:
             try:
                 resting.go_on()
             except Exception:
-                self._log.failure("could not answer {owner}", owner=resting)
+                self._limited.failure("could not answer a client")
         if self._resting:
             self._soon()
 
@@ -402,7 +406,7 @@ class GroupCommit:
 
     def _fault(self, failure: Failure, error: Optional[BaseException]) -> StoreError:
         """A fault of ours is no reason to leave anybody without an answer."""
-        self._log.failure("a write failed unexpectedly", failure)
+        self._limited.failure("a write failed unexpectedly", failure)
         unexpected = StoreError(f"cannot write: {error}")
         unexpected.uncertain = True
         return unexpected
@@ -431,12 +435,11 @@ class GroupCommit:
             try:
                 owner.deliver(replies)
             except Exception:
-                self._log.failure("could not answer {owner}", owner=owner)
+                self._limited.failure("could not answer a client")
 
     # Failing
 
     def _failed(self, changes: _Changes, error: StoreError) -> None:
-        self._log.error("the store refused a write: {error}", error=error)
         error.forget()
         for queue in changes.queues:
             queue.refuse(error.uncertain)
@@ -489,7 +492,8 @@ class GroupCommit:
     # Until it works again
 
     def trouble(self, error: StoreError) -> None:
-        """The store refused something that was to be put."""
+        """The store refused something that was to be put.  Each attempt until it works again comes here as well."""
+        self._limited.emit(LogLevel.error, _REFUSED, error=str(error))
         self.health = Health(False, str(error), self.health.since or self._wall())
         self._later()
 
@@ -516,12 +520,13 @@ class GroupCommit:
         except StoreError as error:
             self.trouble(error)
         else:
-            self._log.info("the store takes writes again")
+            self._limited.end("the store takes writes again; it refused {total} in {seconds} s", _REFUSED)
             self.health = Health()
 
     def stop(self) -> None:
         """Do nothing by the clock any more."""
         self._forget_late_sync()
+        self._limited.close()
         if self._retry is not None:
             self._retry.cancel()
             self._retry = None
