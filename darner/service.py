@@ -153,7 +153,7 @@ class QueueService(Service):
             return None
         if self._text_endpoints:
             raise SettingsError(NO_LOG_IN)
-        return Access(Passwords(Path(self._settings.password_file)), self._settings.users, self._in_thread)
+        return Access(Passwords(Path(self._settings.password_file)), self._settings.users, self._in_thread, self._clock)
 
     def _in_thread(self, work: Callable[..., Any], *arguments: Any) -> Deferred[Any]:
         return deferToThreadPool(self._reactor, self._pool, work, *arguments)
