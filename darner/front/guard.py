@@ -7,8 +7,9 @@ between them.  Before that only C{version} and C{quit} are served.
 
 from __future__ import annotations
 
-from typing import ClassVar, Final, Optional, Union
+from typing import Any, ClassVar, Final, Optional, Union
 
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -35,15 +36,21 @@ class GuardedSession(Session):
         self._access = access
         self._grant: Optional[Grant] = None
         self._logging_in = False
+        self._checking: Optional[Deferred[Any]] = None
         super().__init__(queues, outlet, whole_key)
 
     @property
     def anonymous(self) -> bool:
-        return self._grant is None
+        return self._grant is None and not self._logging_in
 
     def _update_busy(self) -> None:
         super()._update_busy()
         self.busy = self.busy or self._logging_in
+
+    def end(self) -> None:
+        super().end()
+        if self._logging_in and self._checking is not None:
+            self._checking.cancel()
 
     # Rights
 
@@ -52,6 +59,7 @@ class GuardedSession(Session):
             try:
                 self._check(request)
             except ClientError as error:
+                self._note(request, error)
                 if not getattr(request, "noreply", False):
                     self._reply(memcache.error_reply(error))
                 return
@@ -93,12 +101,16 @@ class GuardedSession(Session):
         return self._grant.may_write(request.queue) and super().takes(request)
 
     def refuse(self, request: requests.Set) -> None:
-        if self._grant is None:
-            self._not_stored(request, Unauthenticated())
-        elif not self._grant.may_write(request.queue):
-            self._not_stored(request, NotAllowed())
-        else:
+        if self._grant is not None and self._grant.may_write(request.queue):
             super().refuse(request)
+            return
+        error = Unauthenticated() if self._grant is None else NotAllowed()
+        self._note(request, error)
+        self._not_stored(request, error)
+
+    def _note(self, request: requests.Request, error: ClientError) -> None:
+        if self.trail is not None:
+            self.trail.refused(request, error)
 
     def put(self, request: requests.Set, payload: bytes) -> None:
         if self._grant is not None and self._grant.may_write(request.queue):
@@ -121,8 +133,10 @@ class GuardedSession(Session):
         self._queues.stats.auth_cmds += 1
         self._logging_in = True
         self._update_busy()
-        self._access.log_in(credentials).addCallbacks(
-            self._logged_in, self._turned_away, callbackArgs=(request,), errbackArgs=(request,)
+        address = None if self.trail is None else self.trail.address
+        self._checking = self._access.log_in(credentials, address)
+        self._checking.addCallbacks(
+            self._logged_in, self._turned_away, callbackArgs=(request, credentials), errbackArgs=(request, credentials)
         ).addErrback(self._fault)
 
     def _end_log_in(self) -> None:
@@ -131,18 +145,24 @@ class GuardedSession(Session):
         # Also where nothing is said: what was held back may go on.
         self._commit.answers(self)
 
-    def _logged_in(self, grant: Grant, request: requests.Set) -> None:
+    def _logged_in(self, grant: Grant, request: requests.Set, credentials: bytes) -> None:
         self._grant = grant
+        if self.trail is not None:
+            self.trail.logged_in(credentials)
         self._end_log_in()
         if not request.noreply:
             self._reply(memcache.STORED)
 
-    def _turned_away(self, failure: Failure, request: requests.Set) -> None:
+    def _turned_away(self, failure: Failure, request: requests.Set, credentials: bytes) -> None:
+        if failure.check(CancelledError):
+            return  # the client has gone
         self._queues.stats.auth_errors += 1
         error = failure.value
         assert error is not None
         if not isinstance(error, DarnerError):
             self._fault(failure)
+        elif self.trail is not None:
+            self.trail.log_in_failed(credentials, error)
         self._end_log_in()
         if not request.noreply:
             self._reply(memcache.error_reply(error))

@@ -28,6 +28,7 @@ from zope.interface import implementer
 
 from darner.front import memcache
 from darner.front.access import Access
+from darner.front.audit import AuditLog, AuditTrail
 from darner.front.framing import Carrier, Framing
 from darner.front.guard import GuardedSession
 from darner.front.outbox import Outlet
@@ -83,6 +84,7 @@ class QueueProtocol(LineReceiver):
     def connectionMade(self) -> None:
         self.framing = self.factory.make_framing(self)
         self.framing.session = self.factory.make_session(self.framing)
+        self.session.trail = AuditTrail(self.factory.audit, self.transport.getPeer())
         self.factory.joined(self)
         if ITCPTransport.providedBy(self.transport):
             self.transport.setTcpNoDelay(True)
@@ -151,6 +153,7 @@ class QueueFactory(ServerFactory):
     @ivar clock: the queues' clock.
     @ivar lines: the requests that clients repeat.
     @ivar connections: the clients that are there.
+    @ivar audit: where to log who does what.
     """
 
     noisy = False
@@ -182,6 +185,7 @@ class QueueFactory(ServerFactory):
         self._access = access
         self._gone: Optional[Deferred[None]] = None
         self._limited = LimitedLog(self._log, queues.clock)
+        self.audit = AuditLog(queues.clock, debug)
         self.lines = memcache.LineCache()
         self.connections: set[Framing] = set()
         self._patience = ClientTimeouts(limits, queues.clock, self.connections, queues.stats)
@@ -247,6 +251,8 @@ class QueueFactory(ServerFactory):
 
         @return: fires when all are gone.
         """
+        self._limited.close()
+        self.audit.close()
         if not self.connections:
             return succeed(None)
         self._gone = Deferred()

@@ -19,6 +19,7 @@ from twisted.python.failure import Failure
 import darner
 from darner.errors import DarnerError, ItemTooLarge, QueueFull, StoreError, TooManyOpenReads
 from darner.front import memcache
+from darner.front.audit import AuditTrail
 from darner.front.open_reads import OpenReads
 from darner.front.outbox import Outbox, Outlet, Value, discard
 from darner.front.waiting import Monitoring, Pause, Wait
@@ -49,6 +50,7 @@ class Session:
     One client's dealings with the queues.
 
     @ivar busy: whether requests have to be held back.
+    @ivar trail: where to log what is done; C{None}: nowhere.
     """
 
     _log: ClassVar[Logger] = Logger()
@@ -81,6 +83,7 @@ class Session:
         self._closing = False
         self._ended = False
         self.busy = False
+        self.trail: Optional[AuditTrail] = None
 
     def _update_busy(self) -> None:
         """
@@ -106,7 +109,7 @@ class Session:
 
     @property
     def anonymous(self) -> bool:
-        """Whether the client still has to say who it is."""
+        """Whether the client has not logged in, and no password of it is being checked either."""
         return False
 
     @property
@@ -142,6 +145,8 @@ class Session:
                 self._get(request)  # nearly all of them are that
             else:
                 _PERFORMERS[type(request)](self, request)
+                if self.trail is not None:
+                    self.trail.performed(request)
         except DarnerError as error:
             self._reply(self.error_reply(error))
 

@@ -351,9 +351,36 @@ class GuardTests(AccessTestCase):
 
     def test_who_never_logs_in(self) -> None:
         """Is disconnected after a while, whatever it says."""
-        client = self.anonymous(limits=Limits(stall_timeout=10))
-        user = self.connect(access=self.guard, limits=Limits(stall_timeout=10))
+        limits = Limits(stall_timeout=10)
+        silent, talkative, half = (self.anonymous(limits=limits) for _ in range(3))
+        user = self.anonymous(limits=limits)
         user.send(b"set auth 0 0 10\r\nann secret\r\n")
-        self.advance(20)
-        self.assertTrue(client.closed)
-        self.assertFalse(user.closed)
+        half.send(b"set auth 0 0 100\r\n")
+        for _ in range(20):
+            for client, request in ((talkative, b"version\r\n"), (half, b"x"), (user, b"version\r\n")):
+                if not client.closed:
+                    client.send(request)
+            self.advance(1)
+        self.assertEqual([client.closed for client in (silent, talkative, half, user)], [True, True, True, False])
+
+    def test_time_while_a_password_is_checked(self) -> None:
+        """That is the server's."""
+        self.holding = True
+        client = self.anonymous(limits=Limits(stall_timeout=10))
+        client.send(b"set auth 0 0 10\r\nann secret\r\n")
+        self.advance(30)
+        self.assertFalse(client.closed)
+        self.release()
+        self.assertEqual(client.receive(), b"STORED\r\n")
+
+    def test_gone_before_its_turn(self) -> None:
+        """A client that has gone costs no check."""
+        self.holding = True
+        clients = [self.anonymous() for _ in range(10)]
+        for number, client in enumerate(clients):
+            client.send(b"set auth 0 0 9\r\nann %05d\r\n" % number)
+        for client in clients:
+            client.hang_up()
+        self.release()
+        self.assertEqual(self.checks, [])
+        self.assertEqual(self.queues.figures("")["auth_errors"], 0)
