@@ -9,7 +9,8 @@ place at each address.
   have few.
 * A place from which somebody has logged in before goes first.
 * After some wrong passwords in a row the next attempt of a place waits for a pause, which doubles each time.
-* Where too many wait, an attempt of the address and place with the most of them is refused.
+* A place may have a few attempts waiting, and is refused more.  Where too many wait in all, one of the address with the
+  most of them is refused.
 
 The same password of the same user from the same address is checked once for all who wait.
 """
@@ -28,12 +29,14 @@ from darner.errors import TooManyLogins
 
 MAX_LOGINS: Final = 256
 """How many different passwords may wait to be checked."""
+MAX_OF_PLACE: Final = 16
+"""How many of them of one place: who comes next there is refused at once, rather than having to wait for long."""
 FREE_FAILURES: Final = 3
 """Wrong passwords in a row that cost a place nothing."""
 FIRST_PAUSE: Final = 0.1
 """Seconds until the next attempt of a place, after one wrong password more."""
-MAX_PAUSE: Final = 1.0
-"""The longest pause, in seconds: who has the right password gets in, whoever else uses the same address and user."""
+MAX_PAUSE: Final = 0.5
+"""The longest pause, in seconds: short enough for who has the right password, and has to share the place."""
 FORGET: Final = 600.0
 """Seconds after which a place's wrong passwords are forgotten."""
 MAX_PLACES: Final = 4096
@@ -101,7 +104,9 @@ class LoginQueue:
         added = attempt
         result: Deferred[bool] = Deferred(lambda given_up: self._give_up(added, given_up))
         attempt.waiting.append(result)
-        if len(self._attempts) > MAX_LOGINS:
+        if sum(other.place == place for other in self._attempts.values()) > MAX_OF_PLACE:
+            self._refuse(attempt)
+        elif len(self._attempts) > MAX_LOGINS:
             self._refuse_one()
         self._go()
         return result
@@ -121,9 +126,11 @@ class LoginQueue:
             trusted = self._history(attempt.place).trusted
             return not trusted, addresses[address], places[attempt.place], user is None, attempt.number
 
-        refused = max(self._attempts.values(), key=weight)
-        self._take(refused)
-        self._tell(refused, Failure(TooManyLogins()))
+        self._refuse(max(self._attempts.values(), key=weight))
+
+    def _refuse(self, attempt: _Attempt) -> None:
+        self._take(attempt)
+        self._tell(attempt, Failure(TooManyLogins()))
 
     def _history(self, place: Place) -> _History:
         return self._histories.get(place, _UNKNOWN)

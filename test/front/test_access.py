@@ -15,7 +15,7 @@ from darner.config.policies import Policies, QueueSettings
 from darner.config.settings import Rights
 from darner.errors import AuthenticationFailed, TooManyLogins
 from darner.front.access import MAX_CREDENTIALS, Access, Grant, network_of
-from darner.front.login_queue import MAX_LOGINS
+from darner.front.login_queue import MAX_OF_PLACE
 from darner.net.limits import Limits
 from darner.values.vocabulary import CHUNK_BYTES
 from test.front.test_protocol import MemoryClient, MemoryTestCase
@@ -113,7 +113,7 @@ class AccessTests(AccessTestCase):
         access = self.access()
         self.holding = True
         bad, good = IPv4Address("TCP", "10.0.0.1", 1), IPv4Address("TCP", "10.0.0.2", 1)
-        waiting = [access.log_in(b"eve %d" % number, bad) for number in range(MAX_LOGINS + 1)]
+        waiting = [access.log_in(b"ann %d" % number, bad) for number in range(MAX_OF_PLACE + 2)]
         ann = access.log_in(b"ann secret", good)
         self.failureResultOf(waiting[-1], TooManyLogins)
         self.clock.advance(1)

@@ -9,7 +9,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from darner.errors import TooManyLogins
-from darner.front.login_queue import FIRST_PAUSE, FORGET, FREE_FAILURES, MAX_LOGINS, MAX_PAUSE, MAX_PLACES, LoginQueue
+from darner.front.login_queue import FIRST_PAUSE, FORGET, FREE_FAILURES, MAX_LOGINS, MAX_OF_PLACE, MAX_PAUSE, MAX_PLACES, LoginQueue
 
 CHECK = 0.05
 """Seconds that a check takes here."""
@@ -32,6 +32,11 @@ class LoginQueueTests(SynchronousTestCase):
 
     def add(self, user: bytes, password: bytes = b"wrong", address: str = "there") -> Deferred[bool]:
         return self.queue.add(user, password, address, user in (b"ann", b"bob"))
+
+    def flood(self, user: bytes, address: str = "there") -> None:
+        """As many different passwords of a user as somebody likes to try."""
+        for number in range(200):
+            self.add(user, b"%d" % number, address).addErrback(lambda _: None)
 
     def finish(self) -> None:
         """The check that runs is done."""
@@ -77,16 +82,14 @@ class LoginQueueTests(SynchronousTestCase):
 
     def test_addresses_take_turns(self) -> None:
         """Many from one address keep nobody waiting who comes from another."""
-        for number in range(200):
-            self.add(b"ann", b"%d" % number)
+        self.flood(b"ann")
         self.finish()
         self.assertEqual(self.wait_for(self.add(b"bob", b"right", "elsewhere")), 2)
 
     def test_users_of_one_address_take_turns(self) -> None:
         """Nor does who shares the address with them wait, whether they try the same user or many that do not exist."""
         for user in (b"bob", b"nobody"):
-            for number in range(100):
-                self.add(user, b"%d" % number).addErrback(lambda _: None)
+            self.flood(user)
         for number in range(100):
             self.add(b"nobody%d" % number).addErrback(lambda _: None)
         self.finish()
@@ -124,7 +127,7 @@ class LoginQueueTests(SynchronousTestCase):
                 self.clock.advance(self.clock.getDelayedCalls()[0].getTime() - self.clock.seconds())
         pauses = [round(later - start - CHECK, 3) for start, later in pairwise(starts)]
         self.assertEqual(pauses[:FREE_FAILURES], [0.0] * FREE_FAILURES)
-        self.assertEqual(pauses[FREE_FAILURES:], [0.1, 0.2, 0.4, 0.8, 1.0, 1.0, 1.0])
+        self.assertEqual(pauses[FREE_FAILURES:], [0.1, 0.2, 0.4, 0.5, 0.5, 0.5, 0.5])
 
     def guess(self, count: int, address: str = "there") -> None:
         for number in range(count):
@@ -168,17 +171,33 @@ class LoginQueueTests(SynchronousTestCase):
 
     def test_too_many(self) -> None:
         """One of those is refused who have the most, the latest first: not who comes next."""
-        logins = [self.add(b"nobody%d" % number, address="bad") for number in range(MAX_LOGINS + 1)]
+        logins = [self.queue.add(b"u%d" % number, b"wrong", "bad", True) for number in range(MAX_LOGINS + 1)]
         ann = self.add(b"ann", b"right")
-        bob = self.add(b"bob", b"right", "bad")
+        bob = self.add(b"bob", b"right")
         for login in (ann, bob, *logins[:-2]):
             self.assertNoResult(login)
         for login in logins[-2:]:
             self.failureResultOf(login, TooManyLogins)
-        more = self.add(b"eve", address="bad")
-        self.failureResultOf(more, TooManyLogins)
+        self.failureResultOf(self.queue.add(b"eve", b"wrong", "bad", True), TooManyLogins)
         self.wait_for(ann)
         self.wait_for(bob)
+
+    def test_too_many_of_a_place(self) -> None:
+        """Who shares address and user with somebody who guesses may try again, and does not wait for all guesses."""
+        logins = [self.add(b"ann", b"%d" % number) for number in range(MAX_OF_PLACE + 1)]
+        self.failureResultOf(self.add(b"ann", b"right"), TooManyLogins)
+        same = self.add(b"ann", b"5")
+        for login in (*logins, same):
+            self.assertNoResult(login)
+        self.finish()
+        self.assertEqual(self.wait_for_all_of(self.add(b"ann", b"right")), MAX_OF_PLACE + 1)
+
+    def wait_for_all_of(self, login: Deferred[bool]) -> int:
+        """As L{wait_for}, with the pauses."""
+        before = len(self.checked)
+        self.finish_all()
+        self.assertTrue(self.successResultOf(login))
+        return len(self.checked) - before
 
     def test_given_up(self) -> None:
         """Who has gone is not checked; who waits for the same still is."""
