@@ -212,6 +212,7 @@ class Server:
             if not self.queues.reclaimer.pending:
                 break
             self.advance(1)
+        self.factory.audit.close()
         queues = self.queues
         assert not queues.reclaimer.pending
         # What is there may expire some day, or be due, and what is known be forgotten.

@@ -9,7 +9,16 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from darner.errors import TooManyLogins
-from darner.front.login_queue import FIRST_PAUSE, FORGET, FREE_FAILURES, MAX_LOGINS, MAX_OF_PLACE, MAX_PAUSE, MAX_PLACES, LoginQueue
+from darner.front.login_queue import (
+    FIRST_PAUSE,
+    FORGET,
+    FREE_FAILURES,
+    MAX_LOGINS,
+    MAX_OF_PLACE,
+    MAX_PAUSE,
+    MAX_PLACES,
+    LoginQueue,
+)
 
 CHECK = 0.05
 """Seconds that a check takes here."""

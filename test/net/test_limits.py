@@ -7,7 +7,15 @@ from typing import Optional
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from darner.net.limits import ALL_CLIENTS_BYTES, CLIENT_BYTES, LEAST_CLIENT_BYTES, SWEEPS, ClientTimeouts, Limits, client_bytes
+from darner.net.limits import (
+    ALL_CLIENTS_BYTES,
+    CLIENT_BYTES,
+    LEAST_CLIENT_BYTES,
+    SWEEPS,
+    ClientTimeouts,
+    Limits,
+    client_bytes,
+)
 from darner.values.stats import ServerStats
 from test.front.test_protocol import MemoryTestCase
 
