@@ -142,11 +142,9 @@ def _fillers(secret: Secret, costliest: Secret) -> list[_Scrypt]:
     if isinstance(costliest, _Plain):
         return fillers
     left = costliest.work - secret.work
-    while left > costliest.work // 32:
-        log_cost = (left // (costliest.block * costliest.lanes)).bit_length() - 1
-        if log_cost < 1:
-            break
-        filler = evolve(costliest, log_cost=log_cost)
+    unit = costliest.block * costliest.lanes
+    while left > max(2 * unit - 1, costliest.work // 32):
+        filler = evolve(costliest, log_cost=(left // unit).bit_length() - 1)
         fillers.append(filler)
         left -= filler.work
     return fillers

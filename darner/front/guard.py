@@ -109,8 +109,8 @@ class GuardedSession(Session):
         self._not_stored(request, error)
 
     def _note(self, request: requests.Request, error: ClientError) -> None:
-        if self.trail is not None:
-            self.trail.refused(request, error)
+        assert self.trail is not None
+        self.trail.refused(request, error)
 
     def put(self, request: requests.Set, payload: bytes) -> None:
         if self._grant is not None and self._grant.may_write(request.queue):
@@ -133,8 +133,8 @@ class GuardedSession(Session):
         self._queues.stats.auth_cmds += 1
         self._logging_in = True
         self._update_busy()
-        address = None if self.trail is None else self.trail.address
-        self._checking = self._access.log_in(credentials, address)
+        assert self.trail is not None
+        self._checking = self._access.log_in(credentials, self.trail.address)
         self._checking.addCallbacks(
             self._logged_in, self._turned_away, callbackArgs=(request, credentials), errbackArgs=(request, credentials)
         ).addErrback(self._fault)
@@ -147,8 +147,8 @@ class GuardedSession(Session):
 
     def _logged_in(self, grant: Grant, request: requests.Set, credentials: bytes) -> None:
         self._grant = grant
-        if self.trail is not None:
-            self.trail.logged_in(credentials)
+        assert self.trail is not None
+        self.trail.logged_in(credentials)
         self._end_log_in()
         if not request.noreply:
             self._reply(memcache.STORED)
@@ -161,7 +161,8 @@ class GuardedSession(Session):
         assert error is not None
         if not isinstance(error, DarnerError):
             self._fault(failure)
-        elif self.trail is not None:
+        else:
+            assert self.trail is not None
             self.trail.log_in_failed(credentials, error)
         self._end_log_in()
         if not request.noreply:

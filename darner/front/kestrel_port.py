@@ -37,8 +37,8 @@ class TextSession(Session):
             return
         try:
             performer(self, request)
-            if self.trail is not None:
-                self.trail.performed(request)
+            assert self.trail is not None
+            self.trail.performed(request)
         except DarnerError as error:
             self._reply(kestrel.error_reply(error))
 

@@ -22,6 +22,8 @@ KINDS: Final = 100
 class _Kind:
     """What was logged and left out of one kind of line."""
 
+    timer: IDelayedCall
+
     def __init__(self, now: float) -> None:
         self.level: Any = LogLevel.info
         self.format = ""
@@ -32,7 +34,6 @@ class _Kind:
         self.announced = False
         self.end: Optional[tuple[str, dict[str, object]]] = None
         self.said = now
-        self.timer: Optional[IDelayedCall] = None
 
 
 class LimitedLog:
@@ -123,8 +124,7 @@ class LimitedLog:
         """Log what was left out so far, and let no time pass any more."""
         kinds, self._kinds = self._kinds, {}
         for state in kinds.values():
-            if state.timer is not None:
-                state.timer.cancel()
+            state.timer.cancel()
             self._say_left_out(state)
 
     def _period_over(self, kind: object) -> None:
