@@ -384,3 +384,15 @@ class GuardTests(AccessTestCase):
         self.release()
         self.assertEqual(self.checks, [])
         self.assertEqual(self.queues.figures("")["auth_errors"], 0)
+
+    def test_flood(self) -> None:
+        """400 connections with a wrong password keep nobody out who logs in from the same address."""
+        self.holding = True
+        bad = [self.anonymous() for _ in range(400)]
+        for client in bad:
+            client.send(b"set auth 0 0 10\r\nevil wrong\r\n")
+        self.client.send(b"set auth 0 0 10\r\nann secret\r\n")
+        for _ in range(3):
+            self.release()
+        self.assertEqual(self.client.receive(), b"STORED\r\n")
+        self.assertEqual({client.receive() for client in bad}, {b"CLIENT_ERROR authentication failure\r\n"})
