@@ -4,8 +4,8 @@ A batch: the changes that a store makes together or not at all.
 A batch is a value: the list of the keys that it writes (`darner.store.records`), the same for every engine.  So it can
 be sent or logged (L{Batch.to_bytes}), and an engine has to write keys, not to know what a queue changes in a turn.
 
-A list of frozen change objects, which the engine turns into keys, was measured against this, compiled: to put one item
-and a mark took 1.3 us in place of 0.6, of the 5 us that a whole turn takes.
+A list of change objects, which the engine turns into keys, was measured against this, compiled: to put one item and a
+mark took 1.3 us with frozen dataclasses and 0.68 us with plain classes in place of 0.58 us, of the 4.8 us of a turn.
 """
 
 from __future__ import annotations

@@ -49,6 +49,7 @@ class Database:
     @ivar path: the data directory.
     @ivar directory: the same, as this process's own.
     @ivar rollback: the files as they were before the database was opened; C{None} once the start has succeeded.
+    @ivar torn: whether a write has failed, so that the database has to be opened anew before the next.
     @ivar damage: the error of everything that puts something, once tables could not be merged; empty before.
     """
 
@@ -89,7 +90,7 @@ class Database:
         self._db: Any = None  # a plyvel.DB, while it is open
         self._mapped_memory = MappedMemory(self.directory.database)
         self._read_bytes = 0
-        self._torn = False
+        self.torn = False
         self._seconds = seconds
         self._mend_at = 0.0
         self._reopen = self.REOPEN[0]
@@ -142,19 +143,17 @@ class Database:
         if self._db is not None:
             self._db.close()
             self._db = None
-            self._torn = False
+            self.torn = False
         self._mapped_memory.stop()
         self.discard_rollback()
         self.directory.release()
 
     def mend(self) -> None:
         """
-        Open the database anew where a write has failed.
+        Open the database anew.
 
         @raise StoreError: it cannot be done now.
         """
-        if not self._torn:
-            return
         if self.damage:
             now = self._seconds()
             if now < self._mend_at:
@@ -176,7 +175,7 @@ class Database:
                 self.open()
             except (plyvel.Error, StoreUnusable, OSError) as error:
                 raise StoreError(f"cannot write: {reason(error)}") from error
-            self._torn = False
+            self.torn = False
             self._patient = True
         self._log.info("the store in {path} was opened anew after a failed write, and accepts writes", path=self.path)
 
@@ -244,7 +243,7 @@ class Database:
         self._mapped_memory.written()
         # One at a time, as in LevelDB itself: so that no thread writes behind a tear that another is just making.
         with self._writing:
-            if self._torn:
+            if self.torn:
                 raise StoreError(self.damage or _TORN)
             if self.rollback is not None:
                 self.discard_rollback()
@@ -261,7 +260,7 @@ class Database:
                         put(key, value)
                 batch.write()
             except plyvel.CorruptionError as error:
-                self._torn = True
+                self.torn = True
                 if not self.damage:
                     self.damage = f"cannot write: the store is damaged ({reason(error)}): {_REPAIR}"
                     self._log.critical(
@@ -271,16 +270,21 @@ class Database:
                     )  # fmt: skip
                 raise _uncertain(self.damage) from error
             except (plyvel.Error, OSError) as error:
-                self._torn = True
+                self.torn = True
                 raise _uncertain(f"cannot write: {reason(error)}") from error
 
     def write_safely(self, writes: Sequence[Write]) -> None:
-        """As L{write}; what this and all earlier ones wrote is on stable storage when it returns."""
+        """
+        As L{write}, in a worker thread; what this and all earlier ones wrote is on stable storage when it returns.
+        """
+        self.in_thread(lambda: self._write_and_sync(writes))
+
+    def _write_and_sync(self, writes: Sequence[Write]) -> None:
         self.write(writes, True)
         try:
             self.directory.sync_older_logs()
         except OSError as error:
-            self._torn = True
+            self.torn = True
             raise _uncertain(f"cannot write: {reason(error)}") from error
 
     def compact_range(self, start: bytes, stop: bytes) -> None:

@@ -148,12 +148,13 @@ class LevelStore:
         if batch.puts:
             database.require_room()
         if sync:
-            database.in_thread(lambda: database.write_safely(batch.writes))
+            database.write_safely(batch.writes)
         else:
             database.write(batch.writes)
 
     def mend(self) -> None:
-        self._database.mend()
+        if self._database.torn:
+            self._database.mend()
 
     def ready(self) -> None:
         # LevelDB says nothing of a compaction that failed until something is written.

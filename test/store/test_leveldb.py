@@ -731,7 +731,7 @@ class FaultTests(LevelTestCase):
 
         def write() -> None:
             """Runs as the write in the thread does; here nothing may be opened anew."""
-            self.store._database._torn = True
+            self.store._database.torn = True
             errors.append(str(self.assertRaises(StoreError, self.store.mend)))
 
         self.patch(self.disk, "write", write)

@@ -105,7 +105,7 @@ class UnfinishedFilesTests(SynchronousTestCase):
         self.addCleanup(store.close)
         table = store._database.directory.database / "999999.ldb"
         table.touch()
-        store._database._torn = True
+        store._database.torn = True
         opened: list[bool] = []
         open_database = store._database.open
         store._database.open = lambda: (opened.append(table.exists()), open_database())  # type: ignore[method-assign]
@@ -116,7 +116,7 @@ class UnfinishedFilesTests(SynchronousTestCase):
         store = LevelStore(Path(self.mktemp()))
         self.addCleanup(store.close)
         (store._database.directory.database / "999999.ldb").mkdir()
-        store._database._torn = True
+        store._database.torn = True
         self.assertIn("cannot write: ", str(self.assertRaises(StoreError, store.mend)))
 
 
