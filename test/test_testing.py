@@ -13,7 +13,7 @@ from zope.interface.verify import verifyObject
 
 from darner.config.policies import Policies, QueueSettings
 from darner.config.settings import Settings
-from darner.errors import ClientError, ServerError, Stopped
+from darner.errors import ClientError, QueueFull, Stopped
 from darner.interfaces import IQueueService
 from darner.testing import MemoryQueueService, MemoryStore
 
@@ -65,7 +65,7 @@ class MemoryQueueServiceTests(SynchronousTestCase):
         queues = MemoryQueueService(settings=Settings(policies=Policies(QueueSettings(max_items=1))))
         queues.startService()
         queues.result(queues.put(b"q", b"1"))
-        self.assertRaises(ServerError, queues.result, queues.put(b"q", b"2"))
+        self.assertRaises(QueueFull, queues.result, queues.put(b"q", b"2"))
         self.assertEqual(queues.count(b"q"), 1)
 
     def test_nothing_outside(self) -> None:

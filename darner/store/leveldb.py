@@ -75,7 +75,7 @@ class LevelStore:
         if number >= end:
             end = number + _NUMBERS_AT_ONCE
             self._database.require_room()
-            self._database.mend()
+            self.mend()
             self._database.write([(key, records.pack_u64(end))])
         return number + 1, end
 
