@@ -110,21 +110,18 @@ class QueueService(Service):
         """
         self._store = self._open_store(self.data_dir)
         try:
-            self._clock = MonotonicClock(self._reactor.callFromThread)
+            surroundings = self._start_surroundings()
         except OSError:
             self._store.close()
             raise
-        self._pool = ThreadPool(0, 2, f"darner {self.data_dir}")
-        self._pool.start()
         settings = self._settings
         self.queues = Queues(
             self._store,
-            Surroundings(self._clock, self._reactor.callFromThread, self._in_thread),
+            surroundings,
             settings.policies,
             settings.min_free_bytes,
             ServerStatus(
-                self._clock, settings.default_status, settings.status_change_grace_period,
-                StatusFile(self.data_dir / STATUS),
+                surroundings.clock, settings.default_status, settings.status_change_grace_period, self._status_file()
             ),
             self._control,
         )  # fmt: skip
@@ -147,6 +144,20 @@ class QueueService(Service):
             self._shut()
             raise
         super().startService()
+
+    def _start_surroundings(self) -> Surroundings:
+        """Start the clock and the threads; L{_stop_surroundings} ends them."""
+        self._clock: Any = MonotonicClock(self._reactor.callFromThread)
+        self._pool = ThreadPool(0, 2, f"darner {self.data_dir}")
+        self._pool.start()
+        return Surroundings(self._clock, self._reactor.callFromThread, self._in_thread)
+
+    def _stop_surroundings(self) -> None:
+        self._clock.stop()
+        self._pool.stop()
+
+    def _status_file(self) -> Optional[StatusFile]:
+        return StatusFile(self.data_dir / STATUS)
 
     def _read_access(self) -> Optional[Access]:
         if self._settings.password_file is None:
@@ -201,8 +212,7 @@ class QueueService(Service):
     def _shut(self) -> None:
         self.queues = None
         self.ports = []
-        self._clock.stop()
-        self._pool.stop()
+        self._stop_surroundings()
         self._store.close()
 
     # IQueueService

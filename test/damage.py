@@ -16,7 +16,9 @@ from twisted.internet.defer import maybeDeferred
 from twisted.internet.task import Clock
 
 from darner.queues.collection import Queues, Surroundings
-from darner.store.files.leveldb import Manifest, current, tables
+from darner.store.database import Database
+from darner.store.files.manifest import Manifest, current
+from darner.store.files.names import tables
 from darner.store.leveldb import LevelStore
 from darner.values.items import PutOptions
 from darner.values.vocabulary import CHUNK_BYTES
@@ -150,7 +152,7 @@ class Keeper:
 def make_store(path: Path, random: Random) -> Kept:
     """Make a store with several queues, large items, holes, a deleted queue, several tables and a log."""
     kept = Kept()
-    with patch.object(LevelStore, "WRITE_BUFFER", 64 * 1024):
+    with patch.object(Database, "WRITE_BUFFER", 64 * 1024):
         keeper = Keeper(LevelStore(path))
         for number in range(150):
             keeper.put(kept, b"jobs", random.randrange(20, 400), together=random.random() < 0.4)

@@ -5,7 +5,7 @@ What tests of the queues share: queues on a clock that stands still, clients wit
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, Optional
 from unittest import skipIf
 
@@ -19,10 +19,11 @@ from darner.errors import StoreError
 from darner.front import memcache
 from darner.front.session import Session
 from darner.queues.collection import Queues, Surroundings
-from darner.store.interfaces import IBatch, IStore
+from darner.store.batch import Batch
+from darner.store.interfaces import IStore
 from darner.store.memory import MemoryStore
 from darner.values import requests
-from darner.values.items import Delayed, Generation, Item, Mark, QueueState, Step
+from darner.values.items import Item, QueueState, Step
 
 from_source = skipIf(
     not darner.front.session.__file__.endswith(".py"),
@@ -35,68 +36,6 @@ EPOCH = 1_700_000_000
 
 REFUSED = b"SERVER_ERROR no room\r\n"
 """What clients are told of a write that the test made fail."""
-
-
-@implementer(IBatch)
-class FaultyBatch:
-    """A batch that knows whether it needs room."""
-
-    def __init__(self, batch: Any) -> None:
-        self.batch = batch
-        self.puts = False
-
-    @property
-    def empty(self) -> bool:
-        return self.batch.empty
-
-    def create(self, name: bytes, number: int, created: int) -> None:
-        self.puts = True
-        self.batch.create(name, number, created)
-
-    def remove(self, name: bytes, number: int) -> None:
-        self.batch.remove(name, number)
-
-    def discard(self, number: int) -> None:
-        self.batch.discard(number)
-
-    def put(self, number: int, items: Sequence[Item], bytes_put: int) -> None:
-        self.puts = True
-        self.batch.put(number, items, bytes_put)
-
-    def share(self, stream: int, number: int, id: int) -> None:
-        self.batch.share(stream, number, id)
-
-    def mark(self, number: int, mark: Mark) -> None:
-        self.batch.mark(number, mark)
-
-    def consume(self, number: int, changes: Sequence[tuple[int, int]]) -> None:
-        self.batch.consume(number, changes)
-
-    def attempts(self, number: int, changes: Sequence[tuple[int, int]]) -> None:
-        self.batch.attempts(number, changes)
-
-    def delayed(self, number: int, delayed: Optional[Delayed]) -> None:
-        self.batch.delayed(number, delayed)
-
-    def delay(self, number: int, items: Sequence[tuple[int, Item]]) -> None:
-        self.puts = True
-        self.batch.delay(number, items)
-
-    def due(self, number: int, items: Sequence[tuple[int, Item]]) -> None:
-        self.batch.due(number, items)
-
-    def undelay(self, number: int, items: Sequence[tuple[int, Item]]) -> None:
-        self.batch.undelay(number, items)
-
-    def generations(self, number: int, current: Optional[Generation], previous: Optional[Generation]) -> None:
-        self.batch.generations(number, current, previous)
-
-    def seen(self, generation: int, id: bytes, time: int) -> None:
-        self.batch.seen(generation, id, time)
-
-    def chunk(self, stream: int, index: int, data: bytes) -> None:
-        self.puts = True
-        self.batch.chunk(stream, index, data)
 
 
 @implementer(IStore)
@@ -141,15 +80,15 @@ class FaultyStore:
         self._unless(self.numberless, "no numbers")
         return self.store.new_stream()
 
-    def batch(self) -> FaultyBatch:
-        return FaultyBatch(self.store.batch())
+    def batch(self) -> Batch:
+        return self.store.batch()
 
-    def write(self, batch: Any, sync: bool = False) -> None:
+    def write(self, batch: Batch, sync: bool = False) -> None:
         self._unless(self.full and batch.puts, "no room")
         if self.broken:
             self.broken -= 1
             raise StoreError("no room")
-        self.store.write(batch.batch)
+        self.store.write(batch)
         if self.doubtful:
             self.doubtful -= 1
             error = StoreError("no room")
@@ -179,8 +118,8 @@ class FaultyStore:
         self._unless(self.unreadable, "unreadable")
         return self.store.read_delayed(*arguments)
 
-    def spent(self, *arguments: int) -> None:
-        self.store.spent(*arguments)
+    def delayed_deleted(self, *arguments: int) -> None:
+        self.store.delayed_deleted(*arguments)
 
     def reclaim(self, *arguments: int) -> Step:
         return self.store.reclaim(*arguments)

@@ -18,7 +18,7 @@ from twisted.internet.interfaces import IDelayedCall
 
 from darner.config.policies import QueueSettings
 from darner.queues.commit import GroupCommit
-from darner.store.interfaces import IBatch
+from darner.store.batch import Batch
 from darner.values.items import Item
 
 AT_ONCE: Final = 100
@@ -148,7 +148,7 @@ class Attempts:
     def delete(self) -> list[int]:
         return []
 
-    def write_to(self, batch: IBatch, puts: bool) -> None:
+    def write_to(self, batch: Batch, puts: bool) -> None:
         # Of items that are not in the store yet nothing is written either.
         stop = self._fifo.unwritten_id
         self._handed = {id for id in self._changed if id < stop}

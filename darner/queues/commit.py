@@ -27,7 +27,8 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from darner.errors import StoreError
-from darner.store.interfaces import IBatch, IStore
+from darner.store.batch import Batch
+from darner.store.interfaces import IStore
 from darner.values.items import Item
 from darner.values.stats import Health
 
@@ -93,7 +94,7 @@ class Changing(Protocol):
     number: Optional[int]
     """What the store knows it by; another one after it was deleted."""
 
-    def write_to(self, batch: IBatch, puts: bool) -> None:
+    def write_to(self, batch: Batch, puts: bool) -> None:
         """Add what changed since the last turn to the batch; without C{puts} only what was consumed."""
 
     def written(self) -> None:
@@ -355,7 +356,7 @@ class GroupCommit:
         """@return: fires when what is being written is, at once where nothing is."""
         return succeed(None) if self._writing is None else self._writing
 
-    def _batch(self, changes: _Changes, puts: bool) -> IBatch:
+    def _batch(self, changes: _Changes, puts: bool) -> Batch:
         batch = self._store.batch()
         if puts:
             # Before the items that may hold them.
@@ -365,7 +366,7 @@ class GroupCommit:
             queue.write_to(batch, puts)
         return batch
 
-    def _add_owed(self, changes: _Changes, batch: IBatch) -> None:
+    def _add_owed(self, changes: _Changes, batch: Batch) -> None:
         owed, self._owed = self._owed, {}
         for queue in owed:
             if queue not in changes.queues:

@@ -17,7 +17,8 @@ from twisted.logger import Logger
 
 from darner.errors import StoreError
 from darner.queues.commit import RETRY, Changing, GroupCommit
-from darner.store.interfaces import IBatch, IStore
+from darner.store.batch import Batch
+from darner.store.interfaces import IStore
 from darner.values.items import Delayed, Item
 
 BYTES_AT_ONCE: Final = 64 * 1024
@@ -245,7 +246,7 @@ class DelayedItems:
     def pending(self) -> bool:
         return bool(self._fresh)
 
-    def write_to(self, batch: IBatch, puts: bool) -> None:
+    def write_to(self, batch: Batch, puts: bool) -> None:
         if not self._changed:
             return
         assert self._fifo.number is not None
@@ -274,7 +275,7 @@ class DelayedItems:
             known = Delayed(self._number, count, size, due, self._next_id)
         batch.delayed(self._fifo.number, known)
 
-    def _correct(self, batch: IBatch) -> None:
+    def _correct(self, batch: Batch) -> None:
         """Have the store right, whether it has a batch that was refused or not."""
         if self._undone:
             assert self._number is not None

@@ -12,7 +12,7 @@ from typing import Optional, Protocol
 from darner.queues.contents import Contents
 from darner.queues.delayed import DelayedItems
 from darner.queues.producer_ids import ProducerIds
-from darner.store.interfaces import IBatch
+from darner.store.batch import Batch
 from darner.values.items import ITEM_OVERHEAD, Item, Mark, QueueState
 
 
@@ -23,7 +23,7 @@ class Side(Protocol):
     def pending(self) -> bool:
         """Whether there is anything in it for which the queue has to exist."""
 
-    def write_to(self, batch: IBatch, puts: bool) -> None:
+    def write_to(self, batch: Batch, puts: bool) -> None:
         """Add what changed to the batch, and without C{puts} nothing that needs room."""
 
     def written(self) -> None:
@@ -206,7 +206,7 @@ class Ledger(Contents):
             self._marked = True
             self._commit.changed(self)
 
-    def write_to(self, batch: IBatch, puts: bool) -> None:
+    def write_to(self, batch: Batch, puts: bool) -> None:
         if self._gone:
             self._write_gone(batch)
         if self._abandoned and puts:
@@ -245,7 +245,7 @@ class Ledger(Contents):
             for side in self._sides:
                 side.write_to(batch, puts)
 
-    def _write_gone(self, batch: IBatch) -> None:
+    def _write_gone(self, batch: Batch) -> None:
         for number, named in self._gone:
             if named:
                 batch.remove(self.name, number)

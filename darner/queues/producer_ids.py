@@ -19,7 +19,8 @@ from twisted.internet.interfaces import IDelayedCall
 from darner.config.policies import QueueSettings
 from darner.errors import StoreError
 from darner.queues.commit import Changing, GroupCommit, Replies
-from darner.store.interfaces import IBatch, IStore
+from darner.store.batch import Batch
+from darner.store.interfaces import IStore
 from darner.values.items import Generation
 
 ID_OVERHEAD: Final = 120
@@ -229,7 +230,7 @@ class ProducerIds:
     def pending(self) -> bool:
         return False  # ids are of items, which hold the queue
 
-    def write_to(self, batch: IBatch, puts: bool) -> None:
+    def write_to(self, batch: Batch, puts: bool) -> None:
         if self._marked:
             assert self._fifo.number is not None
             batch.generations(self._fifo.number, _kept(self._current), _kept(self._previous))

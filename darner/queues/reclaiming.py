@@ -246,7 +246,7 @@ class Reclaimer:
         if number in self._spent:
             since, until, size = self._spent.pop(number)
             self._store.mend()
-            await self._in_thread(self._store.spent, number, since, until)
+            await self._in_thread(self._store.delayed_deleted, number, since, until)
             self._freed += size
 
     async def _reclaim_stream(self, stream: int) -> None:

@@ -11,14 +11,18 @@ next process gives up what this one leaves; as long as this one runs, its reclai
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Sequence
-from typing import Optional, Protocol
+from collections.abc import Iterable
+from typing import Final, Optional, Protocol
 
 from darner.queues.commit import GroupCommit
 from darner.queues.head import MemoryBudget
-from darner.store.memory import MemoryBatch, MemoryStore
+from darner.store.batch import VolatileBatch
+from darner.store.memory import MemoryStore
 from darner.values.consumed import Consumed
-from darner.values.items import Delayed, Generation, Item, Mark
+from darner.values.items import Item
+
+FIRST_NUMBER: Final = 1 << 61
+"""Of a queue in memory; a store on disk gives numbers from 0 on."""
 
 
 class Streams(Protocol):
@@ -34,42 +38,11 @@ class Streams(Protocol):
         """If no item in the store holds this stream, none will."""
 
 
-class VolatileBatch(MemoryBatch):
-    """A batch without what follows from the items, which nobody will ever read again."""
-
-    def create(self, name: bytes, number: int, created: int) -> None:
-        pass
-
-    def remove(self, name: bytes, number: int) -> None:
-        pass
-
-    def put(self, number: int, items: Sequence[Item], bytes_put: int) -> None:
-        pass
-
-    def share(self, stream: int, number: int, id: int) -> None:
-        pass
-
-    def mark(self, number: int, mark: Mark) -> None:
-        pass
-
-    def consume(self, number: int, changes: Sequence[tuple[int, int]]) -> None:
-        pass
-
-    def attempts(self, number: int, changes: Sequence[tuple[int, int]]) -> None:
-        pass
-
-    def delayed(self, number: int, delayed: Optional[Delayed]) -> None:
-        pass
-
-    def generations(self, number: int, current: Optional[Generation], previous: Optional[Generation]) -> None:
-        pass
-
-
 class VolatileStore(MemoryStore):
     """
     What queues in memory keep beside their items.
 
-    Its numbers are negative: no queue on disk has the same, so that one queue may be here and there in turn.
+    Its numbers are far above those on disk: so one queue may be here and there in turn.
 
     @ivar room: for the windows of these queues; it has no limit, as they let go of nothing.
     """
@@ -79,10 +52,10 @@ class VolatileStore(MemoryStore):
         self.room = MemoryBudget(sys.maxsize)
 
     def new_number(self) -> int:
-        return -1 - super().new_number()
+        return FIRST_NUMBER + super().new_number()
 
     def batch(self) -> VolatileBatch:
-        return VolatileBatch(self)
+        return VolatileBatch()
 
     def read(self, number: int, start: int, stop: int, max_bytes: int) -> list[Item]:
         return []
@@ -127,7 +100,7 @@ class Volatile:
 
     def written(self) -> None:
         """The turn is at its end."""
-        if self._batch is not None and self._batch.changes:
+        if self._batch is not None and not self._batch.empty:
             self.store.write(self._batch)
             for number in self._discards[: self._handed_discards]:
                 self.store.give_up(number)

@@ -63,10 +63,20 @@ NUMBERS_KEY: Final = b"!numbers"
 STREAMS_KEY: Final = b"!streams"
 
 NAME: Final = b"N"
+QUEUE: Final = b"Q"
 DELETED: Final = b"D"
 UNHELD: Final = b"S"
 UNCOMPACTED: Final = b"U"
 HOLDER: Final = b"H"
+
+RUNS: Final = 0
+MARK: Final = 1
+INTERVALS: Final = 2
+_ATTEMPTS: Final = 3
+_DELAYED: Final = 4
+_GENERATIONS: Final = 5
+_END: Final = 255
+"""What kind of record comes behind a queue's number."""
 
 RUN_BYTES: Final = 64 * 1024
 """Payload bytes after which the next item of a turn starts a run of its own."""
@@ -113,47 +123,52 @@ def name_key(name: bytes) -> bytes:
 
 
 def mark_key(number: int) -> bytes:
-    return _QUEUE_KEY.pack(b"Q", number, 1)
+    return _QUEUE_KEY.pack(QUEUE, number, MARK)
 
 
 def interval_key(number: int, start: int) -> bytes:
-    return _ITEM_KEY.pack(b"Q", number, 2, start)
+    return _ITEM_KEY.pack(QUEUE, number, INTERVALS, start)
 
 
 def intervals_end_key(number: int) -> bytes:
-    return _QUEUE_KEY.pack(b"Q", number, 3)
+    return _QUEUE_KEY.pack(QUEUE, number, _ATTEMPTS)
 
 
 def attempts_key(number: int, id: int) -> bytes:
-    return _ITEM_KEY.pack(b"Q", number, 3, id)
+    return _ITEM_KEY.pack(QUEUE, number, _ATTEMPTS, id)
 
 
 def delayed_key(number: int) -> bytes:
-    return _QUEUE_KEY.pack(b"Q", number, 4)
+    return _QUEUE_KEY.pack(QUEUE, number, _DELAYED)
 
 
 def due_key(number: int, due: int, id: int) -> bytes:
-    return _DUE_KEY.pack(b"Q", number, 4, due, id)
+    return _DUE_KEY.pack(QUEUE, number, _DELAYED, due, id)
 
 
 def run_key(number: int, last: int) -> bytes:
-    return _ITEM_KEY.pack(b"Q", number, 0, last)
+    return _ITEM_KEY.pack(QUEUE, number, RUNS, last)
 
 
 def generations_key(number: int) -> bytes:
-    return _QUEUE_KEY.pack(b"Q", number, 5)
+    return _QUEUE_KEY.pack(QUEUE, number, _GENERATIONS)
 
 
 def seen_key(generation: int, id: bytes) -> bytes:
-    return _QUEUE_KEY.pack(b"Q", generation, 5) + id
+    return _QUEUE_KEY.pack(QUEUE, generation, _GENERATIONS) + id
+
+
+def seen_id(key: bytes) -> bytes:
+    """@return: the id under which an item was put."""
+    return key[10:]
 
 
 def is_seen(key: bytes) -> bool:
-    return len(key) == 26 and key[9] == 5
+    return len(key) == 26 and key[0:1] == QUEUE and key[9] == _GENERATIONS
 
 
 def end_key(number: int) -> bytes:
-    return _QUEUE_KEY.pack(b"Q", number, 255)
+    return _QUEUE_KEY.pack(QUEUE, number, _END)
 
 
 def chunk_key(stream: int, index: int) -> bytes:
@@ -162,6 +177,12 @@ def chunk_key(stream: int, index: int) -> bytes:
 
 def holder_key(stream: int, number: int, id: int) -> bytes:
     return _HOLDER_KEY.pack(HOLDER, stream, number, id)
+
+
+def holder_of(key: bytes) -> tuple[int, tuple[int, int]]:
+    """@return: of an item that holds a stream together with others the stream, its number and its id."""
+    _, stream, number, id = _HOLDER_KEY.unpack(key)
+    return stream, (number, id)
 
 
 def holders_prefix(stream: int) -> bytes:
@@ -176,9 +197,14 @@ def unheld_key(stream: int) -> bytes:
     return _NUMBER_KEY.pack(UNHELD, stream)
 
 
+def queue_number(key: bytes) -> int:
+    """@return: of a key that is kept under the number of a queue, of delayed items or of a generation, that number."""
+    return unpack_u64(key[1:9])
+
+
 def run_place(key: bytes) -> tuple[int, int]:
     """@return: of the key of a run, or of a delayed item, the number and the last id."""
-    return unpack_u64(key[1:9]), key_number(key)
+    return queue_number(key), key_number(key)
 
 
 def due_of(key: bytes) -> int:
@@ -208,20 +234,20 @@ def place_of(key: bytes) -> int:
 
 def key_at(number: int, place: int) -> bytes:
     """@return: the first key that may have this place."""
-    return _NUMBER_KEY.pack(b"Q", number) + place.to_bytes(9, "big").rstrip(b"\0")
+    return _NUMBER_KEY.pack(QUEUE, number) + place.to_bytes(9, "big").rstrip(b"\0")
 
 
 def is_delayed(key: bytes) -> bool:
-    return len(key) == _DUE_KEY.size and key[0:1] == b"Q" and key[9] == 4
+    return len(key) == _DUE_KEY.size and key[0:1] == QUEUE and key[9] == _DELAYED
 
 
 def is_run(key: bytes) -> bool:
-    return key[0:1] == b"Q" and key[9] == 0
+    return key[0:1] == QUEUE and key[9] == RUNS
 
 
 def neighbourhood(key: bytes) -> bytes:
     """What keys have in common that lie side by side and are deleted together: a queue's number, or the kind of key."""
-    return key[:9] if key[0:1] == b"Q" else key[:1]
+    return key[:9] if key[0:1] == QUEUE else key[:1]
 
 
 def uncompacted_key(neighbourhood: bytes) -> bytes:

@@ -23,7 +23,7 @@ from darner.errors import BadQueueName, ClientError, DarnerError, DiskAlmostFull
 from darner.interfaces import IMessage, IOpenRead, IQueueService
 from darner.queues.transfer import ITEMS_A_TURN
 from darner.service import QueueService
-from darner.store.interfaces import IBatch
+from darner.store.batch import Batch
 from darner.store.leveldb import LevelStore
 from darner.values.stats import Health
 
@@ -50,7 +50,7 @@ class TrickyStore(LevelStore):
         if what in self.failing:
             raise StoreError(f"no {what}")
 
-    def write(self, batch: IBatch, sync: bool = False) -> None:
+    def write(self, batch: Batch, sync: bool = False) -> None:
         if sync:
             self.syncs += 1
             self.gate.wait(10)

@@ -14,7 +14,7 @@ from zope.interface.verify import verifyObject
 from darner.errors import ItemTooLarge
 from darner.front import memcache
 from darner.queues.fifo import Fifo
-from darner.store.interfaces import IBatch, IStore
+from darner.store.interfaces import IStore
 from darner.store.leveldb import LevelStore
 from test.harness import EPOCH, REFUSED, FaultyStore, Server, value
 
@@ -226,9 +226,7 @@ class HarnessTests(SynchronousTestCase):
     """The store with faults keeps the interface."""
 
     def test_interfaces(self) -> None:
-        store = Server().store
-        self.assertTrue(verifyObject(IStore, store))
-        self.assertTrue(verifyObject(IBatch, store.batch()))
+        self.assertTrue(verifyObject(IStore, Server().store))
 
 
 class DiskTests(SynchronousTestCase):

@@ -398,7 +398,7 @@ class UnwrittenTests(Case):
         self.client.set(b"q/sync/id=a", b"x")
         self.server.commit()
         done, _, (batch, _) = self.server.held.pop()
-        self.memory.write(batch.batch)
+        self.memory.write(batch)
         self.server.holding = False
         self.server.store.broken = 1000
         error = StoreError("no room")
@@ -773,7 +773,7 @@ class LevelTests(SynchronousTestCase):
         for _ in range(10):
             self.server.clock.advance(WINDOW)
         self.assertEqual(self.level.leftovers(), ([], []))
-        kept = [key for key, _ in self.level._prefixed(b"Q") if key[9] == 5]
+        kept = [key for key, _ in self.level._database.prefixed(b"Q") if key[9] == 5]
         self.assertEqual(kept, [])
         self.again()
         self.assertEqual(self.server.figures(b"q")[0], 52)

@@ -672,7 +672,7 @@ class Family:
             self.test.assertEqual((store.chunks, store.unheld), ({}, set()))
         else:
             for kind in (b"C", b"S", b"H"):
-                self.test.assertEqual(store._prefixed(kind), [])
+                self.test.assertEqual(store._database.prefixed(kind), [])
 
 
 def _brief(said: bytes) -> list[bytes]:

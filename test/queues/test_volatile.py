@@ -22,8 +22,9 @@ from darner.queues.collection import Queues
 from darner.queues.contents import HEAVY
 from darner.queues.fifo import Fifo
 from darner.queues.head import WINDOW_BYTES
-from darner.queues.volatile import Volatile, VolatileStore
-from darner.store.interfaces import IBatch
+from darner.queues.volatile import FIRST_NUMBER, Volatile, VolatileStore
+from darner.store import records
+from darner.store.batch import Batch
 from darner.store.leveldb import LevelStore
 from darner.store.memory import MemoryStore
 from darner.values.consumed import Consumed
@@ -740,7 +741,7 @@ class Beside:
         self.stopped = False
         self.calls: list[str] = []
 
-    def write_to(self, batch: IBatch, puts: bool) -> None:
+    def write_to(self, batch: Batch, puts: bool) -> None:
         self.calls.append("write")
 
     def written(self) -> None:
@@ -776,7 +777,7 @@ class SideTests(VolatileTestCase):
 
     def test_numbers(self) -> None:
         """No queue on disk has them."""
-        self.assertLess(self.side.number, 0)
+        self.assertGreaterEqual(self.side.number, FIRST_NUMBER)
         self.assertNotEqual(self.side.number, self.fifo(b"m").number)
 
     def test_flush_and_delete(self) -> None:
@@ -800,9 +801,10 @@ class SideTests(VolatileTestCase):
             self.client.sets(b"d", b"x")
             side = Beside(self.memory)
             self.fifo(b"d")._sides.append(side)
-            with mock.patch.object(MemoryStore, "discard") as discard:
+            with mock.patch.object(self.memory, "write", wraps=self.memory.write) as write:
                 self.client.does(end)
-            self.assertIn(mock.call(side.number), discard.call_args_list)
+            written = [key for call in write.call_args_list for key, _ in call.args[0].writes]
+            self.assertIn(records.deleted_key(side.number), written)
             self.settle()
         self.assertEqual(self.given_up, [])
 
@@ -842,12 +844,13 @@ class VolatileStoreTests(SynchronousTestCase):
         """Nothing of what follows from items is kept."""
         store = VolatileStore()
         batch = store.batch()
-        batch.create(b"q", -1, 0)
-        batch.share(1, -1, 0)
-        batch.attempts(-1, [(0, 1)])
-        batch.remove(b"q", -1)
+        number = store.new_number()
+        batch.create(b"q", number, 0)
+        batch.share(1, number, 0)
+        batch.attempts(number, [(0, 1)])
+        batch.remove(b"q", number)
         self.assertTrue(batch.empty)
-        batch.discard(-1)
+        batch.discard(number)
         self.assertFalse(batch.empty)
 
     def test_a_stream_that_comes_back(self) -> None:

@@ -64,7 +64,7 @@ class OlderLogsTests(SynchronousTestCase):
         self.path = Path(self.mktemp())
         self.store = LevelStore(self.path)
         self.addCleanup(self.store.close)
-        self.directory = self.store._directory
+        self.directory = self.store._database.directory
         self.synced: list[str] = []
         self.patch(os, "fsync", lambda file: self.synced.append(Path(os.readlink(f"/proc/self/fd/{file}")).name))
 

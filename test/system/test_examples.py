@@ -35,6 +35,7 @@ OUTPUT = {
         "plain read: resize photo 1\nopen read: {'photo': 2, 'width': 640}\nnothing more: None\n"
         "given back: on stable storage\nitems: 1\ndeleted: None\n"
     ),
+    "testing.py": "tests: 3 failed: 0\n",
     "two_services.py": "orders: [b'queue'] two lamps\nhints: [b'others', b'queue'] likes lamps\n",
     "wait.py": (
         "at once: None\nafter 50 ms: None\nwaited for: first\ncancelled\nnot lost: second\n"
@@ -102,6 +103,9 @@ class ExamplesTests(SynchronousTestCase):
                 self.check("memcache_client.py", f"{found[1]}:{found[2]}")
                 return
         self.fail("the server does not listen:\n" + "".join(log))
+
+    def test_testing(self) -> None:
+        self.check("testing.py")
 
     def test_two_services(self) -> None:
         self.check("two_services.py")

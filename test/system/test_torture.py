@@ -534,7 +534,7 @@ class TortureTests(SynchronousTestCase):
             self.assertGreater(figures[name], 0, name)
 
     def test_one_that_forgets_what_was_read(self) -> None:
-        forgetful = twistd("from darner.store.batch import LevelBatch", "LevelBatch.mark = lambda *_: None")
+        forgetful = twistd("from darner.store.batch import Batch", "Batch.mark = lambda *_: None")
         status, out = self.torture("--rounds=2", "--seed=4", "--seconds-per-round=0.5", kind=forgetful)
         self.assertEqual(status, 1)
         self.assertRegex(out, r"FAULT in round [12]: handed out twice: item [\d.]+ of \d+ bytes, set on \S+ in round 0")

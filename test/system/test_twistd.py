@@ -487,7 +487,7 @@ class DamageTests(SynchronousTestCase):
 
     def test_sound(self) -> None:
         self.assertEqual(
-            self.check(), (0, ["2 queues are whole, with 20001 items", "all in all: 20001 items there, 0 lost"])
+            self.check(), (0, ["2 queues are whole, with 20001 items", "total: 20001 items found, 0 lost"])
         )
 
     def test_check_of_what_is_no_store(self) -> None:
@@ -528,7 +528,7 @@ class DamageTests(SynchronousTestCase):
         status, lines = self.check()
         self.assertEqual(status, 1)
         self.assertRegex(lines[0], rf"\Adamaged: {table.name}: the checksum of a block is wrong, at \d+ of \d+\Z")
-        self.assertRegex(lines[1], r"\Aqueue jobs: \d+ items there, \d+ lost\Z")
+        self.assertRegex(lines[1], r"\Aqueue jobs: \d+ items found, \d+ lost\Z")
         self.server.options = (*self.server.options, "--repair")
         self.server.start()
         self.server.wait_for("the store is repaired")
