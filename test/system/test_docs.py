@@ -118,7 +118,8 @@ class PagesTests(SynchronousTestCase):
                 if "://" not in target and not target.endswith("_"):
                     self.assertTrue((page.parent / target).exists(), f"{page}: {target}")
                     count += 1
-            for target, heading in re.findall(r'<([\w./]+\.rst)>`__, "([^"]+)"', text):
+            for target, words in re.findall(r'<([\w./]+\.rst)>`__,\s+"([^"]+)"', text):
+                heading = " ".join(words.split())
                 self.assertIn(f"\n{heading}\n--", (page.parent / target).read_text(), f"{page}: {target}, {heading}")
         self.assertGreater(count, 20)
 
