@@ -43,8 +43,8 @@ MISDEEDS: Final = (
 def shortages(conditions: Conditions) -> Outcome:
     """
     1,000 clients each do one thing and stop in the middle of it.  The tables have the memory that this costs the
-    server, and how 10 other clients that set and get 64 bytes are served meanwhile.  Items that clients hold have 60,000 bytes.
-    In the last row, two threads connect, ask for the version and disconnect, one client after the other.
+    server, and how 10 other clients that set and get 64 bytes are served meanwhile.  Items that clients hold have
+    60,000 bytes.  In the last row, two threads connect, ask for the version and disconnect, one client after the other.
     """
     allow_descriptors()
     count = conditions.choose(1000, 20)
