@@ -1,8 +1,8 @@
 """
 What setup.cfg cannot say: the modules that are compiled where C{DARNER_COMPILE=1} is in the environment.
 
-They are those that run for each request, and mypyc makes C of them; the same files run without that.  See "Compiled" in
-docs/design.rst.
+They are those that run for each request, and mypyc makes C of them; the same files run without that.
+docs/design/compiled.rst says more.
 """
 
 import os

@@ -1,7 +1,7 @@
 """
 Queues on disk: one LevelDB for all of them.
 
-The records stand in `darner.store.records`; why they look so in `docs/design.rst`.
+`darner.store.records` packs and unpacks the records; `docs/design/store.rst` describes them.
 """
 
 from __future__ import annotations

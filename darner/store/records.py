@@ -1,50 +1,8 @@
 """
-How queues are written down: the keys and values of the store.
+The keys and values of the store.
 
-All numbers are big-endian, so that keys sort as numbers do and stock LevelDB tools show them in order.  Format 1:
-
-=============================  ======================================================================================
-key                            value
-=============================  ======================================================================================
-``!format``                    ``darner 1``
-``!numbers``, ``!streams``     u64: every queue or stream number below it may be in use
-``N`` name                     u64 number, u64 created (ms): a queue, and the number it is kept under
-``Q`` number ``00`` last id    a run: u64 bytes_put, u32 count, then the items with the count ids that end in last id
-``Q`` number ``01``            the mark, as five u64: low, next_id, bytes_put, bytes_consumed, floor
-``Q`` number ``02`` start      u64 stop: the ids from start up to stop are consumed, above the low-water mark
-``Q`` number ``03``            empty; where the intervals end
-``Q`` number ``03`` id         u32: how often the item was opened, where that is counted
-``Q`` number ``04``            as five u64: the number of the queue's delayed items, how many, their bytes, when the
-                               first is due or before, the next id
-``Q`` number ``04`` due, id    a run of one item that is due then (u64 ms); number and id are those of delayed items
-``Q`` number ``05``            the generations of ids under which items were put: for each u8 (0 the current one, 1 the
-                               previous), u64 its own number, u64 since when it is that (ms)
-``Q`` generation ``05`` id     u64: when an item was put under this id (ms); of the id 16 bytes of BLAKE2b
-``Q`` number ``ff``            empty; the end of the queue, of its delayed items, or of a generation
-``D`` number                   empty; a deleted queue that is still to be reclaimed
-``C`` stream, u32 index        a chunk of a large item
-``S`` stream                   a stream that no item holds.  Empty: it is being written, or its writer died.
-                               u64 chunk count: its item is consumed, and it is to be reclaimed
-``U`` start of a key           u16 length of the first key, first key, last key: between these were keys that begin so
-                               and are deleted; their room is still to be given back to the file system
-``H`` stream, number, id       empty; an item that holds the stream together with others.  A stream that has none of
-                               these is held by the one item that names it
-=============================  ======================================================================================
-
-A generation has a number as a queue has, so that it is given up in the same way: by a ``D``.
-
-The mark and the two ends stay as long as the queue does.  So whoever looks for a run or an interval, and there is none,
-comes upon them, and not upon the deletion marks of all that was reclaimed behind them.  The mark comes after the runs,
-so that a table of LevelDB's with the newest runs and the mark overlaps none with older runs, and need not be merged
-with them.
-
-Every chunk of a stream is L{CHUNK_BYTES} long, but for the last.
-
-An item in a run is u8 kind, u32 flags, u64 time (ms), u64 expiry (ms), u64 size and then, for kind 0, the payload, for
-kind 1 the u64 number of the stream that holds it.  Other kinds are for later formats; a reader refuses them.
-
-A run holds what one turn put on the queue (up to L{RUN_BYTES}), under the id of its *last* item: so a seek to any id
-lands on the run that holds it, and a large item is always a run of its own.
+`docs/design/store.rst` has their table, says why they look so, and how to change them.  Only this module packs and
+unpacks them.
 """
 
 from __future__ import annotations

@@ -76,7 +76,7 @@ class Mark(NamedTuple):
     """
     How far a queue is consumed, as one small record that a consuming turn writes anew.
 
-    The three numbers besides C{low} let recovery know the queue without reading it (`docs/design.rst`).
+    The three numbers besides C{low} let recovery know the queue without reading it (`docs/design/store.rst`).
     """
 
     low: int = 0

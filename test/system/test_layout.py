@@ -161,7 +161,7 @@ class LayoutTests(SynchronousTestCase):
 
 
 class CompiledTests(SynchronousTestCase):
-    """What is compiled keeps to the rules that `docs/design.rst` has for it."""
+    """What is compiled keeps to the rules that `docs/design/compiled.rst` has for it."""
 
     def setUp(self) -> None:
         setup = run_path(str(PACKAGE.parent / "setup.py"), run_name="darner_setup")
