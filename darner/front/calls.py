@@ -19,9 +19,10 @@ from darner.errors import DarnerError, Stopped, StoreError
 from darner.interfaces import IMessage, IOpenRead
 from darner.queues.collection import Queues
 from darner.queues.commit import Replies
-from darner.queues.fifo import Fifo, OpenRead, Waiter
+from darner.queues.fifo import Fifo, OpenRead
 from darner.queues.streams import PayloadReader
 from darner.queues.transfer import Transfer
+from darner.queues.waiters import Waiter
 from darner.values.items import Item, PutOptions
 
 
@@ -239,7 +240,7 @@ class Reading(Call):
         assert self._fifo is not None
         assert self._waiter is not None
         if self._fifo.sweeping:
-            self._waiter.hasty = True
+            self._waiter.even_if_empty = True
         else:
             self._stop_waiting()
             self._answer(None)

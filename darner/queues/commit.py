@@ -29,7 +29,7 @@ from twisted.python.failure import Failure
 from darner.errors import StoreError
 from darner.store.interfaces import IBatch, IStore
 from darner.values.items import Item
-from darner.values.stats import Health
+from darner.values.stats import Health, Removal
 
 RETRY: Final = 1.0
 """Seconds after which a store that refused a write is tried again."""
@@ -101,17 +101,17 @@ class Changing(Protocol):
 
     def refuse(self, uncertain: bool) -> None:
         """
-        The batch is not in the store, and the items put with it never will be: their C{time} is 0 from now on.
+        The batch is not in the store, and the items put with it never will be: they are C{refused} from now on.
 
         @param uncertain: whether it may be there all the same; what is written next has to be right in both cases.
         """
 
-    def unread(self, item: Item, number: Optional[int], counter: str = "") -> None:
+    def unread(self, item: Item, number: Optional[int], removal: Optional[Removal] = None) -> None:
         """
         That C{item} was read could not be written: it is an item again, if the queue is not deleted.
 
         @param number: the queue's number when it was read.
-        @param counter: the statistic in which it was counted, if any.
+        @param removal: why it left the queue, where it was not read.
         """
 
     def not_written(self) -> None:
@@ -139,7 +139,7 @@ class _Changes:
         self.followers: list[tuple[Replies, Replies, int]] = []
         self.reads: list[tuple[Changing, Optional[int], Item, bool, Replies, int, int]] = []
         self.consumed: list[tuple[Replies, int]] = []
-        self.moves: list[tuple[Changing, Optional[int], Item, str]] = []
+        self.moves: list[tuple[Changing, Optional[int], Item, Removal]] = []
         self.chunks: list[tuple[Writer, int, int, bytes]] = []
         self.sync = False
         self.promised = False
@@ -296,13 +296,13 @@ class GroupCommit:
             (queue, queue.number, item, tentative, replies, slot, slot if end is None else end)
         )
 
-    def moved(self, queue: Changing, item: Item, counter: str) -> None:
+    def moved(self, queue: Changing, item: Item, removal: Removal) -> None:
         """
         An item of C{queue} is consumed because of what was put there or on another.
 
-        @param counter: the statistic in which that is counted, if any.
+        @param removal: why.
         """
-        self._gathering.moves.append((queue, queue.number, item, counter))
+        self._gathering.moves.append((queue, queue.number, item, removal))
 
     def flushed(self, queue: Changing) -> None:
         """All that C{queue} had is consumed, and what was moved before in this turn does not come back."""
@@ -445,18 +445,18 @@ class GroupCommit:
         for first, replies, slot in changes.followers + self._gathering.followers:
             if first[0]:
                 _spoil(replies, slot, slot, error)
-        for queue, number, item, counter in changes.moves:
+        for queue, number, item, removal in changes.moves:
             # Where it was to go it is not: so it is where it came from.
-            if item.time:
-                queue.unread(item, number, counter)
+            if not item.refused:
+                queue.unread(item, number, removal)
         for inflow, *_ in changes.chunks:
             inflow.fail(error)
         # An item may have been read before its put was written, also in the turn that is gathering.
         for _, _, item, _, replies, slot, end in changes.reads + self._gathering.reads:
-            if not item.time:
+            if item.refused:
                 _spoil(replies, slot, end, error)
         # Should the next turn fail too, what never was an item is not to become one.
-        self._gathering.moves = [move for move in self._gathering.moves if move[2].time]
+        self._gathering.moves = [move for move in self._gathering.moves if not move[2].refused]
         try:
             batch = self._batch(changes, False)
             if not batch.empty:
@@ -477,7 +477,7 @@ class GroupCommit:
     def _undo(self, changes: _Changes, error: StoreError) -> None:
         """Not even what was consumed can be written."""
         for queue, number, item, tentative, replies, slot, end in changes.reads:
-            if item.time and not tentative:
+            if not (item.refused or tentative):
                 _spoil(replies, slot, end, error)
                 queue.unread(item, number)
         for replies, slot in changes.consumed:

@@ -97,8 +97,8 @@ class ProducerIds:
     at the start that the wall clock has to tell how old they are.
     """
 
-    def __init__(self, fifo: Remembering, commit: GroupCommit, store: IStore) -> None:
-        self._fifo = fifo
+    def __init__(self, queue: Remembering, commit: GroupCommit, store: IStore) -> None:
+        self._queue = queue
         self._commit = commit
         self._store = store
         self._current: Optional[_Dated] = None
@@ -132,7 +132,7 @@ class ProducerIds:
     @property
     def _window(self) -> float:
         # Where the setting was taken away, what is known is of no use any more.
-        return self._fifo.policy.dedupe_window or 0.0
+        return self._queue.policy.dedupe_window or 0.0
 
     # Ids
 
@@ -203,14 +203,14 @@ class ProducerIds:
 
     def _give_up_previous(self) -> None:
         if self._previous is not None:
-            self._fifo.give_up([self._previous.kept.number])
+            self._queue.give_up([self._previous.kept.number])
             self._previous = None
             self._counts = (self._counts[0], 0)
             self._change()
 
     def _change(self) -> None:
         self._marked = True
-        self._commit.changed(self._fifo)
+        self._commit.changed(self._queue)
 
     def _arm(self) -> None:
         self.stop()
@@ -231,8 +231,8 @@ class ProducerIds:
 
     def write_to(self, batch: IBatch, puts: bool) -> None:
         if self._marked:
-            assert self._fifo.number is not None
-            batch.generations(self._fifo.number, _kept(self._current), _kept(self._previous))
+            assert self._queue.number is not None
+            batch.generations(self._queue.number, _kept(self._current), _kept(self._previous))
             self._marked, self._handed_mark = False, True
         if self._refused:
             self._handed = list(self._refused)

@@ -11,7 +11,7 @@ from darner.queues.contents import HEAVY
 from darner.queues.fifo import Fifo, OpenRead
 from darner.queues.head import MemoryBudget
 from darner.store.memory import MemoryStore
-from darner.values.items import ITEM_OVERHEAD, LET_GO, Item
+from darner.values.items import ITEM_OVERHEAD, Item
 from darner.values.vocabulary import CHUNK_BYTES
 from test.harness import EPOCH, Server
 
@@ -502,7 +502,7 @@ class HeavyTests(FifoTestCase):
         self.assertEqual([read.item.payload for read in reads], [*self.heavy, b"light"])
         self.commit()
         for read in reads[:3]:
-            self.assertIs(read.item.payload, LET_GO)
+            self.assertTrue(read.item.unloaded)
         self.assertEqual(reads[3].item.payload, b"light")
         self.fifo.close(reads[1])
         for read in reads:
@@ -515,7 +515,7 @@ class HeavyTests(FifoTestCase):
         read = self.open()
         self.fifo.abort(read)
         self.commit()
-        self.assertIs(read.item.payload, LET_GO)
+        self.assertTrue(read.item.unloaded)
         self.assertEqual(self.take(), self.heavy[0])
 
     def test_only_looked_at(self) -> None:
@@ -529,7 +529,7 @@ class HeavyTests(FifoTestCase):
             assert item is not None
             self.assertEqual(item.payload, self.heavy[0])
             self.commit()
-            self.assertIs(item.payload, LET_GO)
+            self.assertTrue(item.unloaded)
 
     def test_not_before_it_is_written(self) -> None:
         """A turn that is written in a thread is over after more was put and opened."""
@@ -540,9 +540,9 @@ class HeavyTests(FifoTestCase):
         self.put(self.heavy[1])
         first, second = self.open(), self.open()
         self.server.release()
-        self.assertIs(first.item.payload, LET_GO)
+        self.assertTrue(first.item.unloaded)
         self.commit()
-        self.assertIs(second.item.payload, LET_GO)
+        self.assertTrue(second.item.unloaded)
         self.crash()
         self.assertEqual(self.take_all(), self.heavy[:2])
 
@@ -811,13 +811,13 @@ class StateTests(FifoTestCase):
         self.assertEqual(self.fifo.oldest_age, 0)
         self.fill(40)
         self.server.clock.advance(2)
-        self.fifo._head.let_go()
+        self.fifo._contents.head.evict()
         self.assertEqual(self.fifo.oldest_age, 2000)
         self.fill(40)
-        self.fifo._head.let_go()
+        self.fifo._contents.head.evict()
         self.fifo.flush()
         self.put(b"one")
-        self.fifo._head.let_go()
+        self.fifo._contents.head.evict()
         self.server.queues.commit._now += 3000
         self.assertEqual(self.fifo.oldest_age, 3000, "where it is not written yet")
         self.fifo.delete()

@@ -241,7 +241,7 @@ class ConsumedTests(ReclaimTestCase):
             self.take(fifo, count)
             self.quiet()
         self.assertEqual([(start, stop, at) for _, start, stop, at, _ in self.store.steps], [(0, 2, 0), (0, 5, 2)])
-        self.assertEqual(fifo.floor, 5)
+        self.assertEqual(fifo.ledger.floor, 5)
         self.take(fifo, 1)
         self.assertEqual(self.store.recover()[0].floor, 5)
 
@@ -284,7 +284,7 @@ class ConsumedTests(ReclaimTestCase):
         self.settle()
         while self.held:
             self.release()
-        self.assertEqual(fifo.floor, 0)
+        self.assertEqual(fifo.ledger.floor, 0)
         self.assertEqual(self.kept(fifo), [0])
         self.assertEqual(self.store.leftovers(), ([], []))
 
@@ -534,7 +534,7 @@ class StopTests(ReclaimTestCase):
         self.release()
         self.successResultOf(stopped)
         self.assertEqual((self.kept(fifo), self.held), ([2, 3, 4], []))
-        self.assertEqual(fifo.floor, 0)
+        self.assertEqual(fifo.ledger.floor, 0)
 
     def test_under_a_compaction(self) -> None:
         """It is told that it is not wanted any more: it may have hundreds of ranges to go."""
