@@ -8,7 +8,7 @@ from typing import Final, Optional, Protocol
 
 from darner.config.policies import QueueSettings
 from darner.errors import QueueFull, StoreError
-from darner.queues.commit import Changing, GroupCommit
+from darner.queues.commit import Emptied, GroupCommit
 from darner.queues.contents import Contents
 from darner.queues.interfaces import Expires
 from darner.queues.producer_ids import ID_OVERHEAD
@@ -20,12 +20,18 @@ SWEEP_BYTES: Final = 1024 * 1024
 """About how many bytes of items, as they are in memory, are dropped in one go at most."""
 
 
-class Bounded(Changing, Protocol):
+class Bounded(Emptied, Protocol):
     """The queue, as far as this goes."""
 
     policy: QueueSettings
-    durable: bool
-    stats: QueueStats
+
+    @property
+    def durable(self) -> bool:
+        """Whether it is kept on disk."""
+
+    @property
+    def stats(self) -> QueueStats:
+        """Its counters."""
 
     def consume(self, item: Item) -> None:
         """An item that was taken out of memory is gone."""
@@ -64,7 +70,7 @@ class Bounds:
 
     def check(self, size: int) -> None:
         """
-        See whether one more item keeps within the limits, or L{drop_old} would see to it: only what has expired goes.
+        See whether one more item keeps within the limits, or L{enforce} would see to it: only what has expired goes.
 
         @param size: of the item, in bytes; no more than C{max_bytes}.
         @raise QueueFull: it does not.
@@ -74,6 +80,18 @@ class Bounds:
                 raise QueueFull()
         elif not self.drop_old(1, size):
             raise QueueFull()
+
+    def enforce(self, size: int) -> None:
+        """
+        See that one more item keeps within the limits: what has expired goes, and where the settings say so the oldest
+        items that are to be had.  More of these than may be dropped in one go are dropped in the turns that follow.
+
+        @param size: of the item, in bytes; no more than C{max_bytes}.
+        @raise QueueFull: it does not.
+        """
+        self.check(size)
+        if self._queue.policy.discard_old_when_full and not self.drop_old(1, size):
+            self._expiry.sweep(self._queue)
 
     def _exceeds(self, items: int, size: int) -> bool:
         policy = self._queue.policy
@@ -120,8 +138,8 @@ class Bounds:
 
     def drop_old(self, items: int, size: int) -> bool:
         """
-        Have so many more items and bytes keep within the limits, as far as items at the head may be dropped for that: all
-        that have expired, and where the settings say so any; as many as may be dropped in one go.
+        Have so many more items and bytes keep within the limits, as far as items at the head may be dropped for that:
+        all that have expired, and where the settings say so any; as many as may be dropped in one go.
 
         @return: whether they do.
         """

@@ -86,12 +86,9 @@ class Resting(Protocol):
 
 
 class Changing(Protocol):
-    """A queue, as the turn sees it."""
+    """What a queue has in the store, as the turn sees it."""
 
     __slots__ = ()
-
-    number: Optional[int]
-    """What the store knows it by; another one after it was deleted."""
 
     def write_to(self, batch: IBatch, puts: bool) -> None:
         """Add what changed since the last turn to the batch; without C{puts} only what was consumed."""
@@ -106,6 +103,19 @@ class Changing(Protocol):
         @param uncertain: whether it may be there all the same; what is written next has to be right in both cases.
         """
 
+    def not_written(self) -> None:
+        """What was consumed is not in the store either, and is to be written with a later turn."""
+
+
+class Emptied(Protocol):
+    """A queue of which items are read or moved, as the turn sees it."""
+
+    __slots__ = ()
+
+    @property
+    def number(self) -> Optional[int]:
+        """What the store knows it by; another one after it was deleted."""
+
     def unread(self, item: Item, number: Optional[int], removal: Optional[Removal] = None) -> None:
         """
         That C{item} was read could not be written: it is an item again, if the queue is not deleted.
@@ -113,9 +123,6 @@ class Changing(Protocol):
         @param number: the queue's number when it was read.
         @param removal: why it left the queue, where it was not read.
         """
-
-    def not_written(self) -> None:
-        """What was consumed is not in the store either, and is to be written with a later turn."""
 
 
 class Writer(Protocol):
@@ -137,9 +144,9 @@ class _Changes:
         self.owners: dict[Owner, None] = {}
         self.puts: list[tuple[Replies, int]] = []
         self.followers: list[tuple[Replies, Replies, int]] = []
-        self.reads: list[tuple[Changing, Optional[int], Item, bool, Replies, int, int]] = []
+        self.reads: list[tuple[Emptied, Optional[int], Item, bool, Replies, int, int]] = []
         self.consumed: list[tuple[Replies, int]] = []
-        self.moves: list[tuple[Changing, Optional[int], Item, Removal]] = []
+        self.moves: list[tuple[Emptied, Optional[int], Item, Removal]] = []
         self.chunks: list[tuple[Writer, int, int, bytes]] = []
         self.sync = False
         self.promised = False
@@ -285,7 +292,7 @@ class GroupCommit:
         self._gathering.followers.append((first, replies, slot))
 
     def read(
-        self, queue: Changing, item: Item, tentative: bool, replies: Replies, slot: int, end: Optional[int] = None
+        self, queue: Emptied, item: Item, tentative: bool, replies: Replies, slot: int, end: Optional[int] = None
     ) -> None:
         """
         The reply at C{slot} hands out an item, which is consumed by that or (C{tentative}) not.
@@ -296,7 +303,7 @@ class GroupCommit:
             (queue, queue.number, item, tentative, replies, slot, slot if end is None else end)
         )
 
-    def moved(self, queue: Changing, item: Item, removal: Removal) -> None:
+    def moved(self, queue: Emptied, item: Item, removal: Removal) -> None:
         """
         An item of C{queue} is consumed because of what was put there or on another.
 
@@ -304,7 +311,7 @@ class GroupCommit:
         """
         self._gathering.moves.append((queue, queue.number, item, removal))
 
-    def flushed(self, queue: Changing) -> None:
+    def flushed(self, queue: Emptied) -> None:
         """All that C{queue} had is consumed, and what was moved before in this turn does not come back."""
         if self._gathering.moves:
             self._gathering.moves = [move for move in self._gathering.moves if move[0] is not queue]
@@ -445,10 +452,10 @@ class GroupCommit:
         for first, replies, slot in changes.followers + self._gathering.followers:
             if first[0]:
                 _spoil(replies, slot, slot, error)
-        for queue, number, item, removal in changes.moves:
+        for origin, number, item, removal in changes.moves:
             # Where it was to go it is not: so it is where it came from.
             if not item.refused:
-                queue.unread(item, number, removal)
+                origin.unread(item, number, removal)
         for inflow, *_ in changes.chunks:
             inflow.fail(error)
         # An item may have been read before its put was written, also in the turn that is gathering.
@@ -476,10 +483,10 @@ class GroupCommit:
 
     def _undo(self, changes: _Changes, error: StoreError) -> None:
         """Not even what was consumed can be written."""
-        for queue, number, item, tentative, replies, slot, end in changes.reads:
+        for origin, number, item, tentative, replies, slot, end in changes.reads:
             if not (item.refused or tentative):
                 _spoil(replies, slot, end, error)
-                queue.unread(item, number)
+                origin.unread(item, number)
         for replies, slot in changes.consumed:
             _spoil(replies, slot, slot, error)
         for queue in changes.queues:

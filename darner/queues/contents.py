@@ -57,8 +57,8 @@ class Contents:
     """
 
     __slots__ = (
-        "_expiry", "_heavy", "_ledger", "_medium", "_name", "_oldest_id", "_oldest_time", "_queue", "bytes", "count", "head",
-        "open", "perishable",
+        "_expiry", "_heavy", "_ledger", "_medium", "_name", "_oldest_id", "_oldest_time", "_queue", "bytes", "count",
+        "head", "open", "perishable",
     )  # fmt: skip
 
     _log: ClassVar[Logger] = Logger()
@@ -149,7 +149,7 @@ class Contents:
         return self._first_of(self._medium.window_bytes)
 
     def glance(self) -> Optional[Item]:
-        """As L{read_first}, but nobody reads the queue, and there may be many of them: no more is read than is needed."""
+        """As L{read_first}, but nobody reads the queue, and there may be many: no more is read than is needed."""
         return self._first_of(1)
 
     def _first_of(self, max_bytes: int) -> Optional[Item]:

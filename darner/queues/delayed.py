@@ -16,8 +16,9 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 
 from darner.errors import StoreError
-from darner.queues.commit import RETRY, Changing, GroupCommit
+from darner.queues.commit import RETRY, GroupCommit
 from darner.queues.interfaces import Reclaims
+from darner.queues.ledger import Ledger
 from darner.store.interfaces import IBatch, IStore
 from darner.values.items import Delayed, Item
 
@@ -34,7 +35,7 @@ Due = tuple[int, Item]
 """When an item is due, in ms since the epoch, and the item; its id is not one of the queue's."""
 
 
-class Delaying(Changing, Protocol):
+class Delaying(Protocol):
     """The queue, as far as this goes."""
 
     name: bytes
@@ -67,11 +68,13 @@ class DelayedItems:
     _log: ClassVar[Logger] = Logger()
 
     def __init__(
-        self, queue: Delaying, store: IStore, commit: GroupCommit, reclaimer: Reclaims, pins: Optional[Pins] = None
-    ) -> None:
+        self, queue: Delaying, ledger: Ledger, store: IStore, commit: GroupCommit, reclaimer: Reclaims,
+        pins: Optional[Pins] = None,
+    ) -> None:  # fmt: skip
         """@param pins: where the queue is in memory."""
         self._pins = pins
         self._queue = queue
+        self._ledger = ledger
         self._store = store
         self._commit = commit
         self._reclaimer = reclaimer
@@ -136,7 +139,7 @@ class DelayedItems:
 
     def _change(self) -> None:
         self._changed = True
-        self._commit.changed(self._queue)
+        self._ledger.changed()
 
     # Time
 
@@ -239,7 +242,6 @@ class DelayedItems:
     def write_to(self, batch: IBatch, puts: bool) -> None:
         if not self._changed:
             return
-        assert self._queue.number is not None
         self._correct(batch)
         fresh, moved = self._fresh, self._moved
         if puts:
@@ -263,7 +265,7 @@ class DelayedItems:
         known = None
         if self._number is not None:
             known = Delayed(self._number, count, size, due, self._next_id)
-        batch.delayed(self._queue.number, known)
+        batch.delayed(self._ledger.number, known)
 
     def _correct(self, batch: IBatch) -> None:
         """Have the store right, whether it has a batch that was refused or not."""

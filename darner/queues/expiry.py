@@ -161,13 +161,13 @@ class Expiry:
         if ends and ends <= now and not fifo.count:
             if fifo.waiters.line or fifo.open_count:
                 self.watch(fifo)
-            elif not fifo.delayed_count:
+            elif not fifo.storage.sides.delayed_count:
                 self._log.info("queue {name!r} was empty for long enough", name=fifo.name)
                 self.stats.queue_expires += 1
                 self._delete(fifo.name)
             return
         try:
-            due = fifo.due()
+            due = fifo.storage.bounds.due()
         except StoreError:
             self.watch(fifo)
             return

@@ -93,7 +93,7 @@ class Head:
 
 
 class MemoryBudget:
-    """How much memory the windows of all queues may take together: who needs more has the one evicted that was filled first."""
+    """How much memory the windows of all queues may take together: the one filled first is evicted for others."""
 
     def __init__(self, limit: int = BUDGET_BYTES) -> None:
         self._limit = limit

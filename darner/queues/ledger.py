@@ -1,7 +1,7 @@
 """
 What the store knows of a queue's items, and what it does not know yet.
 
-Every change goes to memory at once, and to the store at the end of the turn; there it is written as a whole, or refused.
+Every change goes to memory at once, and to the store at the end of the turn, which writes all of it or refuses it.
 What is in the queue follows from the next id and the set of consumed ids alone.
 """
 
@@ -34,8 +34,8 @@ class Ledger:
     """
 
     __slots__ = (
-        "_bytes_consumed", "_bytes_put", "_commit", "_fresh", "_handed_changes", "_making", "_marked", "_queue", "_shares",
-        "_writing", "consumed", "created", "floor", "made", "next_id", "number", "unreclaimed",
+        "_bytes_consumed", "_bytes_put", "_commit", "_fresh", "_handed_changes", "_making", "_marked", "_queue",
+        "_shares", "_writing", "consumed", "created", "floor", "made", "next_id", "number", "unreclaimed",
     )  # fmt: skip
 
     def __init__(self, queue: Changing, commit: GroupCommit, state: QueueState, made: bool) -> None:

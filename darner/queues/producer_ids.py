@@ -18,7 +18,8 @@ from twisted.internet.interfaces import IDelayedCall
 
 from darner.config.policies import QueueSettings
 from darner.errors import StoreError
-from darner.queues.commit import Changing, GroupCommit, Replies
+from darner.queues.commit import GroupCommit, Replies
+from darner.queues.ledger import Ledger
 from darner.store.interfaces import IBatch, IStore
 from darner.values.items import Generation
 
@@ -55,7 +56,7 @@ class Deduplication:
             commit.put(replies, slot)
 
 
-class Remembering(Changing, Protocol):
+class Remembering(Protocol):
     """The queue, as far as this goes."""
 
     policy: QueueSettings
@@ -97,8 +98,9 @@ class ProducerIds:
     at the start that the wall clock has to tell how old they are.
     """
 
-    def __init__(self, queue: Remembering, commit: GroupCommit, store: IStore) -> None:
+    def __init__(self, queue: Remembering, ledger: Ledger, commit: GroupCommit, store: IStore) -> None:
         self._queue = queue
+        self._ledger = ledger
         self._commit = commit
         self._store = store
         self._current: Optional[_Dated] = None
@@ -210,7 +212,7 @@ class ProducerIds:
 
     def _change(self) -> None:
         self._marked = True
-        self._commit.changed(self._queue)
+        self._ledger.changed()
 
     def _arm(self) -> None:
         self.stop()
@@ -231,8 +233,7 @@ class ProducerIds:
 
     def write_to(self, batch: IBatch, puts: bool) -> None:
         if self._marked:
-            assert self._queue.number is not None
-            batch.generations(self._queue.number, _kept(self._current), _kept(self._previous))
+            batch.generations(self._ledger.number, _kept(self._current), _kept(self._previous))
             self._marked, self._handed_mark = False, True
         if self._refused:
             self._handed = list(self._refused)

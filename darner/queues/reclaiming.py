@@ -88,14 +88,14 @@ class Reclaimer:
     # What there is to do
 
     def intervals(self, fifo: Fifo) -> list[tuple[int, int]]:
-        if fifo.ledger.unreclaimed < RECLAIM_BYTES:
+        if fifo.storage.ledger.unreclaimed < RECLAIM_BYTES:
             if fifo not in self._touched:
                 self._touched.add(fifo)
                 self._soon(QUIET)
             return []
         self._touched.discard(fifo)
-        fifo.ledger.unreclaimed = 0
-        return list(fifo.ledger.consumed.intervals())
+        fifo.storage.ledger.unreclaimed = 0
+        return list(fifo.storage.ledger.consumed.intervals())
 
     def reclaim(self, fifo: Fifo, number: int, intervals: list[tuple[int, int]]) -> None:
         self._job(self._reclaim_intervals, fifo, number, intervals)
@@ -194,7 +194,7 @@ class Reclaimer:
             self._go()
         touched, self._touched = self._touched, set()
         for fifo in touched:
-            fifo.ledger.unreclaimed = RECLAIM_BYTES
+            fifo.storage.ledger.unreclaimed = RECLAIM_BYTES
             fifo.remark()
         if touched and self._freed:
             # Where they were deleted since, nothing follows from that.
@@ -227,13 +227,13 @@ class Reclaimer:
         known = self._scanned.get(number, {})
         scanned = self._scanned[number] = {start: known[start] for start, _ in intervals if start in known}
         for start, stop in intervals:
-            next_id = scanned.get(start, fifo.ledger.floor if start == 0 else start)
-            if next_id >= stop or fifo.number != number or not fifo.ledger.consumed.covers(start, stop):
+            next_id = scanned.get(start, fifo.storage.ledger.floor if start == 0 else start)
+            if next_id >= stop or fifo.number != number or not fifo.storage.ledger.consumed.covers(start, stop):
                 continue
             if await self._steps(partial(self._reclaim_step, number, start, stop), next_id):
                 scanned[start] = stop
                 if start == 0 and fifo.number == number:
-                    fifo.ledger.floor = stop
+                    fifo.storage.ledger.floor = stop
 
     def _reclaim_step(self, number: int, start: int, stop: int, next_id: int) -> Step:
         return self._store.reclaim(number, start, stop, next_id, STEP)

@@ -39,15 +39,15 @@ class Read(Protocol):
     since: float
     """When it was opened, or extended, by the monotonic clock."""
 
+    def time_out(self) -> None:
+        """It was open for too long: give its item back."""
+
 
 class Retried(Protocol):
     """The queue, as far as this goes."""
 
     name: bytes
     policy: QueueSettings
-
-    def time_out(self, read: Read) -> None:
-        """The read was open for too long: give it back."""
 
     def move_to_dead_letters(self, item: Item) -> None:
         """
@@ -64,8 +64,8 @@ class Retries:
     """
     Of one queue, the attempts of its items, its open reads, and the items that are set aside; a side of it.
 
-    An item that is set aside is not to be had, but among the items that the L{Contents} count.  There is one call of the
-    clock at most, whatever there is to wait for.
+    An item that is set aside is not to be had, but among the items that the L{Contents} count.  There is one call of
+    the clock at most, whatever there is to wait for.
 
     @ivar set_aside_bytes: how many bytes of payload the items have that are set aside.
     """
@@ -294,7 +294,7 @@ class Retries:
             if self._found and size < BYTES_AT_ONCE:
                 size += self._dead_letter_found(self._found.popleft())
             if self._overdue() <= now:
-                self._queue.time_out(next(iter(self._reads.values())))
+                next(iter(self._reads.values())).time_out()
             if self._due() <= now:
                 item = heappop(self._aside)[2]
                 self.set_aside_bytes -= item.size

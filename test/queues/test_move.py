@@ -113,7 +113,7 @@ class MoveTests(SynchronousTestCase):
         self.client.does(b"get from/open")
         fifo = self.server.queues.find(b"from")
         assert fifo is not None
-        (item,) = fifo._contents.open.values()
+        (item,) = fifo.storage.contents.open.values()
         self.memory.queues[0].items.clear()
         self.assertRaises(StoreError, self.move, item)
         self.assertEqual(self.server.figures(b"to"), (0, 0))

@@ -154,9 +154,9 @@ class MemoryTests(VolatileTestCase):
             self.client.does(b"get m/abort" if commit % 3 else b"get m/close")
         self.assertLessEqual(len(self.had(b"m")), 200)
         fifo = self.fifo(b"m")
-        self.assertEqual(list(fifo.ledger.consumed.intervals()), [(0, 200)])
-        self.assertEqual((fifo.ledger.consumed.take_changes(), fifo._sides.retries._consumed), ([], {}))  # type: ignore[union-attr]
-        self.assertEqual((fifo._contents.head.held, fifo.ledger.unwritten()), (0, []))
+        self.assertEqual(list(fifo.storage.ledger.consumed.intervals()), [(0, 200)])
+        self.assertEqual((fifo.storage.ledger.consumed.take_changes(), fifo.storage.sides.retries._consumed), ([], {}))  # type: ignore[union-attr]
+        self.assertEqual((fifo.storage.contents.head.held, fifo.storage.ledger.unwritten()), (0, []))
         memory = self.server.queues._memory
         self.assertEqual((memory.queues, memory.deleted, memory.room.held), ({}, set(), 0))
 
@@ -450,7 +450,7 @@ class LimitTests(VolatileTestCase):
         self.server.queues.expiry.sweep(self.fifo(b"m"))
         self.server.commit()
         self.assertFalse(self.server.queues.expiry._sweeps)
-        self.assertEqual(self.fifo(b"m").set_aside_count, 3)
+        self.assertEqual(self.fifo(b"m").storage.sides.set_aside_count, 3)
 
     def test_what_is_moved_there(self) -> None:
         """It is taken though the queue be full, and what is over goes soon where that may be dropped."""
@@ -769,8 +769,8 @@ class SideTests(VolatileTestCase):
         super().setUp()
         self.client.sets(b"m", b"x")
         self.volatile: VolatileStore = self.server.queues._memory
-        self.side = Beside(self.fifo(b"m")._medium.store)
-        self.fifo(b"m")._sides.all.append(self.side)
+        self.side = Beside(self.fifo(b"m").storage.medium.store)
+        self.fifo(b"m").storage.sides.all.append(self.side)
         self.given_up: list[int] = []
         self.patch(self.volatile, "give_up", self.given_up.append)
 
@@ -799,7 +799,7 @@ class SideTests(VolatileTestCase):
         for end in (b"flush d", b"delete d"):
             self.client.sets(b"d", b"x")
             side = Beside(self.memory)
-            self.fifo(b"d")._sides.all.append(side)
+            self.fifo(b"d").storage.sides.all.append(side)
             with mock.patch.object(MemoryStore, "discard") as discard:
                 self.client.does(end)
             self.assertIn(mock.call(side.number), discard.call_args_list)
