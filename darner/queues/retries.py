@@ -199,7 +199,7 @@ class Retries:
         try:
             item = self._contents.read(id)
         except StoreError:
-            return 0
+            item = None
         if item is None:
             return 0
         self._take_out(item)
