@@ -298,7 +298,7 @@ class Checker:
     def _items(self, queues: Queues, name: bytes) -> list[tuple[int, int]]:
         """@return: what is in a queue.  It is only taken in memory."""
         fifo = queues.make(name)
-        count, size = fifo.count, fifo.bytes
+        count, size = fifo.count, fifo.storage.contents.bytes
         found = []
         while (item := fifo.take()) is not None:
             data = b"".join(queues.outflow(item, lambda: None)) if item.stream else item.payload

@@ -216,8 +216,9 @@ class Server:
         assert not queues.reclaimer.pending
         # What is there may expire some day, or be due, and what is known be forgotten.
         calls = [call for call in self.clock.getDelayedCalls() if call is not queues.expiry._timer]
-        knowing = [fifo for fifo in queues._fifos.values() if fifo._seen is not None and fifo._seen._timer is not None]
-        delayed = [fifo for fifo in queues._fifos.values() if fifo.delayed_count]
+        ids = [fifo.storage.sides.ids for fifo in queues._fifos.values()]
+        knowing = [known for known in ids if known is not None and known._timer is not None]
+        delayed = [fifo for fifo in queues._fifos.values() if fifo.storage.sides.delayed_count]
         assert len(calls) == self._idle_calls + len(knowing) + len(delayed), calls
         assert queues.store.leftovers() == ([], []), queues.store.leftovers()
         fifos = queues._fifos

@@ -104,10 +104,10 @@ class Keeper:
         reads = [fifo.open() for _ in range(skip + count)]
         for read in reads[skip:]:
             assert read is not None
-            fifo.close(read)
+            read.close()
         for read in reads[:skip]:
             assert read is not None
-            fifo.abort(read)
+            read.abort()
         del kept.left[queue][skip : skip + count]
         self.clock.advance(0)
 
@@ -134,8 +134,8 @@ class Keeper:
             for read in reads:
                 if read is not None:
                     assert read.item.flags == 5
-                    fifo.abort(read)
-            assert fifo.bytes == sum(map(len, found[name])), f"{name!r} has other bytes than it says"
+                    read.abort()
+            assert fifo.storage.contents.bytes == sum(map(len, found[name])), f"{name!r} has other bytes than it says"
         return found
 
     def _payload(self, item: Any) -> bytes:

@@ -19,9 +19,11 @@ from darner.errors import DarnerError, Stopped, StoreError
 from darner.interfaces import IMessage, IOpenRead
 from darner.queues.collection import Queues
 from darner.queues.commit import Replies
-from darner.queues.fifo import Fifo, OpenRead, Waiter
+from darner.queues.fifo import Fifo
+from darner.queues.open_read import OpenRead
 from darner.queues.streams import PayloadReader
 from darner.queues.transfer import Transfer
+from darner.queues.waiters import Waiter
 from darner.values.items import Item, PutOptions
 
 
@@ -239,7 +241,7 @@ class Reading(Call):
         assert self._fifo is not None
         assert self._waiter is not None
         if self._fifo.sweeping:
-            self._waiter.hasty = True
+            self._waiter.even_if_empty = True
         else:
             self._stop_waiting()
             self._answer(None)
@@ -301,7 +303,7 @@ class Opening(Reading):
 
     def _untake(self, fifo: Fifo, item: Item) -> None:
         assert self._read is not None
-        fifo.abort(self._read)
+        self._read.abort()
 
     def _wrap(self, message: Message) -> OpenMessage:
         assert self._read is not None
@@ -334,15 +336,15 @@ class OpenMessage:
     def close(self) -> Deferred[None]:
         if self._queues.stopped:
             return fail(Stopped())
-        return self._consume(lambda: self._read.fifo.close(self._read))
+        return self._consume(self._read.close)
 
     def abort(self) -> Deferred[None]:
         if self._queues.stopped:
             return succeed(None)
-        return self._consume(lambda: self._read.fifo.abort(self._read))
+        return self._consume(self._read.abort)
 
     def touch(self) -> bool:
-        return not self._queues.stopped and self._read.fifo.touch(self._read)
+        return not self._queues.stopped and self._read.touch()
 
     def _consume(self, end: Callable[[], object]) -> Deferred[None]:
         call = Consuming(self._queues)

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections import deque
 from typing import Optional
 
-from darner.queues.fifo import OpenRead
+from darner.queues.open_read import OpenRead
 
 
 class OpenReads:
@@ -61,7 +61,7 @@ class OpenReads:
         reads = self.of(queue)
         if reads:
             read = reads.popleft()
-            read.fifo.close(read)
+            read.close()
 
     def close_all(self, queue: bytes) -> None:
         """Close every open read of a queue."""
@@ -80,7 +80,7 @@ class OpenReads:
         if not 0 < count <= len(reads):
             return False
         for read in reads[:count]:
-            read.fifo.close(read)
+            read.close()
         self._reads[queue] = deque(reads[count:])
         return True
 
@@ -89,7 +89,7 @@ class OpenReads:
         reads = self.of(queue)
         if reads:
             read = reads.popleft()
-            read.fifo.abort(read)
+            read.abort()
 
     def touch(self, queue: bytes) -> bool:
         """
@@ -97,11 +97,11 @@ class OpenReads:
 
         @return: whether any is open.
         """
-        return sum(read.fifo.touch(read) for read in self.of(queue) or ()) > 0
+        return sum(read.touch() for read in self.of(queue) or ()) > 0
 
     def give_back(self) -> None:
         """Give all of them back, to where they were."""
         opens, self._reads = self._reads, {}
         for reads in opens.values():
             for read in reads:
-                read.fifo.abort(read)
+                read.abort()

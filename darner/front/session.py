@@ -24,7 +24,8 @@ from darner.front.outbox import Outbox, Outlet, Value, discard
 from darner.front.waiting import Monitoring, Pause, Wait
 from darner.queues.collection import Queues
 from darner.queues.commit import NOBODY, Replies
-from darner.queues.fifo import Fifo, OpenRead
+from darner.queues.fifo import Fifo
+from darner.queues.open_read import OpenRead
 from darner.queues.producer_ids import Deduplication
 from darner.queues.streams import PayloadWriter
 from darner.queues.transfer import Transfer

@@ -9,7 +9,8 @@ from typing import Optional, Protocol
 
 from darner.errors import StoreError
 from darner.queues.collection import Queues
-from darner.queues.fifo import Fifo, Waiter
+from darner.queues.fifo import Fifo
+from darner.queues.waiters import Waiter
 from darner.values import requests
 
 
@@ -38,9 +39,9 @@ class Wait:
         """Stand in line."""
         for request in self.requests:
             fifo = self._queues.make(request.queue)
-            hasty = fifo.sweeping and (self.over or len(self.requests) > 1)
-            self._lines.append((fifo, fifo.wait(self._served, hasty)))
-            if hasty:
+            even_if_empty = fifo.sweeping and (self.over or len(self.requests) > 1)
+            self._lines.append((fifo, fifo.wait(self._served, even_if_empty)))
+            if even_if_empty:
                 break
 
     def _served(self) -> None:
@@ -56,7 +57,7 @@ class Wait:
         self.over = True
         for fifo, waiter in self._lines:
             if fifo.sweeping:
-                waiter.hasty = True
+                waiter.even_if_empty = True
                 return True
         return False
 
@@ -77,7 +78,7 @@ class Pause:
     def __init__(self, queues: Queues, fifo: Fifo, serve: Callable[[], None]) -> None:
         self._queues = queues
         self._fifo = fifo
-        self._waiter = fifo.wait(serve, hasty=True)
+        self._waiter = fifo.wait(serve, even_if_empty=True)
 
     def hasten(self) -> bool:
         """The time is up, which changes nothing."""
@@ -187,7 +188,7 @@ class Monitoring:
         self._over = True
         if self._line is None or not self._line[0].sweeping:
             return False
-        self._line[1].hasty = True
+        self._line[1].even_if_empty = True
         return True
 
     def stop(self) -> None:

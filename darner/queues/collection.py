@@ -30,7 +30,7 @@ from darner.queues.streams import PayloadReader, PayloadWriter
 from darner.queues.volatile import VolatileStore
 from darner.store.interfaces import IStore
 from darner.values.items import ITEM_OVERHEAD, Item, PutOptions
-from darner.values.stats import Health, ServerStats, queue_counters, server_counters
+from darner.values.stats import Health, Removal, ServerStats, queue_counters, server_counters
 
 RELATIVE_EXPIRY: Final = 1_000_000
 """An expiry below this is in seconds from now, else in seconds since the epoch (Kestrel's rule)."""
@@ -104,7 +104,7 @@ class Queues:
         self._fanout = Routing(policies)
         self.client_bytes = client_bytes(0)
         self._fifos: dict[bytes, Fifo] = {}
-        self._room = MemoryBudget()
+        self._budget = MemoryBudget()
         self._window_bytes = window_bytes
         self._memory = VolatileStore()
         self._started = surroundings.clock.seconds()
@@ -164,7 +164,7 @@ class Queues:
         fifo = self._fifos.get(name)
         if fifo is None:
             fifo = self._fifos[name] = Fifo(
-                name, self.store, self.commit, self.reclaimer, self.expiry, self._room, self._window_bytes,
+                name, self.store, self.commit, self.reclaimer, self.expiry, self._budget, self._window_bytes,
                 self.policies.of(name), self._memory,
             )  # fmt: skip
             fifo.spreads = self._spreads(name)
@@ -225,7 +225,7 @@ class Queues:
             if name in self.policies.aliases or self.status.refuses_writes:
                 return False
             fifo = self._existing(name)
-            self.commit.changed(fifo)
+            fifo.changed()
         return fifo.unwritten
 
     def _born(self, name: bytes) -> None:
@@ -278,7 +278,7 @@ class Queues:
         if fifo.number is None:
             self._existing(name)
         elif fifo.limited:
-            fifo.make_room(size)
+            fifo.storage.bounds.enforce(size)
         fifo.put(flags, self._expiry_time(expiry) if expiry else 0, size, payload)
         self.stats.total_items += 1
         return None
@@ -327,7 +327,7 @@ class Queues:
         reply: Replies = [b""]
         self.commit.put(reply, 0)
         for fifo in fifos:
-            fifo.add_id(id, reply)
+            fifo.storage.add_id(id, reply)
 
     def _find_id(self, route: Route, retry: Deduplication) -> None:
         """
@@ -340,11 +340,11 @@ class Queues:
                 raise ClientError(f"queue {queue.decode()} has no dedupe_window")
         for queue in (*route.keeping, *route.children):
             fifo = self._fifos.get(queue)
-            first = None if fifo is None else fifo.find_id(retry.id)
+            first = None if fifo is None else fifo.storage.find_id(retry.id)
             if fifo is not None and first is not None:
                 retry.left_out.add(queue)
                 retry.first.append(first)
-                retry.anew |= fifo.leave_out()
+                retry.anew |= fifo.storage.leave_out()
 
     def _admit(self, policy: QueueSettings, size: int, room: int, durable: bool) -> None:
         """
@@ -378,7 +378,7 @@ class Queues:
         if fifo is not None and not fifo.spreads and options is None:
             self._admit(fifo.policy, size, room, fifo.durable)
             if fifo.limited:
-                fifo.make_room(size)
+                fifo.storage.bounds.enforce(size)
             return [self._existing(name)]
         route = self._fanout.route(name)
         self.status.check_writes()
@@ -391,7 +391,7 @@ class Queues:
         taking = [queue for queue in route.keeping if queue not in left_out]
         for queue in taking:
             self._admit(self.policy(queue), size, room, self.is_durable(queue))
-            self._check_room(queue, size)
+            self._check_limits(queue, size)
         for child in route.children:
             if child in left_out:
                 continue
@@ -401,32 +401,32 @@ class Queues:
                 continue
             with suppress(ItemTooLarge, QueueFull):
                 self._admit(fifo.policy, size, room, fifo.durable)
-                self._check_room(child, size)
+                self._check_limits(child, size)
                 taking.append(child)
         new = [queue for queue in taking if queue not in self._fifos or not self._fifos[queue].exists]
         try:
             fifos = [self._existing(queue) for queue in taking]
             for fifo in fifos:
                 if retry is not None:
-                    fifo.begin_ids()
+                    fifo.storage.begin_ids()
                 if self._delay(fifo, options):
                     fifo.begin_delays()
             for fifo in fifos:
                 # Only now, as nobody refuses it any more.
                 if fifo.limited and fifo.policy.discard_old_when_full:
-                    fifo.make_room(size)
+                    fifo.storage.bounds.enforce(size)
         except StoreError:
             for queue in new:
                 self.delete(queue)
             raise
         return fifos
 
-    def _check_room(self, name: bytes, size: int) -> None:
+    def _check_limits(self, name: bytes, size: int) -> None:
         fifo = self._fifos.get(name)
         if fifo is not None and fifo.limited:
-            fifo.check_room(size)
+            fifo.storage.bounds.check(size)
 
-    def move(self, fifo: Fifo, item: Item, name: bytes, counter: str = "") -> None:
+    def move(self, fifo: Fifo, item: Item, name: bytes, removal: Removal = Removal.MOVED) -> None:
         """
         Put an item at the end of another queue, and consume it where it was: both are written, or neither is.
 
@@ -434,7 +434,7 @@ class Queues:
         alone, and not to its children.
 
         @param item: one that was taken out of C{fifo}'s memory, so that it is neither to be had nor consumed.
-        @param counter: the statistic of C{fifo} in which the caller counts that, if any.
+        @param removal: why; the caller counts it.
         @raise StoreError: it cannot be read, or the other queue cannot be made; nothing has changed.
         """
         payload = fifo.payload(item)
@@ -442,7 +442,7 @@ class Queues:
         target.put(item.flags, 0, item.size, payload, item.stream, shared=True)
         if not target.durable and target.policy.discard_old_when_full:
             self.expiry.sweep(target)  # memory has no room for what is over the limit
-        fifo.move_out(item, counter)
+        fifo.move_out(item, removal)
 
     def _existing(self, name: bytes) -> Fifo:
         """
@@ -454,7 +454,7 @@ class Queues:
             fifo = self.make(name)
         if fifo.number is None:
             try:
-                fifo.make()
+                fifo.storage.make()
             except StoreError as error:
                 self.release(fifo)
                 self.commit.trouble(error)
@@ -492,7 +492,7 @@ class Queues:
         if fifo is None:
             return
         if not fifo.exists:
-            self.commit.changed(fifo)  # that it was deleted before may still have to be written
+            fifo.changed()  # that it was deleted before may still have to be written
             return
         fifo.delete()
         self._gone(name)
@@ -534,7 +534,7 @@ class Queues:
             "version": version,
             "status": self.status.name.upper(),
             "curr_items": sum(fifo.count for fifo in fifos),
-            "bytes": sum(fifo.bytes for fifo in fifos),
+            "bytes": sum(fifo.storage.contents.bytes for fifo in fifos),
             **server_counters(self.stats),
             **self._health_figures(),
         }
@@ -553,12 +553,12 @@ class Queues:
         age = fifo.stats.age_msec if fifo.count else 0
         return {
             "items": fifo.count,
-            "bytes": fifo.bytes,
+            "bytes": fifo.storage.contents.bytes,
             **queue_counters(fifo.stats),
             "waiters": len(fifo.waiters),
             "open_transactions": fifo.open_count,
-            "set_aside": fifo.set_aside_count,
-            "delayed": fifo.delayed_count,
+            "set_aside": fifo.storage.sides.set_aside_count,
+            "delayed": fifo.storage.sides.delayed_count,
             "age": age,
             "age_msec": age,
             "oldest_msec": fifo.oldest_age,

@@ -30,7 +30,7 @@ from darner.errors import StoreError
 from darner.store.batch import Batch
 from darner.store.interfaces import IStore
 from darner.values.items import Item
-from darner.values.stats import Health
+from darner.values.stats import Health, Removal
 
 RETRY: Final = 1.0
 """Seconds after which a store that refused a write is tried again."""
@@ -87,12 +87,9 @@ class Resting(Protocol):
 
 
 class Changing(Protocol):
-    """A queue, as the turn sees it."""
+    """What a queue has in the store, as the turn sees it."""
 
     __slots__ = ()
-
-    number: Optional[int]
-    """What the store knows it by; another one after it was deleted."""
 
     def write_to(self, batch: Batch, puts: bool) -> None:
         """Add what changed since the last turn to the batch; without C{puts} only what was consumed."""
@@ -102,21 +99,31 @@ class Changing(Protocol):
 
     def refuse(self, uncertain: bool) -> None:
         """
-        The batch is not in the store, and the items put with it never will be: their C{time} is 0 from now on.
+        The batch is not in the store, and the items put with it never will be: they are C{refused} from now on.
 
         @param uncertain: whether it may be there all the same; what is written next has to be right in both cases.
         """
 
-    def unread(self, item: Item, number: Optional[int], counter: str = "") -> None:
+    def not_written(self) -> None:
+        """What was consumed is not in the store either, and is to be written with a later turn."""
+
+
+class Emptied(Protocol):
+    """A queue of which items are read or moved, as the turn sees it."""
+
+    __slots__ = ()
+
+    @property
+    def number(self) -> Optional[int]:
+        """What the store knows it by; another one after it was deleted."""
+
+    def unread(self, item: Item, number: Optional[int], removal: Optional[Removal] = None) -> None:
         """
         That C{item} was read could not be written: it is an item again, if the queue is not deleted.
 
         @param number: the queue's number when it was read.
-        @param counter: the statistic in which it was counted, if any.
+        @param removal: why it left the queue, where it was not read.
         """
-
-    def not_written(self) -> None:
-        """What was consumed is not in the store either, and is to be written with a later turn."""
 
 
 class Writer(Protocol):
@@ -138,9 +145,9 @@ class _Changes:
         self.owners: dict[Owner, None] = {}
         self.puts: list[tuple[Replies, int]] = []
         self.followers: list[tuple[Replies, Replies, int]] = []
-        self.reads: list[tuple[Changing, Optional[int], Item, bool, Replies, int, int]] = []
+        self.reads: list[tuple[Emptied, Optional[int], Item, bool, Replies, int, int]] = []
         self.consumed: list[tuple[Replies, int]] = []
-        self.moves: list[tuple[Changing, Optional[int], Item, str]] = []
+        self.moves: list[tuple[Emptied, Optional[int], Item, Removal]] = []
         self.chunks: list[tuple[Writer, int, int, bytes]] = []
         self.sync = False
         self.promised = False
@@ -286,7 +293,7 @@ class GroupCommit:
         self._gathering.followers.append((first, replies, slot))
 
     def read(
-        self, queue: Changing, item: Item, tentative: bool, replies: Replies, slot: int, end: Optional[int] = None
+        self, queue: Emptied, item: Item, tentative: bool, replies: Replies, slot: int, end: Optional[int] = None
     ) -> None:
         """
         The reply at C{slot} hands out an item, which is consumed by that or (C{tentative}) not.
@@ -297,15 +304,15 @@ class GroupCommit:
             (queue, queue.number, item, tentative, replies, slot, slot if end is None else end)
         )
 
-    def moved(self, queue: Changing, item: Item, counter: str) -> None:
+    def moved(self, queue: Emptied, item: Item, removal: Removal) -> None:
         """
         An item of C{queue} is consumed because of what was put there or on another.
 
-        @param counter: the statistic in which that is counted, if any.
+        @param removal: why.
         """
-        self._gathering.moves.append((queue, queue.number, item, counter))
+        self._gathering.moves.append((queue, queue.number, item, removal))
 
-    def flushed(self, queue: Changing) -> None:
+    def flushed(self, queue: Emptied) -> None:
         """All that C{queue} had is consumed, and what was moved before in this turn does not come back."""
         if self._gathering.moves:
             self._gathering.moves = [move for move in self._gathering.moves if move[0] is not queue]
@@ -446,18 +453,18 @@ class GroupCommit:
         for first, replies, slot in changes.followers + self._gathering.followers:
             if first[0]:
                 _spoil(replies, slot, slot, error)
-        for queue, number, item, counter in changes.moves:
+        for origin, number, item, removal in changes.moves:
             # Where it was to go it is not: so it is where it came from.
-            if item.time:
-                queue.unread(item, number, counter)
+            if not item.refused:
+                origin.unread(item, number, removal)
         for inflow, *_ in changes.chunks:
             inflow.fail(error)
         # An item may have been read before its put was written, also in the turn that is gathering.
         for _, _, item, _, replies, slot, end in changes.reads + self._gathering.reads:
-            if not item.time:
+            if item.refused:
                 _spoil(replies, slot, end, error)
         # Should the next turn fail too, what never was an item is not to become one.
-        self._gathering.moves = [move for move in self._gathering.moves if move[2].time]
+        self._gathering.moves = [move for move in self._gathering.moves if not move[2].refused]
         try:
             batch = self._batch(changes, False)
             if not batch.empty:
@@ -477,10 +484,10 @@ class GroupCommit:
 
     def _undo(self, changes: _Changes, error: StoreError) -> None:
         """Not even what was consumed can be written."""
-        for queue, number, item, tentative, replies, slot, end in changes.reads:
-            if item.time and not tentative:
+        for origin, number, item, tentative, replies, slot, end in changes.reads:
+            if not (item.refused or tentative):
                 _spoil(replies, slot, end, error)
-                queue.unread(item, number)
+                origin.unread(item, number)
         for replies, slot in changes.consumed:
             _spoil(replies, slot, slot, error)
         for queue in changes.queues:

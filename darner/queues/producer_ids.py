@@ -18,7 +18,8 @@ from twisted.internet.interfaces import IDelayedCall
 
 from darner.config.policies import QueueSettings
 from darner.errors import StoreError
-from darner.queues.commit import Changing, GroupCommit, Replies
+from darner.queues.commit import GroupCommit, Replies
+from darner.queues.ledger import Ledger
 from darner.store.batch import Batch
 from darner.store.interfaces import IStore
 from darner.values.items import Generation
@@ -56,7 +57,7 @@ class Deduplication:
             commit.put(replies, slot)
 
 
-class Remembering(Changing, Protocol):
+class Remembering(Protocol):
     """The queue, as far as this goes."""
 
     policy: QueueSettings
@@ -98,8 +99,9 @@ class ProducerIds:
     at the start that the wall clock has to tell how old they are.
     """
 
-    def __init__(self, fifo: Remembering, commit: GroupCommit, store: IStore) -> None:
-        self._fifo = fifo
+    def __init__(self, queue: Remembering, ledger: Ledger, commit: GroupCommit, store: IStore) -> None:
+        self._queue = queue
+        self._ledger = ledger
         self._commit = commit
         self._store = store
         self._current: Optional[_Dated] = None
@@ -133,7 +135,7 @@ class ProducerIds:
     @property
     def _window(self) -> float:
         # Where the setting was taken away, what is known is of no use any more.
-        return self._fifo.policy.dedupe_window or 0.0
+        return self._queue.policy.dedupe_window or 0.0
 
     # Ids
 
@@ -204,14 +206,14 @@ class ProducerIds:
 
     def _give_up_previous(self) -> None:
         if self._previous is not None:
-            self._fifo.give_up([self._previous.kept.number])
+            self._queue.give_up([self._previous.kept.number])
             self._previous = None
             self._counts = (self._counts[0], 0)
             self._change()
 
     def _change(self) -> None:
         self._marked = True
-        self._commit.changed(self._fifo)
+        self._ledger.changed()
 
     def _arm(self) -> None:
         self.stop()
@@ -232,8 +234,7 @@ class ProducerIds:
 
     def write_to(self, batch: Batch, puts: bool) -> None:
         if self._marked:
-            assert self._fifo.number is not None
-            batch.generations(self._fifo.number, _kept(self._current), _kept(self._previous))
+            batch.generations(self._ledger.number, _kept(self._current), _kept(self._previous))
             self._marked, self._handed_mark = False, True
         if self._refused:
             self._handed = list(self._refused)

@@ -12,10 +12,11 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable
-from typing import Final, Optional, Protocol
+from typing import Final, Optional
 
 from darner.queues.commit import GroupCommit
 from darner.queues.head import MemoryBudget
+from darner.queues.interfaces import Reclaims
 from darner.store.batch import VolatileBatch
 from darner.store.memory import MemoryStore
 from darner.values.consumed import Consumed
@@ -25,17 +26,6 @@ FIRST_NUMBER: Final = 1 << 61
 """Of a queue in memory; a store on disk gives numbers from 0 on."""
 
 
-class Streams(Protocol):
-    """Who gives up the streams of large items, as far as this goes."""
-
-    def pin(self, stream: int) -> None:
-        """This stream stays until as many calls of L{unpin} were made."""
-
-    def unpin(self, stream: int) -> None:
-        """Whoever called L{pin} needs it no more."""
-
-    def stream(self, stream: int) -> None:
-        """If no item in the store holds this stream, none will."""
 
 
 class VolatileStore(MemoryStore):
@@ -76,10 +66,10 @@ class Volatile:
     What a turn changes in the store waits for the end of that turn, so that it can be refused with the rest.
     """
 
-    def __init__(self, store: VolatileStore, commit: GroupCommit, streams: Streams) -> None:
+    def __init__(self, store: VolatileStore, commit: GroupCommit, reclaimer: Reclaims) -> None:
         self.store = store
         self._commit = commit
-        self._pins = streams
+        self._reclaimer = reclaimer
         self._streams: dict[int, int] = {}
         self._delayed: dict[int, dict[int, int]] = {}
         self._discards: list[int] = []
@@ -113,51 +103,51 @@ class Volatile:
 
     # The streams of large items
 
-    def hold(self, id: int, stream: int) -> None:
+    def pin(self, id: int, stream: int) -> None:
         """An item of the queue has this stream."""
-        self._pins.pin(stream)
+        self._reclaimer.pin(stream)
         self._streams[id] = stream
 
     def consumed(self, consumed: Consumed, id: int) -> None:
         """This item is consumed, unless that cannot be written."""
         if id in self._streams:
-            self._let_go_of(consumed, [id])
+            self._unpin_consumed(consumed, [id])
 
     def flushed(self, consumed: Consumed) -> None:
         """Any of the items may be consumed."""
         if self._streams:
-            self._let_go_of(consumed, [id for id in self._streams if id in consumed])
+            self._unpin_consumed(consumed, [id for id in self._streams if id in consumed])
 
     def leave(self) -> None:
         """The queue is deleted."""
         if self._streams:
-            self._let_go_of(Consumed(sys.maxsize), list(self._streams))
+            self._unpin_consumed(Consumed(sys.maxsize), list(self._streams))
             self._streams = {}
 
-    def delay(self, number: int, id: int, stream: int) -> None:
-        self._pins.pin(stream)
+    def pin_delayed(self, number: int, id: int, stream: int) -> None:
+        self._reclaimer.pin(stream)
         self._delayed.setdefault(number, {})[id] = stream
 
-    def let_go(self, number: int, id: int) -> None:
+    def unpin_delayed(self, number: int, id: int) -> None:
         stream = self._delayed[number].pop(id)
-        self._pins.unpin(stream)
-        self._pins.stream(stream)
+        self._reclaimer.unpin(stream)
+        self._reclaimer.stream(stream)
 
-    def let_go_of_all(self, number: int) -> None:
+    def unpin_all_delayed(self, number: int) -> None:
         for id in list(self._delayed.get(number, {})):
-            self.let_go(number, id)
+            self.unpin_delayed(number, id)
         self._delayed.pop(number, None)
 
-    def _let_go_of(self, consumed: Consumed, ids: list[int]) -> None:
+    def _unpin_consumed(self, consumed: Consumed, ids: list[int]) -> None:
         streams = self._streams
 
-        def let_go(_: None) -> None:
+        def unpin(_: None) -> None:
             for id in ids:
                 # It may be an item again, or there was a flush as well.
                 if id in streams and id in consumed:
                     stream = streams.pop(id)
-                    self._pins.unpin(stream)
-                    self._pins.stream(stream)
+                    self._reclaimer.unpin(stream)
+                    self._reclaimer.stream(stream)
 
         # Not before: what was moved to a queue on disk is not held there yet, and comes back if it cannot be.
-        self._commit.written().addCallback(let_go)
+        self._commit.written().addCallback(unpin)

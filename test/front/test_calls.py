@@ -497,7 +497,7 @@ class CancellingTests(CallsTestCase):
         # Nothing is handed out when the cancelling comes between the end of the wait and that of the turn.
         self.cancelled(self.service.get(b"q"))
         waiting = self.service.get(b"q", timeout=60)
-        (waiter,) = self.service.queues.find(b"q").waiters
+        (waiter,) = self.service.queues.find(b"q").waiters.line
         reading = waiter.serve.__self__
         reading._timer.cancel()
         reading._give_up()

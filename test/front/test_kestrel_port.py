@@ -197,7 +197,7 @@ class ReadTests(TextTestCase):
 
     def test_it_cannot_be_read(self) -> None:
         self.says(b"put r:\n%b\n%b\n\n" % (b"x" * 300_000, b"y"))
-        self.queues.find(b"r")._forget_head(0)
+        self.queues.find(b"r").storage.contents.head.evict()
         self.store.unreadable = True
         self.assertEqual(self.says(b"get r\n"), b"-unreadable\n")
         self.store.unreadable = False

@@ -338,7 +338,7 @@ class WaitTests(SessionTestCase):
         assert fifo is not None
         fifo.recover(self.store.recover()[0])
         self.store.unreadable = True
-        for waiter in list(fifo.waiters):
+        for waiter in list(fifo.waiters.line):
             waiter.serve()
         self.server.commit()
         self.assertEqual(self.a.hears(), UNREADABLE)

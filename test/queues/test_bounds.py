@@ -1,5 +1,5 @@
 """
-Tests of the limits of a queue: `Fifo.make_room`, and what clients hear of it.
+Tests of the limits of a queue: `Fifo.enforce_limits`, and what clients hear of it.
 """
 
 from __future__ import annotations

@@ -251,7 +251,7 @@ class RestartTests(Base):
         fifo = self.server.queues.find(b"q")
         assert fifo is not None
         self.server.clock.rightNow += 2
-        fifo._delays._wake()  # type: ignore[union-attr]
+        fifo.storage.sides.delays._wake()  # type: ignore[union-attr]
         fifo.stop()
         self.server.commit()
         self.assertEqual(self.figures(), (0, 1))
@@ -718,7 +718,7 @@ class VolatileTests(DelayTests):
         self.server.store.full = True
         fifo = self.server.queues.find(b"q")
         assert fifo is not None
-        fifo._delays._wake()  # type: ignore[union-attr]
+        fifo.storage.sides.delays._wake()  # type: ignore[union-attr]
         self.client.set(b"disk", b"x")
         self.server.commit()
         self.server.store.full = False

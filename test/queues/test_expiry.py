@@ -13,7 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from darner.config.policies import Policies, QueueSettings
 from darner.front import memcache
 from darner.front.calls import Opening, Peeking, Reading
-from darner.queues.bounds import SWEEP_BYTES
+from darner.queues.bounds import SWEEP_BYTES, Bounds
 from darner.queues.collection import Queues
 from darner.queues.contents import HEAVY
 from darner.queues.expiry import LOOKS
@@ -432,7 +432,7 @@ class TimerTests(ExpiryTestCase):
         self.client.sets(b"q", b"one", expiry=3)
         self.client.sets(b"r", b"one", expiry=3)
         self.pass_time(2)
-        self.patch(Fifo, "due", lambda fifo: 1 // (fifo.name != b"q") * 0)
+        self.patch(Bounds, "due", lambda bounds: 1 // (bounds._queue.name != b"q") * 0)
         self.server.queues.expiry.watch(self.fifo)
         self.pass_time(2)
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)

@@ -155,9 +155,9 @@ class MemoryTests(VolatileTestCase):
             self.client.does(b"get m/abort" if commit % 3 else b"get m/close")
         self.assertLessEqual(len(self.had(b"m")), 200)
         fifo = self.fifo(b"m")
-        self.assertEqual(list(fifo.consumed.intervals()), [(0, 200)])
-        self.assertEqual((fifo.consumed.take_changes(), fifo._retries._gone), ([], {}))  # type: ignore[union-attr]
-        self.assertEqual((fifo._head.held, fifo._writing, fifo._fresh), (0, [], []))
+        self.assertEqual(list(fifo.storage.ledger.consumed.intervals()), [(0, 200)])
+        self.assertEqual((fifo.storage.ledger.consumed.take_changes(), fifo.storage.sides.retries._consumed), ([], {}))  # type: ignore[union-attr]
+        self.assertEqual((fifo.storage.contents.head.held, fifo.storage.ledger.unwritten()), (0, []))
         memory = self.server.queues._memory
         self.assertEqual((memory.queues, memory.deleted, memory.room.held), ({}, set(), 0))
 
@@ -176,7 +176,7 @@ class MemoryTests(VolatileTestCase):
         """Whoever makes queues without one has them on disk."""
         queues = self.server.queues
         fifo = Fifo(
-            b"x", queues.store, queues.commit, queues.reclaimer, queues.expiry, queues._room,
+            b"x", queues.store, queues.commit, queues.reclaimer, queues.expiry, queues._budget,
             policy=QueueSettings(durable=False),
         )  # fmt: skip
         self.assertTrue(fifo.durable)
@@ -451,7 +451,7 @@ class LimitTests(VolatileTestCase):
         self.server.queues.expiry.sweep(self.fifo(b"m"))
         self.server.commit()
         self.assertFalse(self.server.queues.expiry._sweeps)
-        self.assertEqual(self.fifo(b"m").set_aside_count, 3)
+        self.assertEqual(self.fifo(b"m").storage.sides.set_aside_count, 3)
 
     def test_what_is_moved_there(self) -> None:
         """It is taken though the queue be full, and what is over goes soon where that may be dropped."""
@@ -770,8 +770,8 @@ class SideTests(VolatileTestCase):
         super().setUp()
         self.client.sets(b"m", b"x")
         self.volatile: VolatileStore = self.server.queues._memory
-        self.side = Beside(self.fifo(b"m")._store)
-        self.fifo(b"m")._sides.append(self.side)
+        self.side = Beside(self.fifo(b"m").storage.medium.store)
+        self.fifo(b"m").storage.sides.all.append(self.side)
         self.given_up: list[int] = []
         self.patch(self.volatile, "give_up", self.given_up.append)
 
@@ -800,7 +800,7 @@ class SideTests(VolatileTestCase):
         for end in (b"flush d", b"delete d"):
             self.client.sets(b"d", b"x")
             side = Beside(self.memory)
-            self.fifo(b"d")._sides.append(side)
+            self.fifo(b"d").storage.sides.all.append(side)
             with mock.patch.object(self.memory, "write", wraps=self.memory.write) as write:
                 self.client.does(end)
             written = [key for call in write.call_args_list for key, _ in call.args[0].writes]
@@ -859,7 +859,7 @@ class VolatileStoreTests(SynchronousTestCase):
         pins = server.queues.reclaimer
         volatile = Volatile(VolatileStore(), server.queues.commit, pins)
         consumed = Consumed()
-        volatile.hold(0, 7)
+        volatile.pin(0, 7)
         consumed.add(0, 1)
         volatile.consumed(consumed, 0)
         consumed.discard(0)

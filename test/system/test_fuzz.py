@@ -222,7 +222,7 @@ class FaultsAreSeenTests(SynchronousTestCase):
         put = Fifo.put
 
         def put_and_touch(fifo: Fifo, *arguments: Any, **more: Any) -> Any:
-            (fifo._store.path / fifo.name.decode()).touch()  # type: ignore[attr-defined]
+            (fifo.storage.medium.store.path / fifo.name.decode()).touch()  # type: ignore[attr-defined]
             return put(fifo, *arguments, **more)
 
         self.seen(files.check, b"passwd", Fifo, "put", put_and_touch)
