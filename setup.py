@@ -17,7 +17,7 @@ COMPILED = ["values", "net", "store", "queues", "front", "cli"]
 """The packages of darner that are compiled, with what is below them..."""
 EXCEPT = [
     # Twisted's interfaces and protocols, which are not made for it.
-    "store/interfaces.py", "net/clock.py", "net/mtls.py", "front/protocol.py", "front/access.py", "front/calls.py",
+    "store/interfaces.py", "net/clock.py", "net/mtls.py", "front/protocol.py", "front/access.py", "front/messages.py",
     # What runs once, or rarely.
     "net/limits.py", "net/processors.py", "store/directory.py", "store/files/*", "store/inspection.py",
     "store/mapped_memory.py", "store/power_loss.py", "store/rollback.py", "store/status_file.py", "queues/control.py",

@@ -20,8 +20,9 @@ from twisted.logger import Logger
 from darner.config.policies import QueueSettings
 from darner.errors import StoreError
 from darner.queues.attempts import Attempts
-from darner.queues.commit import Changing, GroupCommit
+from darner.queues.commit import GroupCommit
 from darner.queues.head import WINDOW_BYTES, Head, MemoryBudget
+from darner.queues.turn import Changing
 from darner.queues.volatile import Volatile, VolatileStore
 from darner.store.interfaces import IStore
 from darner.values.items import ITEM_OVERHEAD, LET_GO, Item, QueueState

@@ -16,7 +16,8 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 
 from darner.errors import StoreError
-from darner.queues.commit import RETRY, Changing, GroupCommit
+from darner.queues.commit import RETRY, GroupCommit
+from darner.queues.turn import Changing
 from darner.store.interfaces import IBatch, IStore
 from darner.values.items import Delayed, Item
 

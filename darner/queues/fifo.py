@@ -10,9 +10,9 @@ from contextlib import suppress
 from typing import Final, Optional
 
 from darner.errors import StoreError
+from darner.queues.answers import Verdict
 from darner.queues.attempts import Attempts, Read
 from darner.queues.bounds import Bounded
-from darner.queues.commit import Replies
 from darner.queues.delayed import DelayedItems
 from darner.queues.producer_ids import ProducerIds
 from darner.values.items import LET_GO, Item, QueueState
@@ -190,11 +190,12 @@ class Fifo(Bounded):
             self._sides.append(self._seen)
         return self._seen
 
-    def find_id(self, id: bytes) -> Optional[Replies]:
+    def find_id(self, id: bytes) -> Optional[Verdict]:
         """
         See whether an item was put under an id.
 
-        @return: the reply to that (L{GroupCommit.follow}); C{None} where there was none within the queue's C{dedupe_window}.
+        @return: what becomes of that (L{GroupCommit.follow}); C{None} where there was none within
+            the queue's C{dedupe_window}.
         @raise StoreError: it cannot be told.
         """
         if self._seen is None or self.policy.dedupe_window is None:
@@ -210,7 +211,7 @@ class Fifo(Bounded):
         if self.policy.dedupe_window is not None:
             self._remember().begin()
 
-    def add_id(self, id: bytes, reply: Replies) -> None:
+    def add_id(self, id: bytes, reply: Verdict) -> None:
         """An item is put under an id in this turn, and C{reply} will tell whether it is stored."""
         if self._seen is not None and self.policy.dedupe_window is not None:
             self._seen.add(id, reply)

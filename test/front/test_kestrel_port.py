@@ -173,7 +173,7 @@ class ReadTests(TextTestCase):
         self.queues.apply(Policies(QueueSettings(max_open_reads=5)))
         session = self.client.protocol.session
         self.says(b"get q\n")
-        session._get(requests.Get(b"q", b"q", open=True))
+        session.reads.get(requests.Get(b"q", b"q", open=True))
         self.assertEqual(self.queues.queue_figures(b"q")["open_transactions"], 2)
         self.says(b"peek q\n")
         self.assertEqual(self.queues.queue_figures(b"q")["open_transactions"], 0)
