@@ -85,7 +85,7 @@ class LogTests(SynchronousTestCase):
     """Also what is compiled knows whose its log is."""
 
     def test_names(self) -> None:
-        for kind in (Contents, GroupCommit, Fifo, DelayedItems, Session, LogIn, Outbox, FastPort):
+        for kind in (Contents, GroupCommit, Fifo, DelayedItems, LogIn, Outbox, FastPort):
             self.assertEqual(kind._log.namespace, f"{kind.__module__}.{kind.__name__}")
         self.assertEqual(Server().queues.commit._log.namespace, "darner.queues.commit.GroupCommit")
 
@@ -95,7 +95,7 @@ class FramingTests(SynchronousTestCase):
         self.server = Server()
         self.carrier = Carrier()
         self.framing = Framing(self.carrier, self.server.queues, memcache_requests.LineCache())
-        self.framing.session = Session(self.server.queues, self.framing)
+        self.framing.session = Session(self.server.queues, self.framing, memcache.MEMCACHE)
         self.calls = self.carrier.transport.calls
 
     def said(self) -> bytes:

@@ -469,7 +469,7 @@ class ReplyTests(SynchronousTestCase):
 
     def test_value(self) -> None:
         self.assertEqual(value(b"q", b"a\r\n\0b", 7), b"VALUE q 7 5\r\na\r\n\0b\r\nEND\r\n")
-        self.assertEqual(value(b"q", b"", end=b"", 0), b"VALUE q 0 0\r\n\r\n")
+        self.assertEqual(memcache.MEMCACHE.item(b"q", 0, b"", False), b"VALUE q 0 0\r\n\r\n")
 
     def test_value_in_pieces(self) -> None:
         """The header of a large item and what comes after it make up the same reply."""
@@ -477,13 +477,15 @@ class ReplyTests(SynchronousTestCase):
         self.assertEqual(pieces, value(b"q", b"abc", 7))
 
     def test_stat(self) -> None:
-        self.assertEqual(memcache.stat("curr_items", 3), b"STAT curr_items 3\r\n")
-        self.assertEqual(memcache.stat("version", "1.0"), b"STAT version 1.0\r\n")
-        self.assertEqual(memcache.queue_stat(b"q", "items", 3), b"STAT queue_q_items 3\r\n")
+        self.assertEqual(
+            memcache.MEMCACHE.stats({"curr_items": 3, "version": "1.0"}, [(b"q", {"items": 3})]),
+            b"STAT curr_items 3\r\nSTAT version 1.0\r\nSTAT queue_q_items 3\r\nEND\r\n",
+        )
 
     def test_queue_dump(self) -> None:
         self.assertEqual(
-            memcache.queue_dump(b"q", {"items": 1, "bytes": 2}), b"queue 'q' {\r\n  items=1\r\n  bytes=2\r\n}\r\n"
+            memcache.MEMCACHE.dump([(b"q", {"items": 1, "bytes": 2})]),
+            b"queue 'q' {\r\n  items=1\r\n  bytes=2\r\n}\r\nEND\r\n",
         )
 
     def test_version(self) -> None:
