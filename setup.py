@@ -21,7 +21,7 @@ EXCEPT = [
     # What runs once, or rarely.
     "net/limits.py", "net/processors.py", "store/directory.py", "store/files/*", "store/inspection.py",
     "store/mapped_memory.py", "store/power_loss.py", "store/rollback.py", "store/status_file.py", "queues/control.py",
-    "queues/expiry.py", "queues/reclaiming.py", "queues/routing.py", "queues/status.py", "cli/bench.py",
+    "queues/expiry.py", "queues/interfaces.py", "queues/reclaiming.py", "queues/routing.py", "queues/status.py", "cli/bench.py",
     "cli/options.py", "cli/plugin.py", "cli/server.py", "cli/workload.py",
     # What tests derive classes from.
     "store/leveldb.py", "store/memory.py", "queues/volatile.py",

@@ -19,6 +19,7 @@ from typing import Final
 
 from darner.errors import ClientError
 from darner.front import memcache, memcache_requests
+from darner.front.memcache import Memcache
 from darner.values import requests
 from darner.values.vocabulary import MAX_WAIT, check_queue_name
 
@@ -67,7 +68,7 @@ def error_reply(error: BaseException) -> bytes:
     return refusal(reason or kind)
 
 
-class Kestrel(memcache.Memcache):
+class Kestrel(Memcache):
     """How clients of the text protocol are answered; what it has no request for is spelled as memcache does."""
 
     def __init__(self) -> None:

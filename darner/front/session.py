@@ -110,7 +110,7 @@ class Session(Reader):
         Whether more of a large payload has to be held back: what came before is still being written, or the store has
         fallen behind, so that others would have to wait.
         """
-        return self._commit.busy or (self._held_back < RELIEFS and self.queues.store.pressed())
+        return self._commit.busy or (self._held_back < RELIEFS and self._puts.pressed())
 
     def resume_when_relieved(self) -> None:
         """Have L{Outlet.proceed} called when more of a large payload may be taken, or a little later."""

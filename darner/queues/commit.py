@@ -9,11 +9,10 @@ A turn in which somebody asked for stable storage is written by a worker thread.
 the next one: a single fsync serves everybody who was waiting, and replies keep their order.
 
 When a write fails, the puts of the turn are refused and all that was read stands, if that can be written; what cannot
-be written is undone.  Nobody is told of what is not in the store.  Until a write succeeds again, what is left to be
-written is tried by the clock, also when nobody asks for anything.
+is undone (`darner.queues.turn`).  Until a write succeeds again, the rest is tried by the clock.
 
-Queues in memory add nothing to the batch.  A turn of theirs alone leaves the store alone, whatever state that is in,
-and what is left to be written as well; in a turn with others they share its lot.
+Queues in memory add nothing to the batch.  A turn of theirs alone leaves the store alone, and what is left to be
+written as well; in a turn with others they share its lot.
 """
 
 from __future__ import annotations
@@ -243,7 +242,7 @@ class GroupCommit:
         if self._writing is not None:
             return
         turn = self._gathering
-        # Taken before the turn is written and answered: who asks then, asks for the next turn.
+        # Taken before the turn is answered: who asks then, asks for the next turn.
         waiting, self._waiting = self._waiting, []
         if turn.queues or turn.answers or turn.chunks or turn.sync or self._owed:
             self._gathering = Turn()
@@ -254,7 +253,6 @@ class GroupCommit:
             self._when_written().addCallback(_tell, waiting)
 
     def _when_written(self) -> Deferred[None]:
-        """@return: fires when what is being written is, at once where nothing is."""
         return succeed(None) if self._writing is None else self._writing
 
     def _add_owed(self, turn: Turn, batch: IBatch) -> None:

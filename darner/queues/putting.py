@@ -159,6 +159,10 @@ class Puts:
         if count:
             self._commit.put(answers, slot)
 
+    def pressed(self) -> bool:
+        """@return: whether the store has fallen behind, so that large payloads should wait."""
+        return self._store.pressed()
+
     def inflow(self) -> PayloadWriter:
         """@return: where to write the payload of an item that comes piece by piece."""
         return PayloadWriter(self._store, self._commit, self._reclaimer, self._space)
