@@ -1,5 +1,5 @@
 """
-Waiting on several queues, and monitoring one: `darner.front.waiting`, and what `darner.front.session` makes of it.
+Waiting on several queues, and monitoring one: `darner.front.client_reads`, and what `darner.front.session` makes of it.
 """
 
 from __future__ import annotations
