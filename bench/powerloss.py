@@ -171,7 +171,7 @@ class Worker:
         else:
             call = consuming = Consuming(self._queues)
             consume = self._queues.flush if verb == "flush" else self._queues.delete
-            consuming.start(lambda: consume(name))
+            consuming.start(lambda answers, done: consume(answers, done, name))
             if verb == "delete":
                 opened.clear()
         return call.deferred
@@ -301,7 +301,7 @@ class Checker:
         count, size = fifo.count, fifo.storage.contents.bytes
         found = []
         while (item := fifo.take()) is not None:
-            data = b"".join(queues.outflow(item, lambda: None)) if item.stream else item.payload
+            data = b"".join(queues.reads.outflow(item, lambda: None)) if item.stream else item.payload
             number = int(data[:8])
             if data != payload(number, len(data)) or len(data) != item.size:
                 raise AssertionError(f"garbage in {name!r}: {data[:40]!r}...")

@@ -22,6 +22,7 @@ from darner.store.files.names import tables
 from darner.store.leveldb import LevelStore
 from darner.values.items import PutOptions
 from darner.values.vocabulary import CHUNK_BYTES
+from test.harness import Asker
 
 EPOCH = 1_700_000_000
 
@@ -87,12 +88,12 @@ class Keeper:
         data = payload(queue, len(known), size)
         options = PutOptions(DELAY + len(known) * 1000) if delayed else None
         if size > CHUNK_BYTES:
-            inflow = self.queues.inflow()
+            inflow = self.queues.puts.inflow()
             for at in range(0, size, 50_000):
                 inflow.write(data[at : at + 50_000])
-            self.queues.put_flow(queue, 5, 0, inflow, options)
+            Asker(self.queues).put_flow(queue, inflow, options, 5)
         else:
-            self.queues.put(queue, 5, 0, data, options)
+            Asker(self.queues).put(queue, data, options, 5)
         kept.left.setdefault(queue, []).append(len(known))
         known.append(data)
         if not together:
@@ -140,7 +141,7 @@ class Keeper:
 
     def _payload(self, item: Any) -> bytes:
         if item.stream:
-            return b"".join(self.queues.outflow(item, lambda: None))
+            return b"".join(self.queues.reads.outflow(item, lambda: None))
         data: bytes = item.payload
         return data
 
@@ -171,7 +172,7 @@ def make_store(path: Path, random: Random) -> Kept:
         keeper.rest()
         keeper.put(kept, b"drained", 20)
         keeper.take(kept, b"drained", 1)
-        keeper.queues.delete(b"deleted")
+        keeper.queues.forget(b"deleted")
         keeper.rest()
         del kept.left[b"deleted"]
         keeper.close()

@@ -16,14 +16,16 @@ from zope.interface import implementer
 import darner.front.session
 from darner.config.policies import Policies, QueueSettings
 from darner.errors import StoreError
-from darner.front import memcache
+from darner.front import commands, memcache, memcache_requests  # noqa: F401  (the commands register themselves)
 from darner.front.session import Session
+from darner.queues.answers import Answers
 from darner.queues.collection import Queues, Surroundings
+from darner.queues.streams import PayloadWriter
 from darner.store.batch import Batch
 from darner.store.interfaces import IStore
 from darner.store.memory import MemoryStore
 from darner.values import requests
-from darner.values.items import Item, QueueState, Step
+from darner.values.items import Item, PutOptions, QueueState, Step
 
 from_source = skipIf(
     not darner.front.session.__file__.endswith(".py"),
@@ -237,7 +239,7 @@ class Client:
 
     def __init__(self, server: Server, **settings: Any) -> None:
         self.server = server
-        self.session = Session(server.queues, self, **settings)
+        self.session = Session(server.queues, self, memcache.MEMCACHE, **settings)
         self._requests: deque[tuple[requests.Request, bytes]] = deque()
         self.writes: list[bytes] = []
         self.closed = False
@@ -247,11 +249,11 @@ class Client:
 
     def ask(self, line: bytes) -> None:
         """Send a request; it has to wait if the session is busy."""
-        self._send(memcache.parse(line), b"")
+        self._send(memcache_requests.parse(line), b"")
 
     def set(self, queue: bytes, payload: bytes, flags: int = 0, expiry: int = 0, end: bytes = b"") -> None:
         """Send a set; C{queue} may have options, and C{end} follows the byte count."""
-        request = memcache.parse(b"set %b %d %d %d%b" % (queue, flags, expiry, len(payload), end))
+        request = memcache_requests.parse(b"set %b %d %d %d%b" % (queue, flags, expiry, len(payload), end))
         assert isinstance(request, requests.Set)
         self._send(request, payload)
 
@@ -280,7 +282,7 @@ class Client:
     def leave(self) -> None:
         """Go away."""
         self._requests.clear()
-        self.session.end()
+        self.session.leave()
 
     # The session's outlet
 
@@ -311,5 +313,41 @@ class Client:
 
 def value(queue: bytes, payload: bytes, flags: int = 0, end: bytes = memcache.END) -> bytes:
     """@return: the reply that hands out an item."""
-    return memcache.value(queue, flags, payload, end)
+    return memcache.value_header(queue, flags, len(payload)) + payload + b"\r\n" + end
 
+
+
+class Asker:
+    """
+    Somebody who asks the queues, and is no client.
+
+    @ivar told: the entries of the answer sheets that were written or refused.
+    """
+
+    def __init__(self, queues: Queues) -> None:
+        self._queues = queues
+        self.told: list[Any] = []
+
+    def answers(self) -> Answers:
+        """@return: a new answer sheet."""
+        return self._queues.commit.answers_for(self)
+
+    def seal(self) -> None:
+        pass
+
+    def deliver(self, answers: Answers) -> None:
+        self.told += answers.entries
+
+    def put(self, queue: bytes, payload: bytes, options: Optional[PutOptions] = None, flags: int = 0) -> None:
+        """Put an item."""
+        self._queues.puts.put(self.answers(), b"stored", queue, flags, 0, payload, options=options)
+
+    def put_flow(
+        self, queue: bytes, inflow: PayloadWriter, options: Optional[PutOptions] = None, flags: int = 0
+    ) -> None:
+        """Put an item that came in pieces."""
+        self._queues.puts.put_flow(self.answers(), b"stored", queue, flags, 0, inflow, options=options)
+
+    def flush_expired(self, name: Optional[bytes] = None) -> Deferred[None]:
+        """Drop what has expired."""
+        return self._queues.flush_expired(name, lambda count: (self.answers(), b"%d" % count))

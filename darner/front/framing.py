@@ -14,6 +14,7 @@ from __future__ import annotations
 from typing import Any, Final, Optional, Protocol
 
 from darner.front import memcache
+from darner.front.memcache_requests import MAX_LINE, LineCache
 from darner.front.session import Session
 from darner.queues.collection import Queues
 from darner.queues.streams import PayloadWriter
@@ -49,11 +50,11 @@ class Framing:
     @ivar quiet_since: see L{darner.net.limits.Quiet}.
     """
 
-    max_line: Final = memcache.MAX_LINE
+    max_line: Final = MAX_LINE
 
     session: Session
 
-    def __init__(self, carrier: Carrier, queues: Queues, lines: memcache.LineCache) -> None:
+    def __init__(self, carrier: Carrier, queues: Queues, lines: LineCache) -> None:
         """@param lines: the requests that clients repeat."""
         self._carrier = carrier
         self._queues = queues
@@ -88,7 +89,7 @@ class Framing:
     def half_close(self) -> None:
         """The client will send nothing more: answer what it sent, wait for nothing, and end."""
         self._half_closed = True
-        self.session.hurry()
+        self.session.reads.hurry()
         self._work()
 
     def lost(self) -> None:
@@ -96,7 +97,7 @@ class Framing:
         self._closed = True
         self._data = b""
         self._drop_payload()
-        self.session.end()
+        self.session.leave()
 
     # Framing
 
@@ -121,7 +122,7 @@ class Framing:
             self.session.resume_when_relieved()
         elif self._half_closed and not self.session.busy:
             # Not when the replies are written, which may take an fsync: whoever comes next finds what this client had.
-            self.session.give_back()
+            self.session.reads.give_back()
             self.session.finish()
 
     def _watch_held(self) -> None:

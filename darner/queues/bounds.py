@@ -8,11 +8,12 @@ from typing import Final, Optional, Protocol
 
 from darner.config.policies import QueueSettings
 from darner.errors import QueueFull, StoreError
-from darner.queues.commit import Emptied, GroupCommit
+from darner.queues.commit import GroupCommit
 from darner.queues.contents import Contents
 from darner.queues.interfaces import Expires
 from darner.queues.producer_ids import ID_OVERHEAD
 from darner.queues.sides import Sides
+from darner.queues.turn import Emptied
 from darner.values.items import ITEM_OVERHEAD, Item
 from darner.values.stats import QueueStats, Removal
 

@@ -14,12 +14,13 @@ from twisted.logger import Logger
 
 from darner.config.policies import QueueSettings
 from darner.errors import StoreError
-from darner.queues.commit import Emptied, GroupCommit
+from darner.queues.commit import GroupCommit
 from darner.queues.contents import Medium
 from darner.queues.head import WINDOW_BYTES, MemoryBudget
 from darner.queues.interfaces import Expires, Reclaims
 from darner.queues.open_read import OpenRead
 from darner.queues.storage import Storage
+from darner.queues.turn import Emptied
 from darner.queues.volatile import VolatileStore
 from darner.queues.waiters import Waiter, Waiters
 from darner.store.interfaces import IStore

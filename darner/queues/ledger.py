@@ -11,8 +11,9 @@ from collections.abc import Collection
 from itertools import chain
 from typing import Optional
 
-from darner.queues.commit import Changing, GroupCommit
+from darner.queues.commit import GroupCommit
 from darner.queues.interfaces import Reclaims
+from darner.queues.turn import Changing
 from darner.store.batch import Batch
 from darner.values.items import ITEM_OVERHEAD, Item, Mark, QueueState
 

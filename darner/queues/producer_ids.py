@@ -18,7 +18,8 @@ from twisted.internet.interfaces import IDelayedCall
 
 from darner.config.policies import QueueSettings
 from darner.errors import StoreError
-from darner.queues.commit import GroupCommit, Replies
+from darner.queues.answers import Answers, Verdict
+from darner.queues.commit import GroupCommit
 from darner.queues.ledger import Ledger
 from darner.store.batch import Batch
 from darner.store.interfaces import IStore
@@ -27,8 +28,8 @@ from darner.values.items import Generation
 ID_OVERHEAD: Final = 120
 """About how many bytes an id takes in memory, where the queue is there."""
 
-WRITTEN: Final[Replies] = [b""]
-"""In place of the reply to a put that is written already."""
+WRITTEN: Final = Verdict()
+"""That of a put that is written already."""
 
 
 class Deduplication:
@@ -46,15 +47,15 @@ class Deduplication:
     def __init__(self, id: bytes) -> None:
         self.id = id
         self.left_out: set[bytes] = set()
-        self.first: list[Replies] = []
+        self.first: list[Verdict] = []
         self.anew = False
 
-    def answered(self, commit: GroupCommit, replies: Replies, slot: int) -> None:
+    def answered(self, commit: GroupCommit, answers: Answers, slot: int) -> None:
         """The reply at C{slot} says that the item is stored."""
         for first in self.first:
-            commit.follow(first, replies, slot)
+            commit.follow(first, answers, slot)
         if self.anew:
-            commit.put(replies, slot)
+            commit.put(answers, slot)
 
 
 class Remembering(Protocol):
@@ -83,7 +84,7 @@ class _Put(NamedTuple):
 
     generation: int
     time: int
-    reply: Replies
+    reply: Verdict
 
 
 def _digest(id: bytes) -> bytes:
@@ -139,7 +140,7 @@ class ProducerIds:
 
     # Ids
 
-    def find(self, id: bytes) -> Optional[Replies]:
+    def find(self, id: bytes) -> Optional[Verdict]:
         """
         @return: where an item was put under this id within the window, the reply to that (see L{GroupCommit.follow}).
         @raise StoreError: it cannot be told.
@@ -178,7 +179,7 @@ class ProducerIds:
             self._marked = True
             self._arm()
 
-    def add(self, id: bytes, reply: Replies) -> None:
+    def add(self, id: bytes, reply: Verdict) -> None:
         """An item is put under this id in this turn; C{reply} is what that is told."""
         assert self._current is not None
         self._counts = (self._counts[0] + 1, self._counts[1])

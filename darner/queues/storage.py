@@ -7,8 +7,9 @@ from __future__ import annotations
 import sys
 from typing import Any, Optional
 
+from darner.queues.answers import Verdict
 from darner.queues.bounds import Bounds
-from darner.queues.commit import Changing, GroupCommit, Replies
+from darner.queues.commit import GroupCommit
 from darner.queues.contents import Contents, Medium
 from darner.queues.delayed import DelayedItems
 from darner.queues.interfaces import Expires, Reclaims
@@ -16,6 +17,7 @@ from darner.queues.ledger import Deletions, Ledger
 from darner.queues.producer_ids import ProducerIds
 from darner.queues.retries import Retries
 from darner.queues.sides import Sides
+from darner.queues.turn import Changing
 from darner.queues.volatile import Volatile, VolatileStore
 from darner.store.batch import Batch
 from darner.values.items import Item, QueueState
@@ -200,7 +202,7 @@ class Storage(Changing):
 
     # The ids of producers
 
-    def find_id(self, id: bytes) -> Optional[Replies]:
+    def find_id(self, id: bytes) -> Optional[Verdict]:
         """
         See whether an item was put under an id.
 
@@ -218,7 +220,7 @@ class Storage(Changing):
         if self._queue.policy.dedupe_window is not None:
             (self.sides.ids or self.add_ids()).begin()
 
-    def add_id(self, id: bytes, reply: Replies) -> None:
+    def add_id(self, id: bytes, reply: Verdict) -> None:
         """An item is put under an id in this turn, and C{reply} will tell whether it is stored."""
         if self.sides.ids is not None and self._queue.policy.dedupe_window is not None:
             self.sides.ids.add(id, reply)

@@ -1,5 +1,5 @@
 """
-Waiting on several queues, and monitoring one: `darner.front.waiting`, and what `darner.front.session` makes of it.
+Waiting on several queues, and monitoring one: `darner.front.client_reads`, and what `darner.front.session` makes of it.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ class FirstOfSeveralTests(WaitsTestCase):
 
     def test_hangs_up(self) -> None:
         self.does(b"get high low/t=1000", b"")
-        self.a.session.hurry()
+        self.a.session.reads.hurry()
         self.server.commit()
         self.hears(memcache.END)
         self.does(b"get high low/t=1000", memcache.END)
@@ -254,7 +254,7 @@ class MonitorTests(WaitsTestCase):
 
     def test_hangs_up(self) -> None:
         self.does(b"monitor q 5", b"")
-        self.a.session.hurry()
+        self.a.session.reads.hurry()
         self.server.commit()
         self.hears(memcache.END)
         self.sets(b"q:1")
@@ -414,7 +414,7 @@ class ConfirmTests(WaitsTestCase):
         self.does(b"monitor q 0 2", value(b"q", b"1", end=b"") + value(b"q", b"2"))
         fifo = self.server.queues.find(b"q")
         assert fifo is not None
-        self.a.session._opens._reads[b"q"][0].abort()
+        self.a.session.reads.opens._reads[b"q"][0].abort()
         self.does(b"confirm q 1", memcache.END)
         self.assertEqual(self.server.queues.queue_figures(b"q")["open_transactions"], 1)
 

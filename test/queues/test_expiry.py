@@ -145,10 +145,10 @@ class SweepTests(ExpiryTestCase):
         other = self.server.client()
         other.ask(b"get q/t=60")
         for client in (self.client, other):
-            timer = client.session._timer
+            timer = client.session.reads._timer
             assert timer is not None
             timer.cancel()
-            client.session._time_out()
+            client.session.reads._time_out()
             self.assertTrue(client.session.busy)
         self.server.commit()
         self.assertEqual((self.client.hears(), other.hears()), (value(b"q", b"live"), memcache.END))
@@ -156,7 +156,7 @@ class SweepTests(ExpiryTestCase):
     def test_half_closed_meanwhile(self) -> None:
         self.client.sets(b"q", b"live")
         self.client.ask(b"get q/t=50")
-        self.client.session.hurry()
+        self.client.session.reads.hurry()
         self.assertTrue(self.client.session.busy)
         self.server.commit()
         self.assertEqual(self.client.hears(), value(b"q", b"live"))

@@ -436,7 +436,7 @@ class FlushAndDeleteTests(FifoTestCase):
 
     def test_a_large_item_deleted_before_it_was_written(self) -> None:
         """Its chunks may be on disk already."""
-        inflow = self.server.queues.inflow()
+        inflow = self.server.queues.puts.inflow()
         inflow.write(b"x" * (CHUNK_BYTES + 1))
         self.commit()
         payload = inflow.finish()

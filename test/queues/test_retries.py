@@ -592,7 +592,7 @@ class TimeOutTests(Case):
         for _ in range(5):
             self.opens(b"one")
             self.server.clock.advance(10)
-        self.assertLessEqual(len(self.client.session._opens._reads[b"q"]), 2)
+        self.assertLessEqual(len(self.client.session.reads.opens._reads[b"q"]), 2)
         self.opens(b"one")
         self.opens(None)
 

@@ -16,9 +16,9 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
-from darner.front import memcache as darner_wire
+from darner.front import memcache_requests as darner_wire
+from darner.front.client_reads import ClientReads
 from darner.front.framing import Framing
-from darner.front.session import Session
 from darner.queues.collection import Queues
 from darner.queues.fifo import Fifo
 from darner.values import requests
@@ -209,7 +209,7 @@ class FaultsAreSeenTests(SynchronousTestCase):
         self.seen(stream.check, b"\0set q 0 0 1\r\nx\r\nget q\r\n", Fifo, "take", take_and_tell)
 
     def test_waiter_left_behind(self) -> None:
-        self.seen(stream.check, b"\0get q/t=1000\r\n", Session, "stop_waiting", lambda session: None)
+        self.seen(stream.check, b"\0get q/t=1000\r\n", ClientReads, "stop_waiting", lambda reads: None)
 
     def test_open_read_left_behind(self) -> None:
         data = b"\0set q 0 0 1\r\nx\r\nget q/open\r\n"
