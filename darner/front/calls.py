@@ -68,7 +68,7 @@ class Putting(Call):
     """Put an item."""
 
     def start(
-        self, queue: bytes, payload: bytes, flags: int, expiry: int, sync: bool, options: Optional[PutOptions] = None
+        self, queue: bytes, payload: Union[bytes, memoryview], flags: int, expiry: int, sync: bool, options: Optional[PutOptions] = None
     ) -> None:
         puts = self._queues.puts
         inflow = puts.inflow()
