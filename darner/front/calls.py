@@ -70,8 +70,9 @@ class Putting(Call):
     """Put an item."""
 
     def start(
-        self, queue: bytes, payload: bytes, flags: int, expiry: int, sync: bool, options: Optional[PutOptions] = None
-    ) -> None:
+        self, queue: bytes, payload: Union[bytes, memoryview], flags: int, expiry: int, sync: bool,
+        options: Optional[PutOptions] = None,
+    ) -> None:  # fmt: skip
         puts = self._queues.puts
         inflow = puts.inflow()
         inflow.write(payload)

@@ -35,7 +35,7 @@ class LogIn:
         @raise Unauthenticated: the client has not logged in.
         @raise NotAllowed: its user has no right to this.
         """
-        if request.for_all:
+        if request.for_all():
             return
         if self.grant is None:
             raise Unauthenticated()

@@ -5,7 +5,7 @@ What clients ask for, as frozen values, whatever protocol they speak, and which 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Optional, Protocol
+from typing import Optional, Protocol
 
 from darner.values.items import PutOptions
 
@@ -29,8 +29,9 @@ class Permissions(Protocol):
 class Request:
     """A request.  Each kind says for itself what it needs."""
 
-    for_all: ClassVar[bool] = False
-    """Whether it is served before the client has logged in."""
+    def for_all(self) -> bool:
+        """@return: whether it is served before the client has logged in."""
+        return False
 
     def allowed(self, user: Permissions) -> bool:
         """@return: whether a user may ask for this."""
@@ -261,7 +262,8 @@ class SetStatus(Request):
 
 @dataclass(frozen=True)
 class Version(Request):
-    for_all: ClassVar[bool] = True
+    def for_all(self) -> bool:
+        return True
 
     def allowed(self, user: Permissions) -> bool:
         return True
@@ -269,7 +271,8 @@ class Version(Request):
 
 @dataclass(frozen=True)
 class Quit(Request):
-    for_all: ClassVar[bool] = True
+    def for_all(self) -> bool:
+        return True
 
     def allowed(self, user: Permissions) -> bool:
         return True
@@ -288,7 +291,8 @@ class Refused(Request):
     payload: Optional[int] = None
     close: bool = False
 
-    for_all: ClassVar[bool] = True
+    def for_all(self) -> bool:
+        return True
 
     def allowed(self, user: Permissions) -> bool:
         return True

@@ -26,6 +26,7 @@ from darner.service import QueueService
 from darner.store.batch import Batch
 from darner.store.leveldb import LevelStore
 from darner.values.stats import Health
+from test.harness import from_source
 
 LARGE = bytes(range(256)) * 1024
 """256 KiB: a stream of several chunks."""
@@ -318,6 +319,7 @@ class FaultTests(CallsTestCase):
         self.store.failing = set()
         self.assertEqual(await self.payloads(b"q"), [LARGE])
 
+    @from_source
     async def test_one_who_waits_hears_that_the_item_cannot_be_read(self) -> None:
         waiting = self.service.open(b"q", timeout=None)
         await self.service.put(b"other", b"x")
