@@ -36,6 +36,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
 from bench.powerloss import ROOT, open_queues, payload, result_of, scratch
+from bench.server_log import LogWatch
 from bench.syscalls import attach, missing
 from darner.errors import DarnerError, StoreError
 from darner.front.calls import Consuming, Opening, Putting, Reading
@@ -291,10 +292,12 @@ def work(path: Path, descriptor: int, seed: int) -> None:
 
     def run() -> None:
         try:
-            driver = Driver(path)
-            driver.work(seed)
-            report["recovered"] = driver.recover()
-            report.update(driver.report())
+            with LogWatch() as watch:
+                driver = Driver(path)
+                driver.work(seed)
+                report["recovered"] = driver.recover()
+                report.update(driver.report())
+            watch.check()
         except StoreError as error:
             report.update(queues={}, sizes={}, errors={str(error): 1}, recovered=False)
         except BaseException as error:
@@ -365,7 +368,12 @@ def _run(here: Path, fault: Optional[Fault], seed: int) -> Outcome:
 
 
 def differs(path: Path, report: dict[str, Any]) -> str:
-    """@return: what is in the store that should not be, or is not and should be."""
+    """@return: what is in the store that should not be, or is not and should be, or is wrong in the log."""
+    with LogWatch() as watch:
+        return _differs(path, report) or ", ".join(watch.unhandled)
+
+
+def _differs(path: Path, report: dict[str, Any]) -> str:
     queues = open_queues(path, Clock())
     try:
         for name in {*queues.names(), *(name.encode() for name in report["queues"])}:

@@ -71,6 +71,7 @@ class Framing:
         self._refusal = b""
         self._half_closed = False
         self._closed = False
+        self._ending = False  # whether it was told to end, which over TLS takes until the client agrees
         self._raw = False  # whether a payload is being taken, and not lines
         self.active = True
         self.quiet_since: Optional[float] = None
@@ -256,8 +257,10 @@ class Framing:
 
     @property
     def stalled(self) -> bool:
-        """Whether the client owes something: the rest of a request, the reading of its replies, its log-in."""
+        """Whether the client owes something: the rest of a request, the reading of its replies, log-in or leave."""
         session = self.session
+        if self._ending:
+            return True
         if session.busy or self._held_back:
             return session.choked
         return session.anonymous or self._raw or self._at < len(self._data)
@@ -265,7 +268,7 @@ class Framing:
     @property
     def idle(self) -> bool:
         """Whether the client has asked for nothing that it has not got."""
-        return not (self.session.busy or self._held_back)
+        return not (self.session.busy or self._held_back or self._ending)
 
     # The session's outlet
 
@@ -280,6 +283,7 @@ class Framing:
 
     def close(self) -> None:
         if not self._closed:
+            self._ending = True
             self._carrier.ended()
             self._carrier.transport.loseConnection()
 

@@ -86,10 +86,10 @@ class QueueProtocol(LineReceiver):
         self.framing = self.factory.make_framing(self)
         self.framing.session = self.factory.make_session(self.framing)
         self.factory.joined(self)
+        self.transport.registerProducer(_Sending(self.session), True)
         if ITCPTransport.providedBy(self.transport):
             self.transport.setTcpNoDelay(True)
             self._keep_alive(self.transport, self.factory.limits.keep_alive)
-        self.transport.registerProducer(_Sending(self.session), True)
 
     @property
     def session(self) -> Session:
@@ -105,7 +105,7 @@ class QueueProtocol(LineReceiver):
         transport.setTcpKeepAlive(True)
         handle = getattr(transport, "getHandle", lambda: None)()
         for name, number in (("TCP_KEEPIDLE", max(1, round(silence))), *_PROBES):
-            if handle is not None and hasattr(socket, name):
+            if isinstance(handle, socket.socket) and hasattr(socket, name):
                 handle.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), number)
 
     def dataReceived(self, data: bytes) -> None:

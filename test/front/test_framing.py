@@ -105,6 +105,16 @@ class FramingTests(SynchronousTestCase):
         written, transport.written = transport.written, b""
         return written
 
+    def test_ending(self) -> None:
+        """A connection that was told to end is the client's to end: it is not idle, and it does not stay for ever."""
+        self.assertEqual((self.framing.stalled, self.framing.idle), (False, True))
+        self.framing.received(b"quit\r\n")
+        self.said()
+        self.assertEqual(self.calls, ["ended", "lose"])
+        self.assertEqual((self.framing.stalled, self.framing.idle), (True, False))
+        self.framing.abort()
+        self.assertEqual(self.calls[2:], ["ended", "abort"])
+
     def test_whole(self) -> None:
         self.framing.received(STREAM)
         self.assertEqual(self.said(), REPLIES)

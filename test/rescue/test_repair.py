@@ -35,6 +35,7 @@ from darner.store.inspection import first_damage
 from darner.store.leveldb import LevelStore
 from darner.values.items import Generation
 from darner.values.vocabulary import CHUNK_BYTES
+from test import allow_critical
 from test.damage import DAMAGES, Keeper, Kept, contents, files, live_tables, make_store, payload
 from test.store_contract import Writer, large
 
@@ -62,6 +63,7 @@ class DamagedTestCase(SynchronousTestCase):
     made: list[tuple[Path, Kept]] = []
 
     def setUp(self) -> None:
+        allow_critical(self, " is damaged")
         # A store has a file of 12 MiB, which would be copied again and again.
         self.patch(directory, "RESERVE_BYTES", 4096)
         self.base = Path(self.mktemp()).absolute()

@@ -151,10 +151,10 @@ class FirstStartTests(SynchronousTestCase):
         LevelStore(self.path).close()
         open_file = os.open
 
-        def refuse(path: Any, *arguments: Any) -> int:
+        def refuse(path: Any, *arguments: Any, **more: Any) -> int:
             if path == self.path.parent:
                 raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-            return open_file(path, *arguments)
+            return open_file(path, *arguments, **more)
 
         self.patch(os, "open", refuse)
         LevelStore(self.path).close()

@@ -30,6 +30,7 @@ from darner.store.mapped_memory import MappedMemory
 from darner.store.memory import MemoryStore
 from darner.values.items import Item, Mark
 from darner.values.vocabulary import CHUNK_BYTES, chunk_count
+from test import allow_critical
 from test.store_contract import (
     EVERYTHING,
     StoreContract,
@@ -999,6 +1000,7 @@ class DamageTests(LevelTestCase):
     )
 
     def setUp(self) -> None:
+        allow_critical(self, " is damaged")
         self.patch(Database, "WRITE_BUFFER", 64 * 1024)
         self.seconds = 0.0
         store = self.open()

@@ -8,39 +8,18 @@ from __future__ import annotations
 import doctest
 import re
 import socket
-import subprocess
-import sys
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
-from shutil import rmtree
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from test.servers import MODULE, PATIENCE, ROOT, Server
 from test.system.test_layout import PACKAGE, modules
-
-ROOT = Path(__file__).resolve().parents[2]
-PATIENCE = 30
 
 
 class SessionsTests(SynchronousTestCase):
     def start(self, *options: str) -> int:
         """@return: the port of a new server."""
-        directory = tempfile.mkdtemp(prefix="darner-")
-        self.addCleanup(rmtree, directory)
-        server = subprocess.Popen(
-            [sys.executable, "-m", "darner", "--data-dir", directory, "--port=0", *options],
-            cwd=directory, env={"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"},
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        )  # fmt: skip
-        self.addCleanup(server.communicate)
-        self.addCleanup(server.terminate)
-        assert server.stdout is not None
-        for line in server.stdout:
-            found = re.search(r"listening on .*port=(\d+)", line)
-            if found:
-                return int(found[1])
-        raise AssertionError("the server does not listen")
+        return Server(self, "--port=0", *options, program=MODULE).address[1]
 
     def hold(self, port: int, session: list[str]) -> None:
         """Send what the client says, and expect what the server says."""
