@@ -20,8 +20,8 @@ from twisted.python.threadpool import ThreadPool
 from zope.interface import implementer
 
 from darner.config.passwords import Passwords
-from darner.config.settings import NO_LOG_IN, Settings
-from darner.errors import ClientError, DarnerError, ItemTooLarge, SettingsError, Stopped
+from darner.config.settings import Settings
+from darner.errors import ClientError, DarnerError, ItemTooLarge, Stopped
 from darner.front.access import Access
 from darner.front.calls import Call, Consuming, Opening, Peeking, Putting, Reading, Requeueing
 from darner.front.kestrel_port import TextFactory
@@ -29,6 +29,7 @@ from darner.front.protocol import QueueFactory
 from darner.interfaces import IMessage, IOpenRead, IQueueService
 from darner.net.clock import MonotonicClock
 from darner.net.limits import Limits
+from darner.queues.answers import Answers
 from darner.queues.collection import Queues, Surroundings
 from darner.queues.control import Control
 from darner.queues.status import ServerStatus
@@ -79,7 +80,7 @@ class QueueService(Service):
         @param reactor: the reactor; by default the global one.
         @param open_store: makes the store of a data directory.
         @param control: what clients may ask of the process.
-        @param text_endpoints: where to serve clients by Kestrel's text protocol, which knows no users.
+        @param text_endpoints: where to serve clients by Kestrel's text protocol.
         """
         if reactor is None:
             from twisted.internet import reactor
@@ -104,27 +105,24 @@ class QueueService(Service):
         Open the store and listen.
 
         @raise darner.errors.StoreError: the data directory cannot be served from.
-        @raise darner.errors.SettingsError: the password file cannot be read, or there are users and a text port.
+        @raise darner.errors.SettingsError: the password file cannot be read.
         @raise twisted.internet.error.CannotListenError: a port is taken.
         @raise OSError: there are no descriptors left.
         """
         self._store = self._open_store(self.data_dir)
         try:
-            self._clock = MonotonicClock(self._reactor.callFromThread)
+            surroundings = self._start_surroundings()
         except OSError:
             self._store.close()
             raise
-        self._pool = ThreadPool(0, 2, f"darner {self.data_dir}")
-        self._pool.start()
         settings = self._settings
         self.queues = Queues(
             self._store,
-            Surroundings(self._clock, self._reactor.callFromThread, self._in_thread),
+            surroundings,
             settings.policies,
             settings.min_free_bytes,
             ServerStatus(
-                self._clock, settings.default_status, settings.status_change_grace_period,
-                StatusFile(self.data_dir / STATUS),
+                surroundings.clock, settings.default_status, settings.status_change_grace_period, self._status_file()
             ),
             self._control,
         )  # fmt: skip
@@ -138,7 +136,7 @@ class QueueService(Service):
                 whole_key = reply_key == "request"
                 self._listen(endpoint, QueueFactory(self.queues, whole_key, settings.debug, limits, self._access))
             for endpoint in self._text_endpoints:
-                self._listen(endpoint, TextFactory(self.queues, debug=settings.debug, limits=limits))
+                self._listen(endpoint, TextFactory(self.queues, False, settings.debug, limits, self._access))
         except BaseException:
             for port in self.ports:
                 port.stopListening()
@@ -148,11 +146,23 @@ class QueueService(Service):
             raise
         super().startService()
 
+    def _start_surroundings(self) -> Surroundings:
+        """Start the clock and the threads; L{_stop_surroundings} ends them."""
+        self._clock: Any = MonotonicClock(self._reactor.callFromThread)
+        self._pool = ThreadPool(0, 2, f"darner {self.data_dir}")
+        self._pool.start()
+        return Surroundings(self._clock, self._reactor.callFromThread, self._in_thread)
+
+    def _stop_surroundings(self) -> None:
+        self._clock.stop()
+        self._pool.stop()
+
+    def _status_file(self) -> Optional[StatusFile]:
+        return StatusFile(self.data_dir / STATUS)
+
     def _read_access(self) -> Optional[Access]:
         if self._settings.password_file is None:
             return None
-        if self._text_endpoints:
-            raise SettingsError(NO_LOG_IN)
         return Access(Passwords(Path(self._settings.password_file)), self._settings.users, self._in_thread, self._clock)
 
     def _in_thread(self, work: Callable[..., Any], *arguments: Any) -> Deferred[Any]:
@@ -201,8 +211,7 @@ class QueueService(Service):
     def _shut(self) -> None:
         self.queues = None
         self.ports = []
-        self._clock.stop()
-        self._pool.stop()
+        self._stop_surroundings()
         self._store.close()
 
     # IQueueService
@@ -240,7 +249,7 @@ class QueueService(Service):
                 raise ClientError("bad expiry")
             if delay is not None and not 0 <= delay <= MAX_DELAY / 1000:
                 raise ClientError("bad delay")
-            if len(payload) > self._running().item_limit(queue):
+            if len(payload) > self._running().puts.item_limit(queue):
                 raise ItemTooLarge()
             self._running().status.check_writes()
             options = None
@@ -302,12 +311,12 @@ class QueueService(Service):
 
         return self._call(lambda queues: Requeueing(queues, self._waiting.discard), start)
 
-    def _consume(self, queue: bytes, consume: Callable[[Queues, bytes], None]) -> Deferred[None]:
+    def _consume(self, queue: bytes, consume: Callable[[Queues, Answers, bytes, bytes], None]) -> Deferred[None]:
         def start(call: Consuming) -> None:
             queues = self._running()
             check_queue_name(queue)
             queues.status.check_writes()
-            call.start(lambda: consume(queues, queue))
+            call.start(lambda answers, done: consume(queues, answers, done, queue))
 
         return self._call(Consuming, start)
 

@@ -35,7 +35,7 @@ from darner.config.policies import Policies, QueueSettings
 from darner.config.settings import Settings
 from darner.errors import Stopped, StoreError, StoreUnusable
 from darner.service import QueueService
-from darner.store.interfaces import IBatch
+from darner.store.batch import Batch
 from darner.store.leveldb import LevelStore
 from darner.store.memory import MemoryStore
 
@@ -454,7 +454,7 @@ class Held(LevelStore):
     gate: threading.Event
     failing = False
 
-    def write(self, batch: IBatch, sync: bool = False) -> None:
+    def write(self, batch: Batch, sync: bool = False) -> None:
         if sync:
             self.gate.wait(10)
             if self.failing:

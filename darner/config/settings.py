@@ -29,8 +29,6 @@ DEFAULT_PORT: Final = 22133
 
 REPLY_KEYS: Final = ("queue", "request")
 
-NO_LOG_IN: Final = "the text protocol has no way to log in"
-
 _reply_key = validators.in_(REPLY_KEYS)
 
 
@@ -204,8 +202,6 @@ def make_settings(values: dict[str, Any], source: str) -> Settings:
     except ClassValidationError as error:
         reasons = transform_error(error, path="", format_exception=_explain)
         raise SettingsError(f"{source}: " + "; ".join(_plainly(reason) for reason in reasons)) from error
-    if settings.text_port is not None and settings.password_file is not None:
-        raise SettingsError(f"{source}: text_port and password_file: {NO_LOG_IN}")
     return attrs.evolve(settings, policies=make_policies(defaults, queues, aliases, source))
 
 

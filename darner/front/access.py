@@ -86,6 +86,8 @@ class Access:
 
     A password is checked in a worker thread, one after the other (`darner.front.login_queue`), so that whoever guesses
     gets no more than one thread's time, and everybody else is served meanwhile.
+
+    @ivar log: where to log faults of log-ins.
     """
 
     _log = Logger()
@@ -104,7 +106,7 @@ class Access:
         self._passwords = passwords
         self._rights = {user.encode(): given for user, given in rights.items()}
         self._grants: dict[bytes, Grant] = {}
-        self._limited = LimitedLog(self._log, clock)
+        self.log = LimitedLog(self._log, clock)
         self._queue = LoginQueue(lambda user, password: in_thread(passwords.check, user, password), clock)
         for user in sorted(set(self._rights) - passwords.users):
             self._log.warn("user {user} has rights and no password", user=user.decode())
@@ -121,7 +123,7 @@ class Access:
         try:
             self._passwords.refresh()
         except SettingsError as error:
-            self._limited.emit(LogLevel.error, "{error}; the passwords read before stay in force", error=str(error))
+            self.log.emit(LogLevel.error, "{error}; the passwords read before stay in force", error=str(error))
         user, _, password = credentials.partition(b" ")
         if self._passwords.is_known(user, password):
             return succeed(self._grant(user))

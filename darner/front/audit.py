@@ -18,10 +18,10 @@ from darner.errors import DarnerError
 from darner.net.log_limits import LimitedLog
 from darner.values import requests
 
-ACTS: Final = (
+ACTS: Final[frozenset[type]] = frozenset([
     requests.Delete, requests.Flush, requests.FlushAll, requests.FlushExpired, requests.FlushAllExpired,
     requests.Requeue, requests.SetStatus, requests.Reload, requests.Shutdown, requests.DumpConfig,
-)  # fmt: skip
+])  # fmt: skip
 """The requests that administrate queues or the server."""
 MAX_TEXT: Final = 250
 """How many characters of a user or a request are logged."""
@@ -124,7 +124,7 @@ class AuditTrail:
 
     def performed(self, request: object) -> None:
         """The client has done something, which is logged if it is one of L{ACTS}."""
-        if isinstance(request, ACTS):
+        if type(request) in ACTS:
             text = describe_request(request)
             self._audit.acts.emit(
                 LogLevel.info, "{request} by user {user} from {address}", kind=(self._user, self._host, text),

@@ -26,13 +26,16 @@ from twisted.protocols.basic import LineReceiver
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from darner.front import memcache
+from darner.front import commands, memcache  # noqa: F401  (the commands register themselves)
 from darner.front.access import Access
 from darner.front.audit import AuditLog, AuditTrail
 from darner.front.framing import Carrier, Framing
-from darner.front.guard import GuardedSession
+from darner.front.log_in import LogIn
+from darner.front.memcache import MEMCACHE
+from darner.front.memcache_requests import MAX_LINE, LineCache
 from darner.front.outbox import Outlet
 from darner.front.session import Session
+from darner.front.spelling import Spelling
 from darner.net.limits import ClientTimeouts, Limits
 from darner.net.log_limits import LimitedLog
 from darner.queues.collection import Queues
@@ -77,19 +80,18 @@ class QueueProtocol(LineReceiver):
     """
 
     delimiter = b"\n"
-    MAX_LENGTH = memcache.MAX_LINE
+    MAX_LENGTH = MAX_LINE
     factory: QueueFactory
     transport: IClientTransport
 
     def connectionMade(self) -> None:
         self.framing = self.factory.make_framing(self)
-        self.framing.session = self.factory.make_session(self.framing)
-        self.session.trail = AuditTrail(self.factory.audit, self.transport.getPeer())
+        self.framing.session = self.factory.make_session(self.framing, self.transport.getPeer())
         self.factory.joined(self)
+        self.transport.registerProducer(_Sending(self.session), True)
         if ITCPTransport.providedBy(self.transport):
             self.transport.setTcpNoDelay(True)
             self._keep_alive(self.transport, self.factory.limits.keep_alive)
-        self.transport.registerProducer(_Sending(self.session), True)
 
     @property
     def session(self) -> Session:
@@ -105,7 +107,7 @@ class QueueProtocol(LineReceiver):
         transport.setTcpKeepAlive(True)
         handle = getattr(transport, "getHandle", lambda: None)()
         for name, number in (("TCP_KEEPIDLE", max(1, round(silence))), *_PROBES):
-            if handle is not None and hasattr(socket, name):
+            if isinstance(handle, socket.socket) and hasattr(socket, name):
                 handle.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), number)
 
     def dataReceived(self, data: bytes) -> None:
@@ -159,6 +161,8 @@ class QueueFactory(ServerFactory):
     noisy = False
     refusal = TOO_MANY_CONNECTIONS
     """What a client is told that there is no room for."""
+    spelling: Spelling = MEMCACHE
+    """How replies are spelled."""
 
     _log = Logger()
 
@@ -186,7 +190,7 @@ class QueueFactory(ServerFactory):
         self._gone: Optional[Deferred[None]] = None
         self._limited = LimitedLog(self._log, queues.clock)
         self.audit = AuditLog(queues.clock, debug)
-        self.lines = memcache.LineCache()
+        self.lines = LineCache()
         self.connections: set[Framing] = set()
         self._patience = ClientTimeouts(limits, queues.clock, self.connections, queues.stats)
 
@@ -214,10 +218,14 @@ class QueueFactory(ServerFactory):
         self.queues.stats.rejected_connections += 1
         self._limited.emit(LogLevel.warn, "too many connections: refusing new ones")
 
-    def make_session(self, outlet: Outlet) -> Session:
-        if self._access is None:
-            return Session(self.queues, outlet, self.whole_key)
-        return GuardedSession(self.queues, outlet, self.whole_key, self._access)
+    def make_session(self, outlet: Outlet, address: Optional[IAddress] = None) -> Session:
+        """
+        @param address: the client's.
+        @return: a new client's state.
+        """
+        trail = AuditTrail(self.audit, address)
+        log_in = None if self._access is None else LogIn(self._access, trail)
+        return Session(self.queues, outlet, self.spelling, self.whole_key, log_in, trail)
 
     def joined(self, connection: QueueProtocol) -> None:
         """A client has connected."""
@@ -253,11 +261,13 @@ class QueueFactory(ServerFactory):
         """
         self._limited.close()
         self.audit.close()
+        if self._access is not None:
+            self._access.log.close()
         if not self.connections:
             return succeed(None)
         self._gone = Deferred()
         for connection in list(self.connections):
-            connection.session.stop_waiting()
+            connection.session.reads.stop_waiting()
             connection.session.finish()
         return self._gone
 

@@ -12,13 +12,13 @@ from collections.abc import Callable, Iterable
 from typing import Final, Optional
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
-from twisted.logger import Logger
+from twisted.logger import LogLevel
 
 from darner.errors import StoreError
 from darner.queues.commit import GroupCommit
 from darner.queues.fifo import Fifo
 from darner.values.items import Item
-from darner.values.stats import ServerStats
+from darner.values.stats import Removal, ServerStats
 
 EVERY: Final = 1.0
 """Seconds after which queues are looked at anew, as long as there are any with something that expires."""
@@ -34,14 +34,12 @@ class Expiry:
     @ivar stats: the server's counters.
     """
 
-    _log = Logger()
-
     def __init__(
         self,
         commit: GroupCommit,
         clock: IReactorTime,
         stats: ServerStats,
-        move: Callable[[Fifo, Item, bytes, str], None],
+        move: Callable[[Fifo, Item, bytes, Removal], None],
         delete: Callable[[bytes], None],
         is_durable: Callable[[bytes], bool],
     ) -> None:
@@ -143,7 +141,7 @@ class Expiry:
                 del self._sweeps[fifo]
                 self._sweep_on(fifo)
         except Exception:
-            self._log.failure("could not sweep")
+            self._commit.log.failure("could not sweep")
         if self._looks or self._sweeps:
             self._soon()
 
@@ -159,15 +157,16 @@ class Expiry:
         now = self._commit.now
         ends = fifo.ends
         if ends and ends <= now and not fifo.count:
-            if fifo.waiters or fifo.open_count:
+            if fifo.waiters.line or fifo.open_count:
                 self.watch(fifo)
-            elif not fifo.delayed_count:
-                self._log.info("queue {name!r} was empty for long enough", name=fifo.name)
+            elif not fifo.storage.sides.delayed_count:
+                message = "queue {name!r} was empty for long enough"
+                self._commit.log.emit(LogLevel.info, message, (message, fifo.name), name=fifo.name)
                 self.stats.queue_expires += 1
                 self._delete(fifo.name)
             return
         try:
-            due = fifo.due()
+            due = fifo.storage.bounds.due()
         except StoreError:
             self.watch(fifo)
             return

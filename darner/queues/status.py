@@ -10,9 +10,10 @@ from __future__ import annotations
 from typing import Final, Optional
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
-from twisted.logger import Logger
+from twisted.logger import Logger, LogLevel
 
 from darner.errors import ClientError, StoreError, Unavailable
+from darner.net.log_limits import LimitedLog
 from darner.store.status_file import StatusFile
 from darner.values.vocabulary import STATUSES
 
@@ -39,6 +40,7 @@ class ServerStatus:
         @param kept: where it is kept; C{None}: nowhere.
         """
         self._clock = clock
+        self._limited = LimitedLog(self._log, clock)
         self._grace = grace
         self._kept = kept
         self._pending: Optional[IDelayedCall] = None
@@ -80,9 +82,9 @@ class ServerStatus:
                 self._kept.write(name)
             except OSError as error:
                 raise StoreError(f"cannot keep the status: {error.strerror}") from error
-        self.stop()
+        self._stop_grace()
         self.name = name
-        self._log.info("status {name}, before it was {before}", name=name, before=before)
+        self._limited.emit(LogLevel.info, "status {name}, before it was {before}", name, name=name, before=before)
         if stricter and self._grace:
             self._pending = self._clock.callLater(self._grace, self._grace_is_over)
         else:
@@ -90,7 +92,7 @@ class ServerStatus:
 
     def _grace_is_over(self) -> None:
         self._enforce()
-        self._log.info("status {name} is enforced now", name=self.name)
+        self._limited.emit(LogLevel.info, "status {name} is enforced now", ("enforced", self.name), name=self.name)
 
     def check_writes(self) -> None:
         """@raise Unavailable: nothing may be put, flushed or deleted."""
@@ -104,6 +106,10 @@ class ServerStatus:
 
     def stop(self) -> None:
         """Let no time pass any more."""
+        self._limited.close()
+        self._stop_grace()
+
+    def _stop_grace(self) -> None:
         if self._pending is not None:
             self._pending.cancel()
             self._pending = None

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import IO, Final, Optional
 
 from darner.errors import StoreDamaged, StoreUnusable
-from darner.store.power_loss import litter
+from darner.store.power_loss import unfinished_files
 from darner.store.status_file import StatusFile
 from darner.values.vocabulary import STATUSES
 
@@ -298,7 +298,7 @@ class DataDirectory:
         @raise OSError: it cannot be done.
         """
         self.reserve.give_up()
-        for path in litter(self.database):
+        for path in unfinished_files(self.database):
             path.unlink()
 
     def sync_older_logs(self) -> None:

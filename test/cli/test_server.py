@@ -30,6 +30,7 @@ from darner.config.policies import Policies, QueueSettings
 from darner.config.settings import Listener, Settings
 from darner.errors import SettingsError
 from darner.service import QueueService
+from test import allow_critical
 
 
 def parsed(*arguments: str) -> Options:
@@ -275,12 +276,14 @@ class ServerTests(TestCase):
         return error.args[0]
 
     async def test_the_directory_is_in_use(self) -> None:
+        allow_critical(self, "is in use by another process")
         server = self.make("--port=0")
         server.startService()
         self.assertIn("is in use by another process", self.refused(self.make("--port=0")))
         await server.stopService()
 
     def test_the_password_file_has_gone(self) -> None:
+        allow_critical(self, "No such file")
         passwords = Path(self.mktemp())
         passwords.write_text("ann:secret\n")
         server = self.make("--port=0", f"--password-file={passwords}")
@@ -297,6 +300,7 @@ class ServerTests(TestCase):
             self.assertEqual(os.umask(given), expected)
 
     async def test_it_cannot_listen(self) -> None:
+        allow_critical(self, "cannot listen: ")
         other = await TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1").listen(Factory())
         self.addCleanup(other.stopListening)
         port = other.getHost().port
