@@ -30,7 +30,7 @@ MAX_ACTS: Final = 1000
 
 _log = Logger("darner.audit")
 
-_COMMANDS: Final = {"GetMany": "get", "GetFirst": "get", "SetStatus": "status"}
+_COMMANDS: Final = {"GetMany": "get", "GetFirst": "get", "PutItems": "put", "SetStatus": "status"}
 """The commands that are not called as their class is."""
 _ARGUMENTS: Final = ("queue", "queues", "choices", "origin", "target", "count", "status")
 """The attributes of requests that are logged, in their order."""

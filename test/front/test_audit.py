@@ -13,6 +13,7 @@ from darner.front.audit import MAX_TEXT, describe_address, describe_request, pri
 from darner.front.kestrel_port import TextFactory
 from darner.front.protocol import QueueFactory
 from darner.values import requests
+from test import allow_critical
 from test.front.test_access import AccessTestCase
 from test.front.test_protocol import MemoryClient
 
@@ -181,6 +182,35 @@ class AuditTests(AccessTestCase):
             client = self.connect() if factory is None else MemoryClient(self.clock, factory)
             client.send(request)
             self.assertEqual(self.lines(), [(LogLevel.info, f"{shown} by user - from {ADDRESS}")])
+
+    def test_text_protocol(self) -> None:
+        """The same is logged of clients of the text port."""
+        factory = TextFactory(self.queues, access=self.guard, debug=True)
+        client = MemoryClient(self.clock, factory)
+        for sent, level, line in (
+            (b"delete a\n", LogLevel.warn, "refused: delete a of user - from {}: unauthenticated"),
+            (b"put a:\nx\ny\n\n", LogLevel.warn, "refused: put a of user - from {}: unauthenticated"),
+            (b"put a:\nbob plain\n\n", LogLevel.debug, "user bob logged in from {}"),
+            (b"put a:\nx\n\n", LogLevel.warn, "refused: put a of user bob from {}: not allowed"),
+            (b"get b\nput w:\nx\n\n", None, ""),
+        ):
+            self.ask(sent, client)
+            self.assertEqual(self.lines(), [(level, line.format(ADDRESS))] if level else [])
+        self.ask(b"put a:\nbob wrong\n\n", MemoryClient(self.clock, factory))
+        line = f"user bob failed to log in from {ADDRESS}: authentication failure"
+        self.assertEqual(self.lines(), [(LogLevel.warn, line)])
+
+    def test_faults(self) -> None:
+        """One that comes each time is logged once, and counted, until the clients are sent away."""
+        allow_critical(self, "could not check a password: none (2 more")
+        self.holding = True
+        for password in (b"a", b"b", b"c"):
+            self.logged_in(b"ann", password)
+            self.checks.pop()[0].errback(MemoryError("none"))
+        self.assertEqual(len(self.flushLoggedErrors(MemoryError)), 1)
+        self.events.clear()
+        self.factory.finish()
+        self.assertIn("could not check a password: none (2 more in the last 0 s)", map(formatEvent, self.events))
 
     def test_counted_at_the_stop(self) -> None:
         """What was counted and not logged yet is logged when the clients are sent away."""
