@@ -35,9 +35,9 @@ from darner.values.stats import Health, Removal
 
 RETRY: Final = 1.0
 """Seconds after which a store that refused a write is tried again."""
-
 RESUMED: Final = 16
 """How many of those who have had as much as they get in a turn go on in the next: the rest come after them."""
+
 
 def _tell(_: None, waiting: list[Deferred[None]]) -> None:
     for waiter in waiting:
@@ -48,8 +48,7 @@ class GroupCommit:
     """
     What is gathering now, and what is being written.
 
-    @ivar now: the time of this turn by the wall clock, in ms since the epoch.  It is 1 at least, where the clock is set
-        to before 1970: so it can be written down, and what had expired from the start still has.
+    @ivar now: the time of this turn by the wall clock, in ms since the epoch; 1 at least, also before 1970.
     @ivar health: whether the store takes what is put, as far as was seen.
     @ivar clock: the time that passes, whatever the wall clock is set to.
     """
