@@ -234,8 +234,7 @@ class Session(Reader):
             self._not_stored(request, error)
         else:
             self.queues.stats.cmd_set += 1
-            if self._has_had_enough():
-                self.busy = True
+            self.update_busy()
 
     def _not_stored(self, request: requests.Set, error: DarnerError) -> None:
         self.queues.stats.cmd_set += 1

@@ -36,10 +36,8 @@ from darner.values.stats import Health, Removal
 
 RETRY: Final = 1.0
 """Seconds after which a store that refused a write is tried again."""
-
 RESUMED: Final = 16
 """How many of those who have had as much as they get in a turn go on in the next: the rest come after them."""
-
 _REFUSED: Final = "the store refused a write: {error}"
 
 
@@ -52,17 +50,20 @@ class GroupCommit:
     """
     What is gathering now, and what is being written.
 
-    @ivar now: the time of this turn by the wall clock, in ms since the epoch.  It is 1 at least, where the clock is set
-        to before 1970: so it can be written down, and what had expired from the start still has.
+    @ivar now: the time of this turn by the wall clock, in ms since the epoch; 1 at least, also before 1970.
     @ivar health: whether the store takes what is put, as far as was seen.
     @ivar clock: the time that passes, whatever the wall clock is set to.
     @ivar log: the log of all queues, in which what happens again and again is counted.
     """
 
     def __init__(
-        self, store: IStore, schedule: Callable[[Callable[[], None]], object],
-        in_thread: Callable[..., Deferred[Any]], wall: Callable[[], float], clock: IReactorTime,
-    ) -> None:  # fmt: skip
+        self,
+        store: IStore,
+        schedule: Callable[[Callable[[], None]], object],
+        in_thread: Callable[..., Deferred[Any]],
+        wall: Callable[[], float],
+        clock: IReactorTime,
+    ) -> None:
         """
         @param schedule: calls its argument soon, from the reactor.
         @param in_thread: calls its arguments in a worker thread; fires with the result.

@@ -530,7 +530,7 @@ class DamageTests(SynchronousTestCase):
             replies = client.rest()
             taken = replies.count(b"VALUE jobs 0 8\r\n")
             self.assertEqual(replies.count(refused), 20_000 - taken)
-        self.server.wait_for("and some items cannot be read: stop the server and start it with --repair")
+        self.server.wait_for("some items cannot be read.  To repair it, stop the server and start it with --repair")
         self.assertEqual(self.server.stop(), 0)
         status, lines = self.check()
         self.assertEqual(status, 1)
