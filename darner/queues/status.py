@@ -25,6 +25,7 @@ class ServerStatus:
     What the server is told to refuse.
 
     @ivar name: the status, one of L{STATUSES}; with a grace period it may not be enforced yet.
+    @ivar log: where changes are logged; those that repeat are counted.
     @ivar refuses_writes: whether nothing may be put, flushed or deleted.
     @ivar refuses_reads: whether nothing may be taken or looked at.  What is open may still be closed or given back.
     """
@@ -40,7 +41,7 @@ class ServerStatus:
         @param kept: where it is kept; C{None}: nowhere.
         """
         self._clock = clock
-        self._limited = LimitedLog(self._log, clock)
+        self.log = LimitedLog(self._log, clock)
         self._grace = grace
         self._kept = kept
         self._pending: Optional[IDelayedCall] = None
@@ -84,7 +85,7 @@ class ServerStatus:
                 raise StoreError(f"cannot keep the status: {error.strerror}") from error
         self._stop_grace()
         self.name = name
-        self._limited.emit(LogLevel.info, "status {name}, before it was {before}", name, name=name, before=before)
+        self.log.emit(LogLevel.info, "status {name}, before it was {before}", name, name=name, before=before)
         if stricter and self._grace:
             self._pending = self._clock.callLater(self._grace, self._grace_is_over)
         else:
@@ -92,7 +93,7 @@ class ServerStatus:
 
     def _grace_is_over(self) -> None:
         self._enforce()
-        self._limited.emit(LogLevel.info, "status {name} is enforced now", ("enforced", self.name), name=self.name)
+        self.log.emit(LogLevel.info, "status {name} is enforced now", ("enforced", self.name), name=self.name)
 
     def check_writes(self) -> None:
         """@raise Unavailable: nothing may be put, flushed or deleted."""
@@ -106,7 +107,7 @@ class ServerStatus:
 
     def stop(self) -> None:
         """Let no time pass any more."""
-        self._limited.close()
+        self.log.close()
         self._stop_grace()
 
     def _stop_grace(self) -> None:
