@@ -31,11 +31,12 @@ from twisted.internet.interfaces import (
     IReadDescriptor,
     IStreamServerEndpoint,
 )
-from twisted.logger import Logger
+from twisted.logger import Logger, LogLevel
 from twisted.python.failure import Failure
 from zope.interface import classImplements
 
 from darner.net.connection import IN, Address, FastConnection, socket_address
+from darner.net.log_limits import LimitedLog
 from darner.net.processors import processors
 
 EVENTS: Final = 256
@@ -117,6 +118,7 @@ class FastPort:
         self._interface = interface
         self._factory = factory
         self._commit = factory.commit
+        self._limited = LimitedLog(self._log, factory.clock)
         self._seconds = time.monotonic
         self._connections: dict[int, FastConnection] = {}
         self._listening: Optional[socket.socket] = None
@@ -164,6 +166,7 @@ class FastPort:
         if self._listening is None and not self._connections and not self._epoll.closed and not self._serving:
             self._reactor.removeReader(self)
             self._epoll.close()
+            self._limited.close()
 
     def getHost(self) -> Address:
         assert self._listening is not None
@@ -211,7 +214,7 @@ class FastPort:
 
     def _accept_none(self, error: OSError) -> None:
         """Not even a descriptor to refuse with: accept again in a while."""
-        self._log.error("cannot accept connections: {error}", error=error.strerror)
+        self._limited.emit(LogLevel.error, "cannot accept connections: {error}", error=error.strerror)
         self._epoll.modify(self._listening_fd, 0)
         self._factory.clock.callLater(RETRY_ACCEPT, self._accept_again)
 
@@ -282,7 +285,7 @@ class FastPort:
                 elif fd == self._listening_fd and self._listening is not None:
                     self._accept()
             except Exception:
-                self._log.failure("a connection failed")
+                self._limited.failure("a connection failed")
                 if connection is not None:
                     self.later(connection.lose, Failure())
 
@@ -313,7 +316,7 @@ class FastPort:
                 call(*arguments)
             except Exception:
                 # The reactor would take the port for lost.
-                self._log.failure("a connection failed")
+                self._limited.failure("a connection failed")
 
 
 classImplements(FastPort, IListeningPort, IReadDescriptor)
