@@ -86,8 +86,11 @@ class Settings:
     Seconds after which a client is disconnected that stops in the middle of a request, does not read its replies, or
     does not log in; 0 is never.
     """
-    keep_alive: float = attrs.field(default=60.0, validator=validators.ge(0))
-    """Seconds of silence after which TCP asks whether a client is still there; 0 is never."""
+    keep_alive: float = attrs.field(default=60.0, validator=validators.and_(validators.ge(0), validators.le(32767)))
+    """
+    Seconds of silence after which TCP asks whether a client is still there; 0 is never.  Linux takes no more than
+    32,767.
+    """
     password_file: Optional[str] = None
     """File with users and passwords; C{None}: everybody may do everything."""
     users: dict[str, Rights] = attrs.field(factory=dict)

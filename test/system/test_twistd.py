@@ -137,6 +137,32 @@ class OptionsTests(SynchronousTestCase):
         self.assertEqual(replies, b"STORED\r\nVALUE q 5 %d\r\n%b\r\nEND\r\n" % (len(payload), payload))
         self.assertEqual(server.stop(), 0)
 
+    def test_tls_client_that_does_not_read(self) -> None:
+        """The bounds hold over TLS as well: on what is held for a client, and on how long it may stall."""
+        directory = make_directory(self)
+        pair = KeyPair.generate(size=2048)
+        (directory / "own.pem").write_bytes(pair.dump(FILETYPE_PEM) + pair.selfSignedCert(1, CN=b"darner").dumpPEM())
+        (directory / "config.toml").write_text('stall_timeout = "2s"\n')
+        server = Server(
+            self, "--listen=ssl:0:interface=127.0.0.1:privateKey=own.pem", "--port=0", "--config=config.toml",
+            directory=directory,
+        )  # fmt: skip
+        feeder = server.client()
+        self.addCleanup(feeder.close)
+        self.assertEqual(feeder.set(b"q", bytes(60_000)), b"STORED")
+        server.reset_peak_memory()
+        before = server.memory("VmHWM")
+        context = ssl.create_default_context(cafile=str(directory / "own.pem"))
+        context.check_hostname = False
+        plain = socket.create_connection(server.addresses[1], 10)
+        plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16384)
+        with context.wrap_socket(plain) as client:
+            client.sendall(b"get q/peek\r\n" * 4000)
+            until(lambda: feeder.stats()[b"curr_connections"] == b"1", "the end of a client that stalls")
+        self.assertLess(server.memory("VmHWM") - before, 32 * 2**20)
+        self.assertNotIn("Traceback", server.text)
+        self.assertEqual(server.stop(), 0)
+
     def test_memory_without_tls(self) -> None:
         """What only TLS needs is loaded where an endpoint is named, on the command line or in the file."""
         directory = make_directory(self)
