@@ -41,7 +41,9 @@ from darner.errors import DarnerError, StoreError
 from darner.front.calls import Consuming, Opening, OpenMessage, Putting, Reading
 from darner.queues.collection import Queues
 
-CALLS: Final = ("write", "fdatasync", "fsync", "openat", "rename", "fallocate")
+CALLS: Final = (
+    "write", "fdatasync", "fsync", "openat", "rename", "fallocate", "unlink", "link", "linkat", "statfs", "fstatfs",
+)  # fmt: skip
 """What fails.  The process sends on sockets by other calls than these."""
 ERRORS: Final = ("ENOSPC", "EIO")
 LASTING: Final = (1, 6, 0)

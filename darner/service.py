@@ -185,7 +185,11 @@ class QueueService(Service):
             next(iter(self._waiting)).stop()
         await DeferredList([self._drain(factory) for factory in self._factories])
         self._factories = []
-        await queues.stop()
+        try:
+            await queues.stop()
+        except Exception:
+            # What is acknowledged is in the store, and the process has to end.
+            self._log.failure("the queues could not be stopped in order")
         self._shut()
 
     def _drain(self, factory: QueueFactory) -> Deferred[None]:
@@ -201,9 +205,12 @@ class QueueService(Service):
     def _shut(self) -> None:
         self.queues = None
         self.ports = []
-        self._clock.stop()
-        self._pool.stop()
-        self._store.close()
+        for end in (self._clock.stop, self._pool.stop, self._store.close):
+            try:
+                end()
+            except Exception:
+                # The others end all the same.
+                self._log.failure("a part of the service could not be ended in order")
 
     # IQueueService
 

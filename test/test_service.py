@@ -34,6 +34,7 @@ from darner import service as service_module
 from darner.config.policies import Policies, QueueSettings
 from darner.config.settings import Settings
 from darner.errors import Stopped, StoreError, StoreUnusable
+from darner.net.clock import MonotonicClock
 from darner.service import QueueService
 from darner.store.interfaces import IBatch
 from darner.store.leveldb import LevelStore
@@ -210,6 +211,24 @@ class StartAndStopTests(ServiceTestCase):
         await service.stopService()
         service.startService()
         self.assertEqual((await service.get(b"q")).payload, LARGE)
+
+    async def test_a_stop_that_fails_in_parts(self) -> None:
+        """Whatever fails while it stops: the rest is done, and the process can end."""
+
+        def fails() -> None:
+            raise OSError(errno.EIO, "no")
+
+        service = self.started()
+        assert service.queues is not None
+        store, clock = service._store, service._clock
+        self.patch(service.queues, "stop", fails)
+        self.patch(clock, "stop", fails)
+        threads = service._pool
+        await service.stopService()
+        self.assertEqual(len(self.flushLoggedErrors(OSError)), 2)
+        self.assertEqual((service.queues, threads.threads), (None, []))
+        LevelStore(store.path).close()
+        MonotonicClock.stop(clock)
 
     async def test_the_open_reads_of_the_application_go_back(self) -> None:
         service = self.started()

@@ -180,14 +180,30 @@ class FastPort:
                 if error.errno not in (errno.ECONNABORTED, errno.EPROTO, errno.EPERM):
                     return
                 continue
-            sock.setblocking(False)
-            if self._factory.full():
-                self._refuse(sock)
-            elif sock.fileno() >= _descriptor_limit():
-                self._factory.rejected()
-                self._refuse(sock)
-            else:
-                self._connect(sock, name)
+            try:
+                self._welcome(sock, name)
+            except Exception:
+                self._log.failure("a new connection failed")
+                self._give_up(sock)
+
+    def _welcome(self, sock: socket.socket, name: tuple[Any, ...]) -> None:
+        """Serve a new client, or tell it that there is no room."""
+        sock.setblocking(False)
+        if self._factory.full():
+            self._refuse(sock)
+        elif sock.fileno() >= _descriptor_limit():
+            self._factory.rejected()
+            self._refuse(sock)
+        else:
+            self._connect(sock, name)
+
+    def _give_up(self, sock: socket.socket) -> None:
+        """Something was raised while a client was welcomed: it alone is lost."""
+        connection = self._connections.get(sock.fileno())
+        if connection is not None:
+            self.later(connection.lose, Failure())
+        else:
+            sock.close()
 
     def _connect(self, sock: socket.socket, name: tuple[Any, ...]) -> None:
         try:
@@ -198,8 +214,7 @@ class FastPort:
             return
         peer = socket_address(name, sock.family)
         connection = FastConnection(self, sock, peer)
-        protocol = self._factory.buildProtocol(peer)
-        connection.protocol = protocol
+        connection.protocol = protocol = self._factory.buildProtocol(peer)
         self._connections[connection.fd] = connection
         protocol.makeConnection(connection)
 
@@ -228,7 +243,17 @@ class FastPort:
         return "darner"
 
     def doRead(self) -> None:
-        """Serve the connections that are ready, one turn after the other, until none is or others have to be served."""
+        """
+        Serve the connections that are ready, one turn after the other, until none is or others have to be served.
+
+        Nothing is raised: Twisted would not look at this port any more.
+        """
+        try:
+            self._serve_all()
+        except Exception:
+            self._log.failure("serving failed; it goes on")
+
+    def _serve_all(self) -> None:
         until = self._seconds() + WORK
         ready = self._epoll.poll(0, EVENTS)
         while ready:
@@ -266,10 +291,21 @@ class FastPort:
             if 1 < len(ready) < FEW:
                 self._take(self._epoll.poll(0, EVENTS))
         finally:
-            self._commit.end()
+            try:
+                self._commit.end()
+            except Exception:
+                self._log.failure("a turn could not be ended")
+                self._lose(ready)
             self._serving = False
         if self._later:
             self._do_later()
+
+    def _lose(self, ready: list[tuple[int, int]]) -> None:
+        """End these connections: nobody knows which of them were answered."""
+        for fd, _ in ready:
+            connection = self._connections.get(fd)
+            if connection is not None:
+                self.later(connection.lose, Failure())
 
     def _take(self, ready: list[tuple[int, int]]) -> None:
         """Have these connections take what they have received."""

@@ -148,6 +148,9 @@ class Reserve:
     Room on the disk that is kept for the time when there is no other.
 
     A full disk must not keep anybody from taking items away, and to do that takes some writing.
+
+    @ivar held: whether the room is kept.
+    @ivar reason: the system's word for what kept it from being taken the last time.
     """
 
     def __init__(self, path: Path, size: int) -> None:
@@ -155,13 +158,21 @@ class Reserve:
         self._path = path
         self._size = size
         self.held = False
+        self.reason = ""
 
     def take(self) -> bool:
-        """@return: whether the room is kept now; it is not taken from the last that there is."""
+        """
+        Keep the room, unless that would take the last that there is.
+
+        Nothing is raised: this is asked for while clients are served, on a disk that fails.
+
+        @return: whether it is kept now; if not, C{reason} says why.
+        """
         if not self.held:
             try:
                 self._allocate()
-            except OSError:
+            except OSError as error:
+                self.reason = os.strerror(error.errno or errno.EIO)
                 self.give_up()
         return self.held
 
@@ -178,9 +189,14 @@ class Reserve:
             os.close(file)
 
     def give_up(self) -> None:
-        """Let the room be used."""
+        """Let the room be used, if the disk allows that.  Nothing is raised."""
         self.held = False
-        self._path.unlink(missing_ok=True)
+        try:
+            self._path.unlink(missing_ok=True)
+        except OSError:
+            # A file that stays may be made empty all the same.
+            with contextlib.suppress(OSError):
+                os.truncate(self._path, 0)
 
 
 def _log_number(name: str) -> int:

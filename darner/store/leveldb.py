@@ -345,7 +345,7 @@ class LevelStore:
             raise StoreError(self._damage)
         reserve = self._directory.reserve
         if not reserve.held and not reserve.take():
-            raise StoreError(f"cannot write: {os.strerror(errno.ENOSPC)}")
+            raise StoreError(f"cannot write: {reserve.reason}")
 
     def _write(self, writes: Sequence[tuple[bytes, Optional[bytes]]], sync: bool) -> None:
         self._keeper.writes()
