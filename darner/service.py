@@ -29,6 +29,7 @@ from darner.front.protocol import QueueFactory
 from darner.interfaces import IMessage, IOpenRead, IQueueService
 from darner.net.clock import MonotonicClock
 from darner.net.limits import Limits
+from darner.net.listeners import TEXT, Door, Listener
 from darner.queues.collection import Queues, Surroundings
 from darner.queues.control import Control
 from darner.queues.status import ServerStatus
@@ -46,6 +47,16 @@ DRAIN: Final = 2.0
 _C = TypeVar("_C", bound=Union[Call, Requeueing])
 
 
+def _listen(endpoint: IStreamServerEndpoint, door: Door) -> IListeningPort:
+    """@return: the port, at once.  @raise CannotListenError: or whatever else the endpoint fails with."""
+    ports: list[IListeningPort] = []
+    failures: list[Failure] = []
+    endpoint.listen(door).addCallbacks(ports.append, failures.append)
+    if failures:
+        failures[0].raiseException()
+    return ports[0]
+
+
 @implementer(IQueueService)
 class QueueService(Service):
     """
@@ -56,7 +67,8 @@ class QueueService(Service):
 
     @ivar data_dir: where the queues are kept.
     @ivar queues: the queues while the service runs; C{None} otherwise.
-    @ivar ports: what it listens on, in the order of the endpoints, while it runs; those of the text protocol come last.
+    @ivar listeners: where it listens, in the order of the endpoints.
+    @ivar ports: what it listens on while it runs, in the same order.
     """
 
     _log = Logger()
@@ -64,34 +76,31 @@ class QueueService(Service):
     def __init__(
         self,
         data_dir: Union[str, Path],
-        endpoints: Sequence[Union[IStreamServerEndpoint, tuple[IStreamServerEndpoint, str]]] = (),
+        endpoints: Sequence[Union[IStreamServerEndpoint, Listener]] = (),
         settings: Settings = Settings(),  # noqa: B008  (it is frozen)
         reactor: Any = None,
         open_store: Callable[[Path], IStore] = LevelStore,
         control: Control = Control(),  # noqa: B008  (it is frozen)
-        text_endpoints: Sequence[IStreamServerEndpoint] = (),
     ) -> None:
         """
         @param data_dir: where the queues are kept; made if it is missing.
-        @param endpoints: where to serve clients; none for an application's own use only.  A pair of an endpoint and a
-            C{reply_key} (L{Settings.reply_key}) sets that for one of them.
+        @param endpoints: where to serve clients; none for an application's own use only.  A L{Listener} says more of
+            one of them than its endpoint, such as the protocol that is spoken there.
         @param settings: limits and the like; its C{data_dir} and places to listen at are not used here.
         @param reactor: the reactor; by default the global one.
         @param open_store: makes the store of a data directory.
         @param control: what clients may ask of the process.
-        @param text_endpoints: where to serve clients by Kestrel's text protocol, which knows no users.
         """
         if reactor is None:
             from twisted.internet import reactor
         self._reactor = reactor
         self.data_dir = Path(data_dir)
-        self._endpoints = [
-            endpoint if isinstance(endpoint, tuple) else (endpoint, settings.reply_key) for endpoint in endpoints
+        self.listeners = [
+            endpoint if isinstance(endpoint, Listener) else Listener(endpoint) for endpoint in endpoints
         ]
         self._settings = settings
         self._open_store = open_store
         self._control = control
-        self._text_endpoints = text_endpoints
         self.queues: Optional[Queues] = None
         self.ports: list[IListeningPort] = []
         self._factories: list[QueueFactory] = []
@@ -101,13 +110,31 @@ class QueueService(Service):
 
     def startService(self) -> None:
         """
-        Open the store and listen.
+        Listen, open the store, and serve.
+
+        Nothing is touched before all addresses are taken.
 
         @raise darner.errors.StoreError: the data directory cannot be served from.
         @raise darner.errors.SettingsError: the password file cannot be read, or there are users and a text port.
         @raise twisted.internet.error.CannotListenError: a port is taken.
         @raise OSError: there are no descriptors left.
         """
+        access = self._read_access()
+        doors = [(Door(), listener) for listener in self.listeners]
+        ports: list[IListeningPort] = []
+        try:
+            for door, listener in doors:
+                ports.append(_listen(listener.endpoint, door))
+            self._open(doors, access)
+        except BaseException:
+            for port in ports:
+                port.stopListening()
+            raise
+        self.ports = ports
+        super().startService()
+
+    def _open(self, doors: Sequence[tuple[Door, Listener]], access: Optional[Access]) -> None:
+        """Open the store, and the doors."""
         self._store = self._open_store(self.data_dir)
         try:
             self._clock = MonotonicClock(self._reactor.callFromThread)
@@ -117,7 +144,7 @@ class QueueService(Service):
         self._pool = ThreadPool(0, 2, f"darner {self.data_dir}")
         self._pool.start()
         settings = self._settings
-        self.queues = Queues(
+        self.queues = queues = Queues(
             self._store,
             Surroundings(self._clock, self._reactor.callFromThread, self._in_thread),
             settings.policies,
@@ -129,41 +156,35 @@ class QueueService(Service):
             self._control,
         )  # fmt: skip
         try:
-            self._access = self._read_access()
-            self.queues.start()
-            limits = Limits(
-                settings.max_connections, settings.idle_timeout, settings.stall_timeout, settings.keep_alive
-            )
-            for endpoint, reply_key in self._endpoints:
-                whole_key = reply_key == "request"
-                self._listen(endpoint, QueueFactory(self.queues, whole_key, settings.debug, limits, self._access))
-            for endpoint in self._text_endpoints:
-                self._listen(endpoint, TextFactory(self.queues, debug=settings.debug, limits=limits))
+            queues.start()
+            for door, listener in doors:
+                factory = self._factory(queues, listener, access)
+                door.open(factory)
+                self._factories.append(factory)
         except BaseException:
-            for port in self.ports:
-                port.stopListening()
             self._factories = []
-            self.queues.reclaimer.stop()
+            queues.reclaimer.stop()
             self._shut()
             raise
-        super().startService()
+
+    def _factory(self, queues: Queues, listener: Listener, access: Optional[Access]) -> QueueFactory:
+        """@return: what serves the clients of a listener."""
+        settings = self._settings
+        limits = Limits(settings.max_connections, settings.idle_timeout, settings.stall_timeout, settings.keep_alive)
+        if listener.protocol == TEXT:
+            return TextFactory(queues, debug=settings.debug, limits=limits)
+        whole_key = (listener.reply_key or settings.reply_key) == "request"
+        return QueueFactory(queues, whole_key, settings.debug, limits, access)
 
     def _read_access(self) -> Optional[Access]:
         if self._settings.password_file is None:
             return None
-        if self._text_endpoints:
+        if any(listener.protocol == TEXT for listener in self.listeners):
             raise SettingsError(NO_LOG_IN)
         return Access(Passwords(Path(self._settings.password_file)), self._settings.users, self._in_thread)
 
     def _in_thread(self, work: Callable[..., Any], *arguments: Any) -> Deferred[Any]:
         return deferToThreadPool(self._reactor, self._pool, work, *arguments)
-
-    def _listen(self, endpoint: IStreamServerEndpoint, factory: QueueFactory) -> None:
-        failures: list[Failure] = []
-        endpoint.listen(factory).addCallbacks(self.ports.append, failures.append)
-        if failures:
-            failures[0].raiseException()
-        self._factories.append(factory)
 
     def stopService(self) -> Deferred[None]:
         """

@@ -35,6 +35,7 @@ from darner.config.policies import Policies, QueueSettings
 from darner.config.settings import Settings
 from darner.errors import Stopped, StoreError, StoreUnusable
 from darner.net.clock import MonotonicClock
+from darner.net.listeners import Listener
 from darner.service import QueueService
 from darner.store.interfaces import IBatch
 from darner.store.leveldb import LevelStore
@@ -443,7 +444,7 @@ class ListeningTests(ServiceTestCase):
             (Settings(), "request", b"q/t=1"),
             (Settings(reply_key="request"), "queue", b"q"),
         ):
-            endpoint = loopback() if pair is None else (loopback(), pair)
+            endpoint = loopback() if pair is None else Listener(loopback(), reply_key=pair)
             service = self.started(endpoint, settings=settings)
             await service.put(b"q", b"x")
             client = await self.connect(service)

@@ -84,7 +84,9 @@ class Options(usage.Options):
         if self._config is not None:
             source = self["config"]
             values = read_toml(self._config, source)
-            make_settings(values, source)
+            # What the file has wrong is the file's; that users need passwords, both may see to.
+            named = {} if self["password-file"] is None else {"password_file": self["password-file"]}
+            make_settings({**values, **named}, source)
             source = f"{source} and command line"
         for name in (
             "data-dir", "port", "text-port", "interface", "min-free-bytes", "reply-key", "password-file",

@@ -29,6 +29,8 @@ DEFAULT_PORT: Final = 22133
 
 REPLY_KEYS: Final = ("queue", "request")
 
+NO_PASSWORDS: Final = "without password_file nobody can log in, and everybody may do everything"
+
 NO_LOG_IN: Final = "the text protocol has no way to log in"
 
 _reply_key = validators.in_(REPLY_KEYS)
@@ -112,6 +114,8 @@ class Settings:
         default=None, validator=validators.optional(validators.and_(validators.ge(0), validators.le(65535)))
     )
     """TCP port for Kestrel's text protocol, at L{interface}; C{None} for none.  It knows no users."""
+    trusted_network: bool = False
+    """Whether everybody who reaches the server may be trusted, so that there is no warning of being open to them."""
 
     @property
     def tcp_port(self) -> Optional[int]:
@@ -207,6 +211,8 @@ def make_settings(values: dict[str, Any], source: str) -> Settings:
     except ClassValidationError as error:
         reasons = transform_error(error, path="", format_exception=_explain)
         raise SettingsError(f"{source}: " + "; ".join(_plainly(reason) for reason in reasons)) from error
+    if settings.users and settings.password_file is None:
+        raise SettingsError(f"{source}: users: {NO_PASSWORDS}")
     if settings.text_port is not None and settings.password_file is not None:
         raise SettingsError(f"{source}: text_port and password_file: {NO_LOG_IN}")
     return attrs.evolve(settings, policies=make_policies(defaults, queues, aliases, source))

@@ -1,5 +1,5 @@
 """
-How we listen: Twisted's own transports for every endpoint, and a faster one for plain TCP.
+A faster transport than Twisted's own, for plain TCP.
 
 Most of what a small request costs over Twisted's TCP transport is the reactor's work for each event.  A L{FastPort}
 keeps all its connections in an epoll of its own and shows the reactor that one descriptor.  When the reactor says that
@@ -18,18 +18,15 @@ import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, ClassVar, Final, Optional, Protocol, cast
+from typing import Any, ClassVar, Final, Optional, Protocol
 
 from twisted.internet.defer import Deferred, execute
-from twisted.internet.endpoints import TCP4ServerEndpoint, TCP6ServerEndpoint
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import (
     IListeningPort,
     IProtocol,
-    IProtocolFactory,
     IReactorTime,
     IReadDescriptor,
-    IStreamServerEndpoint,
 )
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -111,12 +108,13 @@ class FastPort:
 
     _log: ClassVar[Logger] = Logger()
 
-    def __init__(self, reactor: Any, port: int, factory: ServedFactory, interface: str) -> None:
+    def __init__(self, reactor: Any, port: int, interface: str) -> None:
         self._reactor = reactor
         self._port = port
         self._interface = interface
-        self._factory = factory
-        self._commit = factory.commit
+        self._factory: ServedFactory
+        self._commit: Batch
+        self._started = False
         self._seconds = time.monotonic
         self._connections: dict[int, FastConnection] = {}
         self._listening: Optional[socket.socket] = None
@@ -129,20 +127,39 @@ class FastPort:
     # Listening
 
     def startListening(self) -> None:
-        """@raise CannotListenError: the address cannot be listened at."""
+        """
+        Take the address.  Clients are refused until L{serve}.
+
+        @raise CannotListenError: it is taken, or cannot be had.
+        """
         family = socket.AF_INET6 if ":" in self._interface else socket.AF_INET
         listening = socket.socket(family, socket.SOCK_STREAM)
         try:
             listening.setblocking(False)
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listening.bind((self._interface, self._port))
-            listening.listen(BACKLOG)
         except OSError as error:
             listening.close()
             raise CannotListenError(self._interface, self._port, error) from error
         self._listening = listening
         self._listening_fd = listening.fileno()
         self._epoll = select.epoll()
+
+    def serve(self, factory: ServedFactory) -> None:
+        """
+        Begin to accept clients.
+
+        @param factory: makes their protocols.
+        @raise CannotListenError: somebody else listens at the address by now.
+        """
+        assert self._listening is not None
+        try:
+            self._listening.listen(BACKLOG)
+        except OSError as error:
+            raise CannotListenError(self._interface, self._port, error) from error
+        self._factory = factory
+        self._commit = factory.commit
+        self._started = True
         self._epoll.register(self._listening_fd, IN)
         self._factory.doStart()
         self._reactor.addReader(self)
@@ -155,14 +172,16 @@ class FastPort:
         listening, self._listening = self._listening, None
         if listening is None:
             return
-        self._epoll.unregister(listening.fileno())
+        if self._started:
+            self._epoll.unregister(listening.fileno())
+            self._factory.doStop()
         listening.close()
-        self._factory.doStop()
         self._end_if_done()
 
     def _end_if_done(self) -> None:
         if self._listening is None and not self._connections and not self._epoll.closed and not self._serving:
-            self._reactor.removeReader(self)
+            if self._started:
+                self._reactor.removeReader(self)
             self._epoll.close()
 
     def getHost(self) -> Address:
@@ -361,34 +380,3 @@ def _descriptor_limit() -> int:
     if limit == resource.RLIM_INFINITY:
         return sys.maxsize
     return limit - min(SPARE_DESCRIPTORS, limit // 4)
-
-
-class FastEndpoint:
-    """A TCP endpoint whose connections are served by a L{FastPort}."""
-
-    def __init__(self, reactor: Any, port: int, interface: str) -> None:
-        self._reactor = reactor
-        self._port = port
-        self._interface = interface
-
-    def listen(self, protocolFactory: IProtocolFactory) -> Deferred[IListeningPort]:
-        """@param protocolFactory: a L{ServedFactory}."""
-        return execute(self._listen, cast(ServedFactory, protocolFactory))
-
-    def _listen(self, factory: ServedFactory) -> IListeningPort:
-        port = FastPort(self._reactor, self._port, factory, self._interface)
-        port.startListening()
-        return port
-
-
-classImplements(FastEndpoint, IStreamServerEndpoint)
-
-
-def tcp_endpoint(reactor: Any, port: int, interface: str) -> IStreamServerEndpoint:
-    """
-    @return: the fastest endpoint for plain TCP that this reactor can carry.
-    """
-    if type(reactor).__name__ == "EPollReactor":
-        return FastEndpoint(reactor, port, interface)
-    kind = TCP6ServerEndpoint if ":" in interface else TCP4ServerEndpoint
-    return kind(reactor, port, interface=interface)

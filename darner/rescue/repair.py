@@ -28,6 +28,7 @@ from darner.store.directory import (
     MARKER_TEXT,
     SAVED,
     SAVING,
+    check_access,
     check_directory,
     claim,
     in_use,
@@ -211,10 +212,12 @@ def _exclusively(path: Path) -> Iterator[None]:
     """
     Keep servers out meanwhile, and tools that use LevelDB.
 
-    @raise StoreUnusable: it is in use, or not ours.
+    @raise StoreUnusable: it is in use, or not ours, or a file may not be read.
     """
     with contextlib.suppress(StoreDamaged):
         check_directory(path)
+    if (path / DATABASE).is_dir():
+        check_access(path / DATABASE)
     with contextlib.ExitStack() as files:
         for name, lock in ((MARKER, fcntl.flock), (f"{DATABASE}/LOCK", fcntl.lockf)):
             with contextlib.suppress(FileNotFoundError):

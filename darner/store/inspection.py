@@ -15,7 +15,7 @@ from pathlib import Path
 from attrs import frozen
 
 from darner.errors import StoreDamaged
-from darner.store.directory import DATABASE, SAVED, belongs
+from darner.store.directory import DATABASE, SAVED, belongs, check_access
 from darner.store.files import leveldb
 from darner.store.files.damage import Damage
 from darner.store.files.leveldb import BadFile, LogFile, Manifest, Table, TableInfo
@@ -58,6 +58,7 @@ def inspect(path: Path) -> Inspection:
     Look at the store in a data directory, without changing anything.
 
     @raise StoreDamaged: something is missing, or not as it was written.
+    @raise StoreUnusable: a file may not be read.
     """
     database = path / DATABASE
     if not database.is_dir():
@@ -67,8 +68,10 @@ def inspect(path: Path) -> Inspection:
     try:
         return Inspection(strangers(path), tuple(_inspect(database)))
     except BadFile as error:
+        check_access(database)
         raise StoreDamaged(path, error) from error
     except OSError as error:
+        check_access(database)
         raise StoreDamaged(path, f"{Path(str(error.filename)).name}: {error.strerror}") from error
 
 

@@ -25,7 +25,7 @@ from zope.interface import implementer
 from darner.errors import StoreDamaged, StoreError, StoreUnusable
 from darner.store import records, rollback
 from darner.store.batch import Deletion, LevelBatch
-from darner.store.directory import LOST, DataDirectory, in_use, set_aside, sync
+from darner.store.directory import LOST, DataDirectory, check_access, in_use, set_aside, sync
 from darner.store.inspection import first_damage, inspect, is_new, missing
 from darner.store.interfaces import IBatch, IStore
 from darner.store.mapped_memory import MappedMemory
@@ -165,6 +165,7 @@ class LevelStore:
     def _cannot_start(self, error: Exception) -> StoreDamaged:
         """Leave everything as it was."""
         self._put_back()
+        check_access(self._directory.database)
         return StoreDamaged(self.path, first_damage(self.path) or _reason(error))
 
     def _put_back(self) -> None:

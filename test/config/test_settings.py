@@ -89,6 +89,15 @@ class SettingsTests(SynchronousTestCase):
             ),
         )  # fmt: skip
 
+    def test_users_without_passwords(self) -> None:
+        """Nobody could log in, and everybody would be let in."""
+        self.assertIn("without password_file nobody can log in", self.refusal(users={"ann": {}}))
+
+    def test_keep_alive(self) -> None:
+        """Linux takes no more."""
+        self.assertEqual(make_settings({"keep_alive": 32767}, "").keep_alive, 32767)
+        self.assertIn("keep_alive", self.refusal(keep_alive="10h"))
+
     def test_unknown(self) -> None:
         self.assertEqual(self.refusal(prot=1, data=2), "unknown setting data, prot")
         self.assertEqual(self.refusal(policies={}), "unknown setting policies")

@@ -20,6 +20,7 @@ from darner.front import kestrel
 from darner.front.kestrel_port import TextFactory
 from darner.front.protocol import QueueFactory
 from darner.net.limits import Limits
+from darner.net.listeners import TEXT, Listener
 from darner.queues.collection import Queues
 from darner.queues.control import Control
 from darner.queues.fifo import Fifo
@@ -365,7 +366,7 @@ class ServiceTests(TestCase):
             file.write("ann:secret\n")
         endpoint = TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1")
         service = QueueService(
-            self.mktemp(), settings=evolve(Settings(), password_file=passwords), text_endpoints=[endpoint]
+            self.mktemp(), [Listener(endpoint, TEXT)], evolve(Settings(), password_file=passwords)
         )
         self.assertRaises(SettingsError, service.startService)
         self.assertEqual(service.ports, [])
@@ -374,7 +375,7 @@ class ServiceTests(TestCase):
         from twisted.internet import reactor
 
         endpoint = TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1")
-        service = QueueService(self.mktemp(), [endpoint], text_endpoints=[endpoint])
+        service = QueueService(self.mktemp(), [endpoint, Listener(endpoint, TEXT)])
         service.startService()
         self.assertIsInstance(service.ports[1].getHost(), IPv4Address)
         kinds = [type(factory) for factory in service._factories]
@@ -388,7 +389,7 @@ class TwistdTests(SynchronousTestCase):
     def test_text_port(self) -> None:
         server = servers.Server(self, "--port=0", "--text-port=0")
         self.assertEqual(len(server.addresses), 2)
-        self.assertIn(", for the text protocol", server.text)
+        self.assertIn("(text protocol)", server.text)
         with server.client() as plain, server.client(server.addresses[1]) as client:
             client.send(b"put q:\none\ntwo\n\nget q\nget r 50\nstatus\n")
             expected = b"+2\n:one\n*\n:UP\n"

@@ -36,7 +36,8 @@ from zope.interface.verify import verifyObject
 from darner.front.protocol import QueueFactory
 from darner.net import port
 from darner.net.connection import IN
-from darner.net.port import RETRY_ACCEPT, FastEndpoint, FastPort, tcp_endpoint
+from darner.net.endpoints import FastEndpoint, tcp_endpoint
+from darner.net.port import RETRY_ACCEPT, FastPort
 from darner.queues.collection import Queues, Surroundings
 from darner.store.memory import MemoryStore
 from test.harness import from_source
@@ -451,12 +452,13 @@ class FastPortTests(FastTestCase):
 
     def test_port_that_is_taken(self) -> None:
         taken = self.port().getHost().port
-        again = FastPort(self.reactor, taken, QueueFactory(self.queues), "127.0.0.1")
+        again = FastPort(self.reactor, taken, "127.0.0.1")
         self.assertRaises(CannotListenError, again.startListening)
 
     def test_ipv6(self) -> None:
-        port = FastPort(self.reactor, 0, QueueFactory(self.queues), "::1")
+        port = FastPort(self.reactor, 0, "::1")
         port.startListening()
+        port.serve(QueueFactory(self.queues))
         self.addCleanup(self.stop, port)
         client = SocketClient(self, ("::1", port.getHost().port))
         client.send(b"version\r\n")

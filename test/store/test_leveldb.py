@@ -798,6 +798,9 @@ class DirectoryTests(LevelTestCase):
     def test_check_changes_nothing(self) -> None:
         path = self.directory()
         check_directory(path)
+        self.assertFalse(path.exists())
+        path.mkdir()
+        check_directory(path)
         self.assertEqual(list(path.iterdir()), [])
 
     def test_empty_and_harmless(self) -> None:
