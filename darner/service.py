@@ -47,6 +47,13 @@ DRAIN: Final = 2.0
 _C = TypeVar("_C", bound=Union[Call, Requeueing])
 
 
+def _bytes(value: bytes, name: str) -> bytes:
+    """@return: C{value}.  @raise TypeError: it is text."""
+    if isinstance(value, str):
+        raise TypeError(f"{name} is text, {value[:40]!r}, and has to be bytes: encode it, as in b'jobs'")
+    return value
+
+
 def _listen(endpoint: IStreamServerEndpoint, door: Door) -> IListeningPort:
     """@return: the port, at once.  @raise CannotListenError: or whatever else the endpoint fails with."""
     ports: list[IListeningPort] = []
@@ -242,7 +249,7 @@ class QueueService(Service):
         call = kind(self.queues)
         try:
             start(call)
-        except DarnerError:
+        except (DarnerError, TypeError):
             return fail()
         return call.deferred
 
@@ -258,7 +265,8 @@ class QueueService(Service):
         id: bytes = b"",
     ) -> Deferred[None]:
         def start(call: Putting) -> None:
-            check_queue_name(queue)
+            check_queue_name(_bytes(queue, "queue"))
+            _bytes(payload, "payload")
             if id:
                 check_id(id)
             # Once it is in the open batch, what cannot be written would be everybody's trouble.
@@ -280,7 +288,7 @@ class QueueService(Service):
 
     def _read(self, kind: type[Reading], queue: bytes, timeout: Optional[float]) -> Deferred[Any]:
         def start(call: Reading) -> None:
-            check_queue_name(queue)
+            check_queue_name(_bytes(queue, "queue"))
             self._running().status.check_reads()
             if call.start(timeout):
                 self._waiting.add(call)
@@ -316,6 +324,7 @@ class QueueService(Service):
 
     def requeue(self, origin: bytes, target: bytes, count: Optional[int] = None) -> Deferred[int]:
         def start(call: Requeueing) -> None:
+            _bytes(origin, "origin"), _bytes(target, "target")
             if check_queue_name(origin) == check_queue_name(target):
                 raise ClientError("requeue needs two queues")
             self._running().status.check_reads()
@@ -333,7 +342,7 @@ class QueueService(Service):
     def _consume(self, queue: bytes, consume: Callable[[Queues, bytes], None]) -> Deferred[None]:
         def start(call: Consuming) -> None:
             queues = self._running()
-            check_queue_name(queue)
+            check_queue_name(_bytes(queue, "queue"))
             queues.status.check_writes()
             call.start(lambda: consume(queues, queue))
 

@@ -213,6 +213,20 @@ class StartAndStopTests(ServiceTestCase):
         service.startService()
         self.assertEqual((await service.get(b"q")).payload, LARGE)
 
+    async def test_text_in_place_of_bytes(self) -> None:
+        """Who gives text is told what to do, and nothing else comes of it."""
+        service: Any = self.started()
+        for call in (
+            service.put("jobs", b"x"), service.put(b"jobs", "x"), service.get("jobs"), service.open("jobs"),
+            service.peek("jobs"), service.flush("jobs"), service.delete("jobs"), service.requeue("a", b"b"),
+            service.requeue(b"a", "b"),
+        ):  # fmt: skip
+            with self.assertRaises(TypeError) as caught:
+                await call
+            self.assertIn("has to be bytes: encode it", str(caught.exception))
+        await service.put(b"jobs", b"x")
+        self.assertEqual(service.count(b"jobs"), 1)
+
     async def test_a_stop_that_fails_in_parts(self) -> None:
         """Whatever fails while it stops: the rest is done, and the process can end."""
 

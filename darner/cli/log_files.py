@@ -16,7 +16,7 @@ from twisted.python.logfile import BaseLogFile
 
 def open_without_umask() -> None:
     """Have every log file of this process be opened without setting the umask."""
-    BaseLogFile._openFile = _open_file
+    BaseLogFile._openFile = _open_file  # type: ignore[method-assign]
 
 
 def _open_file(log: Any) -> None:

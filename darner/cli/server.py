@@ -24,7 +24,7 @@ from twisted.internet.interfaces import IStreamServerEndpoint
 from twisted.logger import Logger
 
 import darner
-from darner.cli.options import Options
+from darner.cli.options import Options, say
 from darner.config.passwords import Passwords
 from darner.config.settings import Settings
 from darner.errors import SettingsError, StoreDamaged, StoreError, StoreUnusable
@@ -322,7 +322,7 @@ def makeService(options: Options, reactor: Optional[Any] = None, settings: Optio
             Passwords(Path(settings.password_file))
         if options["check"]:
             report = check(Path(settings.data_dir))
-            print("\n".join(report.lines()))
+            say("\n".join(report.lines()))
             sys.exit(0 if report.sound else 1)
         # Nothing is opened yet: twistd may still become a daemon.
         with contextlib.suppress(*([StoreDamaged] if options["repair"] else [])):

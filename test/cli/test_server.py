@@ -25,7 +25,6 @@ from twisted.internet.protocol import Factory
 from twisted.internet.ssl import KeyPair
 from twisted.internet.testing import MemoryReactor
 from twisted.logger import capturedLogs, formatEvent
-from twisted.python.usage import UsageError
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 from zope.interface.verify import verifyObject
 
@@ -102,8 +101,30 @@ class OptionsTests(SynchronousTestCase):
         )
 
     def test_port_is_not_a_number(self) -> None:
-        with self.assertRaisesRegex(UsageError, "--port is not a number: x"):
-            parsed("--port=x")
+        self.assertIn("--port is not a number: x", self.usage("--port=x"))
+
+    def usage(self, *arguments: str) -> str:
+        """@return: the line that is said of a wrong command line."""
+        with patch.object(sys, "stderr", io.StringIO()) as err, self.assertRaises(SystemExit) as caught:
+            parsed(*arguments)
+        self.assertEqual(caught.exception.code, 2)
+        text = err.getvalue()
+        self.assertEqual((text[:8], text.count("\n")), ("darner: ", 1))
+        return text
+
+    def test_usage(self) -> None:
+        for arguments, said in (
+            (["--prot=1"], "option --prot not recognized (is --port meant?); --help lists the options"),
+            (["--nonsense"], "option --nonsense not recognized; --help"),
+            (["-z"], "option -z not recognized; --help"),
+            (["stray"], "unexpected argument: stray"),
+            (["--port"], "option --port requires argument"),
+        ):
+            self.assertIn(said, self.usage(*arguments))
+
+    def test_no_data_directory(self) -> None:
+        with self.assertRaisesRegex(SettingsError, "data_dir: it is empty|it is empty"):
+            parsed("--data-dir=").settings()
 
     def test_wrong_settings(self) -> None:
         for text, arguments, expected in (

@@ -292,6 +292,17 @@ class OptionsTests(SynchronousTestCase):
         for option in options:
             self.assertRegex(done.stdout, option + r" +\w+")
 
+    def test_help_that_nobody_reads(self) -> None:
+        """As with C{--help | head -1}."""
+        for option in ("--help", "--version"):
+            reader, writer = os.pipe()
+            os.close(reader)
+            done = subprocess.run(
+                [*MODULE, option], cwd=make_directory(self), env=environment(), stdout=writer, stderr=subprocess.PIPE
+            )
+            os.close(writer)
+            self.assertEqual((done.returncode, done.stderr), (0, b""))
+
     def test_twistd_lists_it(self) -> None:
         done = run(*TWISTD, "--help", cwd=make_directory(self))
         self.assertEqual(done.returncode, 0)
