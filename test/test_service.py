@@ -233,10 +233,21 @@ class StartAndStopTests(ServiceTestCase):
         def fails() -> None:
             raise OSError(errno.EIO, "no")
 
-        service = self.started()
-        assert service.queues is not None
+        class Failing:
+            """Queues that cannot be stopped."""
+
+            def __init__(self, queues: Any) -> None:
+                self._queues = queues
+
+            def stop(self) -> None:
+                fails()
+
+            def __getattr__(self, name: str) -> Any:
+                return getattr(self._queues, name)
+
+        service: Any = self.started()
         store, clock = service._store, service._clock
-        self.patch(service.queues, "stop", fails)
+        service.queues = Failing(service.queues)
         self.patch(clock, "stop", fails)
         threads = service._pool
         await service.stopService()

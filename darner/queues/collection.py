@@ -94,6 +94,7 @@ class Queues:
         self.commit = GroupCommit(
             store, surroundings.schedule, surroundings.in_thread, surroundings.wall, surroundings.clock
         )
+        self._wall = surroundings.wall
         self.space = DiskSpace(store, surroundings.clock, min_free_bytes, surroundings.wall)
         self.reclaimer = Reclaimer(store, self.commit, surroundings.in_thread, surroundings.clock)
         self.stats = ServerStats()
@@ -311,10 +312,17 @@ class Queues:
         for fifo in fifos:
             delay = self._delay(fifo, options)
             if delay:
-                fifo.delay(self.commit.now + delay, flags, ends, size, payload, stream, shared)
+                fifo.delay(self._after(delay), flags, ends, size, payload, stream, shared)
             else:
                 fifo.put(flags, ends, size, payload, stream, shared)
         self.stats.total_items += len(fifos)
+
+    def _after(self, delay: int) -> int:
+        """
+        @return: when so many ms have passed from now on, in ms since the epoch: never too early, though the turn may
+            have begun some ms ago.
+        """
+        return int(self._wall() * 1000 + 0.99) + delay
 
     @staticmethod
     def _delay(fifo: Fifo, options: Optional[PutOptions]) -> int:
