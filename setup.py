@@ -1,8 +1,8 @@
 """
 What setup.cfg cannot say: the modules that are compiled where C{DARNER_COMPILE=1} is in the environment.
 
-They are those that run for each request, and mypyc makes C of them; the same files run without that.  See "Compiled" in
-docs/design.rst.
+They are those that run for each request, and mypyc makes C of them; the same files run without that.
+docs/design/compiled.rst says more.
 """
 
 import os
@@ -17,14 +17,15 @@ COMPILED = ["values", "net", "store", "queues", "front", "cli"]
 """The packages of darner that are compiled, with what is below them..."""
 EXCEPT = [
     # Twisted's interfaces and protocols, which are not made for it.
-    "store/interfaces.py", "net/clock.py", "net/mtls.py", "front/protocol.py", "front/access.py", "front/calls.py",
+    "store/interfaces.py", "net/clock.py", "net/mtls.py", "front/protocol.py", "front/access.py", "front/messages.py",
     # What runs once, or rarely.
-    "net/endpoints.py", "net/limits.py", "net/listeners.py", "net/processors.py", "net/unix.py", "store/directory.py", "store/files/*", "store/inspection.py",
-    "store/mapped_memory.py", "store/power_loss.py", "store/rollback.py", "store/status_file.py", "queues/control.py",
-    "queues/expiry.py", "queues/reclaiming.py", "queues/routing.py", "queues/status.py", "cli/bench.py",
-    "cli/log_files.py", "cli/options.py", "cli/plugin.py", "cli/server.py", "cli/workload.py",
+    "net/endpoints.py", "net/limits.py", "net/listeners.py", "net/processors.py", "net/unix.py",
+    "store/compaction.py", "store/directory.py", "store/files/*", "store/inspection.py", "store/mapped_memory.py",
+    "store/opening.py", "store/power_loss.py", "store/rollback.py", "store/status_file.py", "queues/control.py",
+    "queues/front_end.py", "queues/expiry.py", "queues/reclaiming.py", "queues/routing.py", "queues/status.py",
+    "cli/bench.py", "cli/log_files.py", "cli/options.py", "cli/plugin.py", "cli/server.py", "cli/workload.py",
     # What tests derive classes from.
-    "store/leveldb.py", "store/memory.py", "queues/volatile.py",
+    "store/database.py", "store/leveldb.py", "store/memory.py", "queues/volatile.py",
 ]
 """...but for these modules."""
 COMPILER = ["mypy >= 2.4, < 2.5", "mypy-zope >= 1.0.17, < 1.1", "types-tqdm"]

@@ -69,6 +69,8 @@ class Conditions:
             yield servers
         finally:
             for server in servers:
+                for entry in server.unhandled():
+                    self.note(f"{server.name} logged: {entry}")
                 server.remove()
 
     def measure(self, server: Server, **load: Any) -> Optional[Sample]:

@@ -9,7 +9,7 @@ from bench.servers import allow_descriptors
 
 def connections(conditions: Conditions) -> Outcome:
     """
-    Flooding by thousands of clients.  The load comes from two processes, also that of few clients.
+    The same as flood, with thousands of clients.  The load comes from two processes, also with few clients.
     """
     limit = allow_descriptors()
     counts = conditions.choose((50, 1000, 2000, 4000, 8000), (50, 200))
@@ -26,5 +26,5 @@ def connections(conditions: Conditions) -> Outcome:
     outcome = Outcome(tables(grid, "clients"), [plot(grid, "connections", "Many clients", "clients")])
     if 8000 in grid and "darner" in grid[8000]:
         own = grid[8000]["darner"].rate / grid[50]["darner"].rate
-        outcome.at_least("8,000 clients, by our own figure at 50", 0.6, own)
+        outcome.at_least("8,000 clients, relative to our own figure at 50", 0.6, own)
     return outcome

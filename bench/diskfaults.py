@@ -36,9 +36,11 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
 from bench.powerloss import ROOT, open_queues, payload, result_of, scratch
+from bench.server_log import LogWatch
 from bench.syscalls import attach, missing
 from darner.errors import DarnerError, StoreError
-from darner.front.calls import Consuming, Opening, OpenMessage, Putting, Reading
+from darner.front.calls import Consuming, Opening, Putting, Reading
+from darner.front.messages import OpenMessage
 from darner.queues.collection import Queues
 
 CALLS: Final = (
@@ -161,19 +163,17 @@ class Driver:
         size = 250_000
         number = self._new(size)
         data = payload(number, size)
-        inflow = self.queues.inflow()
+        inflow = self.queues.puts.inflow()
         for at in range(0, size, 50_000):
             inflow.write(data[at : at + 50_000])
             self.clock.advance(0)
+        call = Consuming(self.queues)
         try:
-            self.queues.put_flow(name, 0, 0, inflow)
+            call.start(lambda answers, done: self.queues.puts.put_flow(answers, done, name, 0, 0, inflow))
         except DarnerError as error:
             stored = self._refused(error)[0]
         else:
-            replies = [b"stored"]
-            self.queues.commit.put(replies, 0)
-            self.clock.advance(0)
-            stored = replies == [b"stored"]
+            stored, _ = self._ask(call.deferred)
             assert inflow.size == size
         self._stored(name, number, stored)
 
@@ -221,12 +221,12 @@ class Driver:
 
     def flush(self, name: bytes, chance: random.Random) -> None:
         call = Consuming(self.queues)
-        call.start(lambda: self.queues.flush(name))
+        call.start(lambda answers, done: self.queues.flush(answers, done, name))
         self._gone(name, list(self.queues_known[name].items), self._ask(call.deferred)[0])
 
     def delete(self, name: bytes, chance: random.Random) -> None:
         call = Consuming(self.queues)
-        call.start(lambda: self.queues.delete(name))
+        call.start(lambda answers, done: self.queues.delete(answers, done, name))
         self._gone(name, list(self.queues_known[name].items), self._ask(call.deferred)[0])
 
     def recover(self) -> bool:
@@ -294,10 +294,12 @@ def work(path: Path, descriptor: int, seed: int) -> None:
 
     def run() -> None:
         try:
-            driver = Driver(path)
-            driver.work(seed)
-            report["recovered"] = driver.recover()
-            report.update(driver.report())
+            with LogWatch() as watch:
+                driver = Driver(path)
+                driver.work(seed)
+                report["recovered"] = driver.recover()
+                report.update(driver.report())
+            watch.check()
         except StoreError as error:
             report.update(queues={}, sizes={}, errors={str(error): 1}, recovered=False)
         except BaseException as error:
@@ -368,7 +370,12 @@ def _run(here: Path, fault: Optional[Fault], seed: int) -> Outcome:
 
 
 def differs(path: Path, report: dict[str, Any]) -> str:
-    """@return: what is in the store that should not be, or is not and should be."""
+    """@return: what is in the store that should not be, or is not and should be, or is wrong in the log."""
+    with LogWatch() as watch:
+        return _differs(path, report) or ", ".join(watch.unhandled)
+
+
+def _differs(path: Path, report: dict[str, Any]) -> str:
     queues = open_queues(path, Clock())
     try:
         for name in {*queues.names(), *(name.encode() for name in report["queues"])}:
@@ -376,7 +383,7 @@ def differs(path: Path, report: dict[str, Any]) -> str:
             items, unclear = report["queues"].get(name.decode(), ([], []))
             found = []
             while (item := fifo.take()) is not None:
-                data = b"".join(queues.outflow(item, lambda: None)) if item.stream else item.payload
+                data = b"".join(queues.reads.outflow(item, lambda: None)) if item.stream else item.payload
                 number = int(data[:8])
                 if data != payload(number, report["sizes"][str(number)]):
                     return f"item {number} in {name!r} is garbled"

@@ -12,8 +12,8 @@ LARGE = 8 * 2**20
 
 def fairness(conditions: Conditions) -> Outcome:
     """
-    Sets of 64 bytes by 10 clients, while 10 others set items of 8 MiB as fast as they can; and the same while those
-    others set and get them in turn.
+    Sets of 64 bytes by 10 clients, while 10 other clients set items of 8 MiB as fast as they can, or set and get them
+    in turn.
     """
     outcome = Outcome()
     with conditions.servers("darner", "cpp", "redis", "beanstalkd") as servers:

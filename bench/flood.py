@@ -9,10 +9,10 @@ from bench.servers import CppDarner, Redis
 
 def flood(conditions: Conditions) -> Outcome:
     """
-    As many sets as gets of 64 bytes through a queue that is nearly empty, each client with one request under way.
+    As many sets as gets of 64 bytes through a queue that is nearly empty.  Each client has one request in flight.
 
-    memcached, of which one value is set and read again and again, is the upper bound: it spends its time on receiving
-    and sending.  A get from beanstalkd takes two round trips, as it has to be told to delete what it gave.
+    memcached is the upper bound: its clients set and read one value again and again, so it spends its time on receiving
+    and sending.  A get from beanstalkd takes two round trips, since the client has to delete the job that it received.
     """
     grid: Grid = {}
     names = "darner", "darner-source", "cpp", "redis", "redis-always", "beanstalkd", "memcached"
@@ -25,7 +25,7 @@ def flood(conditions: Conditions) -> Outcome:
     outcome = Outcome(tables(grid, "clients"), [plot(grid, "flood", "Queue flooding", "clients")])
     for clients, reach in ((1, 0.8), (10, 1.0), (50, 1.2), (200, 1.2)):
         if clients in grid:
-            work = f"flood, {clients} client{'s' * (clients > 1)}, by the C++ Darner"
+            work = f"flood, {clients} client{'s' * (clients > 1)}, relative to the C++ Darner"
             outcome.at_least(work, reach, ratio(grid[clients], CppDarner))
-    outcome.at_least("flood, 50 clients, by Redis everysec", 0.6, ratio(grid.get(50, {}), Redis))
+    outcome.at_least("flood, 50 clients, relative to Redis everysec", 0.6, ratio(grid.get(50, {}), Redis))
     return outcome

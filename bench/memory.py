@@ -15,10 +15,10 @@ LARGE = 8 * 2**20
 
 def memory(conditions: Conditions) -> Outcome:
     """
-    Resident memory after a queue has grown and shrunk again, items of 1 KiB; then the longest that any of a million
-    sets and a million gets took, the most that was ever resident, and what is left on disk ten seconds after the queue
-    was emptied.  At last, with servers started anew, the most that is resident while 10 clients set and get items of
-    8 MiB.
+    The first table has the resident memory after a queue of items of 1 KiB has grown and shrunk again.  The second has,
+    for a million sets and a million gets, the peak of resident memory, the longest request, and what is on disk ten
+    seconds after the queue was emptied.  The third has, with servers started anew, the peak of resident memory while 10
+    clients set and get items of 8 MiB.
     """
     outcome = Outcome()
     sizes = conditions.choose((0, 1024, 16384, 131072, 1_000_000), (0, 1024))

@@ -8,8 +8,8 @@ from bench.outcome import Outcome
 
 def packing(conditions: Conditions) -> Outcome:
     """
-    As many sets as gets of 1 KiB, 10 clients, behind a backlog that does not fit in a cache.  What counts is that the
-    rate does not fall as the backlog grows.
+    As many sets as gets of 1 KiB by 10 clients, behind a backlog that does not fit in a cache.  The rate should not
+    fall as the backlog grows.
     """
     grid: Grid = {}
     backlog = 0
@@ -23,5 +23,5 @@ def packing(conditions: Conditions) -> Outcome:
     outcome = Outcome(tables(grid, "backlog"), [plot(grid, "packing", "Queue packing", "items in the backlog")])
     if 1_000_000 in grid and "darner" in grid[1_000_000]:
         own = grid[1_000_000]["darner"].rate / grid[0]["darner"].rate
-        outcome.at_least("behind a backlog of 1,000,000 x 1 KiB, by our own empty queue", 0.8, own)
+        outcome.at_least("behind a backlog of 1,000,000 x 1 KiB, relative to our own empty queue", 0.8, own)
     return outcome

@@ -9,7 +9,7 @@ from bench.servers import CppDarner, Redis
 
 def pipelining(conditions: Conditions) -> Outcome:
     """
-    The same as flooding, with several requests of each client under way at a time.
+    The same as flood, with several requests of each client in flight at a time.
     """
     outcome = Outcome()
     with conditions.servers("darner", "darner-source", "cpp", "redis", "beanstalkd", "memcached") as servers:
@@ -24,7 +24,7 @@ def pipelining(conditions: Conditions) -> Outcome:
             for table in tables(grid, "in flight"):
                 outcome.tables.append(Table(f"{table.title}, {who}", table.head, table.rows))
             outcome.plots.append(plot(grid, f"pipelining_{clients}", f"Pipelining, {who}", "requests in flight"))
-            work = f"32 requests in flight, {who}, by "
+            work = f"32 requests in flight, {who}, relative to "
             outcome.at_least(work + "the C++ Darner", 4, ratio(grid[32], CppDarner))
             outcome.at_least(work + "Redis everysec", 0.7, ratio(grid[32], Redis))
     return outcome

@@ -72,8 +72,8 @@ class Configured(Darner):
 
 def policies(conditions: Conditions) -> Outcome:
     """
-    Flooding a queue without settings of its own, on a server that has none at all, and on one where seven other queues
-    and aliases have every kind of setting, and items.
+    The same as flood, through a queue without settings of its own: on a server without any settings, and on one where
+    seven other queues and an alias have settings of every kind, and items.
     """
     servers: list[Server] = [Darner(), Configured()]
     grid: Grid = {}
@@ -90,6 +90,7 @@ def policies(conditions: Conditions) -> Outcome:
     for clients, samples in grid.items():
         if len(samples) == len(servers):
             rates = [samples[server.name].rate for server in servers]
-            what = f"a plain queue beside configured ones, {clients} clients, by a server without any"
+            who = f"{clients} client{'s' * (clients > 1)}"
+            what = f"a plain queue beside configured ones, {who}, relative to a server without settings"
             outcome.at_least(what, 0.95, rates[1] / rates[0])
     return outcome

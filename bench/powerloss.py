@@ -28,6 +28,7 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
 from bench.disk import Disk, State
+from bench.server_log import LogWatch
 from bench.syscalls import missing, read_trace, watched
 from darner.front.calls import Call, Consuming, Opening, OpenMessage, Putting, Reading
 from darner.queues.collection import Queues, Surroundings
@@ -171,7 +172,7 @@ class Worker:
         else:
             call = consuming = Consuming(self._queues)
             consume = self._queues.flush if verb == "flush" else self._queues.delete
-            consuming.start(lambda: consume(name))
+            consuming.start(lambda answers, done: consume(answers, done, name))
             if verb == "delete":
                 opened.clear()
         return call.deferred
@@ -188,6 +189,12 @@ def result_of(deferred: Deferred[Any]) -> Any:
 
 def work(path: Path, marks: Path, seed: int, turns: int) -> None:
     """Do a script in a data directory, and say when each turn begins and ends."""
+    with LogWatch() as watch:
+        _work(path, marks, seed, turns)
+    watch.check()
+
+
+def _work(path: Path, marks: Path, seed: int, turns: int) -> None:
     clock = Clock()
     say = os.open(marks, os.O_WRONLY | os.O_APPEND)
     queues = open_queues(path, clock)
@@ -253,16 +260,18 @@ class Checker:
         @param begun: how many may be there.
         @param thoroughly: whether to work on with it, and to see that all is well after that.
         @return: how many turns are there.
-        @raise AssertionError: something else is.
+        @raise AssertionError: something else is, or the log has an error in it.
         """
         self._make(state)
         try:
-            found = self._open()
-            there = [turn for turn in range(promised, begun + 1) if self._expected[turn] == found]
-            if not there:
-                raise AssertionError(self._difference(found, promised, begun))
-            if thoroughly:
-                self._work_on(found)
+            with LogWatch() as watch:
+                found = self._open()
+                there = [turn for turn in range(promised, begun + 1) if self._expected[turn] == found]
+                if not there:
+                    raise AssertionError(self._difference(found, promised, begun))
+                if thoroughly:
+                    self._work_on(found)
+            watch.check()
             return there[-1]
         finally:
             shutil.rmtree(self._path, ignore_errors=True)
@@ -298,10 +307,10 @@ class Checker:
     def _items(self, queues: Queues, name: bytes) -> list[tuple[int, int]]:
         """@return: what is in a queue.  It is only taken in memory."""
         fifo = queues.make(name)
-        count, size = fifo.count, fifo.bytes
+        count, size = fifo.count, fifo.storage.contents.bytes
         found = []
         while (item := fifo.take()) is not None:
-            data = b"".join(queues.outflow(item, lambda: None)) if item.stream else item.payload
+            data = b"".join(queues.reads.outflow(item, lambda: None)) if item.stream else item.payload
             number = int(data[:8])
             if data != payload(number, len(data)) or len(data) != item.size:
                 raise AssertionError(f"garbage in {name!r}: {data[:40]!r}...")

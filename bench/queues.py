@@ -15,9 +15,9 @@ AT_ONCE = 200
 
 def queues(conditions: Conditions) -> Outcome:
     """
-    An item in each of many queues: what that costs in descriptors and memory, and what a start takes with them.
+    One item in each of many queues: how many descriptors and how much memory that costs, and how long a start takes.
 
-    The C++ Darner keeps a database of its own for each, with four descriptors or more, and so is asked for fewer.
+    The C++ Darner keeps a database for each queue, with four descriptors or more, so it gets fewer queues.
     """
     outcome = Outcome()
     rows = []

@@ -1,5 +1,5 @@
 """
-Telling what was measured: as text, and as a page of the documentation with plots.
+Reports of what was measured: as text, and as a page of the documentation with plots.
 """
 
 from __future__ import annotations
@@ -22,13 +22,16 @@ from bench.conditions import Conditions
 from bench.outcome import Outcome, Plot, Table
 
 INTRODUCTION: Final = """
-This page is written by ``make bench``, which starts the servers below on one machine, each with a directory of
-its own, and asks one after the other the same.  Rates are the median of {rounds} rounds in which the servers take
-turns.  Beside each rate stands the CPU time that the server process used for a request, from ``/proc``: it tells more
-of a server that shares the machine with others.  Of this server it includes that it waits awake where there are few
-clients.  An asterisk marks rates at which the load tool was busy all the time, so that the server may well be faster.
-All items of a load have the same random text, as in the benchmarks of the C++ Darner, whose database keeps several
-small ones compressed into one.  Ratios hold within this run; figures of other machines are others.
+``make bench`` writes this page.  It starts the servers below on one machine, each with its own directory, and puts
+the same load on one after the other.
+
+* Rates are the median of {rounds} rounds, in which the servers take turns.
+* CPU time is what the server process used for a request, from ``/proc``.  It says more than the rate about a server
+  that shares its machine.  For darner it includes polling while there are few clients.
+* An asterisk marks rates at which the load tool was busy all the time: the server may well be faster.
+* All items of a load have the same random text, as in the benchmarks of the C++ Darner, whose database compresses
+  several small ones into one.
+* Compare figures within this run only.  Other machines give other figures.
 """
 
 
@@ -79,11 +82,11 @@ def write_page(path: Path, sections: list[Section], conditions: Conditions) -> N
         for goal in section.outcome.goals
     ]
     if goals:
-        parts += ["The figures to reach", "--------------------", ""]
-        parts += [_csv(Table("What this server set out for", ["work", "goal", "figure", "reached", "repeat"], goals))]
+        parts += ["Goals", "-----", ""]
+        parts += [_csv(Table("Goals of this server", ["work", "goal", "figure", "reached", "repeat"], goals))]
     for section in sections:
         parts += [section.name.capitalize(), "-" * len(section.name), ""]
-        parts += [section.text, "", f"Repeat it by ``make bench ARGS={section.name}``.", ""]
+        parts += [section.text, "", f"Repeat it with ``make bench ARGS={section.name}``.", ""]
         for plot in section.outcome.plots:
             if draw(path.parent / "images", plot):
                 parts += [f".. image:: images/bench_{plot.name}.png", f"   :alt: {plot.title}", ""]

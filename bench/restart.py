@@ -11,8 +11,8 @@ from bench.servers import Server
 
 def restart(conditions: Conditions) -> Outcome:
     """
-    The time from the start of the process to the first answer, and from the signal to the end, with a million items of
-    1 KiB in a queue: after a clean stop, and after the process was killed.
+    The time from the start of the process to its first reply, after a clean stop and after a kill, and from the signal
+    to the end of the process, with a million items of 1 KiB in a queue.
     """
     outcome = Outcome()
     count = conditions.choose(1_000_000, 1000)

@@ -26,6 +26,7 @@ from attrs import frozen
 
 import darner.front.session
 from bench.dialects import Beanstalk, RedisLists
+from bench.server_log import unhandled
 from darner.cli.workload import Dialect, Workload
 
 PATIENCE: Final = 300.0
@@ -86,6 +87,11 @@ class Server:
 
     # Running
 
+    @property
+    def log_path(self) -> Path:
+        """The file with what it says."""
+        return self.directory / "log"
+
     def start(self) -> float:
         """
         Start it, again if it has been stopped, with the data that it had then.
@@ -109,7 +115,7 @@ class Server:
             self.directory = Path(tempfile.mkdtemp(prefix="bench-"))
         program = self.program()
         assert program is not None
-        with (self.directory / "log").open("ab") as log:
+        with self.log_path.open("ab") as log:
             self.process = subprocess.Popen(
                 [program, *self.options()],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self.directory, env=_environment(self.package),
@@ -117,7 +123,14 @@ class Server:
         return self.process
 
     def _last_words(self) -> str:
-        return (self.directory / "log").read_bytes()[-300:].decode("utf-8", "replace")
+        return self._said()[-300:]
+
+    def _said(self) -> str:
+        return self.log_path.read_text("utf-8", "replace") if self.log_path.exists() else ""
+
+    def unhandled(self) -> list[str]:
+        """@return: the entries of its log that tell of an error which nobody handled.  Of peers nothing is known."""
+        return []
 
     def _answers(self) -> bool:
         """Whether it serves: it may listen before it has read its data."""
@@ -212,6 +225,9 @@ class Darner(Server):
 
     def options(self) -> Sequence[str]:
         return ("-m", "darner", "-p", str(self.port), "-d", str(self.directory / "data"))
+
+    def unhandled(self) -> list[str]:
+        return unhandled(self._said())
 
 
 class DarnerSource(Darner):

@@ -42,9 +42,9 @@ MISDEEDS: Final = (
 
 def shortages(conditions: Conditions) -> Outcome:
     """
-    1,000 clients that each do one thing and stop in the middle of it: what the server has in memory by that, and how 10
-    others are served meanwhile, each of which sets and gets 64 bytes.  Items that are held have 60,000 bytes.  Last,
-    clients that come, ask for the version and go, one after the other from two threads.
+    1,000 clients each do one thing and stop in the middle of it.  The tables have the memory that this costs the
+    server, and how 10 other clients that set and get 64 bytes are served meanwhile.  Items that clients hold have
+    60,000 bytes.  In the last row, two threads connect, ask for the version and disconnect, one client after the other.
     """
     allow_descriptors()
     count = conditions.choose(1000, 20)

@@ -9,7 +9,7 @@ from bench.servers import CppDarner
 
 def sync(conditions: Conditions) -> Outcome:
     """
-    Sets of 64 bytes that are answered when the item is on stable storage.
+    Sets of 64 bytes.  The server replies when the item is on stable storage.
     """
     grid: Grid = {}
     with conditions.servers("darner", "cpp", "redis-always", "beanstalkd-always") as servers:
@@ -17,5 +17,5 @@ def sync(conditions: Conditions) -> Outcome:
             seconds = conditions.choose(3.0, 0.1)
             grid[clients] = conditions.compare(servers, clients=clients, sets=1, gets=0, sync=True, seconds=seconds)
     outcome = Outcome(tables(grid, "clients"), [plot(grid, "sync", "Sets to stable storage", "clients")])
-    outcome.at_least("/sync sets, 50 clients, by the C++ Darner", 4, ratio(grid[50], CppDarner))
+    outcome.at_least("/sync sets, 50 clients, relative to the C++ Darner", 4, ratio(grid[50], CppDarner))
     return outcome

@@ -13,6 +13,7 @@ import json
 import re
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -30,12 +31,13 @@ from bench.callers import Caller, Stage, WrongReply, play
 from bench.ledger import View
 from bench.parts import HELD, cast, holding
 from bench.remains import disk_usage, look_at
+from bench.server_log import entries, unhandled
 from bench.servers import PATIENCE, Darner
 
 SMALL_SIZE: Final = 8 * 1024 * 1024
 """Bytes of its database's files, of which an empty server needs no more."""
-ROOM_PATIENCE: Final = 30.0
-"""Seconds within which the room of emptied queues has to come back."""
+ROOM_PATIENCE: Final = 60.0
+"""Seconds within which the room of emptied queues has to come back; only then is what stays a fault."""
 LOOK_EVERY: Final = 5
 """Rounds from one look at the server's disk to the next."""
 SHOWN: Final = 10
@@ -47,11 +49,16 @@ CONFIG: Final = """
 dedupe_window = "1h"
 """
 """The server's settings."""
-_ILL: Final = re.compile(rb"^.*(?:#error\]|#critical\]|Traceback).*$", re.MULTILINE)
+_ERROR: Final = re.compile(r"\A\S+ \[\S*#error\]")
+"""Nothing is done to the server's disk, so that it has nothing to complain of either."""
 
 
 class Twistd(Darner):
-    """This server as ``twistd -n darner`` runs it, over data that stay where they are."""
+    """
+    This server as ``twistd -n darner`` runs it, over data that stay where they are.
+
+    @ivar lives: how often it was started; each life has a log of its own.
+    """
 
     script: ClassVar[Sequence[str]] = ("-c", "from twisted.scripts.twistd import run; run()")
 
@@ -59,6 +66,31 @@ class Twistd(Darner):
         """@param data: the data directory; by default a new one."""
         super().__init__()
         self._data = data
+        self.lives = 0
+
+    def launch(self) -> subprocess.Popen[bytes]:
+        self.lives += 1
+        return super().launch()
+
+    @property
+    def log_path(self) -> Path:
+        return self.log_of(self.lives)
+
+    def log_of(self, life: int) -> Path:
+        """@return: the file with what it said in one of its lives, which are counted from 1."""
+        return self.directory / f"log-{life:05}"
+
+    def remove(self, keep_logs: bool = False) -> None:
+        """
+        End it, and remove its data.
+
+        @param keep_logs: leave the logs of all of its lives in the directory.
+        """
+        if not keep_logs:
+            super().remove()
+            return
+        self.kill()
+        shutil.rmtree(self.directory / "data", ignore_errors=True)
 
     @property
     def data(self) -> Path:
@@ -69,11 +101,6 @@ class Twistd(Darner):
         config.write_text(CONFIG)
         own = ("-p", str(self.port), "-d", str(self.data), "--config", str(config))
         return (*self.script, "--nodaemon", "--pidfile=", "darner", *own)
-
-    @property
-    def log(self) -> bytes:
-        """What it wrote so far."""
-        return (self.directory / "log").read_bytes()
 
 
 @define
@@ -113,7 +140,7 @@ class Torture:
             faults, stored = len(self.books.faults), self.books.figures.stored
             seconds = self._start(random)
             asyncio.run(self._live(random))
-            self._read_log()
+            self.read_logs()
             if number % LOOK_EVERY == LOOK_EVERY - 1:
                 self._look_at_copy()
             tell(
@@ -127,7 +154,7 @@ class Torture:
         asyncio.run(self._end())
         if not self.books.faults:
             self._wait_for_room()
-        self._read_log()
+        self.read_logs()
 
     # The server
 
@@ -141,11 +168,15 @@ class Torture:
         self.recovery = max(self.recovery, seconds)
         return seconds
 
-    def _read_log(self) -> None:
-        said = self.server.log
-        new, self._read = said[self._read :], len(said)
-        for line in _ILL.findall(new)[:SHOWN]:
-            self.books.fault(SERVER, line.decode("utf-8", "replace"))
+    def read_logs(self) -> None:
+        """Look for errors in the logs of the lives that have ended since the last time."""
+        while self._read < self.server.lives:
+            self._read += 1
+            path = self.server.log_of(self._read)
+            log = path.read_text("utf-8", "replace")
+            wrong = unhandled(log) + [entry.rstrip() for entry in entries(log) if _ERROR.match(entry)]
+            for entry in wrong[:SHOWN]:
+                self.books.fault(SERVER, f"{path.name}: {entry}")
 
     def _stop(self) -> None:
         process = self.server.process
@@ -298,12 +329,15 @@ def main(arguments: Optional[Sequence[str]] = None, kind: type[Twistd] = Twistd)
     except KeyboardInterrupt:
         interrupted = True
     finally:
-        server.remove()
+        server.kill()
+        torture.read_logs()
+        server.remove(keep_logs=bool(torture.books.faults))
     print(f"\n{account(torture)}", flush=True)
     faults = [asdict(fault) for fault in torture.books.faults]
     if options.output is not None:
         options.output.write_text(json.dumps({**torture.summary(), "faults": faults}, indent=2) + "\n")
     if faults:
+        print(f"the logs of the server's {server.lives} lives: {server.log_of(1)} to {server.log_path.name}")
         print(f"repeat it by --seed={seed} --rounds={options.rounds} --seconds-per-round={options.seconds_per_round:g}")
     return 1 if faults or interrupted else 0
 

@@ -20,8 +20,8 @@ from twisted.python.threadpool import ThreadPool
 from zope.interface import implementer
 
 from darner.config.passwords import Passwords
-from darner.config.settings import NO_LOG_IN, Settings
-from darner.errors import ClientError, DarnerError, ItemTooLarge, SettingsError, Stopped
+from darner.config.settings import Settings
+from darner.errors import ClientError, DarnerError, ItemTooLarge, Stopped
 from darner.front.access import Access
 from darner.front.calls import Call, Consuming, Opening, Peeking, Putting, Reading, Requeueing
 from darner.front.kestrel_port import TextFactory
@@ -30,6 +30,7 @@ from darner.interfaces import IMessage, IOpenRead, IQueueService
 from darner.net.clock import MonotonicClock
 from darner.net.limits import Limits
 from darner.net.listeners import TEXT, Door, Listener
+from darner.queues.answers import Answers
 from darner.queues.collection import Queues, Surroundings
 from darner.queues.control import Control
 from darner.queues.status import ServerStatus
@@ -122,7 +123,7 @@ class QueueService(Service):
         Nothing is touched before all addresses are taken.
 
         @raise darner.errors.StoreError: the data directory cannot be served from.
-        @raise darner.errors.SettingsError: the password file cannot be read, or there are users and a text port.
+        @raise darner.errors.SettingsError: the password file cannot be read.
         @raise twisted.internet.error.CannotListenError: a port is taken.
         @raise OSError: there are no descriptors left.
         """
@@ -144,21 +145,18 @@ class QueueService(Service):
         """Open the store, and the doors."""
         self._store = self._open_store(self.data_dir)
         try:
-            self._clock = MonotonicClock(self._reactor.callFromThread)
+            surroundings = self._start_surroundings()
         except OSError:
             self._store.close()
             raise
-        self._pool = ThreadPool(0, 2, f"darner {self.data_dir}")
-        self._pool.start()
         settings = self._settings
         self.queues = queues = Queues(
             self._store,
-            Surroundings(self._clock, self._reactor.callFromThread, self._in_thread),
+            surroundings,
             settings.policies,
             settings.min_free_bytes,
             ServerStatus(
-                self._clock, settings.default_status, settings.status_change_grace_period,
-                StatusFile(self.data_dir / STATUS),
+                surroundings.clock, settings.default_status, settings.status_change_grace_period, self._status_file()
             ),
             self._control,
         )  # fmt: skip
@@ -179,15 +177,34 @@ class QueueService(Service):
         settings = self._settings
         limits = Limits(settings.max_connections, settings.idle_timeout, settings.stall_timeout, settings.keep_alive)
         if listener.protocol == TEXT:
-            return TextFactory(queues, debug=settings.debug, limits=limits)
+            return TextFactory(queues, False, settings.debug, limits, access)
         whole_key = (listener.reply_key or settings.reply_key) == "request"
         return QueueFactory(queues, whole_key, settings.debug, limits, access)
+
+    def _start_surroundings(self) -> Surroundings:
+        """Start the clock and the threads; L{_stop_surroundings} ends them."""
+        self._clock: Any = MonotonicClock(self._reactor.callFromThread)
+        self._pool = ThreadPool(0, 2, f"darner {self.data_dir}")
+        self._pool.start()
+        return Surroundings(self._clock, self._reactor.callFromThread, self._in_thread)
+
+    def _stop_surroundings(self) -> None:
+        self._end(self._clock.stop)
+        self._end(self._pool.stop)
+
+    def _end(self, end: Callable[[], object]) -> None:
+        """End a part of the service; where that fails, the others are ended all the same."""
+        try:
+            end()
+        except Exception:
+            self._log.failure("a part of the service could not be ended in order")
+
+    def _status_file(self) -> Optional[StatusFile]:
+        return StatusFile(self.data_dir / STATUS)
 
     def _read_access(self) -> Optional[Access]:
         if self._settings.password_file is None:
             return None
-        if any(listener.protocol == TEXT for listener in self.listeners):
-            raise SettingsError(NO_LOG_IN)
         return Access(Passwords(Path(self._settings.password_file)), self._settings.users, self._in_thread)
 
     def _in_thread(self, work: Callable[..., Any], *arguments: Any) -> Deferred[Any]:
@@ -233,12 +250,8 @@ class QueueService(Service):
     def _shut(self) -> None:
         self.queues = None
         self.ports = []
-        for end in (self._clock.stop, self._pool.stop, self._store.close):
-            try:
-                end()
-            except Exception:
-                # The others end all the same.
-                self._log.failure("a part of the service could not be ended in order")
+        self._stop_surroundings()
+        self._end(self._store.close)
 
     # IQueueService
 
@@ -276,7 +289,7 @@ class QueueService(Service):
                 raise ClientError("bad expiry")
             if delay is not None and not 0 <= delay <= MAX_DELAY / 1000:
                 raise ClientError("bad delay")
-            if len(payload) > self._running().item_limit(queue):
+            if len(payload) > self._running().puts.item_limit(queue):
                 raise ItemTooLarge()
             self._running().status.check_writes()
             options = None
@@ -339,12 +352,12 @@ class QueueService(Service):
 
         return self._call(lambda queues: Requeueing(queues, self._waiting.discard), start)
 
-    def _consume(self, queue: bytes, consume: Callable[[Queues, bytes], None]) -> Deferred[None]:
+    def _consume(self, queue: bytes, consume: Callable[[Queues, Answers, bytes, bytes], None]) -> Deferred[None]:
         def start(call: Consuming) -> None:
             queues = self._running()
             check_queue_name(_bytes(queue, "queue"))
             queues.status.check_writes()
-            call.start(lambda: consume(queues, queue))
+            call.start(lambda answers, done: consume(queues, answers, done, queue))
 
         return self._call(Consuming, start)
 

@@ -203,4 +203,4 @@ class _Run:
         for name in queues.names():
             fifo, queue = queues.find(name), self._reference.queues[name]
             assert fifo is not None
-            assert (fifo.count, fifo.bytes) == (len(queue.items), queue.bytes), name
+            assert (fifo.count, fifo.storage.contents.bytes) == (len(queue.items), queue.bytes), name

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any, Final, Optional
 
-from twisted.internet.defer import maybeDeferred
+from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.error import ConnectionDone
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
@@ -16,7 +16,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from darner.config.policies import Policies, QueueSettings
-from darner.front.memcache import LineCache
+from darner.front.memcache_requests import LineCache
 from darner.front.protocol import QueueFactory, QueueProtocol
 from darner.queues.collection import Queues, Surroundings
 from darner.store.interfaces import IStore
@@ -176,7 +176,7 @@ class Server:
         """Let time pass.  What has expired by then is dropped at once, and not within a second, so that all know it."""
         self.clock.advance(seconds)
         self.commit()
-        self.queues.flush_expired()
+        Deferred.fromCoroutine(self.queues.expiry.flush(list(self.queues._fifos.values())))
         self.commit()
 
     def settle(self, gets: int) -> None:
@@ -187,7 +187,7 @@ class Server:
         """
         # Two steps a wait: the sum of two times may be a little less than a third.
         for _ in range(2 * gets + 1):
-            due = [session._timer.getTime() for session in self._sessions() if session._timer is not None]
+            due = [session.reads._timer.getTime() for session in self._sessions() if session.reads._timer is not None]
             if not due:
                 return
             self.advance(max(0.0, min(due) - self.clock.seconds()))
@@ -216,8 +216,9 @@ class Server:
         assert not queues.reclaimer.pending
         # What is there may expire some day, or be due, and what is known be forgotten.
         calls = [call for call in self.clock.getDelayedCalls() if call is not queues.expiry._timer]
-        knowing = [fifo for fifo in queues._fifos.values() if fifo._seen is not None and fifo._seen._timer is not None]
-        delayed = [fifo for fifo in queues._fifos.values() if fifo.delayed_count]
+        ids = [fifo.storage.sides.ids for fifo in queues._fifos.values()]
+        knowing = [known for known in ids if known is not None and known._timer is not None]
+        delayed = [fifo for fifo in queues._fifos.values() if fifo.storage.sides.delayed_count]
         assert len(calls) == self._idle_calls + len(knowing) + len(delayed), calls
         assert queues.store.leftovers() == ([], []), queues.store.leftovers()
         fifos = queues._fifos
@@ -226,7 +227,7 @@ class Server:
             assert not fifo.waiters, fifo.name
             assert not fifo.open_count, fifo.name
         gathering = queues.commit._gathering
-        for gathered in (gathering.queues, gathering.owners, gathering.puts, gathering.reads, gathering.chunks):
+        for gathered in (gathering.queues, gathering.answers, gathering.puts, gathering.reads, gathering.chunks):
             assert not gathered
         assert not gathering.followers
         assert not queues.commit._waiting
@@ -237,10 +238,10 @@ class Server:
             protocol, session = client.protocol, client.protocol.session
             assert not protocol.framing._data, protocol.framing._data
             assert protocol.framing._inflow is None
-            assert not session._replies, session._replies
-            assert not session._opens._reads, session._opens._reads
-            assert session._waiter is None
-            assert session._timer is None
+            assert not session._answers, session._answers
+            assert not session.reads.opens._reads, session.reads.opens._reads
+            assert session.reads._wait is None
+            assert session.reads._timer is None
             assert session._relief is None
             assert not session._outbox._replies
         self.check_faults()

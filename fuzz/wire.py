@@ -9,14 +9,14 @@ from __future__ import annotations
 import dataclasses
 from typing import Final, Optional
 
-from darner.front import memcache
+from darner.front import memcache_requests
 from darner.values import requests
 from darner.values.vocabulary import MAX_DELAY, MAX_WAIT, check_queue_name
 
 _LETTERS: Final = frozenset(range(33, 127)) - {ord("/")}
 _ERRORS: Final = (b"ERROR\r\n", b"CLIENT_ERROR ")
 
-_cache = memcache.LineCache()
+_cache = memcache_requests.LineCache()
 
 
 def check(data: bytes) -> None:
@@ -25,14 +25,14 @@ def check(data: bytes) -> None:
     @raise AssertionError: one of them is understood wrongly.
     """
     for line in data.split(b"\n"):
-        check_line(line[: memcache.MAX_LINE])
+        check_line(line[: memcache_requests.MAX_LINE])
 
 
 def check_line(line: bytes) -> None:
-    request = memcache.parse(line)
+    request = memcache_requests.parse(line)
     _check_cached(line, request)
     for tolerated in (b" " + line, line + b" ", line + b"\r", line.replace(b" ", b"  ")):
-        assert memcache.parse(tolerated) == request, tolerated
+        assert memcache_requests.parse(tolerated) == request, tolerated
     if isinstance(request, requests.Refused):
         _check_refusal(line, request)
         return
@@ -51,7 +51,7 @@ def check_line(line: bytes) -> None:
         assert request.maximum is None or request.maximum >= 0, request
     elif isinstance(request, requests.Confirm):
         assert request.count >= 0, request
-    respelled = memcache.parse(spell(request))
+    respelled = memcache_requests.parse(spell(request))
     if isinstance(request, requests.Get):
         assert isinstance(respelled, requests.Get)
         respelled = dataclasses.replace(respelled, key=request.key)
@@ -64,11 +64,11 @@ def is_name(name: bytes) -> bool:
 
 
 def _check_cached(line: bytes, request: requests.Request) -> None:
-    fresh = memcache.LineCache()
+    fresh = memcache_requests.LineCache()
     for cache in (_cache, fresh, fresh):
         assert cache.parse(line) == request, line
-    assert len(fresh) == (len(line) <= memcache.LineCache.MAX_LENGTH)
-    assert len(_cache) <= memcache.LineCache.MAX_LINES
+    assert len(fresh) == (len(line) <= memcache_requests.LineCache.MAX_LENGTH)
+    assert len(_cache) <= memcache_requests.LineCache.MAX_LINES
 
 
 def _check_refusal(line: bytes, request: requests.Refused) -> None:

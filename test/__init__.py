@@ -1,0 +1,38 @@
+"""
+The tests.
+
+trial fails a test in which a failure is logged.  Here it fails one as well in which anything is logged as critical,
+unless the test expects it (L{allow_critical}).
+"""
+
+from __future__ import annotations
+
+from twisted.logger import ILogObserver, LogEvent, Logger, LogLevel, formatEvent, globalLogPublisher
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import provider
+
+
+class LoggedAsCritical(Exception):
+    """Something was logged as critical, without a failure."""
+
+
+@provider(ILogObserver)
+def _tell_trial(event: LogEvent) -> None:
+    """Trial looks at failures alone."""
+    if event["log_level"] is LogLevel.critical and "log_failure" not in event:
+        Logger(__name__).failure("logged as critical", Failure(LoggedAsCritical(formatEvent(event))), LogLevel.error)
+
+
+globalLogPublisher.addObserver(_tell_trial)
+
+
+def allow_critical(case: SynchronousTestCase, *texts: str) -> None:
+    """What is logged as critical in this test, and has one of these texts, is expected."""
+
+    def look() -> None:
+        for failure in case.flushLoggedErrors(LoggedAsCritical):
+            if not any(text in str(failure.value) for text in texts):
+                raise failure.value
+
+    case.addCleanup(look)

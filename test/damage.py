@@ -16,10 +16,13 @@ from twisted.internet.defer import maybeDeferred
 from twisted.internet.task import Clock
 
 from darner.queues.collection import Queues, Surroundings
-from darner.store.files.leveldb import Manifest, current, tables
+from darner.store.database import Database
+from darner.store.files.manifest import Manifest, current
+from darner.store.files.names import tables
 from darner.store.leveldb import LevelStore
 from darner.values.items import PutOptions
 from darner.values.vocabulary import CHUNK_BYTES
+from test.harness import Asker
 
 EPOCH = 1_700_000_000
 
@@ -85,12 +88,12 @@ class Keeper:
         data = payload(queue, len(known), size)
         options = PutOptions(DELAY + len(known) * 1000) if delayed else None
         if size > CHUNK_BYTES:
-            inflow = self.queues.inflow()
+            inflow = self.queues.puts.inflow()
             for at in range(0, size, 50_000):
                 inflow.write(data[at : at + 50_000])
-            self.queues.put_flow(queue, 5, 0, inflow, options)
+            Asker(self.queues).put_flow(queue, inflow, options, 5)
         else:
-            self.queues.put(queue, 5, 0, data, options)
+            Asker(self.queues).put(queue, data, options, 5)
         kept.left.setdefault(queue, []).append(len(known))
         known.append(data)
         if not together:
@@ -102,10 +105,10 @@ class Keeper:
         reads = [fifo.open() for _ in range(skip + count)]
         for read in reads[skip:]:
             assert read is not None
-            fifo.close(read)
+            read.close()
         for read in reads[:skip]:
             assert read is not None
-            fifo.abort(read)
+            read.abort()
         del kept.left[queue][skip : skip + count]
         self.clock.advance(0)
 
@@ -132,13 +135,13 @@ class Keeper:
             for read in reads:
                 if read is not None:
                     assert read.item.flags == 5
-                    fifo.abort(read)
-            assert fifo.bytes == sum(map(len, found[name])), f"{name!r} has other bytes than it says"
+                    read.abort()
+            assert fifo.storage.contents.bytes == sum(map(len, found[name])), f"{name!r} has other bytes than it says"
         return found
 
     def _payload(self, item: Any) -> bytes:
         if item.stream:
-            return b"".join(self.queues.outflow(item, lambda: None))
+            return b"".join(self.queues.reads.outflow(item, lambda: None))
         data: bytes = item.payload
         return data
 
@@ -150,7 +153,7 @@ class Keeper:
 def make_store(path: Path, random: Random) -> Kept:
     """Make a store with several queues, large items, holes, a deleted queue, several tables and a log."""
     kept = Kept()
-    with patch.object(LevelStore, "WRITE_BUFFER", 64 * 1024):
+    with patch.object(Database, "WRITE_BUFFER", 64 * 1024):
         keeper = Keeper(LevelStore(path))
         for number in range(150):
             keeper.put(kept, b"jobs", random.randrange(20, 400), together=random.random() < 0.4)
@@ -169,7 +172,7 @@ def make_store(path: Path, random: Random) -> Kept:
         keeper.rest()
         keeper.put(kept, b"drained", 20)
         keeper.take(kept, b"drained", 1)
-        keeper.queues.delete(b"deleted")
+        keeper.queues.forget(b"deleted")
         keeper.rest()
         del kept.left[b"deleted"]
         keeper.close()

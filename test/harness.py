@@ -5,7 +5,7 @@ What tests of the queues share: queues on a clock that stands still, clients wit
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, Optional
 from unittest import skipIf
 
@@ -16,13 +16,16 @@ from zope.interface import implementer
 import darner.front.session
 from darner.config.policies import Policies, QueueSettings
 from darner.errors import StoreError
-from darner.front import memcache
+from darner.front import commands, memcache, memcache_requests  # noqa: F401  (the commands register themselves)
 from darner.front.session import Session
+from darner.queues.answers import Answers
 from darner.queues.collection import Queues, Surroundings
-from darner.store.interfaces import IBatch, IStore
+from darner.queues.streams import PayloadWriter
+from darner.store.batch import Batch
+from darner.store.interfaces import IStore
 from darner.store.memory import MemoryStore
 from darner.values import requests
-from darner.values.items import Delayed, Generation, Item, Mark, QueueState, Step
+from darner.values.items import Item, PutOptions, QueueState, Step
 
 from_source = skipIf(
     not darner.front.session.__file__.endswith(".py"),
@@ -35,68 +38,6 @@ EPOCH = 1_700_000_000
 
 REFUSED = b"SERVER_ERROR no room\r\n"
 """What clients are told of a write that the test made fail."""
-
-
-@implementer(IBatch)
-class FaultyBatch:
-    """A batch that knows whether it needs room."""
-
-    def __init__(self, batch: Any) -> None:
-        self.batch = batch
-        self.puts = False
-
-    @property
-    def empty(self) -> bool:
-        return self.batch.empty
-
-    def create(self, name: bytes, number: int, created: int) -> None:
-        self.puts = True
-        self.batch.create(name, number, created)
-
-    def remove(self, name: bytes, number: int) -> None:
-        self.batch.remove(name, number)
-
-    def discard(self, number: int) -> None:
-        self.batch.discard(number)
-
-    def put(self, number: int, items: Sequence[Item], bytes_put: int) -> None:
-        self.puts = True
-        self.batch.put(number, items, bytes_put)
-
-    def share(self, stream: int, number: int, id: int) -> None:
-        self.batch.share(stream, number, id)
-
-    def mark(self, number: int, mark: Mark) -> None:
-        self.batch.mark(number, mark)
-
-    def consume(self, number: int, changes: Sequence[tuple[int, int]]) -> None:
-        self.batch.consume(number, changes)
-
-    def attempts(self, number: int, changes: Sequence[tuple[int, int]]) -> None:
-        self.batch.attempts(number, changes)
-
-    def delayed(self, number: int, delayed: Optional[Delayed]) -> None:
-        self.batch.delayed(number, delayed)
-
-    def delay(self, number: int, items: Sequence[tuple[int, Item]]) -> None:
-        self.puts = True
-        self.batch.delay(number, items)
-
-    def due(self, number: int, items: Sequence[tuple[int, Item]]) -> None:
-        self.batch.due(number, items)
-
-    def undelay(self, number: int, items: Sequence[tuple[int, Item]]) -> None:
-        self.batch.undelay(number, items)
-
-    def generations(self, number: int, current: Optional[Generation], previous: Optional[Generation]) -> None:
-        self.batch.generations(number, current, previous)
-
-    def seen(self, generation: int, id: bytes, time: int) -> None:
-        self.batch.seen(generation, id, time)
-
-    def chunk(self, stream: int, index: int, data: bytes) -> None:
-        self.puts = True
-        self.batch.chunk(stream, index, data)
 
 
 @implementer(IStore)
@@ -141,15 +82,15 @@ class FaultyStore:
         self._unless(self.numberless, "no numbers")
         return self.store.new_stream()
 
-    def batch(self) -> FaultyBatch:
-        return FaultyBatch(self.store.batch())
+    def batch(self) -> Batch:
+        return self.store.batch()
 
-    def write(self, batch: Any, sync: bool = False) -> None:
+    def write(self, batch: Batch, sync: bool = False) -> None:
         self._unless(self.full and batch.puts, "no room")
         if self.broken:
             self.broken -= 1
             raise StoreError("no room")
-        self.store.write(batch.batch)
+        self.store.write(batch)
         if self.doubtful:
             self.doubtful -= 1
             error = StoreError("no room")
@@ -179,8 +120,8 @@ class FaultyStore:
         self._unless(self.unreadable, "unreadable")
         return self.store.read_delayed(*arguments)
 
-    def spent(self, *arguments: int) -> None:
-        self.store.spent(*arguments)
+    def delayed_deleted(self, *arguments: int) -> None:
+        self.store.delayed_deleted(*arguments)
 
     def reclaim(self, *arguments: int) -> Step:
         return self.store.reclaim(*arguments)
@@ -298,7 +239,7 @@ class Client:
 
     def __init__(self, server: Server, **settings: Any) -> None:
         self.server = server
-        self.session = Session(server.queues, self, **settings)
+        self.session = Session(server.queues, self, memcache.MEMCACHE, **settings)
         self._requests: deque[tuple[requests.Request, bytes]] = deque()
         self.writes: list[bytes] = []
         self.closed = False
@@ -308,11 +249,11 @@ class Client:
 
     def ask(self, line: bytes) -> None:
         """Send a request; it has to wait if the session is busy."""
-        self._send(memcache.parse(line), b"")
+        self._send(memcache_requests.parse(line), b"")
 
     def set(self, queue: bytes, payload: bytes, flags: int = 0, expiry: int = 0, end: bytes = b"") -> None:
         """Send a set; C{queue} may have options, and C{end} follows the byte count."""
-        request = memcache.parse(b"set %b %d %d %d%b" % (queue, flags, expiry, len(payload), end))
+        request = memcache_requests.parse(b"set %b %d %d %d%b" % (queue, flags, expiry, len(payload), end))
         assert isinstance(request, requests.Set)
         self._send(request, payload)
 
@@ -341,7 +282,7 @@ class Client:
     def leave(self) -> None:
         """Go away."""
         self._requests.clear()
-        self.session.end()
+        self.session.leave()
 
     # The session's outlet
 
@@ -372,5 +313,41 @@ class Client:
 
 def value(queue: bytes, payload: bytes, flags: int = 0, end: bytes = memcache.END) -> bytes:
     """@return: the reply that hands out an item."""
-    return memcache.value(queue, flags, payload, end)
+    return memcache.value_header(queue, flags, len(payload)) + payload + b"\r\n" + end
 
+
+
+class Asker:
+    """
+    Somebody who asks the queues, and is no client.
+
+    @ivar told: the entries of the answer sheets that were written or refused.
+    """
+
+    def __init__(self, queues: Queues) -> None:
+        self._queues = queues
+        self.told: list[Any] = []
+
+    def answers(self) -> Answers:
+        """@return: a new answer sheet."""
+        return self._queues.commit.answers_for(self)
+
+    def seal(self) -> None:
+        pass
+
+    def deliver(self, answers: Answers) -> None:
+        self.told += answers.entries
+
+    def put(self, queue: bytes, payload: bytes, options: Optional[PutOptions] = None, flags: int = 0) -> None:
+        """Put an item."""
+        self._queues.puts.put(self.answers(), b"stored", queue, flags, 0, payload, options=options)
+
+    def put_flow(
+        self, queue: bytes, inflow: PayloadWriter, options: Optional[PutOptions] = None, flags: int = 0
+    ) -> None:
+        """Put an item that came in pieces."""
+        self._queues.puts.put_flow(self.answers(), b"stored", queue, flags, 0, inflow, options=options)
+
+    def flush_expired(self, name: Optional[bytes] = None) -> Deferred[None]:
+        """Drop what has expired."""
+        return self._queues.flush_expired(name, lambda count: (self.answers(), b"%d" % count))

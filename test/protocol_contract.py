@@ -6,7 +6,7 @@ The tests of every way to listen inherit L{ProtocolContract}; they say how a cli
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
 from darner.config.policies import Policies, QueueSettings
 from darner.net.limits import Limits
@@ -34,9 +34,14 @@ LARGE = bytes(range(256)) * (CHUNK_BYTES // 256 * 3 + 7)
 
 
 class ProtocolContract:
-    """Needs C{connect(**options)}, C{advance(seconds)} and C{queues} of the class that inherits it."""
+    """
+    Needs C{connect(**options)}, C{advance(seconds)} and C{queues} of the class that inherits it; where the queues are
+    in another process, L{apply} and L{check_nothing_left} in place of C{queues}.
+    """
 
     queues: Queues
+    unit = 1.0
+    """How long a second of a time-out is; less where it really has to be waited for."""
 
     def ask(self, request: bytes, client: Client | None = None) -> bytes:
         client = client or self.client
@@ -45,6 +50,19 @@ class ProtocolContract:
 
     def start(self) -> None:
         self.client = self.connect()
+
+    def apply(self, **settings: Any) -> None:
+        """Give all queues these settings."""
+        self.queues.apply(Policies(QueueSettings(**settings)))
+
+    def check_nothing_left(self) -> None:
+        """There are no chunks of items, and nothing is left to be reclaimed."""
+        self.assertEqual(self.queues.store.leftovers(), ([], []))
+
+    def figures(self, client: Client) -> dict[bytes, bytes]:
+        """@return: the server's statistics, as a client gets them."""
+        words = [line.split(b" ", 2) for line in self.ask(b"stats\r\n", client).splitlines()[:-1]]
+        return {name: figure for _, name, figure in words}
 
     def set(self, payload: bytes, queue: bytes = b"q", client: Client | None = None) -> None:
         request = b"set %b 0 0 %d\r\n%b\r\n" % (queue, len(payload), payload)
@@ -255,7 +273,7 @@ class ProtocolContract:
             self.assertTrue(client.closed)
 
     def test_too_large_an_item_is_skipped(self) -> None:
-        self.queues.apply(Policies(QueueSettings(max_item_bytes=10)))
+        self.apply(max_item_bytes=10)
         for size in (11, 500_000):
             reply = self.ask(b"set q 0 0 %d\r\n%b\r\nget q\r\n" % (size, b"x" * size))
             self.assertEqual(reply, b"SERVER_ERROR object too large\r\nEND\r\n")
@@ -273,15 +291,17 @@ class ProtocolContract:
             dying.hang_up()
         self.advance(1)
         self.assertEqual(self.ask(b"get q\r\n"), b"END\r\n")
-        self.assertEqual(self.queues.names(), [])
-        self.assertEqual(self.queues.store.leftovers(), ([], []))
+        self.assertEqual(self.ask(b"dump_stats\r\n"), b"END\r\n")
+        self.check_nothing_left()
 
     # Limits
 
     def test_too_many_connections(self) -> None:
         """One too many is told so and goes; the others are served, and whoever comes when one has left."""
+        self.client.hang_up()
         options = {"limits": Limits(max_connections=3)}
-        second, third = self.connect(**options), self.connect(**options)
+        _, second, third = (self.connect(**options) for _ in range(3))
+        before = int(self.figures(second)[b"rejected_connections"])
         for _ in range(3):
             late = self.connect(**options)
             late.send(b"")
@@ -291,8 +311,9 @@ class ProtocolContract:
         third.hang_up()
         self.advance(0)
         self.set(b"y", client=self.connect(**options))
-        figures = self.queues.figures("")
-        self.assertEqual((figures["curr_connections"], figures["rejected_connections"]), (3, 3))
+        figures = self.figures(second)
+        self.assertEqual(figures[b"curr_connections"], b"3")
+        self.assertEqual(int(figures[b"rejected_connections"]) - before, 3)
 
     def test_stalled_clients(self) -> None:
         """Who stops in the middle of a request is disconnected; who sleeps, waits or works is not."""
@@ -307,36 +328,38 @@ class ProtocolContract:
             (b"get nothing/t=100000\r\n", False),
             (b"get nothing/t=100000\r\nget", False),
         ):
-            client = self.connect(limits=Limits(stall_timeout=10))
+            client = self.connect(limits=Limits(stall_timeout=10 * self.unit))
             client.send(request)
             client.receive()
             (stalled if gone else patient).append(client)
-        slow = self.connect(limits=Limits(stall_timeout=10))
+        slow = self.connect(limits=Limits(stall_timeout=10 * self.unit))
+        before = int(self.figures(slow)[b"idle_kicks"])
         for piece in (b"se", b"t q 0 0", b" 5\r\nhe", b"llo", b"\r\n"):
             slow.send(piece)
-            self.advance(9)
+            self.advance(6 * self.unit)
         self.assertEqual(slow.receive(), b"STORED\r\n")
         for client in (*stalled, *patient, slow):
             client.receive()
         self.assertEqual([client.closed for client in stalled], [True] * len(stalled))
         self.assertEqual([client.closed for client in patient], [False] * len(patient))
-        self.assertEqual(self.queues.figures("")["idle_kicks"], len(stalled))
-        self.assertEqual(self.queues.queue_figures(b"q")["items"], 1)
+        figures = self.figures(slow)
+        self.assertEqual(int(figures[b"idle_kicks"]) - before, len(stalled))
+        self.assertEqual(figures[b"queue_q_items"], b"1")
 
     def test_idle_clients(self) -> None:
         """Who asks for nothing is disconnected where that is wanted, and what it had open goes back."""
-        options = {"limits": Limits(idle_timeout=10)}
-        self.set(b"x")
+        options = {"limits": Limits(idle_timeout=10 * self.unit)}
         idle, waiting, busy = (self.connect(**options) for _ in range(3))
+        self.set(b"x", client=busy)
         self.assertEqual(self.ask(b"get q/open\r\n", idle), self.value(b"x"))
         waiting.send(b"get other/t=100000\r\n")
         for _ in range(4):
             self.ask(b"version\r\n", busy)
-            self.advance(5)
+            self.advance(5 * self.unit)
         for client in (idle, waiting, busy):
             client.receive()
         self.assertEqual([idle.closed, waiting.closed, busy.closed], [True, False, False])
-        self.assertEqual(self.ask(b"get q\r\n"), self.value(b"x"))
-        self.advance(100)
+        self.assertEqual(self.ask(b"get q\r\n", busy), self.value(b"x"))
+        self.advance(20 * self.unit)
         self.client.send(b"version\r\n")  # no limits were set for it
         self.assertFalse(self.client.closed)

@@ -8,15 +8,24 @@ import re
 import shutil
 import signal
 import socket
+import ssl
+import struct
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
-from typing import Optional, Union
+from typing import Optional, Protocol, Union
 
-from twisted.trial.unittest import SynchronousTestCase
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
+
+from bench.server_log import unhandled
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -36,12 +45,19 @@ Address = Union[tuple[str, int], str]
 _LISTENING = re.compile(r"listening on IPv[46]Address\(type='TCP', host='([^']*)', port=(\d+)")
 
 
+class Owner(Protocol):
+    """Whom a server belongs to: a test as a rule."""
+
+    def addCleanup(self, call: Callable[..., object], /, *arguments: object, **options: object) -> object:
+        """Call this in the end."""
+
+
 def environment() -> dict[str, str]:
     """@return: what a server of this checkout needs in its environment."""
     return {"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin", "HOME": "/nonexistent", "PYTHONUNBUFFERED": "1"}
 
 
-def make_directory(case: SynchronousTestCase) -> Path:
+def make_directory(case: Owner) -> Path:
     """@return: a new directory with a short path (unix sockets want one), which goes when the test is over."""
     path = Path(tempfile.mkdtemp(prefix="darner-"))
     case.addCleanup(shutil.rmtree, path, ignore_errors=True)
@@ -66,6 +82,9 @@ class Server:
     """
     A server in a process of its own.
 
+    Its log and its standard error are read when the test is over, those of each of its lives; an error in them that
+    nobody handled fails the test, unless it is L{allow}ed.
+
     @ivar directory: where it runs; its data directory is C{data} in there.
     @ivar log: the file that has its standard output.
     @ivar address: the TCP address that it listens at first.
@@ -73,7 +92,7 @@ class Server:
 
     def __init__(
         self,
-        case: SynchronousTestCase,
+        case: Owner,
         *options: str,
         program: Sequence[str] = FOREGROUND,
         directory: Optional[Path] = None,
@@ -90,11 +109,15 @@ class Server:
         self.options = options or ("--port=0", f"--data-dir={self.data}")
         self._program = program
         self.address = ("", 0)
-        case.addCleanup(self.kill)
+        self._allowed: list[str] = []
+        self._unhandled: list[str] = []
+        self._reported: set[str] = set()
+        case.addCleanup(self.end)
         self.start(ready)
 
     def start(self, ready: bool = True) -> None:
         """Start it, again if it has ended."""
+        self._read_logs()
         self.log = self.directory / "out"
         self._errors = self.directory / "err"
         with self.log.open("wb") as out, self._errors.open("wb") as err:
@@ -152,6 +175,36 @@ class Server:
             self.process.kill()
         self.process.wait()
 
+    def end(self) -> None:
+        """
+        L{kill} it, and read its log.
+
+        @raise AssertionError: it has logged an error that nobody handled.
+        """
+        self.kill()
+        self.check_log()
+
+    # Its log
+
+    def allow(self, *texts: str) -> None:
+        """Entries of the log, and lines of the standard error, that have one of these texts are expected."""
+        self._allowed += texts
+
+    def _read_logs(self) -> None:
+        """Keep what is wrong in the log of the life that has ended, before the next one's is begun."""
+        if hasattr(self, "log"):
+            self._unhandled += unhandled(self.text) + unhandled(self.errors)
+
+    def check_log(self) -> None:
+        """@raise AssertionError: it has logged an error that nobody handled, in any life, since the last call."""
+        self._read_logs()
+        new = [entry for entry in self._unhandled if entry not in self._reported]
+        self._reported.update(new)
+        self._unhandled.clear()
+        wrong = [entry for entry in new if not any(text in entry for text in self._allowed)]
+        if wrong:
+            raise AssertionError("the server logged:\n" + "\n".join(wrong))
+
     def stop(self, signal: int = signal.SIGTERM, patience: float = PATIENCE) -> int:
         """
         Tell it to stop.
@@ -179,23 +232,78 @@ class Server:
         Path(f"/proc/{self.pid}/clear_refs").write_text("5")
 
 
-def run(*command: str, cwd: Path, patience: float = PATIENCE) -> subprocess.CompletedProcess[str]:
-    """Run a program to its end."""
-    return subprocess.run(
+def run(
+    *command: str, cwd: Path, patience: float = PATIENCE, allowed: Collection[str] = ()
+) -> subprocess.CompletedProcess[str]:
+    """
+    Run a program to its end.
+
+    @param allowed: texts that unhandled errors in its output may have.
+    @raise AssertionError: there are others in it.
+    """
+    done = subprocess.run(
         command, cwd=cwd, env=environment(), stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=patience
     )
+    check_output(done.stdout, done.stderr, allowed=allowed)
+    return done
+
+
+def check_output(*texts: str, allowed: Collection[str] = ()) -> None:
+    """@raise AssertionError: there is an unhandled error in what a program wrote."""
+    wrong = [entry for text in texts for entry in unhandled(text, allowed)]
+    if wrong:
+        raise AssertionError("the program wrote:\n" + "\n".join(wrong))
+
+
+def make_certificate(directory: Path, name: str) -> Path:
+    """
+    Make a key and a certificate that vouches for itself, with all that a strict client wants.
+
+    @return: the file that has both.
+    """
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    now = datetime.now(timezone.utc)
+    usage = dict.fromkeys(
+        ("content_commitment", "key_encipherment", "data_encipherment", "key_agreement", "crl_sign", "encipher_only",
+         "decipher_only"), False
+    )  # fmt: skip
+    certificate = (
+        x509.CertificateBuilder(subject, subject, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=30))
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(x509.KeyUsage(digital_signature=True, key_cert_sign=True, **usage), critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    path = directory / f"{name}.pem"
+    path.write_bytes(
+        key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()) + certificate.public_bytes(Encoding.PEM)
+    )
+    return path
+
+
+def open_socket(address: Address, patience: float = PATIENCE) -> socket.socket:
+    """@return: a connection to a TCP address or a unix socket."""
+    if not isinstance(address, str):
+        return socket.create_connection(address, patience)
+    connection = socket.socket(socket.AF_UNIX)
+    # With a time-out of Python's it would not wait where the backlog is full.
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", *divmod(int(patience * 1e6), 10**6)))
+    connection.connect(address)
+    connection.settimeout(patience)
+    return connection
 
 
 class Client:
     """A raw connection that blocks."""
 
-    def __init__(self, address: Address, patience: float = PATIENCE) -> None:
-        if isinstance(address, str):
-            self.socket = socket.socket(socket.AF_UNIX)
-            self.socket.settimeout(patience)
-            self.socket.connect(address)
-        else:
-            self.socket = socket.create_connection(address, patience)
+    def __init__(self, address: Address, patience: float = PATIENCE, tls: Optional[ssl.SSLContext] = None) -> None:
+        """@param tls: how to speak TLS; C{None} for not at all."""
+        self.socket = open_socket(address, patience)
+        if tls is not None:
+            self.socket = tls.wrap_socket(self.socket)
         self._reader = self.socket.makefile("rb")
 
     def __enter__(self) -> Client:

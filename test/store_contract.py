@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Optional
 from zope.interface.verify import verifyObject
 
 from darner.errors import StoreError
-from darner.store.interfaces import IBatch, IStore
+from darner.store.batch import Batch
+from darner.store.interfaces import IStore
 from darner.values.consumed import Consumed
 from darner.values.items import Delayed, Generation, Item, Mark, QueueState, Step
 from darner.values.vocabulary import CHUNK_BYTES
@@ -48,7 +49,7 @@ class Writer:
         self.consumed = Consumed()
         self._write(lambda batch: batch.create(name, self.number, 1000))
 
-    def _write(self, change: Callable[[IBatch], None]) -> None:
+    def _write(self, change: Callable[[Batch], None]) -> None:
         batch = self.store.batch()
         change(batch)
         self.store.write(batch)
@@ -73,7 +74,7 @@ class Writer:
         self.consumed.add(start, stop)
         self.bytes_consumed += bytes_consumed
 
-        def change(batch: IBatch) -> None:
+        def change(batch: Batch) -> None:
             batch.mark(self.number, Mark(self.consumed.low, self.next_id, self.bytes_put, self.bytes_consumed))
             batch.consume(self.number, self.consumed.take_changes())
 
@@ -161,7 +162,6 @@ class StoreContract(Base):
 
     def test_interfaces(self) -> None:
         self.assertTrue(verifyObject(IStore, self.store))
-        self.assertTrue(verifyObject(IBatch, self.store.batch()))
 
     def test_empty(self) -> None:
         self.assertEqual(self.store.recover(), [])
@@ -497,7 +497,7 @@ class StoreContract(Base):
         batch.due(number, rest[:2])
         self.store.write(batch)
         for _ in range(2):
-            self.store.spent(number, 200, 300)
+            self.store.delayed_deleted(number, 200, 300)
         self.store.compact()
         self.again()
         read = self.store.read_delayed

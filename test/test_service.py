@@ -37,7 +37,7 @@ from darner.errors import Stopped, StoreError, StoreUnusable
 from darner.net.clock import MonotonicClock
 from darner.net.listeners import Listener
 from darner.service import QueueService
-from darner.store.interfaces import IBatch
+from darner.store.batch import Batch
 from darner.store.leveldb import LevelStore
 from darner.store.memory import MemoryStore
 
@@ -499,7 +499,7 @@ class Held(LevelStore):
     gate: threading.Event
     failing = False
 
-    def write(self, batch: IBatch, sync: bool = False) -> None:
+    def write(self, batch: Batch, sync: bool = False) -> None:
         if sync:
             self.gate.wait(10)
             if self.failing:

@@ -33,8 +33,6 @@ REPLY_KEYS: Final = ("queue", "request")
 
 NO_PASSWORDS: Final = "without password_file nobody can log in, and everybody may do everything"
 
-NO_LOG_IN: Final = "the text protocol has no way to log in"
-
 _reply_key = validators.in_(REPLY_KEYS)
 
 
@@ -130,7 +128,7 @@ class Settings:
     status_change_grace_period: float = attrs.field(default=0.0, validator=_not_negative)
     """Seconds until a stricter status is enforced."""
     text_port: Optional[int] = attrs.field(default=None, validator=_port)
-    """TCP port for Kestrel's text protocol, at L{interface}; C{None} for none.  It knows no users."""
+    """TCP port for Kestrel's text protocol, at L{interface}; C{None} for none."""
     trusted_network: bool = attrs.field(default=False, validator=of_type(bool))
     """Whether everybody who reaches the server may be trusted, so that there is no warning of being open to them."""
 
@@ -139,8 +137,6 @@ class Settings:
         check_together(self.policies)
         if self.users and self.password_file is None:
             raise SettingsError(f"users: {NO_PASSWORDS}")
-        if self.text_port is not None and self.password_file is not None:
-            raise SettingsError(f"text_port and password_file: {NO_LOG_IN}")
 
     @property
     def tcp_port(self) -> Optional[int]:

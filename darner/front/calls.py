@@ -1,5 +1,5 @@
 """
-Calls of an application on the queues: the Deferreds behind `darner.service`.
+Calls of applications that embed darner: the Deferreds behind `darner.service`.
 
 To the turn (`darner.queues.commit`) each call is somebody who is to be answered, as a client's session is.
 """
@@ -7,49 +7,42 @@ To the turn (`darner.queues.commit`) each call is somebody who is to be answered
 from __future__ import annotations
 
 from collections.abc import Callable
-from types import TracebackType
-from typing import Any, Optional, Union
+from functools import partial
+from typing import Any, Final, Optional, Union
 
-from attrs import frozen
-from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall
-from zope.interface import implementer
 
 from darner.errors import DarnerError, Stopped, StoreError
-from darner.interfaces import IMessage, IOpenRead
+from darner.front.messages import Message, OpenMessage
+from darner.queues.answers import Answers, Reader
 from darner.queues.collection import Queues
-from darner.queues.commit import Replies
-from darner.queues.fifo import Fifo, OpenRead, Waiter
+from darner.queues.fifo import Fifo
+from darner.queues.open_read import OpenRead
 from darner.queues.streams import PayloadReader
 from darner.queues.transfer import Transfer
+from darner.queues.waiters import Waiter
 from darner.values.items import Item, PutOptions
 
-
-@implementer(IMessage)
-@frozen
-class Message:
-    """An item that an application has taken or looked at."""
-
-    queue: bytes
-    payload: bytes
-    flags: int
+DONE: Final = b"done"
+"""What an answer sheet says of a call that has no result."""
 
 
-class Call:
+class Call(Reader):
     """A call that is answered at the end of the turn."""
 
     def __init__(self, queues: Queues) -> None:
         self._queues = queues
         self.deferred: Deferred[Any] = Deferred(self._cancel)
-        self._replies: Replies = []
+        self._answers: Optional[Answers] = None
 
-    def seal(self) -> Replies:
-        return self._replies
+    def seal(self) -> None:
+        self._answers = None
 
-    def deliver(self, replies: Replies) -> None:
-        (reply,) = replies
-        if self.deferred.called:
+    def deliver(self, answers: Answers) -> None:
+        if not answers.entries or self.deferred.called:
             return
+        (reply,) = answers.entries
         if not isinstance(reply, DarnerError):
             try:
                 reply = self._result(reply)
@@ -66,36 +59,39 @@ class Call:
     def _cancel(self, deferred: Deferred[Any]) -> None:
         """What was put, closed, flushed or deleted stays so."""
 
-    def _answer(self, reply: Any) -> None:
-        self._replies.append(reply)
-        self._queues.commit.answers(self)
+    def answers(self) -> Answers:
+        """@return: its answer sheet; it is answered at the end of this turn."""
+        if self._answers is None:
+            self._answers = self._queues.commit.answers_for(self)
+        return self._answers
 
 
 class Putting(Call):
     """Put an item."""
 
     def start(
-        self, queue: bytes, payload: bytes, flags: int, expiry: int, sync: bool, options: Optional[PutOptions] = None
-    ) -> None:
-        inflow = self._queues.inflow()
+        self, queue: bytes, payload: Union[bytes, memoryview], flags: int, expiry: int, sync: bool,
+        options: Optional[PutOptions] = None,
+    ) -> None:  # fmt: skip
+        puts = self._queues.puts
+        inflow = puts.inflow()
         inflow.write(payload)
-        retry = self._queues.put_flow(queue, flags, expiry, inflow, options)
-        if sync:
-            self._queues.commit.sync()
-        self._answer(b"")
-        if retry is None or sync:
-            self._queues.commit.put(self._replies, 0)
-        if retry is not None:
-            retry.answered(self._queues.commit, self._replies, 0)
+        puts.put_flow(self.answers(), DONE, queue, flags, expiry, inflow, sync, options)
 
 
 class Consuming(Call):
     """Close an open read, flush or delete a queue."""
 
-    def start(self, consume: Callable[[], object]) -> None:
-        consume()
-        self._answer(b"")
-        self._queues.commit.consumed(self._replies, 0)
+    def start(self, consume: Callable[[Answers, bytes], object]) -> None:
+        """@param consume: does it, and says so by the reply it is given."""
+        consume(self.answers(), DONE)
+
+
+def consume(queues: Queues, work: Callable[[Answers, bytes], object]) -> Deferred[Any]:
+    """@return: the Deferred of such a call."""
+    call = Consuming(queues)
+    call.start(work)
+    return call.deferred
 
 
 class Requeueing:
@@ -152,6 +148,7 @@ class Reading(Call):
         self._fifo: Optional[Fifo] = None
         self._number: Optional[int] = None
         self._item: Optional[Item] = None
+        self._body: Optional[_Body] = None
         self._waiter: Optional[Waiter] = None
         self._timer: Optional[IDelayedCall] = None
 
@@ -160,45 +157,38 @@ class Reading(Call):
         @param timeout: how long to wait, in seconds; C{None} for ever.
         @return: whether it waits now.
         """
-        fifo = self._queues.find(self._name)
+        queues = self._queues
+        fifo = queues.find(self._name)
         if fifo is not None and self._fetch(fifo):
             return False
-        born = self._queues.refer(self._name)
         # Who does not want to wait does until all that has expired is dropped.
-        hasty = timeout is not None and timeout <= 0
-        if hasty and (fifo is None or not fifo.sweeping):
-            self._answer(None)
-            if born:
-                self._queues.commit.put(self._replies, 0)
+        even_if_empty = timeout is not None and timeout <= 0
+        if even_if_empty and (fifo is None or not fifo.sweeping):
+            queues.reads.nothing(self.answers(), None, (self._name,))
             return False
-        fifo = self._fifo = self._queues.make(self._name)
-        self._waiter = fifo.wait(self._serve, hasty)
-        if timeout is not None and not hasty:
-            self._timer = self._queues.clock.callLater(timeout, self._give_up)
-        if born:
-            self._queues.commit.unless_put(self._break_off)
+        queues.reads.expect((self._name,), self._break_off)
+        fifo = self._fifo = queues.make(self._name)
+        self._waiter = fifo.wait(self._serve, even_if_empty)
+        if timeout is not None and not even_if_empty:
+            self._timer = queues.clock.callLater(timeout, self._give_up)
         return True
 
     def _fetch(self, fifo: Fifo) -> bool:
         """@return: whether there was an item."""
-        item = self._take(fifo)
-        if item is None:
-            return False
         self._fifo = fifo
-        self._number = fifo.number
+        return self._read(fifo)
+
+    def _read(self, fifo: Fifo) -> bool:
+        return self._queues.reads.take(fifo, self.answers(), self, self._name)
+
+    def hand_out(self, item: Item, key: bytes, whole: bool) -> Any:
+        assert self._fifo is not None
+        self._number = self._fifo.number
         self._item = item
         if item.stream:
-            self._answer(_Body(self._queues.outflow(item, lambda: None)))
-        else:
-            self._answer(item.payload)
-        self._account(fifo, item)
-        return True
-
-    def _take(self, fifo: Fifo) -> Optional[Item]:
-        return fifo.take()
-
-    def _account(self, fifo: Fifo, item: Item) -> None:
-        self._queues.commit.read(fifo, item, False, self._replies, 0)
+            self._body = _Body(self._queues.reads.outflow(item, lambda: None))
+            return self._body
+        return item.payload
 
     def _untake(self, fifo: Fifo, item: Item) -> None:
         """The item reaches nobody: it goes back, unless its queue was deleted since."""
@@ -208,8 +198,8 @@ class Reading(Call):
         """Undo L{_fetch}."""
         assert self._fifo is not None
         assert self._item is not None
-        if isinstance(self._replies[0], _Body):
-            self._replies[0].cancel()
+        if self._body is not None:
+            self._body.cancel()
         self._untake(self._fifo, self._item)
 
     def _result(self, reply: Union[bytes, _Body, None]) -> Any:
@@ -230,25 +220,25 @@ class Reading(Call):
         fifo = self._stop_waiting()
         try:
             if not self._fetch(fifo):
-                self._answer(None)
+                self.answers().add(None)
         except DarnerError as error:
-            self._answer(error)
+            self.answers().add(error)
 
     def _give_up(self) -> None:
         self._timer = None
         assert self._fifo is not None
         assert self._waiter is not None
         if self._fifo.sweeping:
-            self._waiter.hasty = True
+            self._waiter.even_if_empty = True
         else:
             self._stop_waiting()
-            self._answer(None)
+            self.answers().add(None)
 
     def _break_off(self, error: StoreError) -> None:
         """The queue on which it waits could not be made."""
         if self._waiter is not None:
             self._stop_waiting()
-            self._answer(error)
+            self.answers().add(error)
 
     def _stop_waiting(self) -> Fifo:
         assert self._fifo is not None
@@ -277,11 +267,8 @@ class Reading(Call):
 class Peeking(Reading):
     """Look at an item."""
 
-    def _take(self, fifo: Fifo) -> Optional[Item]:
-        return fifo.peek()
-
-    def _account(self, fifo: Fifo, item: Item) -> None:
-        self._queues.commit.read(fifo, item, True, self._replies, 0)
+    def _read(self, fifo: Fifo) -> bool:
+        return self._queues.reads.peek(fifo, self.answers(), self, self._name)
 
     def _untake(self, fifo: Fifo, item: Item) -> None:
         pass
@@ -290,72 +277,18 @@ class Peeking(Reading):
 class Opening(Reading):
     """Open an item."""
 
-    _read: Optional[OpenRead] = None
+    def __init__(self, queues: Queues, name: bytes, ended: Callable[[Reading], object]) -> None:
+        super().__init__(queues, name, ended)
+        self._opened: Optional[OpenRead] = None
 
-    def _take(self, fifo: Fifo) -> Optional[Item]:
-        self._read = fifo.open()
-        return self._read.item if self._read is not None else None
-
-    def _account(self, fifo: Fifo, item: Item) -> None:
-        self._queues.commit.read(fifo, item, True, self._replies, 0)
+    def _read(self, fifo: Fifo) -> bool:
+        self._opened = self._queues.reads.open(fifo, self.answers(), self, self._name)
+        return self._opened is not None
 
     def _untake(self, fifo: Fifo, item: Item) -> None:
-        assert self._read is not None
-        fifo.abort(self._read)
+        assert self._opened is not None
+        self._opened.abort()
 
     def _wrap(self, message: Message) -> OpenMessage:
-        assert self._read is not None
-        return OpenMessage(self._queues, self._read, message)
-
-
-@implementer(IOpenRead)
-class OpenMessage:
-    """
-    An item that an application has taken tentatively.
-
-    As an async context manager it is closed on a normal exit and aborted when an exception leaves the block.
-    """
-
-    def __init__(self, queues: Queues, read: OpenRead, message: Message) -> None:
-        self._queues = queues
-        self._read = read
-        self.queue = message.queue
-        self.payload = message.payload
-        self.flags = message.flags
-
-    @property
-    def is_open(self) -> bool:
-        """
-        Whether it is neither closed nor aborted nor open for too long, its queue not deleted, and the service not
-        stopped.
-        """
-        return self._read.is_open and not self._queues.stopped
-
-    def close(self) -> Deferred[None]:
-        if self._queues.stopped:
-            return fail(Stopped())
-        return self._consume(lambda: self._read.fifo.close(self._read))
-
-    def abort(self) -> Deferred[None]:
-        if self._queues.stopped:
-            return succeed(None)
-        return self._consume(lambda: self._read.fifo.abort(self._read))
-
-    def touch(self) -> bool:
-        return not self._queues.stopped and self._read.fifo.touch(self._read)
-
-    def _consume(self, end: Callable[[], object]) -> Deferred[None]:
-        call = Consuming(self._queues)
-        call.start(end)
-        return call.deferred
-
-    async def __aenter__(self) -> OpenMessage:
-        return self
-
-    async def __aexit__(
-        self,
-        kind: Optional[type[BaseException]],
-        error: Optional[BaseException],
-        traceback: Optional[TracebackType],
-    ) -> None:
-        await (self.close() if kind is None else self.abort())
+        assert self._opened is not None
+        return OpenMessage(self._queues, self._opened, message, partial(consume, self._queues))

@@ -14,6 +14,7 @@ from __future__ import annotations
 from typing import Any, Final, Optional, Protocol
 
 from darner.front import memcache
+from darner.front.memcache_requests import MAX_LINE, LineCache
 from darner.front.session import Session
 from darner.queues.collection import Queues
 from darner.queues.streams import PayloadWriter
@@ -49,11 +50,11 @@ class Framing:
     @ivar quiet_since: see L{darner.net.limits.Quiet}.
     """
 
-    max_line: Final = memcache.MAX_LINE
+    max_line: Final = MAX_LINE
 
     session: Session
 
-    def __init__(self, carrier: Carrier, queues: Queues, lines: memcache.LineCache) -> None:
+    def __init__(self, carrier: Carrier, queues: Queues, lines: LineCache) -> None:
         """@param lines: the requests that clients repeat."""
         self._carrier = carrier
         self._queues = queues
@@ -70,6 +71,7 @@ class Framing:
         self._refusal = b""
         self._half_closed = False
         self._closed = False
+        self._ending = False  # whether it was told to end, which over TLS takes until the client agrees
         self._raw = False  # whether a payload is being taken, and not lines
         self.active = True
         self.quiet_since: Optional[float] = None
@@ -88,7 +90,7 @@ class Framing:
     def half_close(self) -> None:
         """The client will send nothing more: answer what it sent, wait for nothing, and end."""
         self._half_closed = True
-        self.session.hurry()
+        self.session.reads.hurry()
         self._work()
 
     def lost(self) -> None:
@@ -96,7 +98,7 @@ class Framing:
         self._closed = True
         self._data = b""
         self._drop_payload()
-        self.session.end()
+        self.session.leave()
 
     # Framing
 
@@ -121,7 +123,7 @@ class Framing:
             self.session.resume_when_relieved()
         elif self._half_closed and not self.session.busy:
             # Not when the replies are written, which may take an fsync: whoever comes next finds what this client had.
-            self.session.give_back()
+            self.session.reads.give_back()
             self.session.finish()
 
     def _watch_held(self) -> None:
@@ -255,8 +257,10 @@ class Framing:
 
     @property
     def stalled(self) -> bool:
-        """Whether the client owes something: the rest of a request, the reading of its replies, its log-in."""
+        """Whether the client owes something: the rest of a request, the reading of its replies, log-in or leave."""
         session = self.session
+        if self._ending:
+            return True
         if session.busy or self._held_back:
             return session.choked
         return session.anonymous or self._raw or self._at < len(self._data)
@@ -264,7 +268,7 @@ class Framing:
     @property
     def idle(self) -> bool:
         """Whether the client has asked for nothing that it has not got."""
-        return not (self.session.busy or self._held_back)
+        return not (self.session.busy or self._held_back or self._ending)
 
     # The session's outlet
 
@@ -279,6 +283,7 @@ class Framing:
 
     def close(self) -> None:
         if not self._closed:
+            self._ending = True
             self._carrier.ended()
             self._carrier.transport.loseConnection()
 

@@ -15,11 +15,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Final, Union
+from typing import Final
 
 from darner.errors import ClientError
-from darner.front import memcache
+from darner.front import memcache, memcache_requests
+from darner.front.memcache import Memcache
 from darner.values import requests
 from darner.values.vocabulary import MAX_WAIT, check_queue_name
 
@@ -31,25 +31,8 @@ MAX_PUT: Final = 1024 * 1024
 _NUMBER: Final = re.compile(rb"-?[0-9]{1,18}")
 
 
-@dataclass(frozen=True)
-class Put:
-    """Put items on a queue, all or none of those that follow the line."""
-
-    queue: bytes
-    expiry: int = 0
-    """In ms from now; 0 never; below 0 at once."""
-    refusal: bytes = b""
-    """The reply where it cannot be done; the items follow all the same."""
-
-
-Request = Union[Put, requests.Request]
-
 NOTHING: Final = b"*\n"
 """There is no item."""
-
-
-def item(payload: bytes) -> bytes:
-    return b":%b\n" % payload
 
 
 ITEM_HEADER: Final = b":"
@@ -75,6 +58,7 @@ def refusal(reason: bytes) -> bytes:
 
 LINE_TOO_LONG: Final = refusal(b"Line too long.")
 TOO_MUCH: Final = refusal(b"Too many items; limit=%d, %d bytes" % (MAX_ITEMS, MAX_PUT))
+TOO_FEW: Final = refusal(b"Not that many transactions open.")
 TOO_MANY_CONNECTIONS: Final = refusal(b"Too many connections.")
 
 
@@ -84,13 +68,66 @@ def error_reply(error: BaseException) -> bytes:
     return refusal(reason or kind)
 
 
-def parse(line: bytes) -> Request:
+class Kestrel(Memcache):
+    """How clients of the text protocol are answered; what it has no request for is spelled as memcache does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.nothing = NOTHING
+        self.flushed = DONE
+        self.deleted = DONE
+        self.status_changed = DONE
+
+    def error(self, error: BaseException) -> bytes:
+        return error_reply(error)
+
+    def item(self, key: bytes, flags: int, payload: bytes, whole: bool) -> bytes:
+        return b":%b\n" % payload
+
+    def before_item(self, key: bytes, flags: int, size: int) -> bytes:
+        return ITEM_HEADER
+
+    def after_item(self, whole: bool) -> bytes:
+        return AFTER_ITEM
+
+    def number(self, number: int) -> bytes:
+        return count(number)
+
+    def confirmed(self, count: int) -> bytes:
+        return b"+%d\n" % count if count else TOO_FEW
+
+    def status(self, name: str) -> bytes:
+        return line(name.upper())
+
+    def version(self, number: str) -> bytes:
+        return line(number)
+
+
+KESTREL: Final = Kestrel()
+
+
+_Parser = Callable[[list[bytes]], requests.Request]
+
+_PARSERS: Final[dict[bytes, _Parser]] = {}
+
+
+def _parses(command: str) -> Callable[[_Parser], _Parser]:
+    """What is decorated makes the requests of a command out of the words behind it."""
+
+    def register(parser: _Parser) -> _Parser:
+        _PARSERS[command.encode("ascii")] = parser
+        return parser
+
+    return register
+
+
+def parse(line: bytes) -> requests.Request:
     """
     Understand one request line.
 
     @param line: the line without its line feed.
-    @return: a request.  What cannot be served comes out as L{wire.Refused}, or as a L{Put} with its refusal; nothing
-        is raised.
+    @return: a request.  What cannot be served comes out as L{requests.Refused}, or as a L{requests.PutItems} with its
+        refusal; nothing is raised.
     """
     line = line.rstrip()
     has_items = line.endswith(b":")
@@ -105,7 +142,7 @@ def parse(line: bytes) -> Request:
         return parser(line.split()[1:])
     except ClientError as error:
         reply = error_reply(error)
-        return Put(b"", refusal=reply) if has_items and command == b"put" else requests.Refused(reply)
+        return requests.PutItems(b"", refusal=reply) if has_items and command == b"put" else requests.Refused(reply)
 
 
 def _queue(words: list[bytes], most: int) -> bytes:
@@ -125,57 +162,75 @@ def _number(words: list[bytes], what: str) -> int:
     return int(words[1])
 
 
-def _put(words: list[bytes]) -> Request:
-    return Put(_queue(words, 2), _number(words, "expiration time"))
+def _put(words: list[bytes]) -> requests.Request:
+    return requests.PutItems(_queue(words, 2), _number(words, "expiration time"))
 
 
-def _put_without_items(words: list[bytes]) -> Request:
+@_parses("put")
+def _put_without_items(words: list[bytes]) -> requests.Request:
     raise ClientError("A colon is to end the line, and items are to follow.")
 
 
-def _reading(peek: bool) -> Callable[[list[bytes]], Request]:
-    def parse_reading(words: list[bytes]) -> Request:
-        queue = _queue(words, 2)
-        wait = min(max(_number(words, "timeout"), 0), MAX_WAIT)
-        return requests.Get(queue, queue, wait, open=not peek, peek=peek)
-
-    return parse_reading
+def _read(words: list[bytes], open: bool) -> requests.Request:
+    """Every read closes what was open before, also a peek."""
+    queue = _queue(words, 2)
+    wait = min(max(_number(words, "timeout"), 0), MAX_WAIT)
+    return requests.Get(queue, queue, wait, open=open, peek=not open, close_all=True)
 
 
-def _monitor(words: list[bytes]) -> Request:
+@_parses("get")
+def _get(words: list[bytes]) -> requests.Request:
+    return _read(words, True)
+
+
+@_parses("peek")
+def _peek(words: list[bytes]) -> requests.Request:
+    return _read(words, False)
+
+
+@_parses("flush")
+def _flush(words: list[bytes]) -> requests.Request:
+    return requests.Flush(_queue(words, 1))
+
+
+@_parses("delete")
+def _delete(words: list[bytes]) -> requests.Request:
+    return requests.Delete(_queue(words, 1))
+
+
+@_parses("monitor")
+def _monitor(words: list[bytes]) -> requests.Request:
     if len(words) < 2:
         raise ClientError("Queue name & timeout required.")
     queue = _queue(words, 2)
-    return requests.Monitor(queue, min(max(_number(words, "timeout"), 0), MAX_WAIT) / 1000)
+    return requests.Monitor(queue, min(max(_number(words, "timeout"), 0), MAX_WAIT) / 1000, close_all=True)
 
 
-def _confirm(words: list[bytes]) -> Request:
+@_parses("confirm")
+def _confirm(words: list[bytes]) -> requests.Request:
     if len(words) < 2:
         raise ClientError("Queue name & count required.")
     return requests.Confirm(_queue(words, 2), _number(words, "count"))
 
 
-def _alone(command: bytes) -> Callable[[list[bytes]], Request]:
-    return lambda words: memcache.parse(command)
+@_parses("shutdown")
+def _shutdown(words: list[bytes]) -> requests.Request:
+    return requests.Shutdown()
 
 
-def _status(words: list[bytes]) -> Request:
-    request = memcache.parse(b" ".join([b"status", *words]))
+@_parses("version")
+def _version(words: list[bytes]) -> requests.Request:
+    return requests.Version()
+
+
+@_parses("quit")
+def _quit(words: list[bytes]) -> requests.Request:
+    return requests.Quit()
+
+
+@_parses("status")
+def _status(words: list[bytes]) -> requests.Request:
+    request = memcache_requests.parse(b" ".join([b"status", *words]))
     if isinstance(request, requests.Refused):
         raise ClientError("Unknown status.")
     return request
-
-
-_PARSERS: Final[dict[bytes, Callable[[list[bytes]], Request]]] = {
-    b"put": _put_without_items,
-    b"get": _reading(peek=False),
-    b"peek": _reading(peek=True),
-    b"monitor": _monitor,
-    b"confirm": _confirm,
-    b"flush": lambda words: requests.Flush(_queue(words, 1)),
-    b"delete": lambda words: requests.Delete(_queue(words, 1)),
-    b"status": _status,
-    b"shutdown": _alone(b"shutdown"),
-    b"version": _alone(b"version"),
-    b"quit": _alone(b"quit"),
-}

@@ -5,9 +5,10 @@ The open reads of one client: those that it may close, abort or extend, and that
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from typing import Optional
 
-from darner.queues.fifo import OpenRead
+from darner.queues.open_read import OpenRead
 
 
 class OpenReads:
@@ -56,40 +57,31 @@ class OpenReads:
         """The client has opened an item."""
         self._reads.setdefault(queue, deque()).append(read)
 
-    def close(self, queue: bytes) -> None:
-        """Close the oldest open read of a queue, where there is one."""
+    def oldest(self, queue: bytes) -> Sequence[OpenRead]:
+        """@return: the oldest open read of a queue, where there is one; it is to be closed, and no more among these."""
         reads = self.of(queue)
-        if reads:
-            read = reads.popleft()
-            read.fifo.close(read)
+        return (reads.popleft(),) if reads else ()
 
-    def close_all(self, queue: bytes) -> None:
-        """Close every open read of a queue."""
-        while self.of(queue):
-            self.close(queue)
+    def all(self, queue: bytes) -> Sequence[OpenRead]:
+        """@return: every open read of a queue; as with L{oldest}."""
+        return self._reads.pop(queue, ()) if self.of(queue) else ()
 
-    def confirm(self, queue: bytes, count: int) -> bool:
-        """
-        Close so many open reads of a queue, the oldest.
-
-        @return: whether there were so many; else none is closed.
-        """
+    def first(self, queue: bytes, count: int) -> Sequence[OpenRead]:
+        """@return: so many open reads of a queue, the oldest, as with L{oldest}; none where there are not so many."""
         # Those that ended by themselves count: the client does not know of that, and means those behind them.  What the
         # store refused was left out of the replies of a monitor.
         reads = [read for read in self._reads.get(queue, ()) if not read.refused]
         if not 0 < count <= len(reads):
-            return False
-        for read in reads[:count]:
-            read.fifo.close(read)
+            return ()
         self._reads[queue] = deque(reads[count:])
-        return True
+        return reads[:count]
 
     def abort(self, queue: bytes) -> None:
         """Give the oldest open read of a queue back, where there is one."""
         reads = self.of(queue)
         if reads:
             read = reads.popleft()
-            read.fifo.abort(read)
+            read.abort()
 
     def touch(self, queue: bytes) -> bool:
         """
@@ -97,11 +89,11 @@ class OpenReads:
 
         @return: whether any is open.
         """
-        return sum(read.fifo.touch(read) for read in self.of(queue) or ()) > 0
+        return sum(read.touch() for read in self.of(queue) or ()) > 0
 
     def give_back(self) -> None:
         """Give all of them back, to where they were."""
         opens, self._reads = self._reads, {}
         for reads in opens.values():
             for read in reads:
-                read.fifo.abort(read)
+                read.abort()

@@ -11,8 +11,7 @@ from typing import Any, ClassVar, Final, Protocol
 from twisted.logger import Logger
 
 from darner.errors import StoreError
-from darner.front import memcache
-from darner.queues.commit import Replies
+from darner.front.spelling import Spelling
 from darner.queues.streams import PayloadReader
 
 PIECES: Final = 2
@@ -69,14 +68,15 @@ class Outbox:
 
     _log: ClassVar[Logger] = Logger()
 
-    def __init__(self, outlet: Outlet, more: Callable[[], object]) -> None:
+    def __init__(self, outlet: Outlet, spelling: Spelling, more: Callable[[], object]) -> None:
         """@param more: called when there is more than fits in a turn; it has L{pump} called when there is time."""
         self._outlet = outlet
+        self._spelling = spelling
         self._more = more
         self._replies: deque[Any] = deque()
         self.choked = False
 
-    def send(self, replies: Replies) -> bool:
+    def send(self, replies: list[Any]) -> bool:
         """
         Send replies behind those that are on their way.
 
@@ -117,7 +117,7 @@ class Outbox:
                     continue
             self._replies.popleft()
             if not isinstance(reply, Value):
-                self._outlet.write(reply if isinstance(reply, bytes) else memcache.error_reply(reply))
+                self._outlet.write(reply if isinstance(reply, bytes) else self._spelling.error(reply))
         return not self._replies and not self.choked
 
     def clear(self) -> None:

@@ -23,12 +23,15 @@ from twisted.protocols.basic import LineReceiver
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from darner.front import memcache
+from darner.front import commands, memcache  # noqa: F401  (the commands register themselves)
 from darner.front.access import Access
 from darner.front.framing import Carrier, Framing
-from darner.front.guard import GuardedSession
+from darner.front.log_in import LogIn
+from darner.front.memcache import MEMCACHE
+from darner.front.memcache_requests import MAX_LINE, LineCache
 from darner.front.outbox import Outlet
 from darner.front.session import Session
+from darner.front.spelling import Spelling
 from darner.net.limits import ClientTimeouts, Limits
 from darner.net.socket_options import SocketOptions
 from darner.queues.collection import Queues
@@ -70,7 +73,7 @@ class QueueProtocol(LineReceiver):
     """
 
     delimiter = b"\n"
-    MAX_LENGTH = memcache.MAX_LINE
+    MAX_LENGTH = MAX_LINE
     factory: QueueFactory
     transport: IClientTransport
 
@@ -137,6 +140,8 @@ class QueueFactory(ServerFactory):
     noisy = False
     refusal = TOO_MANY_CONNECTIONS
     """What a client is told that there is no room for."""
+    spelling: Spelling = MEMCACHE
+    """How replies are spelled."""
 
     _log = Logger()
 
@@ -164,7 +169,7 @@ class QueueFactory(ServerFactory):
         self._access = access
         self._gone: Optional[Deferred[None]] = None
         self._refusing = False
-        self.lines = memcache.LineCache()
+        self.lines = LineCache()
         self.connections: set[Framing] = set()
         self._patience = ClientTimeouts(limits, queues.clock, self.connections, queues.stats)
 
@@ -195,9 +200,9 @@ class QueueFactory(ServerFactory):
             self._log.warn("too many connections: refusing new ones")
 
     def make_session(self, outlet: Outlet) -> Session:
-        if self._access is None:
-            return Session(self.queues, outlet, self.whole_key)
-        return GuardedSession(self.queues, outlet, self.whole_key, self._access)
+        """@return: a new client's state."""
+        log_in = None if self._access is None else LogIn(self._access)
+        return Session(self.queues, outlet, self.spelling, self.whole_key, log_in)
 
     def joined(self, connection: QueueProtocol) -> None:
         """A client has connected."""
@@ -236,7 +241,7 @@ class QueueFactory(ServerFactory):
             return succeed(None)
         self._gone = Deferred()
         for connection in list(self.connections):
-            connection.session.stop_waiting()
+            connection.session.reads.stop_waiting()
             connection.session.finish()
         return self._gone
 

@@ -283,5 +283,5 @@ class FastConnection:
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, enabled)
 
 
-# Not as a decorator, with which it would not be compiled to a class of its own (`docs/design.rst`).
+# Not as a decorator, with which it would not be compiled to a class of its own (`docs/design/compiled.rst`).
 classImplements(FastConnection, ITCPTransport, IConsumer, IPushProducer)

@@ -9,17 +9,16 @@ A turn in which somebody asked for stable storage is written by a worker thread.
 the next one: a single fsync serves everybody who was waiting, and replies keep their order.
 
 When a write fails, the puts of the turn are refused and all that was read stands, if that can be written; what cannot
-be written is undone.  Nobody is told of what is not in the store.  Until a write succeeds again, what is left to be
-written is tried by the clock, also when nobody asks for anything.
+is undone (`darner.queues.turn`).  Until a write succeeds again, the rest is tried by the clock.
 
-Queues in memory add nothing to the batch.  A turn of theirs alone leaves the store alone, whatever state that is in,
-and what is left to be written as well; in a turn with others they share its lot.
+Queues in memory add nothing to the batch.  A turn of theirs alone leaves the store alone, and what is left to be
+written as well; in a turn with others they share its lot.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, ClassVar, Final, Optional, Protocol, Union
+from typing import Any, ClassVar, Final, Optional, Union
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
@@ -27,9 +26,12 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from darner.errors import StoreError
-from darner.store.interfaces import IBatch, IStore
+from darner.queues.answers import Answers, Asker, Resting, Verdict
+from darner.queues.turn import Changing, Chunk, Emptied, Move, Read, Turn, Writer
+from darner.store.batch import Batch
+from darner.store.interfaces import IStore
 from darner.values.items import Item
-from darner.values.stats import Health
+from darner.values.stats import Health, Removal
 
 RETRY: Final = 1.0
 """Seconds after which a store that refused a write is tried again."""
@@ -37,113 +39,9 @@ RETRY: Final = 1.0
 RESUMED: Final = 16
 """How many of those who have had as much as they get in a turn go on in the next: the rest come after them."""
 
-NOBODY: Final = -1
-"""In place of the slot that would tell of an error: nobody is told, as what was handed out is only left out."""
-
-Replies = list[Any]
-"""
-What one client is to be told at the end of a turn, in order.  An entry whose change could not be written is replaced by
-the L{StoreError}.
-"""
-
-
-class Reply(Protocol):
-    """A reply that is more than bytes."""
-
-    def cancel(self) -> None:
-        """It will not be given; something else stands in its place."""
-
-
-def _spoil(replies: Replies, slot: int, end: int, error: StoreError) -> None:
-    spoilt: Union[bytes, Reply, None] = replies[slot]
-    replies[slot] = b""
-    if end != NOBODY:
-        replies[end] = error
-    if spoilt is not None and not isinstance(spoilt, (bytes, StoreError)):
-        spoilt.cancel()
-
-
 def _tell(_: None, waiting: list[Deferred[None]]) -> None:
     for waiter in waiting:
         waiter.callback(None)
-
-
-class Owner(Protocol):
-    """Somebody who is to be answered."""
-
-    def seal(self) -> Replies:
-        """@return: the replies so far, and begin a new list for the next turn."""
-
-    def deliver(self, replies: Replies) -> None:
-        """The turn of these replies is written."""
-
-
-class Resting(Protocol):
-    """Somebody who has had enough for one turn."""
-
-    def go_on(self) -> None:
-        """The others have had theirs."""
-
-
-class Changing(Protocol):
-    """A queue, as the turn sees it."""
-
-    __slots__ = ()
-
-    number: Optional[int]
-    """What the store knows it by; another one after it was deleted."""
-
-    def write_to(self, batch: IBatch, puts: bool) -> None:
-        """Add what changed since the last turn to the batch; without C{puts} only what was consumed."""
-
-    def written(self) -> None:
-        """The batch is in the store."""
-
-    def refuse(self, uncertain: bool) -> None:
-        """
-        The batch is not in the store, and the items put with it never will be: their C{time} is 0 from now on.
-
-        @param uncertain: whether it may be there all the same; what is written next has to be right in both cases.
-        """
-
-    def unread(self, item: Item, number: Optional[int], counter: str = "") -> None:
-        """
-        That C{item} was read could not be written: it is an item again, if the queue is not deleted.
-
-        @param number: the queue's number when it was read.
-        @param counter: the statistic in which it was counted, if any.
-        """
-
-    def not_written(self) -> None:
-        """What was consumed is not in the store either, and is to be written with a later turn."""
-
-
-class Writer(Protocol):
-    """A large item that is being written."""
-
-    def fail(self, error: StoreError) -> None:
-        """One of its chunks is not in the store."""
-
-
-class _Changes:
-    """What happened in one turn."""
-
-    __slots__ = (
-        "chunks", "consumed", "followers", "moves", "owners", "promised", "puts", "queues", "reads", "sealed", "sync",
-    )  # fmt: skip
-
-    def __init__(self) -> None:
-        self.queues: dict[Changing, None] = {}
-        self.owners: dict[Owner, None] = {}
-        self.puts: list[tuple[Replies, int]] = []
-        self.followers: list[tuple[Replies, Replies, int]] = []
-        self.reads: list[tuple[Changing, Optional[int], Item, bool, Replies, int, int]] = []
-        self.consumed: list[tuple[Replies, int]] = []
-        self.moves: list[tuple[Changing, Optional[int], Item, str]] = []
-        self.chunks: list[tuple[Writer, int, int, bytes]] = []
-        self.sync = False
-        self.promised = False
-        self.sealed: list[tuple[Owner, Replies]] = []
 
 
 class GroupCommit:
@@ -178,7 +76,7 @@ class GroupCommit:
         self.clock = clock
         self._retry: Optional[IDelayedCall] = None
         self.health = Health()
-        self._gathering = _Changes()
+        self._gathering = Turn()
         self._owed: dict[Changing, None] = {}  # queues with something that could not be written
         self._scheduled = False
         self._held = False
@@ -219,7 +117,7 @@ class GroupCommit:
             try:
                 resting.go_on()
             except Exception:
-                self._log.failure("could not answer {owner}", owner=resting)
+                self._log.failure("could not go on with {resting}", resting=resting)
         if self._resting:
             self._soon()
 
@@ -227,17 +125,16 @@ class GroupCommit:
         """Somebody who serves many at once begins, and will call L{end} soon."""
         self._held = True
 
-    def answers(self, owner: Owner) -> None:
-        """C{owner} has replies that go out when this turn is written."""
-        self._gathering.owners[owner] = None
+    def answers_for(self, asker: Asker) -> Answers:
+        """@return: a new answer sheet for C{asker}, which is told when this turn ends and when it is written."""
+        answers = Answers(asker)
+        self._gathering.answers.append(answers)
         if not self._scheduled:
             self._soon()
+        return answers
 
     def rest(self, resting: Resting) -> None:
-        """
-        Call C{go_on} in a later turn, so that those who want much do not keep the others waiting: 1,000 clients that
-        ask for all they can get would make a turn of 64 MiB.
-        """
+        """Call C{go_on} in a later turn: else 1,000 clients that ask for all they get would make a turn of 64 MiB."""
         self._resting[resting] = None
         if not self._scheduled:
             self._soon()
@@ -272,50 +169,52 @@ class GroupCommit:
             self.sync()
             self._soon()
 
-    def put(self, replies: Replies, slot: int) -> None:
+    def put(self, answers: Answers, slot: int) -> None:
         """The reply at C{slot} says that an item is stored."""
-        self._gathering.puts.append((replies, slot))
+        gathering = self._gathering
+        gathering.puts.append(answers)
+        gathering.put_slots.append(slot)
 
-    def follow(self, first: Replies, replies: Replies, slot: int) -> None:
-        """
-        The reply at C{slot} says what another says.
+    def verdict(self) -> Verdict:
+        """@return: what becomes of the puts of this turn."""
+        verdict = Verdict()
+        self._gathering.verdicts.append(verdict)
+        return verdict
 
-        @param first: the one reply of an earlier L{put}, also of the turn that is being written.
-        """
-        self._gathering.followers.append((first, replies, slot))
+    def follow(self, first: Verdict, answers: Answers, slot: int) -> None:
+        """The reply at C{slot} is true if the puts of C{first} are stored, whose turn may be being written."""
+        self._gathering.followers.append((first, answers, slot))
 
     def read(
-        self, queue: Changing, item: Item, tentative: bool, replies: Replies, slot: int, end: Optional[int] = None
+        self, queue: Emptied, item: Item, tentative: bool, answers: Answers, slot: int, told: Optional[int]
     ) -> None:
         """
         The reply at C{slot} hands out an item, which is consumed by that or (C{tentative}) not.
 
-        @param end: the slot of what ends the reply and would tell of an error, where that is another one; or L{NOBODY}.
+        @param told: the slot that tells of an error; C{None}: nobody is told, as the item is only left out.
         """
-        self._gathering.reads.append(
-            (queue, queue.number, item, tentative, replies, slot, slot if end is None else end)
-        )
+        self._gathering.reads.append(Read(queue, item, tentative, answers, slot, told))
 
-    def moved(self, queue: Changing, item: Item, counter: str) -> None:
+    def moved(self, queue: Emptied, item: Item, removal: Removal) -> None:
         """
         An item of C{queue} is consumed because of what was put there or on another.
 
-        @param counter: the statistic in which that is counted, if any.
+        @param removal: why.
         """
-        self._gathering.moves.append((queue, queue.number, item, counter))
+        self._gathering.moves.append(Move(queue, item, removal))
 
-    def flushed(self, queue: Changing) -> None:
+    def flushed(self, queue: Emptied) -> None:
         """All that C{queue} had is consumed, and what was moved before in this turn does not come back."""
-        if self._gathering.moves:
-            self._gathering.moves = [move for move in self._gathering.moves if move[0] is not queue]
+        self._gathering.forget_moves(queue)
 
-    def consumed(self, replies: Replies, slot: int) -> None:
+    def consumed(self, answers: Answers, slot: int) -> None:
         """The reply at C{slot} says that items are gone: closed, flushed or deleted."""
-        self._gathering.consumed.append((replies, slot))
+        self._gathering.consumed.append(answers)
+        self._gathering.consumed_slots.append(slot)
 
     def chunk(self, inflow: Writer, stream: int, index: int, data: bytes) -> None:
         """Write a chunk of a large item."""
-        self._gathering.chunks.append((inflow, stream, index, data))
+        self._gathering.chunks.append(Chunk(inflow, stream, index, data))
         self._soon()
 
     def written(self) -> Deferred[None]:
@@ -327,9 +226,8 @@ class GroupCommit:
 
     def unless_put(self, refused: Callable[[StoreError], object]) -> None:
         """Have C{refused} called if what this turn puts is not in the store."""
-        replies: Replies = [b""]
-        self.put(replies, 0)
-        self.written().addCallback(lambda _: replies[0] and refused(replies[0]))
+        verdict = self.verdict()
+        self.written().addCallback(lambda _: verdict.error and refused(verdict.error))
 
     # Writing
 
@@ -341,64 +239,54 @@ class GroupCommit:
             self._soon()
         if self._writing is not None:
             return
-        changes = self._gathering
-        # Taken before the turn is written and answered: who asks then, asks for the next turn.
+        turn = self._gathering
+        # Taken before the turn is answered: who asks then, asks for the next turn.
         waiting, self._waiting = self._waiting, []
-        if changes.queues or changes.owners or changes.chunks or changes.sync or self._owed:
-            self._gathering = _Changes()
-            changes.sealed = [(owner, owner.seal()) for owner in changes.owners]
-            self._write(changes)
+        if turn.queues or turn.answers or turn.chunks or turn.sync or self._owed:
+            self._gathering = Turn()
+            for answers in turn.answers:
+                answers.asker.seal()
+            self._write(turn)
         if waiting:
             self._when_written().addCallback(_tell, waiting)
 
     def _when_written(self) -> Deferred[None]:
-        """@return: fires when what is being written is, at once where nothing is."""
         return succeed(None) if self._writing is None else self._writing
 
-    def _batch(self, changes: _Changes, puts: bool) -> IBatch:
-        batch = self._store.batch()
-        if puts:
-            # Before the items that may hold them.
-            for _, stream, index, data in changes.chunks:
-                batch.chunk(stream, index, data)
-        for queue in changes.queues:
-            queue.write_to(batch, puts)
-        return batch
-
-    def _add_owed(self, changes: _Changes, batch: IBatch) -> None:
+    def _add_owed(self, turn: Turn, batch: Batch) -> None:
         owed, self._owed = self._owed, {}
         for queue in owed:
-            if queue not in changes.queues:
-                changes.queues[queue] = None
+            if queue not in turn.queues:
+                turn.queues[queue] = None
                 queue.write_to(batch, True)
 
-    def _write(self, changes: _Changes) -> None:
-        if not (changes.queues or changes.chunks or changes.sync or self._owed):
-            self._deliver(changes)
+    def _write(self, turn: Turn) -> None:
+        if not (turn.queues or turn.chunks or turn.sync or self._owed):
+            self._deliver(turn)
             return
         try:
             # Before anything can fail, so that the queues know what it is that they refuse.
-            batch = self._batch(changes, True)
-            untouched = batch.empty and not changes.sync
-            if self._owed and not (untouched and changes.queues):
-                self._add_owed(changes, batch)
-                untouched = batch.empty and not changes.sync
+            batch = turn.batch(self._store, True)
+            untouched = batch.empty and not turn.sync
+            if self._owed and not (untouched and turn.queues):
+                self._add_owed(turn, batch)
+                untouched = batch.empty and not turn.sync
             if not untouched:
                 self._store.mend()
-            if changes.sync:
+            if turn.sync:
                 # What was promised to be done by and by is done with that.
-                changes.promised = self._forget_late_sync() or changes.promised
+                turn.promised = self._forget_late_sync() or turn.promised
                 self._writing = Deferred()
-                self._in_thread(self._store.write, batch, True).addBoth(self._synced, changes)
+                self._in_thread(self._store.write, batch, True).addBoth(self._synced, turn)
                 return
             if not untouched:
                 self._store.write(batch)
         except StoreError as error:
-            self._failed(changes, error)
+            self._failed(turn, error)
         except Exception as error:
-            self._failed(changes, self._fault(Failure(), error))
+            self._failed(turn, self._fault(Failure(), error))
         else:
-            self._done(changes, untouched)
+            self._done(turn, untouched)
 
     def _fault(self, failure: Failure, error: Optional[BaseException]) -> StoreError:
         """A fault of ours is no reason to leave anybody without an answer."""
@@ -407,84 +295,59 @@ class GroupCommit:
         unexpected.uncertain = True
         return unexpected
 
-    def _synced(self, result: Union[Failure, None], changes: _Changes) -> None:
+    def _synced(self, result: Union[Failure, None], turn: Turn) -> None:
         done, self._writing = self._writing, None
         assert done is not None
         if isinstance(result, Failure):
             error = result.value
-            self._failed(changes, error if isinstance(error, StoreError) else self._fault(result, error))
+            self._failed(turn, error if isinstance(error, StoreError) else self._fault(result, error))
         else:
-            self._done(changes)
+            self._done(turn)
         done.callback(None)
         self.end()
 
-    def _done(self, changes: _Changes, untouched: bool = False) -> None:
+    def _done(self, turn: Turn, untouched: bool = False) -> None:
         """@param untouched: whether there was nothing for the store: what queues in memory do says nothing of it."""
-        for queue in changes.queues:
+        for queue in turn.queues:
             queue.written()
         if not self.health.writable and not untouched:
             self._see()
-        self._deliver(changes)
+        self._deliver(turn)
 
-    def _deliver(self, changes: _Changes) -> None:
-        for owner, replies in changes.sealed:
+    def _deliver(self, turn: Turn) -> None:
+        for answers in turn.answers:
             try:
-                owner.deliver(replies)
+                answers.asker.deliver(answers)
             except Exception:
-                self._log.failure("could not answer {owner}", owner=owner)
+                self._log.failure("could not answer {asker}", asker=answers.asker)
 
     # Failing
 
-    def _failed(self, changes: _Changes, error: StoreError) -> None:
+    def _failed(self, turn: Turn, error: StoreError) -> None:
         self._log.error("the store refused a write: {error}", error=error)
         error.forget()
-        for queue in changes.queues:
-            queue.refuse(error.uncertain)
-        for replies, slot in changes.puts:
-            _spoil(replies, slot, slot, error)
-        for first, replies, slot in changes.followers + self._gathering.followers:
-            if first[0]:
-                _spoil(replies, slot, slot, error)
-        for queue, number, item, counter in changes.moves:
-            # Where it was to go it is not: so it is where it came from.
-            if item.time:
-                queue.unread(item, number, counter)
-        for inflow, *_ in changes.chunks:
-            inflow.fail(error)
-        # An item may have been read before its put was written, also in the turn that is gathering.
-        for _, _, item, _, replies, slot, end in changes.reads + self._gathering.reads:
-            if not item.time:
-                _spoil(replies, slot, end, error)
-        # Should the next turn fail too, what never was an item is not to become one.
-        self._gathering.moves = [move for move in self._gathering.moves if move[2].time]
+        turn.refuse_puts(error, self._gathering)
         try:
-            batch = self._batch(changes, False)
+            batch = turn.batch(self._store, False)
             if not batch.empty:
                 self._store.mend()
                 self._store.write(batch)
         except StoreError as second:
-            self._undo(changes, second)
+            self._undo(turn, second)
         except Exception as second:
-            self._undo(changes, self._fault(Failure(), second))
+            self._undo(turn, self._fault(Failure(), second))
         else:
-            for queue in changes.queues:
+            for queue in turn.queues:
                 queue.written()
         self.trouble(error)
-        if changes.promised:
+        if turn.promised:
             self.sync_within(RETRY)
-        self._deliver(changes)
+        self._deliver(turn)
 
-    def _undo(self, changes: _Changes, error: StoreError) -> None:
+    def _undo(self, turn: Turn, error: StoreError) -> None:
         """Not even what was consumed can be written."""
-        for queue, number, item, tentative, replies, slot, end in changes.reads:
-            if item.time and not tentative:
-                _spoil(replies, slot, end, error)
-                queue.unread(item, number)
-        for replies, slot in changes.consumed:
-            _spoil(replies, slot, slot, error)
-        for queue in changes.queues:
-            queue.not_written()
-            self._owed[queue] = None
+        turn.undo(error)
+        self._owed.update(turn.queues)
 
     # Until it works again
 

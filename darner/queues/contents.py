@@ -1,31 +1,25 @@
 """
-What a queue holds, and where that is.
+The items of a queue that are to be had, and those that are open.
 
-Its memory holds the head of the queue, as far as a bound allows, and what is open; the rest lies in the store.  An item
+Memory holds the head of the queue, as far as a bound allows, and what is open; the rest lies in the store.  An item
 comes from one of three places, in this order: those given back, the window (items read ahead, or put while the queue is
 short), the store.
-
-What is in the queue follows from the next id and the set of consumed ids alone.
 """
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable
-from itertools import chain
-from typing import Any, ClassVar, Final, Optional, Protocol
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, ClassVar, Final, Optional
 
 from twisted.logger import Logger
 
-from darner.config.policies import QueueSettings
 from darner.errors import StoreError
-from darner.queues.attempts import Attempts
-from darner.queues.commit import Changing, GroupCommit
-from darner.queues.head import WINDOW_BYTES, Head, MemoryBudget
-from darner.queues.volatile import Volatile, VolatileStore
+from darner.queues.head import Head, MemoryBudget
+from darner.queues.interfaces import Expires
+from darner.queues.ledger import Ledger
 from darner.store.interfaces import IStore
-from darner.values.items import ITEM_OVERHEAD, LET_GO, Item, QueueState
-from darner.values.stats import QueueStats, ServerStats
+from darner.values.items import Item
 
 HEAVY: Final = 1024
 """
@@ -34,270 +28,154 @@ any number of those.
 """
 
 
-class Reclaims(Protocol):
-    """Who gives the room of consumed items back, as the queue sees it."""
+@dataclass(frozen=True)
+class Medium:
+    """Where a queue is kept."""
 
-    def intervals(self, queue: Any) -> list[tuple[int, int]]:
-        """@return: the intervals of consumed ids to reclaim once they are written; none while it is not worth it."""
-
-    def reclaim(self, queue: Any, number: int, intervals: list[tuple[int, int]]) -> None:
-        """These ids are written down as consumed."""
-
-    def queue(self, number: int) -> None:
-        """The deletion of the queue with this number is written down."""
-
-    def delayed(self, number: int, since: int, until: int, size: int) -> None:
-        """So many bytes of delayed items that were due between these are not kept any more."""
-
-    def stream(self, stream: int) -> None:
-        """No item will ever hold this stream."""
-
-    def pin(self, stream: int) -> None:
-        """An item that is only in memory has this stream."""
-
-    def unpin(self, stream: int) -> None:
-        """It has it no more."""
+    store: IStore
+    """What it writes to."""
+    budget: MemoryBudget
+    """What the windows of all queues there have together."""
+    window_bytes: int
+    """About how much of the queue's head is held in memory."""
+    durable: bool
+    """Whether the store has the items; where not, the window holds all of them."""
 
 
-class Expires(Protocol):
-    """Who sees to what expires, as the queue sees it."""
-
-    stats: ServerStats
-    """The server's counters."""
-
-    move: Callable[[Any, Item, bytes, str], None]
-    """Puts an item that was taken out of memory on another queue (`Queues.move`)."""
-
-    is_durable: Callable[[bytes], bool]
-    """Whether what is put on the queue of that name is written to disk (`Queues.is_durable`)."""
-
-    def watch(self, queue: Any) -> None:
-        """Something changed at the head of the queue, which may hold what expires."""
-
-    def sweep(self, queue: Any) -> None:
-        """There is more to be dropped: call its C{sweep_on} in a later turn."""
-
-
-class Contents(Changing):
+class Contents:
     """
-    The items of a queue.
+    What can be read from a queue, from when it is made until it is deleted.
 
-    @ivar number: the number under which the store keeps it; C{None} while the store does not know it.
-    @ivar created: when it was made, in ms since the epoch; 0 while the store does not know it.
-    @ivar policy: its settings; change them by L{darner.queues.bounds.Bounded.adopt}.
-    @ivar durable: whether it is kept on disk, and not in memory (`darner.queues.volatile`); where it does not exist,
-        whether it will be.
-    @ivar perishable: whether it may hold what expires, or expires itself.
-    @ivar count: how many items are to be had.
-    @ivar bytes: how many bytes of payload they have.
-    @ivar consumed: the ids of all items that are gone.
-    @ivar floor: everything below this id is reclaimed.
-    @ivar unreclaimed: about how many bytes were consumed since the reclaimer last looked.
+    An item that is not consumed is in one place: in the C{head}, open, taken out by whoever is about to consume it, set
+    aside (L{darner.queues.retries.Retries}), or beyond the head, which is where C{head.read_id} begins.
+
+    @ivar count: how many items are to be had or set aside.
+    @ivar bytes: how many bytes of payload these have.
+    @ivar head: the items that are next, as far as memory has them.
+    @ivar open: the items that are open, by their ids.
+    @ivar perishable: whether the queue may hold what expires, or expires itself.
     """
 
     __slots__ = (
-        "_bytes_consumed",
-        "_bytes_put",
-        "_commit",
-        "_disk",
-        "_expiry",
-        "_fresh",
-        "_head",
-        "_heavy",
-        "_in_memory",
-        "_marked",
-        "_memory",
-        "_next_id",
-        "_open",
-        "_perishable_id",
-        "_reclaimer",
-        "_retries",
-        "_room",
-        "_shares",
-        "_store",
-        "_synced",
-        "_window_bytes",
-        "_writing",
-        "bytes",
-        "consumed",
-        "count",
-        "created",
-        "durable",
-        "floor",
-        "name",
-        "number",
-        "perishable",
-        "policy",
-        "stats",
-        "unreclaimed",
-    )
+        "_expiry", "_heavy", "_ledger", "_medium", "_name", "_oldest_id", "_oldest_time", "_queue", "bytes", "count",
+        "head", "open", "perishable",
+    )  # fmt: skip
 
     _log: ClassVar[Logger] = Logger()
 
     def __init__(
-        self,
-        name: bytes,
-        store: IStore,
-        commit: GroupCommit,
-        reclaimer: Reclaims,
-        expiry: Expires,
-        room: MemoryBudget,
-        window_bytes: int = WINDOW_BYTES,
-        policy: QueueSettings = QueueSettings(),  # noqa: B008  (it is frozen)
-        memory: Optional[VolatileStore] = None,
+        self, queue: Any, name: bytes, medium: Medium, ledger: Ledger, expiry: Expires, count: int = 0, size: int = 0
     ) -> None:
         """
-        @param room: what the windows of all queues have together.
-        @param window_bytes: about how much of the queue's head is held in memory.
-        @param policy: the queue's settings.
-        @param memory: for queues that are not durable; C{None} makes it durable whatever the settings say.
+        @param queue: the one that is watched for what expires.
+        @param count: how many items there are, all of them in the store.
+        @param size: how many bytes of payload they have.
         """
-        self.name = name
-        self.policy = policy
-        self._store = store
-        self._commit = commit
-        self._reclaimer = reclaimer
+        self._queue = queue
+        self._name = name
+        self._medium = medium
+        self._ledger = ledger
         self._expiry = expiry
-        self._room = room
-        self._window_bytes = window_bytes
-        self._head = Head(bound=window_bytes)
-        self._disk = (store, room, window_bytes)
-        self._memory = memory
-        self._in_memory: Optional[Volatile] = None
-        self.durable = True
-        self._synced = False
-        self._retries: Optional[Attempts] = None
-        self.number: Optional[int] = None
-        self._set_up()
-
-    def _set_up(self) -> None:
-        """Begin with nothing."""
-
-    def _settle(self, durable: bool) -> None:
-        """Be kept on disk or in memory, while nothing is kept."""
-        durable = durable or self._memory is None
-        if durable == self.durable:
-            return
-        self.durable = durable
-        self._synced = durable and self.policy.sync != "never"
-        if self._memory is None or durable:
-            self._store, self._room, self._window_bytes = self._disk
-        else:
-            self._store, self._room, self._window_bytes = self._memory, self._memory.room, sys.maxsize
-            if self._in_memory is None:
-                self._in_memory = Volatile(self._memory, self._commit, self._reclaimer)
-        self._head = Head(bound=self._window_bytes)
-
-    def _begin(self, state: QueueState) -> None:
-        """Take over what the store knows of the queue."""
-        self.number = state.number
-        self.stats = QueueStats()
-        self.created = state.created
-        self._next_id = state.next_id
-        self._bytes_put = state.bytes_put
-        self._bytes_consumed = state.bytes_consumed
-        self.floor = state.floor
-        self.consumed = state.consumed
-        self._marked = False  # whether it is to be written how far it is consumed
-        self.unreclaimed = 0
-        self.count = state.next_id - len(state.consumed)
-        self.bytes = state.bytes_put - state.bytes_consumed
-        self._forget_head(0)
-        self._open: dict[int, Item] = {}
-        self._fresh: list[Item] = []  # put since the last batch
-        self._writing: list[Item] = []  # in the batch that is being written
-        self._shares: list[tuple[int, int]] = []  # streams that are held by others as well, and by which item here
-        self._heavy: list[Item] = []  # of which the payload goes at the end of the turn
+        self.count = count
+        self.bytes = size
+        self.head = Head(0, medium.window_bytes)
+        self.open: dict[int, Item] = {}
         self.perishable = False
-        self._perishable_id = 0  # no item from there on expires
+        self._heavy: list[Item] = []  # of which the payload goes at the end of the turn
+        self._oldest_id = -1  # of an item that was at the head, and only looked at
+        self._oldest_time = 0
 
-    def _forget_head(self, read_id: int) -> None:
-        self._head.held = 0
-        self._room.account(self._head)
-        self._head = Head(read_id, self._window_bytes)
+    # What there is
 
-    @property
-    def exists(self) -> bool:
-        """Whether there is such a queue: items were put on it, and it was not deleted since."""
-        return self.number is not None
-
-    @property
-    def unwritten_id(self) -> int:
-        """From which id on items are neither in the store nor in the batch that is being written."""
-        return self._fresh[0].id if self._fresh else self._next_id
-
-    @property
-    def set_aside_count(self) -> int:
-        """How many of the items that were given back are not to be had yet; they are among C{count}."""
-        return self._retries.set_aside_count if self._retries is not None else 0
-
-    # Putting
-
-    def _append(self, item: Item, shared: bool) -> None:
-        """
-        Put an item at the end, under the next id.
-
-        @param shared: whether other items hold its stream as well.
-        """
-        self._next_id = item.id + 1
-        self._bytes_put += item.size
+    def append(self, item: Item) -> None:
+        """An item was put at the end."""
         self.count += 1
         self.bytes += item.size
-        if item.stream:
-            self._hold(item.stream, item.id, shared)
-        self._fresh.append(item)
-        self._head.follow(item)
-        self._commit.changed(self)
+        self.head.follow(item)
 
-    def _hold(self, stream: int, id: int, shared: bool) -> None:
-        if not self.durable:
-            assert self._in_memory is not None
-            self._in_memory.hold(id, stream)
-        elif shared:
-            self._shares.append((stream, id))
+    def take_first(self) -> Item:
+        """Take the item at the head out of memory.  It is neither to be had nor consumed."""
+        item = self.head.take_first()
+        self.count -= 1
+        self.bytes -= item.size
+        if self.perishable:
+            self._expiry.watch(self._queue)
+        return item
 
-    def _watch(self) -> None:
+    def give_back(self, item: Item) -> None:
+        """An item that was taken is to be had, ahead of all that came after it."""
+        self.count += 1
+        self.bytes += item.size
+        self.head.give_back(item)
+        if item.expiry:
+            self.watch()
+
+    def watch(self) -> None:
+        """The queue may hold what expires, or expires itself."""
         self.perishable = True
-        self._expiry.watch(self)
+        self._expiry.watch(self._queue)
+
+    def refuse(self, items: list[Item]) -> None:
+        """The store refused these items: they are not to be had, and not open."""
+        self.head.remove({item.id for item in items})
+        for item in items:
+            if item.id not in self._ledger.consumed and self.open.pop(item.id, None) is None:
+                self.count -= 1
+                self.bytes -= item.size
+
+    def flush(self) -> None:
+        """Consume all that is to be had; what is open stays open."""
+        self._ledger.flush(self.open, self.count, self.bytes)
+        self.count = self.bytes = 0
+        if self.perishable:
+            self._expiry.watch(self._queue)
+        self._drop_head()
+        self.head = Head(self._ledger.next_id, self._medium.window_bytes)
+
+    def delete(self) -> None:
+        """Nothing of it is to be had any more."""
+        if self.perishable:
+            self._expiry.watch(self._queue)
+        self._drop_head()
+
+    def _drop_head(self) -> None:
+        self.head.held = 0
+        self._medium.budget.account(self.head)
 
     # Reading
 
-    def _first(self) -> Optional[Item]:
+    def read_first(self) -> Optional[Item]:
         """@return: the item at the head, whether it has expired or not; C{None} where there is nothing."""
-        item = self._head.first()
-        if item is None:
-            self._read_ahead(self._window_bytes)
-            # At once: a queue that is only looked at, or whose items are opened, has nothing to be written.
-            self._room.account(self._head)
-            item = self._head.first()
-        return item
+        return self._first_of(self._medium.window_bytes)
 
-    def _glance(self) -> Optional[Item]:
-        """As L{_first}, but nobody reads the queue, and there may be many of them."""
-        item = self._head.first()
+    def glance(self) -> Optional[Item]:
+        """As L{read_first}, but nobody reads the queue, and there may be many: no more is read than is needed."""
+        return self._first_of(1)
+
+    def _first_of(self, max_bytes: int) -> Optional[Item]:
+        item = self.head.first()
         if item is None and self.count:
-            # No more than is needed.
-            self._read_ahead(1)
-            self._room.account(self._head)
-            item = self._head.first()
+            self._read_ahead(max_bytes)
+            # At once: a queue that is only looked at, or whose items are opened, has nothing to be written.
+            self._medium.budget.account(self.head)
+            item = self.head.first()
         return item
 
     def _read_ahead(self, max_bytes: int) -> None:
         """Fill the empty window with what comes next, from the store or from what is on its way there."""
-        head = self._head
-        start = self.consumed.next_missing(head.read_id)
-        while start < self._next_id and not head.held:
-            waiting = list(chain(self._writing, self._fresh))
-            written = waiting[0].id if waiting else self._next_id
+        head, ledger = self.head, self._ledger
+        start = ledger.consumed.next_missing(head.read_id)
+        while start < ledger.next_id and not head.held:
+            waiting = ledger.unwritten()
+            written = waiting[0].id if waiting else ledger.next_id
             if start < written:
-                assert self.number is not None
                 stop = written
-                items = self._store.read(self.number, start, written, max_bytes)
+                items = self._medium.store.read(ledger.number, start, written, max_bytes)
             else:
-                stop = self._next_id
+                stop = ledger.next_id
                 items = waiting
             self._take_in(start, items, stop)
-            start = self.consumed.next_missing(head.read_id)
+            start = ledger.consumed.next_missing(head.read_id)
 
     def _take_in(self, start: int, items: list[Item], stop: int) -> None:
         """
@@ -307,117 +185,113 @@ class Contents(Changing):
         @param items: all that there is from there on, or the first of it.
         @param stop: where the items end if there are none at all.
         """
+        head, consumed = self.head, self._ledger.consumed
         for item in items:
-            if self._head.full:
+            if head.full:
                 return
-            if item.id < start or item.id in self.consumed:
+            if item.id < start or item.id in consumed:
                 continue
             self._miss(start, item.id)
-            self._head.hold(item)
+            head.hold(item)
             start = item.id + 1
         if not items:
             self._miss(start, stop)
-            self._head.read_id = stop
+            head.read_id = stop
         else:
-            self._head.read_id = max(self._head.read_id, items[-1].id + 1)
+            head.read_id = max(head.read_id, items[-1].id + 1)
 
     def _miss(self, start: int, stop: int) -> None:
         """Account for items that should be in the store and are not, which takes a damaged store."""
-        missing = 0
-        start = self.consumed.next_missing(start)
-        while start < stop:
-            self.consumed.add(start, start + 1)
-            missing += 1
-            start = self.consumed.next_missing(start)
+        missing = self._ledger.lose(start, stop)
         if missing:
             self.count -= missing
-            self._marked = True
-            self._commit.changed(self)
             self._log.error(
                 "{missing} items of queue {name!r} before item {stop} are missing from the store",
-                missing=missing, name=self.name, stop=stop,
+                missing=missing, name=self._name, stop=stop,
             )  # fmt: skip
 
-    def _load(self, item: Item) -> bool:
+    # Payloads
+
+    def load_first(self) -> bool:
         """
         Read the payload of the item at the head again.
 
         @return: whether it is there; it is consumed if not.
+        @raise StoreError: it cannot be read.
         """
-        assert self.number is not None
-        found = self._store.read(self.number, item.id, item.id + 1, 1)
-        if found:
-            item.payload = found[0].payload
-            self._weigh(item)
+        item = self.head.first()
+        assert item is not None
+        found = self.read(item.id)
+        if found is not None:
+            item.load(found.payload)
+            self.weigh(item)
             return True
-        self._head.take_first()
+        self.head.take_first()
         self.bytes -= item.size
-        self._bytes_consumed += item.size
+        self._ledger.lose_bytes(item.size)
         self._miss(item.id, item.id + 1)
         return False
 
-    def _weigh(self, item: Item) -> None:
-        """What is here of the item may stay for this turn only."""
-        if item.size > HEAVY and not item.stream and self.durable:
+    def weigh(self, item: Item) -> None:
+        """Where the payload is large, have it in memory for this turn only."""
+        if item.size > HEAVY and not item.stream and self._medium.durable:
             self._heavy.append(item)
-            self._commit.changed(self)
-
-    def _lighten(self) -> None:
-        """Let go of the payloads that were needed in this turn, but for those that are still to be written."""
-        written = self.unwritten_id
-        for item in self._heavy:
-            if item.id < written:
-                item.payload = LET_GO
-        self._heavy = [item for item in self._heavy if item.id >= written]
+            self._ledger.changed()
 
     def payload(self, item: Item) -> bytes:
         """
         @return: an item's payload; empty where a stream has it.
         @raise StoreError: it cannot be read.
         """
-        if item.payload is not LET_GO:
+        if not item.unloaded:
             return item.payload
-        assert self.number is not None
-        found = self._store.read(self.number, item.id, item.id + 1, 1)
-        if not found:
+        found = self.read(item.id)
+        if found is None:
             raise StoreError(f"item {item.id} is missing")
-        return found[0].payload
+        return found.payload
 
-    def _take_head(self) -> Item:
-        """Take the item at the head out of memory.  It is neither to be had nor consumed."""
-        item = self._head.take_first()
-        self.count -= 1
-        self.bytes -= item.size
-        if self.perishable:
-            self._expiry.watch(self)
-        return item
-
-    def _give_back(self, item: Item) -> None:
-        self.count += 1
-        self.bytes += item.size
-        self._head.give_back(item)
-        if item.expiry:
-            self._watch()
-
-    def take_out(self) -> Item:
+    def read(self, id: int) -> Optional[Item]:
         """
-        Take the item out of memory that L{peek} returned, for L{move_out} or L{put_back}.
-
-        @return: the item, which is neither to be had nor consumed.
+        @return: the item that the store has under an id; C{None} where there is none.
+        @raise StoreError: it cannot be read.
         """
-        return self._take_head()
+        for item in self._medium.store.read(self._ledger.number, id, id + 1, 1):
+            return item
+        return None
 
-    def put_back(self, item: Item) -> None:
-        """An item that was taken out is to be had again."""
-        self._give_back(item)
+    def written(self) -> None:
+        """The turn is at its end."""
+        if self.head.held != self.head.accounted:
+            self._medium.budget.account(self.head)
+        if self._heavy:
+            self._unload_heavy()
 
-    def _consume(self, item: Item) -> None:
-        if self._retries is not None:
-            self._retries.forget(item.id)
-        self.consumed.add(item.id, item.id + 1)
-        self._bytes_consumed += item.size
-        self.unreclaimed += item.size + ITEM_OVERHEAD
-        self._marked = True
-        self._commit.changed(self)
-        if item.stream and self._in_memory is not None:
-            self._in_memory.consumed(self.consumed, item.id)
+    def _unload_heavy(self) -> None:
+        """Unload the payloads that were needed in this turn, but for those that are still to be written."""
+        written = self._ledger.unwritten_id
+        for item in self._heavy:
+            if item.id < written:
+                item.unload()
+        self._heavy = [item for item in self._heavy if item.id >= written]
+
+    # Ages
+
+    def oldest(self) -> Optional[int]:
+        """@return: when the item at the head was put, in ms since the epoch; C{None} where nobody can tell."""
+        item = self.head.first()
+        if item is not None:
+            return item.time
+        id = self._ledger.consumed.next_missing(self.head.read_id)
+        if not self.count or id >= self._ledger.next_id:
+            return None
+        item = self._ledger.find_unwritten(id)
+        if item is not None:
+            return item.time
+        if self._oldest_id != id:
+            # It is not taken into memory, where it would have the place of what is read; there may be many queues.
+            with suppress(StoreError):
+                item = self.read(id)
+            if item is None:
+                return None
+            self._oldest_id, self._oldest_time = id, item.time
+        return self._oldest_time

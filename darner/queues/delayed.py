@@ -16,8 +16,11 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 
 from darner.errors import StoreError
-from darner.queues.commit import RETRY, Changing, GroupCommit
-from darner.store.interfaces import IBatch, IStore
+from darner.queues.commit import RETRY, GroupCommit
+from darner.queues.interfaces import Reclaims
+from darner.queues.ledger import Ledger
+from darner.store.batch import Batch
+from darner.store.interfaces import IStore
 from darner.values.items import Delayed, Item
 
 BYTES_AT_ONCE: Final = 64 * 1024
@@ -33,35 +36,25 @@ Due = tuple[int, Item]
 """When an item is due, in ms since the epoch, and the item; its id is not one of the queue's."""
 
 
-class Delaying(Changing, Protocol):
+class Delaying(Protocol):
     """The queue, as far as this goes."""
 
     name: bytes
 
-    def come_due(self, item: Item) -> None:
-        """Put an item at the end."""
+    def put_due(self, item: Item) -> None:
+        """An item is due: put it at the end."""
 
 
-class Reclaims(Protocol):
-    """Who gives room back, as far as this goes."""
+class Pins(Protocol):
+    """Who sees to it that the streams of large items stay which a queue in memory has, as far as this goes."""
 
-    def stream(self, stream: int) -> None:
-        """No item will ever hold this stream."""
-
-    def delayed(self, number: int, since: int, until: int, size: int) -> None:
-        """So many bytes of delayed items that were due between these are not kept any more."""
-
-
-class Holds(Protocol):
-    """Who sees to it that the streams of large items stay which a queue in memory holds, as far as this goes."""
-
-    def delay(self, number: int, id: int, stream: int) -> None:
+    def pin_delayed(self, number: int, id: int, stream: int) -> None:
         """A delayed item has this stream."""
 
-    def let_go(self, number: int, id: int) -> None:
-        """It has no more: its put was refused, or it is on the queue, and that is written."""
+    def unpin_delayed(self, number: int, id: int) -> None:
+        """It has it no more: its put was refused, or it is on the queue, and that is written."""
 
-    def let_go_of_all(self, number: int) -> None:
+    def unpin_all_delayed(self, number: int) -> None:
         """Nothing is kept under this number any more."""
 
 
@@ -76,11 +69,13 @@ class DelayedItems:
     _log: ClassVar[Logger] = Logger()
 
     def __init__(
-        self, fifo: Delaying, store: IStore, commit: GroupCommit, reclaimer: Reclaims, holds: Optional[Holds] = None
-    ) -> None:
-        """@param holds: where the queue is in memory."""
-        self._holds = holds
-        self._fifo = fifo
+        self, queue: Delaying, ledger: Ledger, store: IStore, commit: GroupCommit, reclaimer: Reclaims,
+        pins: Optional[Pins] = None,
+    ) -> None:  # fmt: skip
+        """@param pins: where the queue is in memory."""
+        self._pins = pins
+        self._queue = queue
+        self._ledger = ledger
         self._store = store
         self._commit = commit
         self._reclaimer = reclaimer
@@ -135,8 +130,8 @@ class DelayedItems:
         self._next_id += 1
         self.count += 1
         self.bytes += size
-        if stream and self._holds is not None:
-            self._holds.delay(self._number, item.id, stream)
+        if stream and self._pins is not None:
+            self._pins.pin_delayed(self._number, item.id, stream)
         elif stream and shared:
             self._shares.append((stream, item.id))
         self._fresh.append((due, item))
@@ -145,7 +140,7 @@ class DelayedItems:
 
     def _change(self) -> None:
         self._changed = True
-        self._commit.changed(self._fifo)
+        self._ledger.changed()
 
     # Time
 
@@ -184,14 +179,14 @@ class DelayedItems:
         if self._stopped:
             return
         # Where nothing can be written this would not be either, and each attempt opens the store anew.
-        done = self._holds is not None or self._commit.health.writable
+        done = self._pins is not None or self._commit.health.writable
         try:
             if done:
                 self._move()
         except StoreError as error:
             self._log.error(
                 "cannot see which delayed items of queue {name!r} are due, will try again: {error}",
-                name=self._fifo.name, error=error,
+                name=self._queue.name, error=error,
             )  # fmt: skip
             done = False
         if done:
@@ -219,11 +214,11 @@ class DelayedItems:
             self.count -= 1
             self.bytes -= item.size
             self._moved.append((due, item))
-            self._fifo.come_due(item)
+            self._queue.put_due(item)
         if not self._next_due and self.count:
             self._log.error(
                 "{count} delayed items of queue {name!r} are missing from the store",
-                count=self.count, name=self._fifo.name,
+                count=self.count, name=self._queue.name,
             )  # fmt: skip
             self.count = self.bytes = 0
             self._change()
@@ -245,10 +240,9 @@ class DelayedItems:
     def pending(self) -> bool:
         return bool(self._fresh)
 
-    def write_to(self, batch: IBatch, puts: bool) -> None:
+    def write_to(self, batch: Batch, puts: bool) -> None:
         if not self._changed:
             return
-        assert self._fifo.number is not None
         self._correct(batch)
         fresh, moved = self._fresh, self._moved
         if puts:
@@ -272,9 +266,9 @@ class DelayedItems:
         known = None
         if self._number is not None:
             known = Delayed(self._number, count, size, due, self._next_id)
-        batch.delayed(self._fifo.number, known)
+        batch.delayed(self._ledger.number, known)
 
-    def _correct(self, batch: IBatch) -> None:
+    def _correct(self, batch: Batch) -> None:
         """Have the store right, whether it has a batch that was refused or not."""
         if self._undone:
             assert self._number is not None
@@ -295,21 +289,21 @@ class DelayedItems:
             assert self._number is not None
             dues = [due for due, _ in self._moving]
             size = sum(item.size for _, item in self._moving)
-            if self._holds is None:
+            if self._pins is None:
                 self._reclaimer.delayed(self._number, min(dues), max(dues), size)
             for _, item in self._moving:
-                self._let_go(item)
+                self._unpin(item)
             self._moving = []
 
     def refuse(self, ids: set[int], uncertain: bool) -> None:
-        if uncertain and self._holds is None:
+        if uncertain and self._pins is None:
             self._undone += self._writing
             self._again += self._moving
         for _, item in self._writing:
             self.count -= 1
             self.bytes -= item.size
             if item.stream:
-                self._let_go(item)
+                self._unpin(item)
                 self._reclaimer.stream(item.stream)
         self._writing = []
         for due, item in self._moving:
@@ -318,10 +312,10 @@ class DelayedItems:
             self._look_by(due)
         self._moving = []
 
-    def _let_go(self, item: Item) -> None:
-        if self._holds is not None and item.stream:
+    def _unpin(self, item: Item) -> None:
+        if self._pins is not None and item.stream:
             assert self._number is not None
-            self._holds.let_go(self._number, item.id)
+            self._pins.unpin_delayed(self._number, item.id)
 
     def not_written(self) -> None:
         self._changed = True
@@ -340,6 +334,6 @@ class DelayedItems:
                 self._reclaimer.stream(item.stream)
         if self._number is None:
             return []
-        if self._holds is not None:
-            self._holds.let_go_of_all(self._number)
+        if self._pins is not None:
+            self._pins.unpin_all_delayed(self._number)
         return [self._number]

@@ -18,7 +18,7 @@ from darner.errors import StoreError
 from darner.queues.commit import GroupCommit
 from darner.queues.fifo import Fifo
 from darner.values.items import Item
-from darner.values.stats import ServerStats
+from darner.values.stats import Removal, ServerStats
 
 EVERY: Final = 1.0
 """Seconds after which queues are looked at anew, as long as there are any with something that expires."""
@@ -41,7 +41,7 @@ class Expiry:
         commit: GroupCommit,
         clock: IReactorTime,
         stats: ServerStats,
-        move: Callable[[Fifo, Item, bytes, str], None],
+        move: Callable[[Fifo, Item, bytes, Removal], None],
         delete: Callable[[bytes], None],
         is_durable: Callable[[bytes], bool],
     ) -> None:
@@ -159,15 +159,15 @@ class Expiry:
         now = self._commit.now
         ends = fifo.ends
         if ends and ends <= now and not fifo.count:
-            if fifo.waiters or fifo.open_count:
+            if fifo.waiters.line or fifo.open_count:
                 self.watch(fifo)
-            elif not fifo.delayed_count:
+            elif not fifo.storage.sides.delayed_count:
                 self._log.info("queue {name!r} was empty for long enough", name=fifo.name)
                 self.stats.queue_expires += 1
                 self._delete(fifo.name)
             return
         try:
-            due = fifo.due()
+            due = fifo.storage.bounds.due()
         except StoreError:
             self.watch(fifo)
             return

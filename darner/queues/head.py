@@ -17,7 +17,7 @@ WINDOW_BYTES: Final = 256 * 1024
 """About how many bytes of one queue's head are held in memory."""
 GRAIN: Final = 1024
 """What is less than that is not worth accounting for."""
-ROOM_BYTES: Final = 8 * 1024 * 1024
+BUDGET_BYTES: Final = 8 * 1024 * 1024
 """About how many bytes the heads of all queues may take together."""
 
 
@@ -28,15 +28,17 @@ class Head:
 
     @ivar read_id: what follows the last id that was taken into memory.
     @ivar held: about how many bytes the window takes.
+    @ivar accounted: how many of these the L{MemoryBudget} knows of.
     """
 
-    __slots__ = ("_bound", "_returned", "_window", "held", "read_id")
+    __slots__ = ("_bound", "_returned", "_window", "accounted", "held", "read_id")
 
     def __init__(self, read_id: int = 0, bound: int = WINDOW_BYTES) -> None:
         self._bound = bound
         self._returned: list[tuple[int, Item]] = []
         self._window: deque[Item] = deque()
         self.held = 0
+        self.accounted = 0
         self.read_id = read_id
 
     @property
@@ -63,9 +65,11 @@ class Head:
         heappush(self._returned, (item.id, item))
 
     def follow(self, item: Item) -> None:
-        """An item was put at the end: hold it, if all before it is here as well and the window has room."""
+        """An item was put at the end: hold it, if all before it is here as well and the window is not full."""
         if self.read_id == item.id and self.held < self._bound:
-            self.hold(item)
+            self._window.append(item)
+            self.held += len(item.payload) + ITEM_OVERHEAD
+            self.read_id = item.id + 1
 
     def hold(self, item: Item) -> None:
         """Add an item to the window; between it and those before are only consumed ones."""
@@ -80,7 +84,7 @@ class Head:
         self._window = deque(item for item in self._window if item.id not in ids)
         self.held = sum(len(item.payload) + ITEM_OVERHEAD for item in self._window)
 
-    def let_go(self) -> None:
+    def evict(self) -> None:
         """Forget the window; it is read again when it is needed."""
         if self._window:
             self.read_id = self._window[0].id
@@ -89,30 +93,32 @@ class Head:
 
 
 class MemoryBudget:
-    """How much memory the windows of all queues may take together: who needs more makes the one filled first let go."""
+    """How much memory the windows of all queues may take together: the one filled first is evicted for others."""
 
-    def __init__(self, limit: int = ROOM_BYTES) -> None:
+    def __init__(self, limit: int = BUDGET_BYTES) -> None:
         self._limit = limit
-        self._heads: OrderedDict[Head, int] = OrderedDict()
+        self._heads: OrderedDict[Head, None] = OrderedDict()
         self.held = 0
 
     def account(self, head: Head) -> None:
         """Take note of how large a window is now."""
         held = head.held
-        known = self._heads.get(head, 0)
+        known = head.accounted
         if held == known or (held and abs(held - known) < GRAIN):
             return
         self.held += held - known
+        head.accounted = held
         if held:
-            self._heads[head] = held
+            self._heads[head] = None
             if self.held > self._limit:
-                self._make_room(head)
+                self._evict_others(head)
         else:
             del self._heads[head]
 
-    def _make_room(self, head: Head) -> None:
+    def _evict_others(self, head: Head) -> None:
         self._heads.move_to_end(head)
         while self.held > self._limit and len(self._heads) > 1:
-            other, held = self._heads.popitem(last=False)
-            other.let_go()
-            self.held -= held
+            other, _ = self._heads.popitem(last=False)
+            other.evict()
+            self.held -= other.accounted
+            other.accounted = 0

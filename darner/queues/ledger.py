@@ -1,226 +1,191 @@
 """
-How a queue is written down: what a turn has changed of it goes to the store together, or is refused.
+What the store knows of a queue's items, and what it does not know yet.
 
-Every change goes to memory at once, and to the store at the end of the turn by L{Ledger.write_to}.
+Every change goes to memory at once, and to the store at the end of the turn, which writes all of it or refuses it.
+What is in the queue follows from the next id and the set of consumed ids alone.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Optional, Protocol
+from itertools import chain
+from typing import Optional
 
-from darner.queues.contents import Contents
-from darner.queues.delayed import DelayedItems
-from darner.queues.producer_ids import ProducerIds
-from darner.store.interfaces import IBatch
+from darner.queues.commit import GroupCommit
+from darner.queues.interfaces import Reclaims
+from darner.queues.turn import Changing
+from darner.store.batch import Batch
 from darner.values.items import ITEM_OVERHEAD, Item, Mark, QueueState
 
 
-class Side(Protocol):
-    """What a queue keeps beside its items, under numbers of its own."""
+class Ledger:
+    """
+    The ids of a queue's items, from when it is made until it is deleted.
 
-    @property
-    def pending(self) -> bool:
-        """Whether there is anything in it for which the queue has to exist."""
+    Each id below C{next_id} is consumed or an item, and each item is in the store, in the batch that is being written
+    (C{_writing}) or to be written with the next one (C{_fresh}), in the order of their ids.
 
-    def write_to(self, batch: IBatch, puts: bool) -> None:
-        """Add what changed to the batch, and without C{puts} nothing that needs room."""
-
-    def written(self) -> None:
-        """The batch is in the store."""
-
-    def refuse(self, ids: set[int], uncertain: bool) -> None:
-        """
-        It is not, and what was put with it never will be; called before L{not_written}.
-
-        @param ids: of the items of the queue that never will be.
-        @param uncertain: as in L{darner.queues.commit.Changing.refuse}.
-        """
-
-    def not_written(self) -> None:
-        """What the batch took away is to be written with the next turn."""
-
-    def flush(self, open: Collection[int]) -> list[int]:
-        """
-        Forget the items.
-
-        @param open: the ids of those that are open, and stay.
-        @return: the numbers under which nothing is kept any more.
-        """
-
-    def delete(self) -> list[int]:
-        """
-        The queue is deleted, or the store will never know it.
-
-        @return: the numbers under which something was kept.
-        """
-
-    def stop(self) -> None:
-        """Do nothing by the clock any more."""
-
-
-class Ledger(Contents):
-    """A queue, and what of it the store does not have yet."""
+    @ivar number: the number under which the store keeps the queue; 0 while it does not exist.
+    @ivar created: when it was made, in ms since the epoch; 0 while it does not exist.
+    @ivar made: whether the store knows it.
+    @ivar next_id: the id of the item that is put next.
+    @ivar consumed: the ids of all items that are gone.
+    @ivar floor: everything below this id is reclaimed.
+    @ivar unreclaimed: about how many bytes were consumed since the reclaimer last looked.
+    """
 
     __slots__ = (
-        "_abandoned",
-        "_abandoning",
-        "_delays",
-        "_gone",
-        "_handed_changes",
-        "_handed_gone",
-        "_made",
-        "_making",
-        "_reclaimable",
-        "_seen",
-        "_sides",
-    )
+        "_bytes_consumed", "_bytes_put", "_commit", "_fresh", "_handed_changes", "_making", "_marked", "_queue",
+        "_shares", "_writing", "consumed", "created", "floor", "made", "next_id", "number", "unreclaimed",
+    )  # fmt: skip
 
-    def _set_up(self) -> None:
-        super()._set_up()
-        self._gone: list[tuple[int, bool]] = []  # numbers that nobody needs any more, and whether the name goes too
-        self._handed_gone = 0
-        self._abandoned: list[Item] = []  # put since the last batch, before the queue was deleted
-        self._abandoning: list[Item] = []  # in the batch that is being written
-        self._sides: list[Side] = []
-        self._delays: Optional[DelayedItems] = None
-        self._seen: Optional[ProducerIds] = None
-        self._begin_anew()
+    def __init__(self, queue: Changing, commit: GroupCommit, state: QueueState, made: bool) -> None:
+        """@param queue: what the turn is told of when there is something to write."""
+        self._queue = queue
+        self._commit = commit
+        self.number = state.number
+        self.created = state.created
+        self.made = made
+        self._making = False  # in the batch that is being written
+        self.next_id = state.next_id
+        self._bytes_put = state.bytes_put
+        self._bytes_consumed = state.bytes_consumed
+        self.floor = state.floor
+        self.consumed = state.consumed
+        self.unreclaimed = 0
+        self._marked = False  # whether it is to be written how far the queue is consumed
+        self._handed_changes: list[tuple[int, int]] = []  # of the consumed ids, in the batch that is being written
+        self._fresh: list[Item] = []  # put since the last batch
+        self._writing: list[Item] = []  # in the batch that is being written
+        self._shares: list[tuple[int, int]] = []  # streams that are held by others as well, and by which item here
 
-    def _begin_anew(self) -> None:
-        """Know nothing of any item, as the store knows no such queue."""
-        self._begin(QueueState(self.name, 0, 0))
-        self.number = None
-        self._made = False
-        self._settle(self.policy.durable)
-
-    def _begin(self, state: QueueState) -> None:
-        super()._begin(state)
-        self._made = True
-        self._making = False
-        self._handed_changes: list[tuple[int, int]] = []
-        self._reclaimable: list[tuple[int, int]] = []
-
-    def stop(self) -> None:
-        """Do nothing by the clock any more."""
-        for side in self._sides:
-            side.stop()
-
-    @property
-    def unwritten(self) -> bool:
-        """Whether it exists, but the store does not know it yet."""
-        return self.number is not None and not self._made
-
-    def make(self) -> None:
-        """
-        Have the queue exist.
-
-        @raise darner.errors.StoreError: the store has no number for it.
-        """
-        self.number = self._store.new_number()
-        self._made = False
+    def make(self, number: int) -> None:
+        """The queue exists from now on, under this number."""
+        self.number = number
         self.created = self._commit.now
 
-    # Consuming
+    @property
+    def begun(self) -> bool:
+        """Whether the store knows the queue, or will when the batch is in it that is being written."""
+        return self.made or self._making
 
-    def move_out(self, item: Item, counter: str) -> None:
+    # What changes
+
+    def append(self, item: Item) -> None:
+        """Put an item at the end; it has the next id."""
+        self.next_id = item.id + 1
+        self._bytes_put += item.size
+        self._fresh.append(item)
+        self._commit.changed(self._queue)
+
+    def share(self, item: Item) -> None:
+        """Others hold the stream of this item as well."""
+        self._shares.append((item.stream, item.id))
+
+    def consume(self, item: Item) -> None:
+        self.consumed.add(item.id, item.id + 1)
+        self._bytes_consumed += item.size
+        self.unreclaimed += item.size + ITEM_OVERHEAD
+        self._marked = True
+        self._commit.changed(self._queue)
+
+    def restore(self, item: Item) -> bool:
         """
-        Consume an item that was put on another queue in this turn (`Queues.move`).  Where that cannot be written, it is
-        an item of this queue again.
+        That the item was consumed could not be written.
 
-        @param item: one that was taken out of memory: neither to be had nor consumed.
-        @param counter: the statistic in which that is counted, if any.
+        @return: whether it is an item again; it may be one already.
         """
-        if item.stream and self.durable:
-            self._shares.append((item.stream, item.id))
-        self._consume(item)
-        self._commit.moved(self, item, counter)
+        if item.id not in self.consumed:
+            return False
+        self.consumed.discard(item.id)
+        self._bytes_consumed -= item.size
+        self.remark()
+        return True
 
-    def flush(self) -> None:
-        """Consume all that is to be had; what is open stays open."""
-        if self.number is None:
-            return
+    def lose(self, start: int, stop: int) -> int:
+        """
+        Items from C{start} up to C{stop} should be in the store and are not: take them for consumed.
+
+        @return: how many there are.
+        """
+        lost = 0
+        start = self.consumed.next_missing(start)
+        while start < stop:
+            self.consumed.add(start, start + 1)
+            lost += 1
+            start = self.consumed.next_missing(start)
+        if lost:
+            self.remark()
+        return lost
+
+    def lose_bytes(self, size: int) -> None:
+        """So many bytes of payload are lost with what L{lose} says."""
+        self._bytes_consumed += size
+
+    def flush(self, open: Collection[int], count: int, size: int) -> None:
+        """
+        Consume all but what is open.
+
+        @param count: how many items that are.
+        @param size: how many bytes of payload they have.
+        """
         start = self.consumed.low
-        for id in sorted(self._open):
+        for id in sorted(open):
             self.consumed.add(start, id)
             start = id + 1
-        self.consumed.add(start, self._next_id)
-        self._bytes_consumed += self.bytes
-        self.unreclaimed += self.bytes + self.count * ITEM_OVERHEAD
-        self.count = self.bytes = 0
-        for side in self._sides:
-            self.give_up(side.flush(self._open))
-        if self._in_memory is not None:
-            self._in_memory.flushed(self.consumed)
-        if self.perishable:
-            self._expiry.watch(self)
-        self.stats.total_flushes += 1
-        self._forget_head(self._next_id)
-        self._marked = True
-        self._commit.flushed(self)
-        self._commit.changed(self)
-
-    def delete(self) -> None:
-        """Forget everything.  Open reads have nowhere to go back to; those who wait go on waiting."""
-        if self.number is None:
-            return
-        if self.durable and (self._made or self._making):
-            self._gone.append((self.number, True))
-        self._commit.changed(self)
-        self._leave_sides()
-        # They may have been handed out, and whether they ever were is not decided yet.
-        self._abandoned += self._fresh
-        self._abandoning += self._writing
-        for item in self._fresh:
-            if item.stream:
-                self._reclaimer.stream(item.stream)
-        if self.perishable:
-            self._expiry.watch(self)
-        self._begin_anew()
-
-    def _leave_sides(self) -> None:
-        for side in self._sides:
-            side.stop()
-            self.give_up(side.delete())
-        self._sides = []
-        self._retries = None
-        self._delays = None
-        self._seen = None
-        if self._in_memory is not None:
-            self._in_memory.leave()
-
-    def give_up(self, numbers: list[int]) -> None:
-        """Nothing is kept under these numbers any more."""
-        if self.durable:
-            self._gone += ((number, False) for number in numbers)
-        elif numbers:
-            assert self._in_memory is not None
-            self._in_memory.discard(numbers)
-            self._commit.changed(self)
-
-    # The store
+        self.consumed.add(start, self.next_id)
+        self._bytes_consumed += size
+        self.unreclaimed += size + count * ITEM_OVERHEAD
+        self.remark()
 
     def remark(self) -> None:
         """Write the mark anew with the next turn."""
-        if self.number is not None:
-            self._marked = True
-            self._commit.changed(self)
+        self._marked = True
+        self._commit.changed(self._queue)
 
-    def write_to(self, batch: IBatch, puts: bool) -> None:
-        if self._gone:
-            self._write_gone(batch)
-        if self._abandoned and puts:
-            self._abandoning += self._abandoned
-            self._abandoned = []
-        if self._in_memory is not None:
-            own = self._in_memory.batch()
-            if not self.durable:
-                batch = own
-        if self.number is None:
-            return
+    def changed(self) -> None:
+        """Have L{Changing.written} called at the end of this turn."""
+        self._commit.changed(self._queue)
+
+    # What the store does not have yet
+
+    @property
+    def unwritten_id(self) -> int:
+        """From which id on items are neither in the store nor in the batch that is being written."""
+        return self._fresh[0].id if self._fresh else self.next_id
+
+    @property
+    def pending(self) -> bool:
+        """Whether there are items to be written with the next turn."""
+        return bool(self._fresh)
+
+    def unwritten(self) -> list[Item]:
+        """@return: the items that are not in the store yet, whether they are consumed or not."""
+        return list(chain(self._writing, self._fresh))
+
+    def find_unwritten(self, id: int) -> Optional[Item]:
+        """@return: the item with this id; C{None} where the store has it."""
+        for items in (self._writing, self._fresh):
+            if items and items[0].id <= id <= items[-1].id:
+                return items[id - items[0].id]
+        return None
+
+    def is_writing(self, item: Item) -> bool:
+        """Whether the put of the item is in the batch that is being written, or is to be written after that."""
+        return bool(self._writing) and item.id >= self._writing[0].id
+
+    # The store
+
+    def write_to(self, batch: Batch, name: bytes, puts: bool) -> bool:
+        """
+        Add what changed to the batch.
+
+        @param puts: whether to add what was put.
+        @return: whether it says how far the queue is consumed.
+        """
         if puts:
-            if not self._made:
-                batch.create(self.name, self.number, self.created)
+            if not self.made:
+                batch.create(name, self.number, self.created)
                 self._making = True
             self._writing, self._fresh = self._fresh, []
             if self._writing:
@@ -229,36 +194,18 @@ class Ledger(Contents):
                 for stream, id in self._shares:
                     batch.share(stream, self.number, id)
                 self._shares = []
-        if self._marked and (puts or self._made):
-            changes = self._handed_changes = self.consumed.take_changes()
-            if self._fresh:
-                mark, changes = self._part_mark(changes)
-            else:
-                self._marked = False
-                mark = Mark(self.consumed.low, self._next_id, self._bytes_put, self._bytes_consumed, self.floor)
-            batch.mark(self.number, mark)
-            if changes:
-                batch.consume(self.number, changes)
-            if self.durable:
-                self._reclaimable = self._reclaimer.intervals(self)
-        if self._sides and (puts or self._made):
-            for side in self._sides:
-                side.write_to(batch, puts)
-
-    def _write_gone(self, batch: IBatch) -> None:
-        for number, named in self._gone:
-            if named:
-                batch.remove(self.name, number)
-            else:
-                batch.discard(number)
-        self._handed_gone = len(self._gone)
-
-    def _gone_for_good(self) -> None:
-        """It is written that nobody needs these any more."""
-        for number, _ in self._gone[: self._handed_gone]:
-            self._reclaimer.queue(number)
-        del self._gone[: self._handed_gone]
-        self._handed_gone = 0
+        if not self._marked or not (puts or self.made):
+            return False
+        changes = self._handed_changes = self.consumed.take_changes()
+        if self._fresh:
+            mark, changes = self._part_mark(changes)
+        else:
+            self._marked = False
+            mark = Mark(self.consumed.low, self.next_id, self._bytes_put, self._bytes_consumed, self.floor)
+        batch.mark(self.number, mark)
+        if changes:
+            batch.consume(self.number, changes)
+        return True
 
     def _part_mark(self, changes: list[tuple[int, int]]) -> tuple[Mark, list[tuple[int, int]]]:
         """
@@ -276,80 +223,110 @@ class Ledger(Contents):
         return mark, [(start, min(stop, first)) for start, stop in changes if start < first]
 
     def written(self) -> None:
-        self._room.account(self._head)
-        if self._handed_gone:
-            self._gone_for_good()
-        if self._abandoning:
-            self._abandoning = []
+        """The batch is in the store."""
         if self._making:
-            self._made, self._making = True, False
+            self.made, self._making = True, False
         if self._writing:
             self._writing = []
         if self._handed_changes:
             self._handed_changes = []
-        if self._heavy:
-            self._lighten()
-        if self._sides:
-            for side in self._sides:
-                side.written()
-        if self._in_memory is not None:
-            self._in_memory.written()
-        if self._reclaimable:
-            assert self.number is not None
-            self._reclaimer.reclaim(self, self.number, self._reclaimable)
-            self._reclaimable = []
 
-    def refuse(self, uncertain: bool) -> None:
+    def refuse(self) -> list[Item]:
+        """
+        The batch is not in the store, and what was put with it never will be.
+
+        @return: the items that were put; they are refused.
+        """
         self._making = False
         items, self._writing = self._writing, []
-        refused = {item.id for item in items}
-        for side in self._sides:
-            side.refuse(refused, uncertain)
-        self.not_written()
-        self._head.remove(refused)
-        for item in self._abandoning:
-            item.time = 0
-        self._abandoning = []
         for item in items:
-            item.time = 0
-            if item.stream:
-                self._reclaimer.stream(item.stream)
-            if item.id in self.consumed:
-                continue
-            if self._open.pop(item.id, None) is None:
-                self.count -= 1
-                self.bytes -= item.size
-            self._consume(item)
-        pending = self._fresh or self._open or any(side.pending for side in self._sides)
-        if not self._made and not pending:
-            if self.number is not None and self.durable:
-                # Where it was the fsync that failed, the queue may be in the store all the same.
-                self._gone.append((self.number, True))
-            self._leave_sides()
-            self._begin_anew()
+            item.refused = True
+        return items
 
     def not_written(self) -> None:
-        for side in self._sides:
-            side.not_written()
-        if self._in_memory is not None:
-            self._in_memory.not_written()
+        """What was consumed is to be written with the next turn."""
         self._marked = True
         self.consumed.put_back_changes(self._handed_changes)
         self._handed_changes = []
-        self._reclaimable = []
 
-    def unread(self, item: Item, number: Optional[int], counter: str = "") -> None:
-        if number == self.number and item.id in self.consumed:
-            self.consumed.discard(item.id)
-            self._bytes_consumed -= item.size
-            if self._retries is not None:
-                self._retries.remember(item.id)
-            self.remark()
-            self._come_again(item, counter)
-
-    def _come_again(self, item: Item, counter: str) -> None:
+    def abandon(self, deletions: Deletions) -> list[Item]:
         """
-        An item is one again: that it was consumed could not be written.
+        The queue is deleted, and this is of no use any more.
 
-        @param counter: the statistic in which that was counted, if any.
+        @return: the items that are in no batch, and never will be.
         """
+        deletions.abandon(self._fresh, self._writing)
+        return self._fresh
+
+
+class Deletions:
+    """
+    What is left of what was deleted, until that is written: numbers under which the store has something that nobody
+    needs any more, and items that may have been handed out, so that it matters whether their puts are refused.
+
+    It outlives the ledger: a queue may be deleted and made again in one turn.
+    """
+
+    __slots__ = ("_abandoned", "_abandoning", "_handed_numbers", "_handed_queues", "_numbers", "_queues", "_reclaimer")
+
+    def __init__(self, reclaimer: Reclaims) -> None:
+        """@param reclaimer: who reclaims what the store has under these numbers."""
+        self._reclaimer = reclaimer
+        self._queues: list[int] = []  # numbers of queues, which go with their name
+        self._numbers: list[int] = []  # and others
+        self._handed_queues = 0
+        self._handed_numbers = 0
+        self._abandoned: list[Item] = []  # put since the last batch, before the queue was deleted
+        self._abandoning: list[Item] = []  # in the batch that is being written
+
+    @property
+    def pending(self) -> bool:
+        """Whether the store still has something under these numbers."""
+        return bool(self._queues or self._numbers)
+
+    @property
+    def done(self) -> bool:
+        """Whether nothing is left to be written or decided."""
+        return not (self._queues or self._numbers or self._abandoned or self._abandoning)
+
+    def add_queue(self, number: int) -> None:
+        """The queue that the store knows by this number is deleted, or has to be if it is there."""
+        self._queues.append(number)
+
+    def add(self, numbers: list[int]) -> None:
+        """Nothing else is kept under these numbers any more."""
+        self._numbers += numbers
+
+    def abandon(self, fresh: list[Item], writing: list[Item]) -> None:
+        """
+        Nobody can find these items any more.
+
+        @param fresh: those that are in no batch.
+        @param writing: those in the batch that is being written.
+        """
+        self._abandoned += fresh
+        self._abandoning += writing
+
+    def write_to(self, batch: Batch, name: bytes, puts: bool) -> None:
+        for number in self._queues:
+            batch.remove(name, number)
+        for number in self._numbers:
+            batch.discard(number)
+        self._handed_queues = len(self._queues)
+        self._handed_numbers = len(self._numbers)
+        if puts:
+            self._abandoning += self._abandoned
+            self._abandoned = []
+
+    def written(self) -> None:
+        for number in chain(self._queues[: self._handed_queues], self._numbers[: self._handed_numbers]):
+            self._reclaimer.queue(number)
+        del self._queues[: self._handed_queues]
+        del self._numbers[: self._handed_numbers]
+        self._handed_queues = self._handed_numbers = 0
+        self._abandoning = []
+
+    def refuse(self) -> None:
+        for item in self._abandoning:
+            item.refused = True
+        self._abandoning = []

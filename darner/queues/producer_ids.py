@@ -18,15 +18,18 @@ from twisted.internet.interfaces import IDelayedCall
 
 from darner.config.policies import QueueSettings
 from darner.errors import StoreError
-from darner.queues.commit import Changing, GroupCommit, Replies
-from darner.store.interfaces import IBatch, IStore
+from darner.queues.answers import Answers, Verdict
+from darner.queues.commit import GroupCommit
+from darner.queues.ledger import Ledger
+from darner.store.batch import Batch
+from darner.store.interfaces import IStore
 from darner.values.items import Generation
 
 ID_OVERHEAD: Final = 120
 """About how many bytes an id takes in memory, where the queue is there."""
 
-WRITTEN: Final[Replies] = [b""]
-"""In place of the reply to a put that is written already."""
+WRITTEN: Final = Verdict()
+"""That of a put that is written already."""
 
 
 class Deduplication:
@@ -44,18 +47,18 @@ class Deduplication:
     def __init__(self, id: bytes) -> None:
         self.id = id
         self.left_out: set[bytes] = set()
-        self.first: list[Replies] = []
+        self.first: list[Verdict] = []
         self.anew = False
 
-    def answered(self, commit: GroupCommit, replies: Replies, slot: int) -> None:
+    def answered(self, commit: GroupCommit, answers: Answers, slot: int) -> None:
         """The reply at C{slot} says that the item is stored."""
         for first in self.first:
-            commit.follow(first, replies, slot)
+            commit.follow(first, answers, slot)
         if self.anew:
-            commit.put(replies, slot)
+            commit.put(answers, slot)
 
 
-class Remembering(Changing, Protocol):
+class Remembering(Protocol):
     """The queue, as far as this goes."""
 
     policy: QueueSettings
@@ -81,7 +84,7 @@ class _Put(NamedTuple):
 
     generation: int
     time: int
-    reply: Replies
+    reply: Verdict
 
 
 def _digest(id: bytes) -> bytes:
@@ -97,8 +100,9 @@ class ProducerIds:
     at the start that the wall clock has to tell how old they are.
     """
 
-    def __init__(self, fifo: Remembering, commit: GroupCommit, store: IStore) -> None:
-        self._fifo = fifo
+    def __init__(self, queue: Remembering, ledger: Ledger, commit: GroupCommit, store: IStore) -> None:
+        self._queue = queue
+        self._ledger = ledger
         self._commit = commit
         self._store = store
         self._current: Optional[_Dated] = None
@@ -132,11 +136,11 @@ class ProducerIds:
     @property
     def _window(self) -> float:
         # Where the setting was taken away, what is known is of no use any more.
-        return self._fifo.policy.dedupe_window or 0.0
+        return self._queue.policy.dedupe_window or 0.0
 
     # Ids
 
-    def find(self, id: bytes) -> Optional[Replies]:
+    def find(self, id: bytes) -> Optional[Verdict]:
         """
         @return: where an item was put under this id within the window, the reply to that (see L{GroupCommit.follow}).
         @raise StoreError: it cannot be told.
@@ -175,7 +179,7 @@ class ProducerIds:
             self._marked = True
             self._arm()
 
-    def add(self, id: bytes, reply: Replies) -> None:
+    def add(self, id: bytes, reply: Verdict) -> None:
         """An item is put under this id in this turn; C{reply} is what that is told."""
         assert self._current is not None
         self._counts = (self._counts[0] + 1, self._counts[1])
@@ -203,14 +207,14 @@ class ProducerIds:
 
     def _give_up_previous(self) -> None:
         if self._previous is not None:
-            self._fifo.give_up([self._previous.kept.number])
+            self._queue.give_up([self._previous.kept.number])
             self._previous = None
             self._counts = (self._counts[0], 0)
             self._change()
 
     def _change(self) -> None:
         self._marked = True
-        self._commit.changed(self._fifo)
+        self._ledger.changed()
 
     def _arm(self) -> None:
         self.stop()
@@ -229,10 +233,9 @@ class ProducerIds:
     def pending(self) -> bool:
         return False  # ids are of items, which hold the queue
 
-    def write_to(self, batch: IBatch, puts: bool) -> None:
+    def write_to(self, batch: Batch, puts: bool) -> None:
         if self._marked:
-            assert self._fifo.number is not None
-            batch.generations(self._fifo.number, _kept(self._current), _kept(self._previous))
+            batch.generations(self._ledger.number, _kept(self._current), _kept(self._previous))
             self._marked, self._handed_mark = False, True
         if self._refused:
             self._handed = list(self._refused)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Coroutine
 from functools import partial
-from typing import Any, Final, Optional
+from typing import Any, Final, NamedTuple, Optional
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
@@ -35,6 +35,17 @@ STEP: Final = 256
 """Runs or chunks that are given up in one step."""
 
 
+class Gone(NamedTuple):
+    """Delayed items that are not kept any more."""
+
+    since: int
+    """The first was due then, in ms since the epoch."""
+    until: int
+    """The last was due then."""
+    size: int
+    """How many bytes they had."""
+
+
 class Reclaimer:
     """Reclaims for all queues of one store."""
 
@@ -52,7 +63,7 @@ class Reclaimer:
         self._working: Optional[Deferred[None]] = None
         self._timer: Optional[IDelayedCall] = None
         self._touched: set[Fifo] = set()
-        self._spent: dict[int, tuple[int, int, int]] = {}
+        self._gone: dict[int, Gone] = {}  # by the number under which they were kept
         self._scanned: dict[int, dict[int, int]] = {}
         self._pins: dict[int, int] = {}
         self._parked: set[int] = set()
@@ -83,19 +94,19 @@ class Reclaimer:
     @property
     def pending(self) -> bool:
         """Whether there is work to do or under way."""
-        return bool(self._jobs or self._touched or self._spent or self._freed or self._working)
+        return bool(self._jobs or self._touched or self._gone or self._freed or self._working)
 
     # What there is to do
 
     def intervals(self, fifo: Fifo) -> list[tuple[int, int]]:
-        if fifo.unreclaimed < RECLAIM_BYTES:
+        if fifo.storage.ledger.unreclaimed < RECLAIM_BYTES:
             if fifo not in self._touched:
                 self._touched.add(fifo)
                 self._soon(QUIET)
             return []
         self._touched.discard(fifo)
-        fifo.unreclaimed = 0
-        return list(fifo.consumed.intervals())
+        fifo.storage.ledger.unreclaimed = 0
+        return list(fifo.storage.ledger.consumed.intervals())
 
     def reclaim(self, fifo: Fifo, number: int, intervals: list[tuple[int, int]]) -> None:
         self._job(self._reclaim_intervals, fifo, number, intervals)
@@ -104,9 +115,9 @@ class Reclaimer:
         self._job(self._reclaim_queue, number)
 
     def delayed(self, number: int, since: int, until: int, size: int) -> None:
-        known = self._spent.get(number, (since, until, 0))
-        self._spent[number] = (min(since, known[0]), max(until, known[1]), known[2] + size)
-        if known[2] + size < RECLAIM_BYTES:
+        known = self._gone.get(number, Gone(since, until, 0))
+        gone = self._gone[number] = Gone(min(since, known.since), max(until, known.until), known.size + size)
+        if gone.size < RECLAIM_BYTES:
             self._soon(QUIET)
         else:
             self._job(self._reclaim_delayed, number)
@@ -155,7 +166,7 @@ class Reclaimer:
             self._jobs.popleft()
             if self._freed >= COMPACT_BYTES:
                 self._jobs.appendleft(self._compact)
-        if self._freed or self._touched or self._spent:
+        if self._freed or self._touched or self._gone:
             self._soon(QUIET)
 
     def _rest(self, result: object) -> None:
@@ -188,13 +199,13 @@ class Reclaimer:
         if self._jobs:
             self._go()
             return
-        for number in self._spent:
+        for number in self._gone:
             self._jobs.append(partial(self._reclaim_delayed, number))
         if self._jobs:
             self._go()
         touched, self._touched = self._touched, set()
         for fifo in touched:
-            fifo.unreclaimed = RECLAIM_BYTES
+            fifo.storage.ledger.unreclaimed = RECLAIM_BYTES
             fifo.remark()
         if touched and self._freed:
             # Where they were deleted since, nothing follows from that.
@@ -227,13 +238,13 @@ class Reclaimer:
         known = self._scanned.get(number, {})
         scanned = self._scanned[number] = {start: known[start] for start, _ in intervals if start in known}
         for start, stop in intervals:
-            next_id = scanned.get(start, fifo.floor if start == 0 else start)
-            if next_id >= stop or fifo.number != number or not fifo.consumed.covers(start, stop):
+            next_id = scanned.get(start, fifo.storage.ledger.floor if start == 0 else start)
+            if next_id >= stop or fifo.number != number or not fifo.storage.ledger.consumed.covers(start, stop):
                 continue
             if await self._steps(partial(self._reclaim_step, number, start, stop), next_id):
                 scanned[start] = stop
                 if start == 0 and fifo.number == number:
-                    fifo.floor = stop
+                    fifo.storage.ledger.floor = stop
 
     def _reclaim_step(self, number: int, start: int, stop: int, next_id: int) -> Step:
         return self._store.reclaim(number, start, stop, next_id, STEP)
@@ -243,11 +254,11 @@ class Reclaimer:
         await self._steps(lambda next_id: self._store.reclaim_queue(number, next_id, STEP))
 
     async def _reclaim_delayed(self, number: int) -> None:
-        if number in self._spent:
-            since, until, size = self._spent.pop(number)
+        if number in self._gone:
+            gone = self._gone.pop(number)
             self._store.mend()
-            await self._in_thread(self._store.spent, number, since, until)
-            self._freed += size
+            await self._in_thread(self._store.delayed_deleted, number, gone.since, gone.until)
+            self._freed += gone.size
 
     async def _reclaim_stream(self, stream: int) -> None:
         if stream in self._pins:

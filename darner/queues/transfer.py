@@ -11,8 +11,8 @@ from collections.abc import Callable
 from typing import Final, Optional
 
 from darner.errors import DarnerError
+from darner.queues.answers import Answers
 from darner.queues.collection import Queues
-from darner.queues.commit import Replies
 from darner.values.items import ITEM_OVERHEAD
 
 ITEMS_A_TURN: Final = 200
@@ -48,7 +48,6 @@ class Transfer:
         self._left = there if count is None else min(count, there)
         self._done = done
         self._error: Optional[DarnerError] = None
-        self._replies: Replies = []
         self._stopped = False
         self._moving = 0  # in the turn that is being written
         self.moved = 0
@@ -58,10 +57,11 @@ class Transfer:
         if self._stopped:
             return
         self._moving = self._move_some()
-        self._replies.append(b"")
+        commit = self._queues.commit
+        answers = commit.answers_for(self)
+        slot = answers.add(b"")
         if self._moving:
-            self._queues.commit.put(self._replies, 0)
-        self._queues.commit.answers(self)
+            commit.put(answers, slot)
 
     def stop(self) -> None:
         """Nobody wants it any more; what is moved stays so."""
@@ -105,12 +105,11 @@ class Transfer:
 
     # For the turn
 
-    def seal(self) -> Replies:
-        replies, self._replies = self._replies, []
-        return replies
+    def seal(self) -> None:
+        """It asks once in a turn."""
 
-    def deliver(self, replies: Replies) -> None:
-        (reply,) = replies
+    def deliver(self, answers: Answers) -> None:
+        (reply,) = answers.entries
         if self._stopped:
             return
         if isinstance(reply, DarnerError):

@@ -11,65 +11,28 @@ next process gives up what this one leaves; as long as this one runs, its reclai
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Sequence
-from typing import Optional, Protocol
+from collections.abc import Iterable
+from typing import Final, Optional
 
 from darner.queues.commit import GroupCommit
 from darner.queues.head import MemoryBudget
-from darner.store.memory import MemoryBatch, MemoryStore
+from darner.queues.interfaces import Reclaims
+from darner.store.batch import VolatileBatch
+from darner.store.memory import MemoryStore
 from darner.values.consumed import Consumed
-from darner.values.items import Delayed, Generation, Item, Mark
+from darner.values.items import Item
+
+FIRST_NUMBER: Final = 1 << 61
+"""Of a queue in memory; a store on disk gives numbers from 0 on."""
 
 
-class Streams(Protocol):
-    """Who gives up the streams of large items, as far as this goes."""
-
-    def pin(self, stream: int) -> None:
-        """This stream stays until as many calls of L{unpin} were made."""
-
-    def unpin(self, stream: int) -> None:
-        """Whoever called L{pin} needs it no more."""
-
-    def stream(self, stream: int) -> None:
-        """If no item in the store holds this stream, none will."""
-
-
-class VolatileBatch(MemoryBatch):
-    """A batch without what follows from the items, which nobody will ever read again."""
-
-    def create(self, name: bytes, number: int, created: int) -> None:
-        pass
-
-    def remove(self, name: bytes, number: int) -> None:
-        pass
-
-    def put(self, number: int, items: Sequence[Item], bytes_put: int) -> None:
-        pass
-
-    def share(self, stream: int, number: int, id: int) -> None:
-        pass
-
-    def mark(self, number: int, mark: Mark) -> None:
-        pass
-
-    def consume(self, number: int, changes: Sequence[tuple[int, int]]) -> None:
-        pass
-
-    def attempts(self, number: int, changes: Sequence[tuple[int, int]]) -> None:
-        pass
-
-    def delayed(self, number: int, delayed: Optional[Delayed]) -> None:
-        pass
-
-    def generations(self, number: int, current: Optional[Generation], previous: Optional[Generation]) -> None:
-        pass
 
 
 class VolatileStore(MemoryStore):
     """
     What queues in memory keep beside their items.
 
-    Its numbers are negative: no queue on disk has the same, so that one queue may be here and there in turn.
+    Its numbers are far above those on disk: so one queue may be here and there in turn.
 
     @ivar room: for the windows of these queues; it has no limit, as they let go of nothing.
     """
@@ -79,10 +42,10 @@ class VolatileStore(MemoryStore):
         self.room = MemoryBudget(sys.maxsize)
 
     def new_number(self) -> int:
-        return -1 - super().new_number()
+        return FIRST_NUMBER + super().new_number()
 
     def batch(self) -> VolatileBatch:
-        return VolatileBatch(self)
+        return VolatileBatch()
 
     def read(self, number: int, start: int, stop: int, max_bytes: int) -> list[Item]:
         return []
@@ -103,10 +66,10 @@ class Volatile:
     What a turn changes in the store waits for the end of that turn, so that it can be refused with the rest.
     """
 
-    def __init__(self, store: VolatileStore, commit: GroupCommit, streams: Streams) -> None:
+    def __init__(self, store: VolatileStore, commit: GroupCommit, reclaimer: Reclaims) -> None:
         self.store = store
         self._commit = commit
-        self._pins = streams
+        self._reclaimer = reclaimer
         self._streams: dict[int, int] = {}
         self._delayed: dict[int, dict[int, int]] = {}
         self._discards: list[int] = []
@@ -127,7 +90,7 @@ class Volatile:
 
     def written(self) -> None:
         """The turn is at its end."""
-        if self._batch is not None and self._batch.changes:
+        if self._batch is not None and not self._batch.empty:
             self.store.write(self._batch)
             for number in self._discards[: self._handed_discards]:
                 self.store.give_up(number)
@@ -140,51 +103,51 @@ class Volatile:
 
     # The streams of large items
 
-    def hold(self, id: int, stream: int) -> None:
+    def pin(self, id: int, stream: int) -> None:
         """An item of the queue has this stream."""
-        self._pins.pin(stream)
+        self._reclaimer.pin(stream)
         self._streams[id] = stream
 
     def consumed(self, consumed: Consumed, id: int) -> None:
         """This item is consumed, unless that cannot be written."""
         if id in self._streams:
-            self._let_go_of(consumed, [id])
+            self._unpin_consumed(consumed, [id])
 
     def flushed(self, consumed: Consumed) -> None:
         """Any of the items may be consumed."""
         if self._streams:
-            self._let_go_of(consumed, [id for id in self._streams if id in consumed])
+            self._unpin_consumed(consumed, [id for id in self._streams if id in consumed])
 
     def leave(self) -> None:
         """The queue is deleted."""
         if self._streams:
-            self._let_go_of(Consumed(sys.maxsize), list(self._streams))
+            self._unpin_consumed(Consumed(sys.maxsize), list(self._streams))
             self._streams = {}
 
-    def delay(self, number: int, id: int, stream: int) -> None:
-        self._pins.pin(stream)
+    def pin_delayed(self, number: int, id: int, stream: int) -> None:
+        self._reclaimer.pin(stream)
         self._delayed.setdefault(number, {})[id] = stream
 
-    def let_go(self, number: int, id: int) -> None:
+    def unpin_delayed(self, number: int, id: int) -> None:
         stream = self._delayed[number].pop(id)
-        self._pins.unpin(stream)
-        self._pins.stream(stream)
+        self._reclaimer.unpin(stream)
+        self._reclaimer.stream(stream)
 
-    def let_go_of_all(self, number: int) -> None:
+    def unpin_all_delayed(self, number: int) -> None:
         for id in list(self._delayed.get(number, {})):
-            self.let_go(number, id)
+            self.unpin_delayed(number, id)
         self._delayed.pop(number, None)
 
-    def _let_go_of(self, consumed: Consumed, ids: list[int]) -> None:
+    def _unpin_consumed(self, consumed: Consumed, ids: list[int]) -> None:
         streams = self._streams
 
-        def let_go(_: None) -> None:
+        def unpin(_: None) -> None:
             for id in ids:
                 # It may be an item again, or there was a flush as well.
                 if id in streams and id in consumed:
                     stream = streams.pop(id)
-                    self._pins.unpin(stream)
-                    self._pins.stream(stream)
+                    self._reclaimer.unpin(stream)
+                    self._reclaimer.stream(stream)
 
         # Not before: what was moved to a queue on disk is not held there yet, and comes back if it cannot be.
-        self._commit.written().addCallback(let_go)
+        self._commit.written().addCallback(unpin)

@@ -19,9 +19,11 @@ from attrs import evolve, frozen
 from twisted.logger import Logger
 
 from darner.errors import StoreDamaged, StoreError, StoreUnusable
+from darner.rescue.rewriting import rewritten
 from darner.rescue.salvage import Salvage
 from darner.rescue.survey import QueueFinding, Survey
 from darner.store import records, rollback
+from darner.store.database import fill
 from darner.store.directory import (
     DATABASE,
     MARKER,
@@ -36,11 +38,12 @@ from darner.store.directory import (
     sync,
 )
 from darner.store.files.damage import Damage
-from darner.store.inspection import is_new, missing, strangers
-from darner.store.leveldb import fill
+from darner.store.inspection import foreign_files, is_new, why_missing
 
 REPORT: Final = "report.txt"
 """The file with a repair's report, beside what it has set aside."""
+
+_NAMES_LOST: Final = "names of queues may be lost, and whole queues with them"
 
 _log = Logger()
 
@@ -55,7 +58,7 @@ class Report:
     """Every queue."""
     notes: tuple[str, ...] = ()
     """What else is to be said, a line each."""
-    strange: tuple[str, ...] = ()
+    foreign: tuple[str, ...] = ()
     """Files that do not belong in the directory; they are left alone."""
     aside: Optional[Path] = None
     """Where a repair has moved what was there; C{None} where nothing was repaired."""
@@ -81,15 +84,21 @@ class Report:
         whole = [queue for queue in self.queues if not (queue.lost or queue.uncertain or queue.unnamed)]
         lines += [_line(queue) for queue in self.queues if queue not in whole]
         lines.append(f"{len(whole)} queues are whole, with {sum(queue.saved for queue in whole)} items")
-        lines.append(f"all in all: {self.saved} items there, {self.lost} lost")
-        lines += [f"not part of the store, and left alone: {name}" for name in self.strange]
+        lines.append(f"total: {self.saved} items found, {self._losses()}")
+        lines += [f"not part of the store, ignored: {name}" for name in self.foreign]
         if self.aside is not None:
             lines.append(f"what was there before the repair is in {self.aside}")
         return lines
 
+    def _losses(self) -> str:
+        """@return: how many items are lost; what was in queues that are not known any more cannot be counted."""
+        if _NAMES_LOST not in self.notes and all(damage.file != DATABASE for damage in self.damages):
+            return f"{self.lost} lost"
+        return f"at least {self.lost} lost" if self.lost else "it is not known how many are lost"
+
 
 def _line(queue: QueueFinding) -> str:
-    line = f"queue {queue.name.decode(errors='replace')}: {queue.saved} items there, {queue.lost} lost"
+    line = f"queue {queue.name.decode(errors='replace')}: {queue.saved} items found, {queue.lost} lost"
     if queue.unnamed:
         line += "; its own name is lost"
     if queue.uncertain:
@@ -120,6 +129,8 @@ def repair(path: Path) -> Report:
     @raise StoreError: it cannot be written.  Nothing was changed.
     """
     try:
+        if not path.exists():
+            return Report()  # there is no store yet
         with _exclusively(path):
             return _repair(path)
     except OSError as error:
@@ -127,7 +138,7 @@ def repair(path: Path) -> Report:
 
 
 def _repair(path: Path) -> Report:
-    rollback.recover(path)
+    rollback.finish_interrupted(path)
     database, saving, saved = (path / name for name in (DATABASE, SAVING, SAVED))
     shutil.rmtree(saving, ignore_errors=True)
     if saved.exists():
@@ -135,13 +146,13 @@ def _repair(path: Path) -> Report:
             shutil.rmtree(saved)
         else:
             saved.rename(database)
-            _log.warn("a repair that was cut short is finished")
+            _log.warn("finished a repair that was interrupted earlier")
     report, survey, salvage = _examine(path)
     if report.sound:
         return report
     if survey is not None and salvage is not None:
         try:
-            fill(saving, survey.rewritten(salvage.entries()))
+            fill(saving, rewritten(survey, salvage.entries()))
         except StoreError:
             shutil.rmtree(saving, ignore_errors=True)
             raise
@@ -168,11 +179,11 @@ def _examine(path: Path) -> tuple[Report, Optional[Survey], Optional[Salvage]]:
     database = path / DATABASE
     marker = _marker_damage(path)
     damages = [] if marker is None else [marker]
-    report = Report(strange=strangers(path))
+    report = Report(foreign=foreign_files(path))
     if marker is not None and not database.exists() and not (path / SAVED).exists():
         return report, None, None  # there is no store yet
     if not database.is_dir():
-        return evolve(report, damages=(*damages, missing(path))), None, None
+        return evolve(report, damages=(*damages, why_missing(path))), None, None
     if is_new(database):
         return evolve(report, damages=tuple(damages)), None, None
     salvage = Salvage(database)
@@ -190,13 +201,13 @@ def _examine(path: Path) -> tuple[Report, Optional[Survey], Optional[Salvage]]:
 
 def _notes(survey: Survey, salvage: Salvage) -> Iterator[str]:
     if salvage.may_have_lost(records.NAME, records.NAME + b"\xff"):
-        yield "names of queues may be lost, and whole queues with them"
+        yield _NAMES_LOST
     if salvage.manifest is None:
-        yield "the list of tables is lost: all that are there were read, and what was deleted last may be there again"
+        yield "the list of tables is lost: every table in the directory was read, so items deleted last may come back"
     if survey.unreadable:
-        yield f"{survey.unreadable} records are not as this version writes them"
+        yield f"{survey.unreadable} records cannot be read by this version"
     if not survey.sound and not salvage.damages:
-        yield "records are missing, though no file seems to be damaged"
+        yield "records are missing, though no file is damaged"
 
 
 def _marker_damage(path: Path) -> Optional[Damage]:

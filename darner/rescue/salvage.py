@@ -14,20 +14,12 @@ from heapq import heappop, heappush
 from pathlib import Path
 from typing import Optional
 
-from darner.store.files.damage import Damage
-from darner.store.files.leveldb import (
-    BadFile,
-    Entry,
-    LogFile,
-    Lost,
-    Manifest,
-    Table,
-    batch_entries,
-    current,
-    logs,
-    manifests,
-    tables,
-)
+from darner.store.files.damage import BadFile, Damage, Lost
+from darner.store.files.entry import Entry
+from darner.store.files.log import LogFile, batch_entries
+from darner.store.files.manifest import Manifest, current
+from darner.store.files.names import logs, manifests, tables
+from darner.store.files.table import Table
 
 
 class Salvage:

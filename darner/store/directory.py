@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import IO, Final, Optional
 
 from darner.errors import StoreDamaged, StoreUnusable
-from darner.store.power_loss import litter
+from darner.store.power_loss import unfinished_files
 from darner.store.status_file import StatusFile
 from darner.values.vocabulary import STATUSES
 
@@ -112,6 +112,14 @@ def belongs(name: str) -> bool:
     return name.startswith((".", ASIDE)) or name in _HARMLESS or name in _OURS
 
 
+def no_access(file: str) -> str:
+    """@return: what to do about a file that may not be read."""
+    return (
+        f"{file}: {os.strerror(errno.EACCES)}: nothing is damaged; "
+        "give it to the user who runs the server (chown), and let that user read and write it (chmod 600)"
+    )
+
+
 def check_access(database: Path) -> None:
     """
     See whether the files of a database may be read: one that may not is no sign of damage.
@@ -120,10 +128,7 @@ def check_access(database: Path) -> None:
     """
     for name in sorted(os.listdir(database)):
         if not os.access(database / name, os.R_OK):
-            raise StoreUnusable(
-                f"cannot read {database / name}: {os.strerror(errno.EACCES)}: nothing is damaged; "
-                "give it to the user who runs the server (chown), and let that read it (chmod 600)"
-            )
+            raise StoreUnusable(f"cannot read {no_access(str(database / name))}")
 
 
 def _matters(entry: Path) -> bool:
@@ -341,7 +346,7 @@ class DataDirectory:
         @raise OSError: it cannot be done.
         """
         self.reserve.give_up()
-        for path in litter(self.database):
+        for path in unfinished_files(self.database):
             path.unlink()
 
     def sync_older_logs(self) -> None:

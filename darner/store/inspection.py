@@ -16,16 +16,18 @@ from attrs import frozen
 
 from darner.errors import StoreDamaged
 from darner.store.directory import DATABASE, SAVED, belongs, check_access
-from darner.store.files import leveldb
-from darner.store.files.damage import Damage
-from darner.store.files.leveldb import BadFile, LogFile, Manifest, Table, TableInfo
+from darner.store.files.damage import BadFile, Damage
+from darner.store.files.log import LogFile, ends_well
+from darner.store.files.manifest import Manifest, TableInfo, current
+from darner.store.files.names import is_ours, logs, tables
+from darner.store.files.table import Table, begins_with, footer
 
 
 @frozen
 class Inspection:
     """What is worth knowing of a store that can be opened."""
 
-    strange: tuple[str, ...]
+    foreign: tuple[str, ...]
     """Files that do not belong there."""
     cuts: tuple[tuple[Path, int], ...]
     """Logs that end in zeros in place of what was being written last, and where these begin."""
@@ -34,19 +36,19 @@ class Inspection:
 def is_new(database: Path) -> bool:
     """@return: whether there was never anything in a database: it is still to be made, or its making was cut short."""
     return database.is_dir() and not (
-        (database / "CURRENT").exists() or leveldb.tables(database) or leveldb.logs(database)
+        (database / "CURRENT").exists() or tables(database) or logs(database)
     )
 
 
-def strangers(path: Path) -> tuple[str, ...]:
-    """@return: the files in a data directory that are nobody's."""
-    strange = [name for name in os.listdir(path) if not belongs(name)]
+def foreign_files(path: Path) -> tuple[str, ...]:
+    """@return: the files in a data directory that belong neither to the server nor to LevelDB."""
+    foreign = [name for name in os.listdir(path) if not belongs(name)]
     if (path / DATABASE).is_dir():
-        strange += [f"{DATABASE}/{name}" for name in os.listdir(path / DATABASE) if not leveldb.is_ours(name)]
-    return tuple(sorted(strange))
+        foreign += [f"{DATABASE}/{name}" for name in os.listdir(path / DATABASE) if not is_ours(name)]
+    return tuple(sorted(foreign))
 
 
-def missing(path: Path) -> Damage:
+def why_missing(path: Path) -> Damage:
     """@return: why there is no database in a data directory that has had one."""
     if (path / SAVED).exists():
         return Damage(DATABASE, "a repair was cut short")
@@ -62,11 +64,11 @@ def inspect(path: Path) -> Inspection:
     """
     database = path / DATABASE
     if not database.is_dir():
-        raise StoreDamaged(path, missing(path))
+        raise StoreDamaged(path, why_missing(path))
     if is_new(database):
-        return Inspection(strangers(path), ())
+        return Inspection(foreign_files(path), ())
     try:
-        return Inspection(strangers(path), tuple(_inspect(database)))
+        return Inspection(foreign_files(path), tuple(_inspect(database)))
     except BadFile as error:
         check_access(database)
         raise StoreDamaged(path, error) from error
@@ -76,15 +78,15 @@ def inspect(path: Path) -> Inspection:
 
 
 def _inspect(database: Path) -> Iterator[tuple[Path, int]]:
-    manifest = Manifest(leveldb.current(database))
+    manifest = Manifest(current(database))
     if manifest.cut is not None:
         yield manifest.path, manifest.cut
     _inspect_tables(database, manifest.tables)
-    logs = manifest.logs(database)
-    if manifest.log and manifest.log not in logs:
+    there = manifest.logs(database)
+    if manifest.log and manifest.log not in there:
         raise BadFile(f"{manifest.log:06}.log: it is missing")
-    for path in logs.values():
-        if not leveldb.ends_well(path):
+    for path in there.values():
+        if not ends_well(path):
             file = _read_log(path)
             if file.lost:
                 raise BadFile(f"{path.name}: {file.lost[0].reason}")
@@ -100,7 +102,7 @@ def _read_log(path: Path) -> LogFile:
 
 
 def _inspect_tables(database: Path, expected: dict[int, TableInfo]) -> None:
-    there = leveldb.tables(database)
+    there = tables(database)
     alike = Counter(info.size for info in expected.values())
     for number, info in expected.items():
         if number not in there:
@@ -110,11 +112,11 @@ def _inspect_tables(database: Path, expected: dict[int, TableInfo]) -> None:
         if size != info.size:
             raise BadFile(f"{path.name}: it has {size} bytes and not {info.size}")
         try:
-            leveldb.footer(path, size)
+            footer(path, size)
         except BadFile as error:
             raise BadFile(f"{path.name}: {error}") from error
         # By its size alone it might be another one.
-        if alike[size] > 1 and not leveldb.begins_with(path, info.smallest):
+        if alike[size] > 1 and not begins_with(path, info.smallest):
             raise BadFile(f"{path.name}: it does not begin with the key that it should")
 
 
@@ -126,12 +128,12 @@ def first_damage(path: Path) -> str:
     """
     database = path / DATABASE
     try:
-        manifest = Manifest(leveldb.current(database))
+        manifest = Manifest(current(database))
         for log in manifest.logs(database).values():
             file = _read_log(log)
             if file.lost:
                 return str(Damage(log.name, file.lost[0].reason))
-        for number, table in leveldb.tables(database).items():
+        for number, table in tables(database).items():
             reason = Table(table).first_damage() if number in manifest.tables else ""
             if reason:
                 return str(Damage(table.name, reason))

@@ -1,5 +1,5 @@
 """
-Letting go of what LevelDB has mapped into memory.
+Giving back the memory into which LevelDB maps its tables.
 
 LevelDB reads its tables through memory maps, hundreds of them of some megabytes each.  All that was read of them counts
 as the process's memory until the kernel needs it for something else, or the table is deleted.  So whoever reads much
@@ -41,7 +41,7 @@ def mapped() -> int:
         return 0
 
 
-def let_go(directory: Path, maps: Path = _MAPS) -> int:
+def page_out(directory: Path, maps: Path = _MAPS) -> int:
     """
     Give back the memory in which files of a directory are mapped.
 
@@ -59,7 +59,7 @@ def let_go(directory: Path, maps: Path = _MAPS) -> int:
             start, stop = (int(address, 16) for address in line.split(None, 1)[0].split(b"-"))
             at, size = ctypes.c_void_p(start), ctypes.c_size_t(stop - start)
             # Whoever is in the middle of a table faults next, and the kernel would read the disk also for megabytes
-            # behind him, which were just let go: 475 MB while 400 MB of large items were set, and 37 MB with this.
+            # behind him, which were just given back: 475 MB while 400 MB of large items were set, and 37 MB with this.
             madvise(at, size, _MADV_SEQUENTIAL)
             madvise(at, size, _MADV_PAGEOUT)
             count += 1
@@ -71,10 +71,10 @@ class MappedMemory:
     Keeps small what is mapped of a directory's files while something is written to them.
 
     A merge of LevelDB's reads tens of megabytes in a tenth of a second.  So it is looked more often than that whether
-    much has come to be in memory, and let go of then: by whoever writes, and by a thread while nobody does, as merges
-    go on behind the last write, and writes wait for them.  (By the thread alone a busy server was a tenth slower, for
-    it has to have the interpreter's lock each time.)  The thread ends when there is nothing to do, and is there again
-    with the next write.
+    much has come to be in memory, and it is given back then: by the thread that writes, and by one of its own while
+    nobody does, as merges go on behind the last write, and writes wait for them.  (By the thread alone a busy server
+    was a tenth slower, for it has to have the interpreter's lock each time.)  The thread ends when there is nothing to
+    do, and is there again with the next write.
     """
 
     EVERY: Final = 0.005
@@ -92,7 +92,7 @@ class MappedMemory:
         self,
         directory: Path,
         size: Callable[[], int] = mapped,
-        give_back: Callable[[Path], object] = let_go,
+        give_back: Callable[[Path], object] = page_out,
         seconds: Callable[[], float] = time.monotonic,
     ) -> None:
         """
@@ -106,20 +106,20 @@ class MappedMemory:
         self._least = size()
         self._seconds = seconds
         self._look_at = 0.0
-        self._written = False
+        self._active = False
         self._lock = threading.Lock()
         self._thread: Optional[threading.Thread] = None
         self._stopping = threading.Event()
         if not self._least:
             self._stopping.set()  # the system does not tell
 
-    def writes(self) -> None:
+    def written(self) -> None:
         """Something is written.  May be called in any thread, and is called with every write."""
-        self._written = True
+        self._active = True
         now = self._seconds()
         if now >= self._look_at:
             self._look_at = now + self.EVERY
-            self.look()
+            self.check()
         if self._thread is None:
             self._start()
 
@@ -145,21 +145,21 @@ class MappedMemory:
         quiet = 0
         pause = self.AWAY
         while quiet < self.QUIET:
-            # Where that goes by the wall clock (`darner.net.clock`) and it is set back, memory is let go later.
+            # Where that goes by the wall clock (`darner.net.clock`) and it is set back, memory is given back later.
             if self._stopping.wait(pause):
                 break
-            if self._written:
-                self._written = False
+            if self._active:
+                self._active = False
                 quiet = 0
                 pause = self.AWAY
             else:
-                quiet = 0 if self.look() else quiet + 1
+                quiet = 0 if self.check() else quiet + 1
                 pause = self.EVERY
         self._thread = None
 
-    def look(self) -> bool:
+    def check(self) -> bool:
         """
-        See whether much is mapped, and let go of it.
+        See whether much is mapped, and give it back.
 
         @return: whether it was.
         """
@@ -167,11 +167,11 @@ class MappedMemory:
         if size <= self._least + self.MOST:
             self._least = min(self._least, size)
             return False
-        self.let_go()
+        self.page_out()
         return True
 
-    def let_go(self) -> None:
-        """Let go of all that is mapped."""
+    def page_out(self) -> None:
+        """Give back all that is mapped."""
         self._give_back(self._directory)
         # The rest is somebody else's.
         self._least = self._size()

@@ -1,85 +1,27 @@
 """
 Queues in memory: the twin of `darner.store.leveldb`, for tests and for queues that need not outlive the process.
 
-It keeps the same contract with the plainest data structures there are, so that it can serve as the model of the other.
+It keeps the same contract with the plainest data structures there are, so that it can serve as the model of the other:
+it reads the keys that a batch writes, and keeps what they say, and not the keys.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_left, insort
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from itertools import islice
-from typing import Any, Optional
+from typing import Any, Optional, TypeVar
 
 from zope.interface import implementer
 
 from darner.errors import StoreError
-from darner.store.interfaces import IBatch, IStore
+from darner.store import records
+from darner.store.batch import Batch
+from darner.store.interfaces import IStore
 from darner.values.consumed import Consumed
 from darner.values.items import ITEM_OVERHEAD, Delayed, Generation, Item, Mark, QueueState, Step
 
-
-@implementer(IBatch)
-class MemoryBatch:
-    """A batch as a list of changes to be made."""
-
-    def __init__(self, store: MemoryStore) -> None:
-        self._store = store
-        self.changes: list[Callable[[], None]] = []
-
-    @property
-    def empty(self) -> bool:
-        return not self.changes
-
-    def create(self, name: bytes, number: int, created: int) -> None:
-        self.changes.append(lambda: self._store.create(name, number, created))
-
-    def remove(self, name: bytes, number: int) -> None:
-        self.changes.append(lambda: self._store.remove(name, number))
-
-    def discard(self, number: int) -> None:
-        self.changes.append(lambda: self._store.discard(number))
-
-    def put(self, number: int, items: Sequence[Item], bytes_put: int) -> None:
-        taken = tuple(item.copy() for item in items)
-        self.changes.append(lambda: self._store.put(number, taken, bytes_put))
-
-    def share(self, stream: int, number: int, id: int) -> None:
-        self.changes.append(lambda: self._store.share(stream, number, id))
-
-    def mark(self, number: int, mark: Mark) -> None:
-        self.changes.append(lambda: self._store.mark(number, mark))
-
-    def consume(self, number: int, changes: Sequence[tuple[int, int]]) -> None:
-        self.changes.append(lambda: self._store.consume(number, changes))
-
-    def attempts(self, number: int, changes: Sequence[tuple[int, int]]) -> None:
-        taken = tuple(changes)
-        self.changes.append(lambda: self._store.count_attempts(number, taken))
-
-    def delayed(self, number: int, delayed: Optional[Delayed]) -> None:
-        self.changes.append(lambda: self._store.know_delayed(number, delayed))
-
-    def delay(self, number: int, items: Sequence[tuple[int, Item]]) -> None:
-        taken = [(due, item.copy()) for due, item in items]
-        self.changes.append(lambda: self._store.delay(number, taken))
-
-    def due(self, number: int, items: Sequence[tuple[int, Item]]) -> None:
-        taken = [(due, item.copy()) for due, item in items]
-        self.changes.append(lambda: self._store.due(number, taken))
-
-    def undelay(self, number: int, items: Sequence[tuple[int, Item]]) -> None:
-        taken = [(due, item.copy()) for due, item in items]
-        self.changes.append(lambda: self._store.undelay(number, taken))
-
-    def generations(self, number: int, current: Optional[Generation], previous: Optional[Generation]) -> None:
-        self.changes.append(lambda: self._store.keep_generations(number, current, previous))
-
-    def seen(self, generation: int, id: bytes, time: int) -> None:
-        self.changes.append(lambda: self._store.see(generation, id, time))
-
-    def chunk(self, stream: int, index: int, data: bytes) -> None:
-        self.changes.append(lambda: self._store.add_chunk(stream, index, data))
+_K = TypeVar("_K")
 
 
 class _Queue:
@@ -122,83 +64,58 @@ class MemoryStore:
         self._next_number = 0
         self._next_stream = 1
 
-    # What batches do
+    # What batches write
 
-    def create(self, name: bytes, number: int, created: int) -> None:
-        self.queues[number] = _Queue(name, created)
+    def _apply(self, key: bytes, value: Optional[bytes]) -> None:
+        """Make one write of a batch."""
+        kind = key[:1]
+        if kind == records.QUEUE:
+            self._apply_to_queue(records.queue_number(key), key, value)
+        elif kind == records.NAME:
+            if value is not None:
+                number, created = records.unpack_name(value)
+                self.queues[number] = _Queue(key[1:], created)
+        elif kind == records.DELETED:
+            self.deleted.add(records.key_number(key))
+        elif kind == records.UNHELD:
+            _keep(self.unheld, records.key_number(key), value)
+        elif kind == records.HOLDER:
+            stream, holder = records.holder_of(key)
+            _keep(self.holders.setdefault(stream, set()), holder, value)
+        else:
+            assert value is not None
+            self.chunks.setdefault(records.chunk_stream(key), {})[records.chunk_index(key)] = value
 
-    def remove(self, name: bytes, number: int) -> None:
-        self.deleted.add(number)
+    def _apply_to_queue(self, number: int, key: bytes, value: Optional[bytes]) -> None:
+        place = key[9]
+        if place == records.RUNS:
+            assert value is not None
+            queue = self.queues[number]
+            queue.items.update((item.id, item) for item in records.run_items(records.key_number(key), value))
+            queue.bytes_put = records.run_head(value)[0]
+        elif place == records.MARK:
+            assert value is not None
+            self.queues[number].mark = records.unpack_mark(value)
+        elif place == records.INTERVALS:
+            _set(self.queues[number].above, records.key_number(key), value)
+        elif records.is_delayed(key):
+            self._apply_delayed(number, key, value)
+        elif records.is_seen(key):
+            ids = self.ids.setdefault(number, {})
+            _set(ids, records.seen_id(key), value)
+        elif key == records.delayed_key(number):
+            self.queues[number].delayed = None if value is None else records.unpack_delayed(value)
+        elif key == records.generations_key(number):
+            self.queues[number].generations = records.unpack_generations(value or b"")
+        elif key not in (records.intervals_end_key(number), records.end_key(number)):
+            _set(self.queues[number].attempts, records.key_number(key), value)
 
-    def discard(self, number: int) -> None:
-        self.deleted.add(number)
-
-    def put(self, number: int, items: Sequence[Item], bytes_put: int) -> None:
-        queue = self.queues[number]
-        queue.items.update((item.id, item) for item in items)
-        queue.bytes_put = bytes_put
-        self.unheld.difference_update(item.stream for item in items)
-
-    def share(self, stream: int, number: int, id: int) -> None:
-        self.holders.setdefault(stream, set()).add((number, id))
-
-    def mark(self, number: int, mark: Mark) -> None:
-        self.queues[number].mark = mark
-
-    def consume(self, number: int, changes: Sequence[tuple[int, int]]) -> None:
-        above = self.queues[number].above
-        for start, stop in changes:
-            if stop > start:
-                above[start] = stop
-            else:
-                above.pop(start, None)
-
-    def count_attempts(self, number: int, changes: Sequence[tuple[int, int]]) -> None:
-        attempts = self.queues[number].attempts
-        for id, count in changes:
-            attempts[id] = count
-            if not count:
-                del attempts[id]
-
-    def know_delayed(self, number: int, delayed: Optional[Delayed]) -> None:
-        self.queues[number].delayed = delayed
-
-    def delay(self, number: int, items: Sequence[tuple[int, Item]]) -> None:
-        self.due(number, items)  # they may be there already
-        delays = self.delays.setdefault(number, [])
-        for due, item in items:
-            insort(delays, (due, item.id, item))
-        self.unheld.difference_update(item.stream for _, item in items)
-
-    def due(self, number: int, items: Sequence[tuple[int, Item]]) -> None:
-        delays = self.delays.get(number, [])
-        gone = {(due, item.id) for due, item in items}
-        start = bisect_left(delays, min(gone))
-        due, id = max(gone)
-        stop = bisect_left(delays, (due, id + 1))
-        delays[start:stop] = [entry for entry in delays[start:stop] if entry[:2] not in gone]
-        for _, item in items:
-            self._is_held(item.stream, number, item.id)
-
-    def undelay(self, number: int, items: Sequence[tuple[int, Item]]) -> None:
-        self.due(number, items)
-        self.unheld.update(item.stream for _, item in items if item.stream in self.chunks)
-
-    def keep_generations(
-        self, number: int, current: Optional[Generation], previous: Optional[Generation]
-    ) -> None:
-        self.queues[number].generations = (current, previous)
-
-    def see(self, generation: int, id: bytes, time: int) -> None:
-        ids = self.ids.setdefault(generation, {})
-        ids[id] = time
-        if not time:
-            del ids[id]
-
-    def add_chunk(self, stream: int, index: int, data: bytes) -> None:
-        if index == 0:
-            self.unheld.add(stream)
-        self.chunks.setdefault(stream, {})[index] = data
+    def _apply_delayed(self, number: int, key: bytes, value: Optional[bytes]) -> None:
+        due, id = records.due_of(key), records.key_number(key)
+        delays = self.delays.setdefault(number, []) if value is not None else self.delays.get(number, [])
+        at = bisect_left(delays, (due, id))
+        known = at < len(delays) and delays[at][:2] == (due, id)
+        delays[at : at + known] = [] if value is None else [(due, id, item) for item in records.run_items(id, value)]
 
     # IStore
 
@@ -232,13 +149,12 @@ class MemoryStore:
         self._next_stream += 1
         return self._next_stream - 1
 
-    def batch(self) -> MemoryBatch:
-        return MemoryBatch(self)
+    def batch(self) -> Batch:
+        return Batch()
 
-    def write(self, batch: IBatch, sync: bool = False) -> None:
-        assert isinstance(batch, MemoryBatch)
-        for change in batch.changes:
-            change()
+    def write(self, batch: Batch, sync: bool = False) -> None:
+        for key, value in batch.writes:
+            self._apply(key, value)
 
     def pressed(self) -> bool:
         return False
@@ -275,7 +191,7 @@ class MemoryStore:
             max_bytes -= len(item.payload) + ITEM_OVERHEAD
         return found, None
 
-    def spent(self, number: int, since: int, until: int) -> None:
+    def delayed_deleted(self, number: int, since: int, until: int) -> None:
         pass
 
     def seen(self, generation: int, id: bytes) -> Optional[int]:
@@ -349,3 +265,19 @@ class MemoryStore:
 
     def close(self) -> None:
         pass
+
+
+def _keep(kept: set[_K], key: _K, value: Optional[bytes]) -> None:
+    """Have a key in a set, or not where its C{value} is none."""
+    if value is None:
+        kept.discard(key)
+    else:
+        kept.add(key)
+
+
+def _set(kept: dict[_K, int], key: _K, value: Optional[bytes]) -> None:
+    """Have a number under a key, or no key where its C{value} is none."""
+    if value is None:
+        kept.pop(key, None)
+    else:
+        kept[key] = int.from_bytes(value, "big")

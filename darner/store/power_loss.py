@@ -15,10 +15,13 @@ import shutil
 from pathlib import Path
 from typing import Optional
 
-from darner.store.files.leveldb import BadFile, LogFile, Manifest, batch_head, current, ends_well, logs, tables
+from darner.store.files.damage import BadFile
+from darner.store.files.log import LogFile, batch_head, ends_well
+from darner.store.files.manifest import Manifest, current
+from darner.store.files.names import logs, tables
 
 
-def cut(path: Path, length: int) -> None:
+def truncate(path: Path, length: int) -> None:
     """
     Have a file of a database end after C{length} bytes: in another file of its name, so that links to it stay whole.
 
@@ -32,9 +35,9 @@ def cut(path: Path, length: int) -> None:
     shorter.rename(path)
 
 
-def settle(database: Path, aside: Path) -> list[str]:
+def drop_unsafe_tail(database: Path, aside: Path) -> list[str]:
     """
-    Put the tails of a database right, where a loss of power left them so that LevelDB cannot.
+    Drop what was written last, where a loss of power kept it and lost what was written before.
 
     @param database: its directory.  Nobody has it open.
     @param aside: a directory for the logs that are given up, and for a copy of the manifest where its end is; made when
@@ -45,20 +48,20 @@ def settle(database: Path, aside: Path) -> list[str]:
     try:
         manifest = Manifest(current(database))
     except BadFile:
-        return []  # that is no tail
+        return []  # no loss of power does that
     done = []
     before = _before_last(manifest, database)
     if before is not None and before.end is not None:
         aside.mkdir(mode=0o700, exist_ok=True)
         shutil.copy2(manifest.path, aside)
-        cut(manifest.path, before.end)
+        truncate(manifest.path, before.end)
         manifest = before
-        done.append(f"a table that the last entry of {manifest.path.name} names is not safe: the entry was taken back")
+        done.append(f"the last entry of {manifest.path.name} names a table that is missing: the entry was removed")
     live = list(manifest.logs(database).values())
     for path in live[_gap(live, manifest.sequence) :]:
         aside.mkdir(mode=0o700, exist_ok=True)
         path.rename(aside / path.name)
-        done.append(f"{path.name} was written after what is lost of the log before it: it was moved to {aside}")
+        done.append(f"the end of the log before {path.name} is lost: {path.name} was moved to {aside}")
     return done
 
 
@@ -75,9 +78,9 @@ def _before_last(manifest: Manifest, database: Path) -> Optional[Manifest]:
     return before if before.tables.keys() <= there and before.log in logs(database) else None
 
 
-def litter(database: Path) -> list[Path]:
+def unfinished_files(database: Path) -> list[Path]:
     """
-    Find what LevelDB left of work that it could not finish.
+    Find files that LevelDB left when it could not finish its work.
 
     When a compaction runs out of room, its tables stay until the database is opened the next time, and to open it takes
     room as well.  The same goes for the log that each try to open it begins.

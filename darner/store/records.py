@@ -1,50 +1,8 @@
 """
-How queues are written down: the keys and values of the store.
+The keys and values of the store.
 
-All numbers are big-endian, so that keys sort as numbers do and stock LevelDB tools show them in order.  Format 1:
-
-=============================  ======================================================================================
-key                            value
-=============================  ======================================================================================
-``!format``                    ``darner 1``
-``!numbers``, ``!streams``     u64: every queue or stream number below it may be in use
-``N`` name                     u64 number, u64 created (ms): a queue, and the number it is kept under
-``Q`` number ``00`` last id    a run: u64 bytes_put, u32 count, then the items with the count ids that end in last id
-``Q`` number ``01``            the mark, as five u64: low, next_id, bytes_put, bytes_consumed, floor
-``Q`` number ``02`` start      u64 stop: the ids from start up to stop are consumed, above the low-water mark
-``Q`` number ``03``            empty; where the intervals end
-``Q`` number ``03`` id         u32: how often the item was opened, where that is counted
-``Q`` number ``04``            as five u64: the number of the queue's delayed items, how many, their bytes, when the
-                               first is due or before, the next id
-``Q`` number ``04`` due, id    a run of one item that is due then (u64 ms); number and id are those of delayed items
-``Q`` number ``05``            the generations of ids under which items were put: for each u8 (0 the current one, 1 the
-                               previous), u64 its own number, u64 since when it is that (ms)
-``Q`` generation ``05`` id     u64: when an item was put under this id (ms); of the id 16 bytes of BLAKE2b
-``Q`` number ``ff``            empty; the end of the queue, of its delayed items, or of a generation
-``D`` number                   empty; a deleted queue that is still to be reclaimed
-``C`` stream, u32 index        a chunk of a large item
-``S`` stream                   a stream that no item holds.  Empty: it is being written, or its writer died.
-                               u64 chunk count: its item is consumed, and it is to be reclaimed
-``U`` start of a key           u16 length of the first key, first key, last key: between these were keys that begin so
-                               and are deleted; their room is still to be given back to the file system
-``H`` stream, number, id       empty; an item that holds the stream together with others.  A stream that has none of
-                               these is held by the one item that names it
-=============================  ======================================================================================
-
-A generation has a number as a queue has, so that it is given up in the same way: by a ``D``.
-
-The mark and the two ends stay as long as the queue does.  So whoever looks for a run or an interval, and there is none,
-comes upon them, and not upon the deletion marks of all that was reclaimed behind them.  The mark comes after the runs,
-so that a table of LevelDB's with the newest runs and the mark overlaps none with older runs, and need not be merged
-with them.
-
-Every chunk of a stream is L{CHUNK_BYTES} long, but for the last.
-
-An item in a run is u8 kind, u32 flags, u64 time (ms), u64 expiry (ms), u64 size and then, for kind 0, the payload, for
-kind 1 the u64 number of the stream that holds it.  Other kinds are for later formats; a reader refuses them.
-
-A run holds what one turn put on the queue (up to L{RUN_BYTES}), under the id of its *last* item: so a seek to any id
-lands on the run that holds it, and a large item is always a run of its own.
+`docs/design/store.rst` has their table, says why they look so, and how to change them.  Only this module packs and
+unpacks them.
 """
 
 from __future__ import annotations
@@ -63,10 +21,20 @@ NUMBERS_KEY: Final = b"!numbers"
 STREAMS_KEY: Final = b"!streams"
 
 NAME: Final = b"N"
+QUEUE: Final = b"Q"
 DELETED: Final = b"D"
 UNHELD: Final = b"S"
 UNCOMPACTED: Final = b"U"
 HOLDER: Final = b"H"
+
+RUNS: Final = 0
+MARK: Final = 1
+INTERVALS: Final = 2
+_ATTEMPTS: Final = 3
+_DELAYED: Final = 4
+_GENERATIONS: Final = 5
+_END: Final = 255
+"""What kind of record comes behind a queue's number."""
 
 RUN_BYTES: Final = 64 * 1024
 """Payload bytes after which the next item of a turn starts a run of its own."""
@@ -113,47 +81,52 @@ def name_key(name: bytes) -> bytes:
 
 
 def mark_key(number: int) -> bytes:
-    return _QUEUE_KEY.pack(b"Q", number, 1)
+    return _QUEUE_KEY.pack(QUEUE, number, MARK)
 
 
 def interval_key(number: int, start: int) -> bytes:
-    return _ITEM_KEY.pack(b"Q", number, 2, start)
+    return _ITEM_KEY.pack(QUEUE, number, INTERVALS, start)
 
 
 def intervals_end_key(number: int) -> bytes:
-    return _QUEUE_KEY.pack(b"Q", number, 3)
+    return _QUEUE_KEY.pack(QUEUE, number, _ATTEMPTS)
 
 
 def attempts_key(number: int, id: int) -> bytes:
-    return _ITEM_KEY.pack(b"Q", number, 3, id)
+    return _ITEM_KEY.pack(QUEUE, number, _ATTEMPTS, id)
 
 
 def delayed_key(number: int) -> bytes:
-    return _QUEUE_KEY.pack(b"Q", number, 4)
+    return _QUEUE_KEY.pack(QUEUE, number, _DELAYED)
 
 
 def due_key(number: int, due: int, id: int) -> bytes:
-    return _DUE_KEY.pack(b"Q", number, 4, due, id)
+    return _DUE_KEY.pack(QUEUE, number, _DELAYED, due, id)
 
 
 def run_key(number: int, last: int) -> bytes:
-    return _ITEM_KEY.pack(b"Q", number, 0, last)
+    return _ITEM_KEY.pack(QUEUE, number, RUNS, last)
 
 
 def generations_key(number: int) -> bytes:
-    return _QUEUE_KEY.pack(b"Q", number, 5)
+    return _QUEUE_KEY.pack(QUEUE, number, _GENERATIONS)
 
 
 def seen_key(generation: int, id: bytes) -> bytes:
-    return _QUEUE_KEY.pack(b"Q", generation, 5) + id
+    return _QUEUE_KEY.pack(QUEUE, generation, _GENERATIONS) + id
+
+
+def seen_id(key: bytes) -> bytes:
+    """@return: the id under which an item was put."""
+    return key[10:]
 
 
 def is_seen(key: bytes) -> bool:
-    return len(key) == 26 and key[9] == 5
+    return len(key) == 26 and key[0:1] == QUEUE and key[9] == _GENERATIONS
 
 
 def end_key(number: int) -> bytes:
-    return _QUEUE_KEY.pack(b"Q", number, 255)
+    return _QUEUE_KEY.pack(QUEUE, number, _END)
 
 
 def chunk_key(stream: int, index: int) -> bytes:
@@ -162,6 +135,12 @@ def chunk_key(stream: int, index: int) -> bytes:
 
 def holder_key(stream: int, number: int, id: int) -> bytes:
     return _HOLDER_KEY.pack(HOLDER, stream, number, id)
+
+
+def holder_of(key: bytes) -> tuple[int, tuple[int, int]]:
+    """@return: of an item that holds a stream together with others the stream, its number and its id."""
+    _, stream, number, id = _HOLDER_KEY.unpack(key)
+    return stream, (number, id)
 
 
 def holders_prefix(stream: int) -> bytes:
@@ -176,9 +155,14 @@ def unheld_key(stream: int) -> bytes:
     return _NUMBER_KEY.pack(UNHELD, stream)
 
 
+def queue_number(key: bytes) -> int:
+    """@return: of a key that is kept under the number of a queue, of delayed items or of a generation, that number."""
+    return unpack_u64(key[1:9])
+
+
 def run_place(key: bytes) -> tuple[int, int]:
     """@return: of the key of a run, or of a delayed item, the number and the last id."""
-    return unpack_u64(key[1:9]), key_number(key)
+    return queue_number(key), key_number(key)
 
 
 def due_of(key: bytes) -> int:
@@ -208,20 +192,20 @@ def place_of(key: bytes) -> int:
 
 def key_at(number: int, place: int) -> bytes:
     """@return: the first key that may have this place."""
-    return _NUMBER_KEY.pack(b"Q", number) + place.to_bytes(9, "big").rstrip(b"\0")
+    return _NUMBER_KEY.pack(QUEUE, number) + place.to_bytes(9, "big").rstrip(b"\0")
 
 
 def is_delayed(key: bytes) -> bool:
-    return len(key) == _DUE_KEY.size and key[0:1] == b"Q" and key[9] == 4
+    return len(key) == _DUE_KEY.size and key[0:1] == QUEUE and key[9] == _DELAYED
 
 
 def is_run(key: bytes) -> bool:
-    return key[0:1] == b"Q" and key[9] == 0
+    return key[0:1] == QUEUE and key[9] == RUNS
 
 
 def neighbourhood(key: bytes) -> bytes:
     """What keys have in common that lie side by side and are deleted together: a queue's number, or the kind of key."""
-    return key[:9] if key[0:1] == b"Q" else key[:1]
+    return key[:9] if key[0:1] == QUEUE else key[:1]
 
 
 def uncompacted_key(neighbourhood: bytes) -> bytes:

@@ -31,26 +31,26 @@ class Rollback:
         self._links = path / BEFORE
         self._opened = path / AFTER
         self.kept = False
-        recover(path)
+        finish_interrupted(path)
         try:
             self._links.mkdir(mode=0o700)
             for name in os.listdir(self._database):
                 os.link(self._database / name, self._links / name)
             self.kept = True
         except OSError:
-            self.forget()
+            self.discard()
 
-    def forget(self) -> None:
-        """The database was opened and is sound as far as was to be seen."""
+    def discard(self) -> None:
+        """Remove the links: the start has succeeded."""
         self.kept = False
         shutil.rmtree(self._links, ignore_errors=True)
 
-    def put_back(self) -> None:
-        """Have everything as it was.  The database is closed."""
+    def restore(self) -> None:
+        """Put every file back as it was.  The database is closed."""
         if not self.kept:
             return  # what is there is as LevelDB has left it, and nothing is lost by that
         if _files(self._database) == _files(self._links):
-            self.forget()
+            self.discard()
         else:
             self.kept = False
             self._database.rename(self._opened)
@@ -69,8 +69,8 @@ def _files(directory: Path) -> dict[str, int]:
     return {entry.name: entry.inode() for entry in os.scandir(directory)}
 
 
-def recover(path: Path) -> None:
-    """Tidy up what a process left that ended meanwhile."""
+def finish_interrupted(path: Path) -> None:
+    """Finish a L{Rollback.restore}, or a L{Rollback.discard}, that the end of a process interrupted."""
     if not (path / DATABASE).exists() and (path / BEFORE).exists():
         (path / BEFORE).rename(path / DATABASE)
     for name in (BEFORE, AFTER):

@@ -1,7 +1,7 @@
 """
 Items, and what the store remembers of a queue.
 
-Plain data that the rooms hand each other; nothing here knows how it is written down (`darner.store.records` does).
+Plain data that the packages hand each other; nothing here knows how it is written down (`darner.store.records` does).
 """
 
 from __future__ import annotations
@@ -14,9 +14,6 @@ from darner.values.consumed import Consumed
 ITEM_OVERHEAD: Final = 160
 """About how many bytes an item takes in memory besides its payload."""
 
-LET_GO: Final = b"in the store"
-"""This object, and not its value, stands in place of a payload that is to be read from the store again."""
-
 
 class Item:
     """
@@ -27,14 +24,16 @@ class Item:
 
     @ivar id: its place in the queue.
     @ivar flags: the client's 32 bit number.
-    @ivar time: when it was set, in ms since the epoch; 0 where the store refused it.
+    @ivar time: when it was set, in ms since the epoch.
     @ivar expiry: when it expires, in ms since the epoch; 0 is never.
     @ivar size: its payload in bytes.
-    @ivar payload: the payload; empty where there is a stream; the object L{LET_GO} where only the store has it.
+    @ivar payload: the payload; empty where there is a stream, or where it is unloaded.
     @ivar stream: the number of the stream that holds the payload; 0 where there is none.
+    @ivar refused: whether the store refused it, so that it never was an item.
+    @ivar unloaded: whether the payload is to be read from the store again.
     """
 
-    __slots__ = ("expiry", "flags", "id", "payload", "size", "stream", "time")
+    __slots__ = ("expiry", "flags", "id", "payload", "refused", "size", "stream", "time", "unloaded")
 
     def __init__(
         self, id: int, flags: int, time: int, expiry: int, size: int, payload: bytes = b"", stream: int = 0
@@ -46,6 +45,18 @@ class Item:
         self.size = size
         self.payload = payload
         self.stream = stream
+        self.refused = False
+        self.unloaded = False
+
+    def unload(self) -> None:
+        """Have the payload in the store alone."""
+        self.payload = b""
+        self.unloaded = True
+
+    def load(self, payload: bytes) -> None:
+        """Have the payload here again."""
+        self.payload = payload
+        self.unloaded = False
 
     def copy(self) -> Item:
         return Item(self.id, self.flags, self.time, self.expiry, self.size, self.payload, self.stream)
@@ -76,7 +87,7 @@ class Mark(NamedTuple):
     """
     How far a queue is consumed, as one small record that a consuming turn writes anew.
 
-    The three numbers besides C{low} let recovery know the queue without reading it (`docs/design.rst`).
+    The three numbers besides C{low} let recovery know the queue without reading it (`docs/design/store.rst`).
     """
 
     low: int = 0

@@ -1,17 +1,45 @@
 """
-What clients ask for, as frozen values, whatever protocol they speak.
+What clients ask for, as frozen values, whatever protocol they speak, and which rights each of them needs.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Optional, Union
+from typing import Optional, Protocol
 
 from darner.values.items import PutOptions
 
 
+class Permissions(Protocol):
+    """What one user may do."""
+
+    everything: bool
+    """Whether that is to administrate all queues, and so the server."""
+
+    def may_read(self, queue: bytes) -> bool: ...
+
+    def may_write(self, queue: bytes) -> bool: ...
+
+    def may_administrate(self, queue: bytes) -> bool: ...
+
+    def may_see(self, queue: bytes) -> bool:
+        """Whether its name and figures are the user's business."""
+
+
+class Request:
+    """A request.  Each kind says for itself what it needs."""
+
+    def for_all(self) -> bool:
+        """@return: whether it is served before the client has logged in."""
+        return False
+
+    def allowed(self, user: Permissions) -> bool:
+        """@return: whether a user may ask for this."""
+        raise NotImplementedError
+
+
 @dataclass(frozen=True)
-class Set:
+class Set(Request):
     """Put an item on a queue; C{size} payload bytes and CR LF follow the line."""
 
     queue: bytes
@@ -24,9 +52,26 @@ class Set:
     options: Optional[PutOptions] = None
     """What else is asked for; C{None} is nothing."""
 
+    def allowed(self, user: Permissions) -> bool:
+        return user.may_write(self.queue)
+
 
 @dataclass(frozen=True)
-class Get:
+class PutItems(Request):
+    """Put items on a queue, in order, up to the first that is refused."""
+
+    queue: bytes
+    expiry: int = 0
+    """In ms from now; 0 never; below 0 at once."""
+    refusal: bytes = b""
+    """The reply where it cannot be done; the items follow all the same."""
+
+    def allowed(self, user: Permissions) -> bool:
+        return user.may_write(self.queue)
+
+
+@dataclass(frozen=True)
+class Get(Request):
     """Read one queue."""
 
     queue: bytes
@@ -38,74 +83,105 @@ class Get:
     close: bool = False
     abort: bool = False
     peek: bool = False
+    close_all: bool = False
+    """Whether to close every open read of the queue first."""
 
     @property
     def fetches(self) -> bool:
         """Whether this read wants an item (a lone close or abort wants none)."""
         return not self.abort and (self.open or not self.close)
 
+    def allowed(self, user: Permissions) -> bool:
+        return user.may_read(self.queue)
+
 
 @dataclass(frozen=True)
-class GetMany:
+class GetMany(Request):
     """At most one item of each of several queues."""
 
     queues: tuple[bytes, ...]
 
+    def allowed(self, user: Permissions) -> bool:
+        return all(user.may_read(queue) for queue in self.queues)
+
 
 @dataclass(frozen=True)
-class GetFirst:
+class GetFirst(Request):
     """One item of the first of several queues that has any."""
 
     choices: tuple[Get, ...]
     """The reads, of which one is done: of different queues, and else the same."""
 
+    def allowed(self, user: Permissions) -> bool:
+        return all(user.may_read(choice.queue) for choice in self.choices)
+
 
 @dataclass(frozen=True)
-class Monitor:
+class Monitor(Request):
     """Open the items of a queue as they come."""
 
     queue: bytes
     seconds: float
     maximum: Optional[int] = None
     """After how many items it is over; C{None}: when no more may be open."""
+    close_all: bool = False
+    """As L{Get.close_all}."""
+
+    def allowed(self, user: Permissions) -> bool:
+        return user.may_read(self.queue)
 
 
 @dataclass(frozen=True)
-class Confirm:
+class Confirm(Request):
     """Close the oldest open reads of a queue."""
 
     queue: bytes
     count: int
 
+    def allowed(self, user: Permissions) -> bool:
+        return user.may_read(self.queue)
+
 
 @dataclass(frozen=True)
-class Delete:
+class Delete(Request):
     queue: bytes
     noreply: bool = False
 
+    def allowed(self, user: Permissions) -> bool:
+        return user.may_administrate(self.queue)
+
 
 @dataclass(frozen=True)
-class Flush:
+class Flush(Request):
     queue: bytes
 
+    def allowed(self, user: Permissions) -> bool:
+        return user.may_administrate(self.queue)
+
 
 @dataclass(frozen=True)
-class FlushAll:
+class FlushAll(Request):
     noreply: bool = False
     delayed: bool = False
     """Whether memcached's delay argument was given (as 0), which changes the reply."""
 
+    def allowed(self, user: Permissions) -> bool:
+        return user.everything
+
 
 @dataclass(frozen=True)
-class Touch:
+class Touch(Request):
     """Have the time of the client's open reads of a queue begin anew."""
 
     queue: bytes
     noreply: bool = False
 
+    def allowed(self, user: Permissions) -> bool:
+        return user.may_read(self.queue)
+
 
 @dataclass(frozen=True)
-class Requeue:
+class Requeue(Request):
     """Move items from one queue to the end of another."""
 
     origin: bytes
@@ -113,67 +189,97 @@ class Requeue:
     count: Optional[int] = None
     """How many at most; C{None} is all that there are."""
 
+    def allowed(self, user: Permissions) -> bool:
+        return user.may_read(self.origin) and user.may_write(self.target)
+
 
 @dataclass(frozen=True)
-class FlushExpired:
+class FlushExpired(Request):
     queue: bytes
 
-
-@dataclass(frozen=True)
-class FlushAllExpired:
-    pass
+    def allowed(self, user: Permissions) -> bool:
+        return user.may_administrate(self.queue)
 
 
 @dataclass(frozen=True)
-class Stats:
-    pass
+class FlushAllExpired(Request):
+    def allowed(self, user: Permissions) -> bool:
+        return user.everything
 
 
 @dataclass(frozen=True)
-class DumpStats:
+class Stats(Request):
+    def allowed(self, user: Permissions) -> bool:
+        return True  # of those queues that may be seen
+
+
+@dataclass(frozen=True)
+class DumpStats(Request):
     queues: tuple[bytes, ...] = ()
     """The queues asked for; none means all."""
 
+    def allowed(self, user: Permissions) -> bool:
+        return all(user.may_see(queue) for queue in self.queues)
+
 
 @dataclass(frozen=True)
-class DumpConfig:
+class DumpConfig(Request):
     queues: tuple[bytes, ...] = ()
     """The queues asked for; none means all."""
 
-
-@dataclass(frozen=True)
-class Reload:
-    pass
+    def allowed(self, user: Permissions) -> bool:
+        return all(user.may_see(queue) for queue in self.queues)
 
 
 @dataclass(frozen=True)
-class Shutdown:
-    pass
+class Reload(Request):
+    def allowed(self, user: Permissions) -> bool:
+        return user.everything
 
 
 @dataclass(frozen=True)
-class Status:
+class Shutdown(Request):
+    def allowed(self, user: Permissions) -> bool:
+        return user.everything
+
+
+@dataclass(frozen=True)
+class Status(Request):
     """Ask for the server's status."""
 
+    def allowed(self, user: Permissions) -> bool:
+        return True
+
 
 @dataclass(frozen=True)
-class SetStatus:
+class SetStatus(Request):
     status: str
     """One of L{STATUSES}."""
 
-
-@dataclass(frozen=True)
-class Version:
-    pass
+    def allowed(self, user: Permissions) -> bool:
+        return user.everything
 
 
 @dataclass(frozen=True)
-class Quit:
-    pass
+class Version(Request):
+    def for_all(self) -> bool:
+        return True
+
+    def allowed(self, user: Permissions) -> bool:
+        return True
 
 
 @dataclass(frozen=True)
-class Refused:
+class Quit(Request):
+    def for_all(self) -> bool:
+        return True
+
+    def allowed(self, user: Permissions) -> bool:
+        return True
+
+
+@dataclass(frozen=True)
+class Refused(Request):
     """
     A line that is not served.
 
@@ -185,8 +291,8 @@ class Refused:
     payload: Optional[int] = None
     close: bool = False
 
+    def for_all(self) -> bool:
+        return True
 
-Request = Union[
-    Set, Get, GetMany, GetFirst, Monitor, Confirm, Delete, Flush, FlushAll, FlushExpired, FlushAllExpired, Touch,
-    Requeue, Stats, DumpStats, DumpConfig, Reload, Shutdown, Status, SetStatus, Version, Quit, Refused,
-]  # fmt: skip
+    def allowed(self, user: Permissions) -> bool:
+        return True

@@ -13,8 +13,21 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
+from enum import Enum
 from operator import attrgetter
 from typing import Any, Final
+
+
+class Removal(Enum):
+    """Why an item left its queue, other than by being read."""
+
+    MOVED = "moved"
+    """Somebody asked for it to be moved to another queue."""
+    EXPIRED = "expired"
+    DISCARDED = "discarded"
+    """The queue was full."""
+    DEAD = "dead"
+    """It was opened too often."""
 
 
 @dataclass
@@ -40,6 +53,13 @@ class ServerStats:
     queue_expires: int = 0
     expired_items: int = 0
     discarded: int = 0
+
+    def count_removal(self, removal: Removal, by: int = 1) -> None:
+        """Count items that left a queue; a negative number takes back what was counted."""
+        if removal is Removal.EXPIRED:
+            self.expired_items += by
+        elif removal is Removal.DISCARDED:
+            self.discarded += by
 
 
 @dataclass(frozen=True)
@@ -69,6 +89,15 @@ class QueueStats:
     """Items that were opened too often and went to the queue of dead letters."""
     age_msec: int = 0
     """How long the last item that was read had been waiting, in ms."""
+
+    def count_removal(self, removal: Removal, by: int = 1) -> None:
+        """As L{ServerStats.count_removal}, of this queue."""
+        if removal is Removal.EXPIRED:
+            self.expired_items += by
+        elif removal is Removal.DISCARDED:
+            self.discarded += by
+        elif removal is Removal.DEAD:
+            self.dead += by
 
 
 def _counters(kind: type[Any]) -> Callable[[Any], dict[str, int]]:

@@ -35,6 +35,7 @@ from darner.config.policies import Policies, QueueSettings
 from darner.config.settings import Listener, Settings
 from darner.errors import SettingsError
 from darner.service import QueueService
+from test import allow_critical
 
 
 def parsed(*arguments: str) -> Options:
@@ -317,6 +318,7 @@ class ServerTests(TestCase):
 
     async def test_open_to_other_machines(self) -> None:
         """Who listens to others without users is told, in the log and at the terminal."""
+        allow_critical(self, "WARNING: everybody who reaches", "WARNING: passwords are sent")
         passwords = self.file("ann:secret\n")
         config = self.file("trusted_network = true\n")
         for arguments, said in (
@@ -386,12 +388,14 @@ class ServerTests(TestCase):
         return error.args[0]
 
     async def test_the_directory_is_in_use(self) -> None:
+        allow_critical(self, "is in use by another process")
         server = self.make("--port=0")
         server.startService()
         self.assertIn("is in use by another process", self.refused(self.make("--port=0")))
         await server.stopService()
 
     def test_the_password_file_has_gone(self) -> None:
+        allow_critical(self, "No such file")
         passwords = Path(self.mktemp())
         passwords.write_text("ann:secret\n")
         server = self.make("--port=0", f"--password-file={passwords}")
@@ -408,6 +412,7 @@ class ServerTests(TestCase):
             self.assertEqual(os.umask(given), expected)
 
     async def test_nothing_is_touched_before_the_ports_are_had(self) -> None:
+        allow_critical(self, "cannot listen: ")
         other = await TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1").listen(Factory())
         self.addCleanup(other.stopListening)
         port = other.getHost().port
@@ -416,6 +421,7 @@ class ServerTests(TestCase):
             self.assertNotIn(self.path.rpartition("/")[2], os.listdir(os.path.dirname(self.path)))
 
     async def test_it_cannot_listen(self) -> None:
+        allow_critical(self, "cannot listen: ")
         other = await TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1").listen(Factory())
         self.addCleanup(other.stopListening)
         port = other.getHost().port

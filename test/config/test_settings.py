@@ -104,7 +104,6 @@ class SettingsTests(SynchronousTestCase):
             self.assertRaises(ValueError, Settings, **settings)
         together: list[tuple[dict[str, Any], str]] = [
             ({"users": {"ann": Rights()}}, "users: without password_file"),
-            ({"text_port": 1, "password_file": "p"}, "text_port and password_file: "),
             ({"policies": Policies(QueueSettings(max_attempts=3))}, "defaults: max_attempts and dead_letter_queue go"),
             ({"policies": Policies(QueueSettings(durable=False))}, "defaults: durable = false needs max_bytes"),
         ]

@@ -1,4 +1,4 @@
-"""Tests of `darner.front.access`, and of `darner.front.guard` over memory transports."""
+"""Tests of `darner.front.access`, and of `darner.front.log_in` over memory transports."""
 
 from __future__ import annotations
 

@@ -23,9 +23,10 @@ from darner.errors import BadQueueName, ClientError, DarnerError, DiskAlmostFull
 from darner.interfaces import IMessage, IOpenRead, IQueueService
 from darner.queues.transfer import ITEMS_A_TURN
 from darner.service import QueueService
-from darner.store.interfaces import IBatch
+from darner.store.batch import Batch
 from darner.store.leveldb import LevelStore
 from darner.values.stats import Health
+from test.harness import from_source
 
 LARGE = bytes(range(256)) * 1024
 """256 KiB: a stream of several chunks."""
@@ -50,7 +51,7 @@ class TrickyStore(LevelStore):
         if what in self.failing:
             raise StoreError(f"no {what}")
 
-    def write(self, batch: IBatch, sync: bool = False) -> None:
+    def write(self, batch: Batch, sync: bool = False) -> None:
         if sync:
             self.syncs += 1
             self.gate.wait(10)
@@ -318,6 +319,7 @@ class FaultTests(CallsTestCase):
         self.store.failing = set()
         self.assertEqual(await self.payloads(b"q"), [LARGE])
 
+    @from_source
     async def test_one_who_waits_hears_that_the_item_cannot_be_read(self) -> None:
         waiting = self.service.open(b"q", timeout=None)
         await self.service.put(b"other", b"x")
@@ -497,7 +499,7 @@ class CancellingTests(CallsTestCase):
         # Nothing is handed out when the cancelling comes between the end of the wait and that of the turn.
         self.cancelled(self.service.get(b"q"))
         waiting = self.service.get(b"q", timeout=60)
-        (waiter,) = self.service.queues.find(b"q").waiters
+        (waiter,) = self.service.queues.find(b"q").waiters.line
         reading = waiter.serve.__self__
         reading._timer.cancel()
         reading._give_up()

@@ -23,6 +23,7 @@ from darner.queues.collection import Queues
 from darner.queues.control import Control
 from test import harness, servers
 from test.front.test_access import AccessTestCase
+from test.harness import Asker
 
 NOT_ALLOWED = b"CLIENT_ERROR not allowed\r\n"
 
@@ -102,7 +103,7 @@ class RightsTests(AccessTestCase):
             root=Rights(admin=("*",)), bob=Rights(read=("b*",), write=(), admin=("b*", "a*"))
         )
         for queue in (b"b", b"c"):
-            self.queues.put(queue, 0, 0, b"x")
+            Asker(self.queues).put(queue, b"x")
 
     def told(self, credentials: bytes, line: bytes) -> bytes:
         client = self.connect(access=self.everything)

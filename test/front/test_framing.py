@@ -7,9 +7,9 @@ from typing import Optional
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from darner.front import memcache
+from darner.front import memcache, memcache_requests
 from darner.front.framing import Framing
-from darner.front.guard import GuardedSession
+from darner.front.log_in import LogIn
 from darner.front.outbox import Outbox
 from darner.front.session import Session
 from darner.net.port import FastPort
@@ -18,7 +18,7 @@ from darner.queues.contents import Contents
 from darner.queues.delayed import DelayedItems
 from darner.queues.fifo import Fifo
 from darner.values import requests
-from test.harness import Server
+from test.harness import Server, value
 
 STREAM = (
     b"set q 1 0 5\r\nhello\r\nget q\r\n"
@@ -85,7 +85,7 @@ class LogTests(SynchronousTestCase):
     """Also what is compiled knows whose its log is."""
 
     def test_names(self) -> None:
-        for kind in (Contents, GroupCommit, Fifo, DelayedItems, Session, GuardedSession, Outbox, FastPort):
+        for kind in (Contents, GroupCommit, Fifo, DelayedItems, LogIn, Outbox, FastPort):
             self.assertEqual(kind._log.namespace, f"{kind.__module__}.{kind.__name__}")
         self.assertEqual(Server().queues.commit._log.namespace, "darner.queues.commit.GroupCommit")
 
@@ -94,8 +94,8 @@ class FramingTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.server = Server()
         self.carrier = Carrier()
-        self.framing = Framing(self.carrier, self.server.queues, memcache.LineCache())
-        self.framing.session = Session(self.server.queues, self.framing)
+        self.framing = Framing(self.carrier, self.server.queues, memcache_requests.LineCache())
+        self.framing.session = Session(self.server.queues, self.framing, memcache.MEMCACHE)
         self.calls = self.carrier.transport.calls
 
     def said(self) -> bytes:
@@ -104,6 +104,16 @@ class FramingTests(SynchronousTestCase):
         transport = self.carrier.transport
         written, transport.written = transport.written, b""
         return written
+
+    def test_ending(self) -> None:
+        """A connection that was told to end is the client's to end: it is not idle, and it does not stay for ever."""
+        self.assertEqual((self.framing.stalled, self.framing.idle), (False, True))
+        self.framing.received(b"quit\r\n")
+        self.said()
+        self.assertEqual(self.calls, ["ended", "lose"])
+        self.assertEqual((self.framing.stalled, self.framing.idle), (True, False))
+        self.framing.abort()
+        self.assertEqual(self.calls[2:], ["ended", "abort"])
 
     def test_whole(self) -> None:
         self.framing.received(STREAM)
@@ -140,7 +150,7 @@ class FramingTests(SynchronousTestCase):
         """It comes behind what is being worked on."""
         self.carrier.on_refused = lambda: self.framing.received(b"get q\r\n")
         self.framing.received(b"nonsense\r\nset q 0 0 1\r\nx\r\n")
-        self.assertEqual(self.said(), memcache.ERROR + memcache.STORED + memcache.value(b"q", 0, b"x"))
+        self.assertEqual(self.said(), memcache.ERROR + memcache.STORED + value(b"q", b"x", 0))
 
     def test_lost_in_the_middle_of_the_work(self) -> None:
         """What is left of it is left."""

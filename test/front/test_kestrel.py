@@ -10,9 +10,9 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from darner.errors import ItemTooLarge, QueueFull, StoreError, TooManyOpenReads
 from darner.front import kestrel
-from darner.front.kestrel import Put, Request, parse
+from darner.front.kestrel import KESTREL, parse
 from darner.values import requests
-from darner.values.requests import Get, Refused
+from darner.values.requests import Get, PutItems, Refused, Request
 from darner.values.vocabulary import MAX_WAIT, check_queue_name
 
 
@@ -20,10 +20,10 @@ class ParseTests(SynchronousTestCase):
     """Lines and what they mean."""
 
     def test_put(self) -> None:
-        self.assertEqual(parse(b"put q:"), Put(b"q"))
-        self.assertEqual(parse(b"PUT q 1500:"), Put(b"q", 1500))
-        self.assertEqual(parse(b"put q -1 :"), Put(b"q", -1))
-        self.assertEqual(parse(b"put q:x::"), Put(b"q:x:"))
+        self.assertEqual(parse(b"put q:"), PutItems(b"q"))
+        self.assertEqual(parse(b"PUT q 1500:"), PutItems(b"q", 1500))
+        self.assertEqual(parse(b"put q -1 :"), PutItems(b"q", -1))
+        self.assertEqual(parse(b"put q:x::"), PutItems(b"q:x:"))
 
     def test_put_refused(self) -> None:
         """With a colon items follow, whatever else is wrong; without one none do."""
@@ -33,17 +33,17 @@ class ParseTests(SynchronousTestCase):
             (b"put q 1 2:", b"-Too many words.\n"),
             (b"put a/b:", b"-bad queue name\n"),
         ):
-            self.assertEqual(parse(line), Put(b"", refusal=said))
+            self.assertEqual(parse(line), PutItems(b"", refusal=said))
         self.assertEqual(
             parse(b"put q"), Refused(b"-A colon is to end the line, and items are to follow.\n")
         )
 
     def test_get_and_peek(self) -> None:
-        self.assertEqual(parse(b"get q"), Get(b"q", b"q", open=True))
-        self.assertEqual(parse(b"Get q 250"), Get(b"q", b"q", 250, open=True))
-        self.assertEqual(parse(b"peek q -5"), Get(b"q", b"q", peek=True))
-        self.assertEqual(parse(b"peek q 9999999999999"), Get(b"q", b"q", MAX_WAIT, peek=True))
-        self.assertEqual(parse(b"get q:"), Get(b"q:", b"q:", open=True), "a colon is of the name here")
+        self.assertEqual(parse(b"get q"), Get(b"q", b"q", open=True, close_all=True))
+        self.assertEqual(parse(b"Get q 250"), Get(b"q", b"q", 250, open=True, close_all=True))
+        self.assertEqual(parse(b"peek q -5"), Get(b"q", b"q", peek=True, close_all=True))
+        self.assertEqual(parse(b"peek q 9999999999999"), Get(b"q", b"q", MAX_WAIT, peek=True, close_all=True))
+        self.assertEqual(parse(b"get q:"), Get(b"q:", b"q:", open=True, close_all=True), "a colon is of the name here")
         for line, said in (
             (b"get", b"-Queue name required.\n"),
             (b"peek", b"-Queue name required.\n"),
@@ -67,8 +67,8 @@ class ParseTests(SynchronousTestCase):
             (b"shutdown", requests.Shutdown()),
             (b"", Refused(b"-Unknown command.\n")),
             (b":", Refused(b"-Unknown command.\n")),
-            (b"monitor q 1500", requests.Monitor(b"q", 1.5)),
-            (b"monitor q -1", requests.Monitor(b"q", 0)),
+            (b"monitor q 1500", requests.Monitor(b"q", 1.5, close_all=True)),
+            (b"monitor q -1", requests.Monitor(b"q", 0, close_all=True)),
             (b"monitor q", Refused(b"-Queue name & timeout required.\n")),
             (b"monitor q soon", Refused(b"-Error parsing timeout.\n")),
             (b"monitor q 1 2", Refused(b"-Too many words.\n")),
@@ -82,7 +82,7 @@ class ParseTests(SynchronousTestCase):
 
     def test_spaces_and_line_ends(self) -> None:
         for line in (b"  get   q   250 ", b"get q 250\r", b"get\tq 250"):
-            self.assertEqual(parse(line), Get(b"q", b"q", 250, open=True))
+            self.assertEqual(parse(line), Get(b"q", b"q", 250, open=True, close_all=True))
 
     @given(st.binary(max_size=60) | st.sampled_from([b"put ", b"get "]).flatmap(
         lambda command: st.binary(max_size=20).map(lambda rest: command + rest)
@@ -93,13 +93,13 @@ class ParseTests(SynchronousTestCase):
         for reply in (getattr(request, "refusal", b""), getattr(request, "reply", b"")):
             if reply:
                 self.assertRegex(reply, rb"\A-[ -~]+\n\Z")
-        if isinstance(request, Put) and not request.refusal:
+        if isinstance(request, PutItems) and not request.refusal:
             check_queue_name(request.queue)
 
 
 class ReplyTests(SynchronousTestCase):
     def test_replies(self) -> None:
-        self.assertEqual(kestrel.item(b"a b"), b":a b\n")
+        self.assertEqual(KESTREL.item(b"q", 0, b"a b", True), b":a b\n")
         self.assertEqual((kestrel.count(3), kestrel.DONE, kestrel.NOTHING), (b"+3\n", b"+0\n", b"*\n"))
         self.assertEqual(kestrel.line("UP"), b":UP\n")
 

@@ -5,18 +5,22 @@ Tests of `darner.front.kestrel_port`: the text protocol over memory transports, 
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 from attrs import evolve
 from twisted.internet.address import IPv4Address
+from twisted.internet.defer import maybeDeferred
 from twisted.internet.endpoints import TCP4ServerEndpoint
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 import darner
+from darner.config.passwords import Passwords
 from darner.config.policies import Policies, QueueSettings
-from darner.config.settings import Settings, make_settings
+from darner.config.settings import Rights, Settings, make_settings
 from darner.errors import SettingsError, StoreError
 from darner.front import kestrel
+from darner.front.access import Access
 from darner.front.kestrel_port import TextFactory
 from darner.front.protocol import QueueFactory
 from darner.net.limits import Limits
@@ -174,7 +178,7 @@ class ReadTests(TextTestCase):
         self.queues.apply(Policies(QueueSettings(max_open_reads=5)))
         session = self.client.protocol.session
         self.says(b"get q\n")
-        session._get(requests.Get(b"q", b"q", open=True))
+        session.reads.get(requests.Get(b"q", b"q", open=True))
         self.assertEqual(self.queues.queue_figures(b"q")["open_transactions"], 2)
         self.says(b"peek q\n")
         self.assertEqual(self.queues.queue_figures(b"q")["open_transactions"], 0)
@@ -198,7 +202,7 @@ class ReadTests(TextTestCase):
 
     def test_it_cannot_be_read(self) -> None:
         self.says(b"put r:\n%b\n%b\n\n" % (b"x" * 300_000, b"y"))
-        self.queues.find(b"r")._forget_head(0)
+        self.queues.find(b"r").storage.contents.head.evict()
         self.store.unreadable = True
         self.assertEqual(self.says(b"get r\n"), b"-unreadable\n")
         self.store.unreadable = False
@@ -345,31 +349,64 @@ class DocsTests(TextTestCase):
         self.assertEqual(self.client.receive(), answered)
 
 
+class UsersTests(TextTestCase):
+    """Users and their rights, as by the memcache protocol."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        path = Path(self.mktemp())
+        path.write_text("ann:secret\nbob:hidden\n")
+        rights = {"bob": Rights(read=("jobs",), write=("mail",))}
+        self.access = Access(Passwords(path), rights, maybeDeferred)
+        self.client = self.text_client(access=self.access)
+
+    def test_log_in(self) -> None:
+        self.assertEqual(self.says(b"put q:\nann secret\n\n"), b"+1\n")
+        self.assertEqual(self.items(), 0)
+        self.assertEqual(self.says(b"put q:\none\ntwo\n\nget q\n"), b"+2\n:one\n")
+
+    def test_before(self) -> None:
+        self.assertEqual(self.says(b"version\n"), b":%b\n" % darner.__version__.encode())
+        self.assertEqual(self.says(b"get q\nflush q\nstatus\n"), b"-unauthenticated\n" * 3)
+        self.assertEqual(self.says(b"put q:\nann secret\nann secret\n\n"), b"-unauthenticated\n")
+        self.assertEqual(self.says(b"put q:\n" + bytes(1025) + b"\n\n"), kestrel.TOO_MUCH)
+        self.assertEqual(self.says(b"put q:\nann secret\n\n"), b"+1\n")
+
+    def test_rights(self) -> None:
+        self.assertEqual(self.says(b"put q:\nbob hidden\n\n"), b"+1\n")
+        self.assertEqual(self.says(b"put mail:\n1\n\nput jobs:\n1\n\n"), b"+1\n-not allowed\n")
+        self.assertEqual(self.says(b"get jobs\nget mail\n"), b"*\n-not allowed\n")
+        self.assertEqual(self.says(b"delete jobs\nshutdown\nstatus readonly\n"), b"-not allowed\n" * 3)
+        self.assertEqual(self.says(b"status\n"), b":UP\n")
+
+    def test_wrong_password(self) -> None:
+        self.assertEqual(self.says(b"put q:\nann guessed\n\n"), b"-authentication failure\n")
+        self.assertTrue(self.client.transport.disconnecting)
+        self.assertEqual((self.queues.stats.auth_cmds, self.queues.stats.auth_errors), (1, 1))
+
+
 class SettingsTests(SynchronousTestCase):
-    def test_no_users_on_the_text_port(self) -> None:
-        """Whoever set passwords would not want a port beside them that asks for none."""
-        error = self.assertRaises(SettingsError, make_settings, {"text_port": 1, "password_file": "p"}, "darner.toml")
-        self.assertEqual(
-            str(error), "darner.toml: text_port and password_file: the text protocol has no way to log in"
-        )
+    def test_port(self) -> None:
+        self.assertEqual(make_settings({"text_port": 1, "password_file": "p"}, "").text_port, 1)
         self.assertEqual(make_settings({"text_port": 0}, "").text_port, 0)
         self.assertRaises(SettingsError, make_settings, {"text_port": 65536}, "")
 
 
 class ServiceTests(TestCase):
-    async def test_no_users_on_the_text_port(self) -> None:
-        """Nor where an application embeds it."""
+    async def test_users(self) -> None:
+        """What an application embeds asks for a log-in on both ports."""
         from twisted.internet import reactor
 
-        passwords = self.mktemp()
-        with open(passwords, "w") as file:  # noqa: ASYNC230  (a test)
-            file.write("ann:secret\n")
+        passwords = Path(self.mktemp())
+        passwords.write_text("ann:secret\n")  # noqa: ASYNC240  (a test)
         endpoint = TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1")
         service = QueueService(
-            self.mktemp(), [Listener(endpoint, TEXT)], evolve(Settings(), password_file=passwords)
+            self.mktemp(), [endpoint, Listener(endpoint, TEXT)], evolve(Settings(), password_file=str(passwords))
         )
-        self.assertRaises(SettingsError, service.startService)
-        self.assertEqual(service.ports, [])
+        service.startService()
+        sessions = [factory.make_session(None) for factory in service._factories]
+        await service.stopService()
+        self.assertEqual([session.anonymous for session in sessions], [True, True])
 
     async def test_ports(self) -> None:
         from twisted.internet import reactor
@@ -403,12 +440,11 @@ class TwistdTests(SynchronousTestCase):
         server.restart()
         self.assertEqual(server.stop(), 0)
 
-    def test_refused_with_passwords(self) -> None:
+    def test_users(self) -> None:
         directory = servers.make_directory(self)
         (directory / "passwords").write_text("ann:secret\n")
-        done = servers.run(
-            *servers.FOREGROUND, "--port=0", "--text-port=0", "--password-file=passwords", cwd=directory
-        )
-        self.assertNotEqual(done.returncode, 0)
-        self.assertIn("text_port and password_file: the text protocol has no way to log in", done.stdout + done.stderr)
-        self.assertEqual([path.name for path in directory.iterdir()], ["passwords"])
+        server = servers.Server(self, "--port=0", "--text-port=0", f"--password-file={directory}/passwords")
+        with server.client(server.addresses[1]) as client:
+            client.send(b"get q\nput q:\nann secret\n\nput q:\none\n\nget q\nquit\n")
+            self.assertEqual(client.rest(), b"-unauthenticated\n+1\n+1\n:one\n")
+        self.assertEqual(server.stop(), 0)

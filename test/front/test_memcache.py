@@ -21,7 +21,7 @@ from darner.errors import (
     TooManyOpenReads,
 )
 from darner.front import memcache
-from darner.front.memcache import LineCache, parse
+from darner.front.memcache_requests import LineCache, parse
 from darner.values import requests
 from darner.values.items import PutOptions
 from darner.values.requests import (
@@ -43,6 +43,7 @@ from darner.values.requests import (
     Version,
 )
 from darner.values.vocabulary import MAX_DELAY, MAX_WAIT, STATUSES, check_queue_name
+from test.harness import value
 
 BAD_NAME = b"CLIENT_ERROR bad queue name\r\n"
 BAD_FORMAT = b"CLIENT_ERROR bad command line format\r\n"
@@ -467,26 +468,28 @@ class ReplyTests(SynchronousTestCase):
         self.assertEqual(memcache.BAD_DATA_CHUNK, b"CLIENT_ERROR bad data chunk\r\n")
 
     def test_value(self) -> None:
-        self.assertEqual(memcache.value(b"q", 7, b"a\r\n\0b"), b"VALUE q 7 5\r\na\r\n\0b\r\nEND\r\n")
-        self.assertEqual(memcache.value(b"q", 0, b"", end=b""), b"VALUE q 0 0\r\n\r\n")
+        self.assertEqual(value(b"q", b"a\r\n\0b", 7), b"VALUE q 7 5\r\na\r\n\0b\r\nEND\r\n")
+        self.assertEqual(memcache.MEMCACHE.item(b"q", 0, b"", False), b"VALUE q 0 0\r\n\r\n")
 
     def test_value_in_pieces(self) -> None:
         """The header of a large item and what comes after it make up the same reply."""
         pieces = memcache.value_header(b"q", 7, 3) + b"abc" + memcache.AFTER_PAYLOAD + memcache.END
-        self.assertEqual(pieces, memcache.value(b"q", 7, b"abc"))
+        self.assertEqual(pieces, value(b"q", b"abc", 7))
 
     def test_stat(self) -> None:
-        self.assertEqual(memcache.stat("curr_items", 3), b"STAT curr_items 3\r\n")
-        self.assertEqual(memcache.stat("version", "1.0"), b"STAT version 1.0\r\n")
-        self.assertEqual(memcache.queue_stat(b"q", "items", 3), b"STAT queue_q_items 3\r\n")
+        self.assertEqual(
+            memcache.MEMCACHE.stats({"curr_items": 3, "version": "1.0"}, [(b"q", {"items": 3})]),
+            b"STAT curr_items 3\r\nSTAT version 1.0\r\nSTAT queue_q_items 3\r\nEND\r\n",
+        )
 
     def test_queue_dump(self) -> None:
         self.assertEqual(
-            memcache.queue_dump(b"q", {"items": 1, "bytes": 2}), b"queue 'q' {\r\n  items=1\r\n  bytes=2\r\n}\r\n"
+            memcache.MEMCACHE.dump([(b"q", {"items": 1, "bytes": 2})]),
+            b"queue 'q' {\r\n  items=1\r\n  bytes=2\r\n}\r\nEND\r\n",
         )
 
     def test_version(self) -> None:
-        self.assertEqual(memcache.version("1.2.3"), b"VERSION 1.2.3\r\n")
+        self.assertEqual(memcache.MEMCACHE.version("1.2.3"), b"VERSION 1.2.3\r\n")
 
     def test_errors(self) -> None:
         for error, reply in (

@@ -9,6 +9,7 @@ from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.error import ConnectionDone
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
+from twisted.logger import formatEvent, globalLogPublisher
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -83,6 +84,28 @@ class MemoryTransportTests(MemoryTestCase, ProtocolContract):
     def setUp(self) -> None:
         super().setUp()
         self.start()
+
+
+class DebugTests(MemoryTestCase):
+    """What is logged of clients where that is asked for."""
+
+    def texts(self, debug: bool) -> list[str]:
+        events: list[Any] = []
+        globalLogPublisher.addObserver(events.append)
+        self.addCleanup(globalLogPublisher.removeObserver, events.append)
+        client = self.connect(debug=debug)
+        client.send(b"nonsense\r\n")
+        client.hang_up()
+        return [formatEvent(event) for event in events if event["log_namespace"].startswith("darner.front.protocol")]
+
+    def test_asked_for(self) -> None:
+        joined, refused, left = self.texts(debug=True)
+        self.assertRegex(joined, r"\) connected$")
+        self.assertRegex(refused, r"\) was refused: b'ERROR\\r\\n'$")
+        self.assertRegex(left, r"\) disconnected: Connection was closed cleanly\.$")
+
+    def test_not_asked_for(self) -> None:
+        self.assertEqual(self.texts(debug=False), [])
 
 
 class FlowTests(MemoryTestCase):

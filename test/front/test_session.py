@@ -5,7 +5,7 @@ from __future__ import annotations
 from twisted.trial.unittest import SynchronousTestCase
 
 import darner
-from darner.front import memcache
+from darner.front import memcache, memcache_requests
 from darner.values import requests
 from darner.values.vocabulary import CHUNK_BYTES
 from test.harness import REFUSED, Client, Server, value
@@ -290,9 +290,9 @@ class WaitTests(SessionTestCase):
         self.check(self.a, b"get q/t=1000", b"")
         self.a.ask(b"get q/open/t=1000")
         self.a.ask(b"version")
-        self.a.session.hurry()
+        self.a.session.reads.hurry()
         self.server.commit()
-        self.assertEqual(self.a.hears(), memcache.END * 2 + memcache.version(darner.__version__))
+        self.assertEqual(self.a.hears(), memcache.END * 2 + memcache.MEMCACHE.version(darner.__version__))
         self.check(self.a, b"get q/t=1000", memcache.END)
         self.b.sets(b"q", b"1")
         self.check(self.a, b"get q/t=1000", value(b"q", b"1"))
@@ -338,7 +338,7 @@ class WaitTests(SessionTestCase):
         assert fifo is not None
         fifo.recover(self.store.recover()[0])
         self.store.unreadable = True
-        for waiter in list(fifo.waiters):
+        for waiter in list(fifo.waiters.line):
             waiter.serve()
         self.server.commit()
         self.assertEqual(self.a.hears(), UNREADABLE)
@@ -375,7 +375,7 @@ class LargeItemTests(SessionTestCase):
             reader.session.unchoke()
         self.assertEqual(received, value(b"q", LARGE))
         self.server.commit()
-        self.assertEqual(reader.hears(), memcache.version(darner.__version__))
+        self.assertEqual(reader.hears(), memcache.MEMCACHE.version(darner.__version__))
 
     def test_replies_behind_a_large_one_keep_their_order(self) -> None:
         self.a.sets(b"q", LARGE)
@@ -459,7 +459,7 @@ class LargeItemTests(SessionTestCase):
     def test_half_sent_when_the_queue_is_flushed_or_deleted(self) -> None:
         for line in (b"flush q", b"delete q", b"flush_all"):
             self.a.sets(b"q", b"old")
-            request = memcache.parse(b"set q 0 0 256000")
+            request = memcache_requests.parse(b"set q 0 0 256000")
             assert isinstance(request, requests.Set)
             inflow = self.b.session.inflow()
             self.b.session.receive(inflow, LARGE[:200_000])
@@ -501,7 +501,7 @@ class LargeItemTests(SessionTestCase):
 
     def test_no_number_for_its_queue(self) -> None:
         """Its chunks are there already, and do not stay."""
-        request = memcache.parse(b"set new 0 0 256000")
+        request = memcache_requests.parse(b"set new 0 0 256000")
         assert isinstance(request, requests.Set)
         inflow = self.b.session.inflow()
         self.b.session.receive(inflow, LARGE)
@@ -550,7 +550,7 @@ class PipelineTests(SessionTestCase):
         self.check(self.a, b"version", b"")
         self.a.session.unchoke()
         self.server.commit()
-        self.assertEqual(self.a.hears(), memcache.version(darner.__version__))
+        self.assertEqual(self.a.hears(), memcache.MEMCACHE.version(darner.__version__))
 
 
 class EndTests(SessionTestCase):

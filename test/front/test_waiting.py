@@ -1,5 +1,5 @@
 """
-Waiting on several queues, and monitoring one: `darner.front.waiting`, and what `darner.front.session` makes of it.
+Waiting on several queues, and monitoring one: `darner.front.client_reads`, and what `darner.front.session` makes of it.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ class FirstOfSeveralTests(WaitsTestCase):
 
     def test_hangs_up(self) -> None:
         self.does(b"get high low/t=1000", b"")
-        self.a.session.hurry()
+        self.a.session.reads.hurry()
         self.server.commit()
         self.hears(memcache.END)
         self.does(b"get high low/t=1000", memcache.END)
@@ -254,7 +254,7 @@ class MonitorTests(WaitsTestCase):
 
     def test_hangs_up(self) -> None:
         self.does(b"monitor q 5", b"")
-        self.a.session.hurry()
+        self.a.session.reads.hurry()
         self.server.commit()
         self.hears(memcache.END)
         self.sets(b"q:1")
@@ -314,7 +314,7 @@ class MonitorTests(WaitsTestCase):
         self.sets(b"q:1", b"q:2")
         fifo = self.server.queues.find(b"q")
         assert fifo is not None
-        fifo._head.let_go()
+        fifo.storage.contents.head.evict()
         self.store.unreadable = True
         self.a.session.unchoke()
         self.server.commit()
@@ -414,7 +414,7 @@ class ConfirmTests(WaitsTestCase):
         self.does(b"monitor q 0 2", value(b"q", b"1", end=b"") + value(b"q", b"2"))
         fifo = self.server.queues.find(b"q")
         assert fifo is not None
-        fifo.abort(self.a.session._opens._reads[b"q"][0])
+        self.a.session.reads.opens._reads[b"q"][0].abort()
         self.does(b"confirm q 1", memcache.END)
         self.assertEqual(self.server.queues.queue_figures(b"q")["open_transactions"], 1)
 
@@ -464,7 +464,7 @@ class AnyOrderTests(SynchronousTestCase):
             while (reply := self.setter.does(b"get " + name)) != memcache.END:
                 self.had[name].append(reply.split(b"\r\n")[1])
             self.assertEqual(sorted(set(self.had[name])), sorted(self.put[name]))
-        self.assertFalse(any(fifo.waiters or fifo.open_count for fifo in self.server.queues._fifos.values()))
+        self.assertFalse(any(fifo.waiters.line or fifo.open_count for fifo in self.server.queues._fifos.values()))
 
     def begin(self) -> None:
         self.clients = [self.server.client() for _ in range(3)]

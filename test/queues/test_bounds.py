@@ -1,5 +1,5 @@
 """
-Tests of the limits of a queue: `Fifo.make_room`, and what clients hear of it.
+Tests of the limits of a queue: `Fifo.enforce_limits`, and what clients hear of it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from darner.front import memcache
 from darner.service import QueueService
 from darner.store.memory import MemoryStore
 from darner.values.vocabulary import CHUNK_BYTES
-from test.harness import REFUSED, Server, value
+from test.harness import REFUSED, Asker, Server, value
 
 LARGE = bytes(CHUNK_BYTES + 1)
 
@@ -71,10 +71,10 @@ class RefusingTests(LimitTestCase):
             self.serve(max_bytes=10, max_item_bytes=CHUNK_BYTES * 2, discard_old_when_full=discard)
             self.assertEqual(self.sets(LARGE, bytes(11)), [memcache.NOT_STORED] * 2)
             self.assertEqual(self.sets(bytes(CHUNK_BYTES * 2 + 1)), [b"SERVER_ERROR object too large\r\n"])
-            self.assertRaises(QueueFull, self.server.queues.put, b"q", 0, 0, bytes(11))
+            self.assertRaises(QueueFull, Asker(self.server.queues).put, b"q", bytes(11))
             self.assertEqual((self.server.queues.names(), self.memory.chunks), ([], {}))
             self.sets(b"x")
-            self.assertRaises(QueueFull, self.server.queues.put, b"q", 0, 0, bytes(11))
+            self.assertRaises(QueueFull, Asker(self.server.queues).put, b"q", bytes(11))
             self.assertEqual(self.had(), [b"x"])
 
     def test_large_item(self) -> None:

@@ -14,9 +14,9 @@ from zope.interface.verify import verifyObject
 from darner.errors import ItemTooLarge
 from darner.front import memcache
 from darner.queues.fifo import Fifo
-from darner.store.interfaces import IBatch, IStore
+from darner.store.interfaces import IStore
 from darner.store.leveldb import LevelStore
-from test.harness import EPOCH, REFUSED, FaultyStore, Server, value
+from test.harness import EPOCH, REFUSED, Asker, FaultyStore, Server, value
 
 YEAR = 365 * 24 * 3600
 
@@ -117,7 +117,7 @@ class NamesTests(QueuesTestCase):
         queues = self.server.queues
         old = queues.make(b"q")
         queues.release(old)
-        queues.put(b"q", 0, 0, b"1")
+        Asker(queues).put(b"q", b"1")
         queues.release(old)
         self.assertEqual(queues.names(), [b"q"])
 
@@ -138,8 +138,8 @@ class NamesTests(QueuesTestCase):
 class PutTests(QueuesTestCase):
     def test_over_the_limit(self) -> None:
         server = Server(max_item_bytes=3)
-        server.queues.put(b"q", 0, 0, b"123")
-        self.assertRaises(ItemTooLarge, server.queues.put, b"q", 0, 0, b"1234")
+        Asker(server.queues).put(b"q", b"123")
+        self.assertRaises(ItemTooLarge, Asker(server.queues).put, b"q", b"1234")
         self.assertEqual(server.queues.figures("")["total_items"], 1)
 
     def test_expiry(self) -> None:
@@ -226,9 +226,7 @@ class HarnessTests(SynchronousTestCase):
     """The store with faults keeps the interface."""
 
     def test_interfaces(self) -> None:
-        store = Server().store
-        self.assertTrue(verifyObject(IStore, store))
-        self.assertTrue(verifyObject(IBatch, store.batch()))
+        self.assertTrue(verifyObject(IStore, Server().store))
 
 
 class DiskTests(SynchronousTestCase):

@@ -7,7 +7,7 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
-from darner.front import memcache
+from darner.front import memcache, memcache_requests
 from darner.queues.commit import RESUMED, RETRY
 from darner.values import requests
 from darner.values.stats import Health
@@ -382,7 +382,7 @@ class FullTests(TurnTestCase):
         self.server.commit()
         self.store.full = False
         self.a.session.receive(inflow, b"x" * 100_000)
-        request = memcache.parse(b"set q 0 0 300000")
+        request = memcache_requests.parse(b"set q 0 0 300000")
         assert isinstance(request, requests.Set)
         self.a.session.put_flow(request, inflow)
         self.server.commit()
@@ -596,7 +596,7 @@ class RetryTests(TurnTestCase):
 
     def test_an_error_that_is_kept_keeps_nothing_else(self) -> None:
         """Else all that was on its way in that turn would stay in memory, until the collector comes round."""
-        inflow = self.queues.inflow()
+        inflow = self.queues.puts.inflow()
         inflow.write(bytes(100_000))
         self.store.full = True
         self.server.commit()

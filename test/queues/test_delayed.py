@@ -261,7 +261,7 @@ class RestartTests(Base):
         fifo = self.server.queues.find(b"q")
         assert fifo is not None
         self.server.clock.rightNow += 2
-        fifo._delays._wake()  # type: ignore[union-attr]
+        fifo.storage.sides.delays._wake()  # type: ignore[union-attr]
         fifo.stop()
         self.server.commit()
         self.assertEqual(self.figures(), (0, 1))
@@ -728,7 +728,7 @@ class VolatileTests(DelayTests):
         self.server.store.full = True
         fifo = self.server.queues.find(b"q")
         assert fifo is not None
-        fifo._delays._wake()  # type: ignore[union-attr]
+        fifo.storage.sides.delays._wake()  # type: ignore[union-attr]
         self.client.set(b"disk", b"x")
         self.server.commit()
         self.server.store.full = False
@@ -782,7 +782,7 @@ class LevelDelayTests(DelayTests):
 
     def left(self) -> list[bytes]:
         """@return: what there is beside the format and the counters, the queues and their ends, and notes of room."""
-        with self.level._iterator(include_value=False) as keys:
+        with self.level._database.iterator(include_value=False) as keys:
             return [key for key in keys if key[:1] in b"CSDH" or key[9:10] == b"\4"]
 
     def tearDown(self) -> None:
@@ -809,8 +809,8 @@ class LevelRestartTests(RestartTests):
 
     def test_missing(self) -> None:
         self.client.sets(b"q/delay=1000", b"one")
-        (key,) = (key for key, _ in self.level._prefixed(b"Q") if records.is_delayed(key))
-        self.level._write([(key, None)], False)
+        (key,) = (key for key, _ in self.level._database.prefixed(b"Q") if records.is_delayed(key))
+        self.level._database.write([(key, None)])
         self.restart()
         self.later(2)
         self.assertEqual(self.figures(), (0, 0))

@@ -16,7 +16,7 @@ from darner.store.interfaces import IStore
 from darner.store.leveldb import LevelStore
 from darner.store.memory import MemoryStore
 from darner.values.stats import Health
-from test.harness import EPOCH, FaultyStore, Server, from_source, value
+from test.harness import EPOCH, Asker, FaultyStore, Server, from_source, value
 
 MIB = 1024 * 1024
 LARGE = 100 * 1024 * MIB
@@ -196,14 +196,14 @@ class AlmostFullTests(SynchronousTestCase):
     def test_large_item_on_its_way(self) -> None:
         """It is refused as well, and leaves nothing."""
         queues = self.server.queues
-        inflow = queues.inflow()
+        inflow = queues.puts.inflow()
         inflow.write(bytes(200_000))
         self.server.commit()
         self.assertEqual(len(self.store.store.chunks), 1)
         self.fill()
         inflow.write(bytes(200_000))
         self.assertIsInstance(inflow.error, DiskAlmostFull)
-        self.assertRaises(DiskAlmostFull, queues.put_flow, b"q", 0, 0, inflow)
+        self.assertRaises(DiskAlmostFull, Asker(queues).put_flow, b"q", inflow)
         self.server.clock.advance(1)
         self.assertEqual((self.store.store.chunks, self.store.leftovers()), ({}, ([], [])))
         self.assertEqual(self.server.figures(b"q"), (5, 5))
@@ -212,7 +212,7 @@ class AlmostFullTests(SynchronousTestCase):
     def test_large_item_that_is_complete(self) -> None:
         """The disk fills after its last chunk."""
         queues = self.server.queues
-        inflow = queues.inflow()
+        inflow = queues.puts.inflow()
         inflow.write(bytes(200_000))
         self.server.commit()
         finish = inflow.finish
@@ -223,7 +223,7 @@ class AlmostFullTests(SynchronousTestCase):
             return data
 
         self.patch(inflow, "finish", full)
-        self.assertRaises(DiskAlmostFull, queues.put_flow, b"q", 0, 0, inflow)
+        self.assertRaises(DiskAlmostFull, Asker(queues).put_flow, b"q", inflow)
         self.server.clock.advance(1)
         self.assertEqual(self.store.store.chunks, {})
 

@@ -13,7 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from darner.config.policies import Policies, QueueSettings
 from darner.front import memcache
 from darner.front.calls import Opening, Peeking, Reading
-from darner.queues.bounds import SWEEP_BYTES
+from darner.queues.bounds import SWEEP_BYTES, Bounds
 from darner.queues.collection import Queues
 from darner.queues.contents import HEAVY
 from darner.queues.expiry import LOOKS
@@ -145,10 +145,10 @@ class SweepTests(ExpiryTestCase):
         other = self.server.client()
         other.ask(b"get q/t=60")
         for client in (self.client, other):
-            timer = client.session._timer
+            timer = client.session.reads._timer
             assert timer is not None
             timer.cancel()
-            client.session._time_out()
+            client.session.reads._time_out()
             self.assertTrue(client.session.busy)
         self.server.commit()
         self.assertEqual((self.client.hears(), other.hears()), (value(b"q", b"live"), memcache.END))
@@ -156,7 +156,7 @@ class SweepTests(ExpiryTestCase):
     def test_half_closed_meanwhile(self) -> None:
         self.client.sets(b"q", b"live")
         self.client.ask(b"get q/t=50")
-        self.client.session.hurry()
+        self.client.session.reads.hurry()
         self.assertTrue(self.client.session.busy)
         self.server.commit()
         self.assertEqual(self.client.hears(), value(b"q", b"live"))
@@ -432,7 +432,7 @@ class TimerTests(ExpiryTestCase):
         self.client.sets(b"q", b"one", expiry=3)
         self.client.sets(b"r", b"one", expiry=3)
         self.pass_time(2)
-        self.patch(Fifo, "due", lambda fifo: 1 // (fifo.name != b"q") * 0)
+        self.patch(Bounds, "due", lambda bounds: 1 // (bounds._queue.name != b"q") * 0)
         self.server.queues.expiry.watch(self.fifo)
         self.pass_time(2)
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)

@@ -8,10 +8,11 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from darner.errors import StoreError
 from darner.queues.contents import HEAVY
-from darner.queues.fifo import Fifo, OpenRead
+from darner.queues.fifo import Fifo
 from darner.queues.head import MemoryBudget
+from darner.queues.open_read import OpenRead
 from darner.store.memory import MemoryStore
-from darner.values.items import ITEM_OVERHEAD, LET_GO, Item
+from darner.values.items import ITEM_OVERHEAD, Item
 from darner.values.vocabulary import CHUNK_BYTES
 from test.harness import EPOCH, Server
 
@@ -67,7 +68,7 @@ class FifoTestCase(SynchronousTestCase):
                 self.fifo.recover(state)
 
     def assertCounts(self, items: int, size: int) -> None:
-        self.assertEqual((self.fifo.count, self.fifo.bytes), (items, size))
+        self.assertEqual((self.fifo.count, self.fifo.storage.contents.bytes), (items, size))
 
 
 class OrderTests(FifoTestCase):
@@ -99,10 +100,10 @@ class OrderTests(FifoTestCase):
         self.assertEqual(self.fifo.open_count, 1)
         self.assertEqual(self.take(), b"two")
         self.assertTrue(read.is_open)
-        self.assertTrue(self.fifo.close(read))
+        self.assertTrue(read.close())
         self.assertFalse(read.is_open)
-        self.assertFalse(self.fifo.close(read))
-        self.assertFalse(self.fifo.abort(read))
+        self.assertFalse(read.close())
+        self.assertFalse(read.abort())
         self.assertEqual(self.take_all(), [])
         self.commit()
         self.crash()
@@ -117,7 +118,7 @@ class OrderTests(FifoTestCase):
         for at in (2, 0, 3, 1):
             read = reads[at]
             assert read is not None
-            self.assertTrue(self.fifo.abort(read))
+            self.assertTrue(read.abort())
         self.assertEqual(self.take_all(), [b"0", b"1", b"2", b"3", b"5"])
 
     def test_given_back_is_ahead_of_what_was_read_ahead(self) -> None:
@@ -125,7 +126,7 @@ class OrderTests(FifoTestCase):
         first = self.fifo.open()
         assert first is not None
         self.take()
-        self.fifo.abort(first)
+        first.abort()
         self.assertEqual(self.take_all(), payloads[:1] + payloads[2:])
 
 
@@ -178,7 +179,7 @@ class RecoveryTests(FifoTestCase):
         self.commit()
         for read in reads[1:]:
             assert read is not None
-            self.fifo.close(read)
+            read.close()
         self.check(payloads[:1])
 
     def test_nothing_put_after_a_crash_collides_with_what_was_there(self) -> None:
@@ -223,7 +224,7 @@ class WindowTests(FifoTestCase):
         first = self.fifo.open()
         assert first is not None
         self.assertEqual(self.take_all(), payloads[21:])
-        self.fifo.abort(first)
+        first.abort()
         self.assertEqual(self.take_all(), payloads[:1])
 
     def test_what_is_only_looked_at_counts_at_once(self) -> None:
@@ -279,7 +280,7 @@ class ExpiryTests(FifoTestCase):
         read = self.fifo.open()
         assert read is not None
         self.server.clock.advance(2)
-        self.fifo.abort(read)
+        read.abort()
         self.assertEqual(self.take_all(), [])
 
 
@@ -321,7 +322,7 @@ class WaiterTests(FifoTestCase):
         read = self.fifo.open()
         assert read is not None
         self.wait("a")
-        self.fifo.abort(read)
+        read.abort()
         self.assertEqual(self.got, [("a", b"1")])
 
     def test_not_woken_by_what_expires_at_once(self) -> None:
@@ -366,13 +367,13 @@ class FlushAndDeleteTests(FifoTestCase):
         assert first is not None
         assert second is not None
         assert third is not None
-        self.fifo.abort(third)
+        third.abort()
         self.fifo.flush()
         self.assertCounts(0, 0)
         self.assertIsNone(self.fifo.take())
         self.put(b"new")
-        self.fifo.abort(second)
-        self.fifo.abort(first)
+        second.abort()
+        first.abort()
         self.commit()
         self.crash()
         self.assertEqual(self.take_all(), [payloads[1], payloads[3], b"new"])
@@ -390,7 +391,7 @@ class FlushAndDeleteTests(FifoTestCase):
         self.assertFalse(self.fifo.exists)
         self.assertCounts(0, 0)
         self.assertFalse(read.is_open)
-        self.assertFalse(self.fifo.abort(read))
+        self.assertFalse(read.abort())
         self.assertIsNone(self.fifo.take())
         self.commit()
         self.assertTrue(self.fifo.idle)
@@ -435,7 +436,7 @@ class FlushAndDeleteTests(FifoTestCase):
 
     def test_a_large_item_deleted_before_it_was_written(self) -> None:
         """Its chunks may be on disk already."""
-        inflow = self.server.queues.inflow()
+        inflow = self.server.queues.puts.inflow()
         inflow.write(b"x" * (CHUNK_BYTES + 1))
         self.commit()
         payload = inflow.finish()
@@ -502,20 +503,20 @@ class HeavyTests(FifoTestCase):
         self.assertEqual([read.item.payload for read in reads], [*self.heavy, b"light"])
         self.commit()
         for read in reads[:3]:
-            self.assertIs(read.item.payload, LET_GO)
+            self.assertTrue(read.item.unloaded)
         self.assertEqual(reads[3].item.payload, b"light")
-        self.fifo.close(reads[1])
+        reads[1].close()
         for read in reads:
-            self.fifo.abort(read)
+            read.abort()
         self.assertEqual(self.take_all(), [self.heavy[0], self.heavy[2], b"light"])
 
     def test_given_back_in_the_same_turn(self) -> None:
         self.put(self.heavy[0])
         self.commit()
         read = self.open()
-        self.fifo.abort(read)
+        read.abort()
         self.commit()
-        self.assertIs(read.item.payload, LET_GO)
+        self.assertTrue(read.item.unloaded)
         self.assertEqual(self.take(), self.heavy[0])
 
     def test_only_looked_at(self) -> None:
@@ -523,13 +524,13 @@ class HeavyTests(FifoTestCase):
         self.put(self.heavy[0])
         read = self.open()
         self.commit()
-        self.fifo.abort(read)
+        read.abort()
         for _ in range(3):
             item = self.fifo.peek()
             assert item is not None
             self.assertEqual(item.payload, self.heavy[0])
             self.commit()
-            self.assertIs(item.payload, LET_GO)
+            self.assertTrue(item.unloaded)
 
     def test_not_before_it_is_written(self) -> None:
         """A turn that is written in a thread is over after more was put and opened."""
@@ -540,9 +541,9 @@ class HeavyTests(FifoTestCase):
         self.put(self.heavy[1])
         first, second = self.open(), self.open()
         self.server.release()
-        self.assertIs(first.item.payload, LET_GO)
+        self.assertTrue(first.item.unloaded)
         self.commit()
-        self.assertIs(second.item.payload, LET_GO)
+        self.assertTrue(second.item.unloaded)
         self.crash()
         self.assertEqual(self.take_all(), self.heavy[:2])
 
@@ -555,14 +556,14 @@ class HeavyTests(FifoTestCase):
         self.store.broken = 1
         self.commit()
         self.assertCounts(0, 0)
-        self.fifo.abort(kept)
+        kept.abort()
         self.assertEqual(self.take_all(), self.heavy[:1])
 
     def test_unreadable(self) -> None:
         self.put(self.heavy[0])
         read = self.open()
         self.commit()
-        self.fifo.abort(read)
+        read.abort()
         self.store.unreadable = True
         self.assertRaises(StoreError, self.fifo.take)
         self.store.unreadable = False
@@ -573,7 +574,7 @@ class HeavyTests(FifoTestCase):
         self.put(*self.heavy)
         read = self.open()
         self.commit()
-        self.fifo.abort(read)
+        read.abort()
         del next(iter(self.memory.queues.values())).items[0]
         self.assertEqual(self.take_all(), self.heavy[1:])
         self.commit()
@@ -598,7 +599,7 @@ class RefusalTests(FifoTestCase):
         given_back = self.fifo.open()
         assert stays_open is not None
         assert given_back is not None
-        self.fifo.abort(given_back)
+        given_back.abort()
         self.refuse()
         self.assertFalse(stays_open.is_open)
         self.assertCounts(0, 0)
@@ -811,13 +812,13 @@ class StateTests(FifoTestCase):
         self.assertEqual(self.fifo.oldest_age, 0)
         self.fill(40)
         self.server.clock.advance(2)
-        self.fifo._head.let_go()
+        self.fifo.storage.contents.head.evict()
         self.assertEqual(self.fifo.oldest_age, 2000)
         self.fill(40)
-        self.fifo._head.let_go()
+        self.fifo.storage.contents.head.evict()
         self.fifo.flush()
         self.put(b"one")
-        self.fifo._head.let_go()
+        self.fifo.storage.contents.head.evict()
         self.server.queues.commit._now += 3000
         self.assertEqual(self.fifo.oldest_age, 3000, "where it is not written yet")
         self.fifo.delete()

@@ -60,13 +60,13 @@ class HeadTests(SynchronousTestCase):
         self.assertEqual(head.held, 2 * HELD)
         self.assertEqual(drain(head), [1, 3])
 
-    def test_let_go(self) -> None:
+    def test_evict(self) -> None:
         head = filled(0, 1, 2)
         head.give_back(head.take_first())
-        head.let_go()
+        head.evict()
         self.assertEqual((head.held, head.read_id), (0, 1))
         self.assertEqual(drain(head), [0])
-        head.let_go()
+        head.evict()
         self.assertEqual(head.read_id, 1)
 
 

@@ -29,7 +29,7 @@ class MoveTests(SynchronousTestCase):
         fifo = self.server.queues.find(queue)
         assert fifo is not None
         assert fifo.peek() is not None
-        return fifo._take_head()
+        return fifo.take_out()
 
     def move(self, item: Item, origin: bytes = b"from", target: bytes = b"to") -> None:
         fifo = self.server.queues.find(origin)
@@ -103,7 +103,7 @@ class MoveTests(SynchronousTestCase):
         self.server.commit()
         fifo = self.server.queues.find(b"from")
         assert fifo is not None
-        item = fifo._take_head()
+        item = fifo.take_out()
         self.move(item)
         self.assertEqual(self.had(b"to"), [payload])
 
@@ -113,7 +113,7 @@ class MoveTests(SynchronousTestCase):
         self.client.does(b"get from/open")
         fifo = self.server.queues.find(b"from")
         assert fifo is not None
-        (item,) = fifo._open.values()
+        (item,) = fifo.storage.contents.open.values()
         self.memory.queues[0].items.clear()
         self.assertRaises(StoreError, self.move, item)
         self.assertEqual(self.server.figures(b"to"), (0, 0))

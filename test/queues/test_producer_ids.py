@@ -13,7 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from darner.config.policies import Policies, QueueSettings
 from darner.errors import ClientError, QueueFull, StoreError
-from darner.front import memcache
+from darner.front import memcache, memcache_requests
 from darner.queues.producer_ids import ID_OVERHEAD
 from darner.service import QueueService
 from darner.store.leveldb import LevelStore
@@ -124,7 +124,7 @@ class OnceTests(Case):
         self.assertEqual(self.count(), len(ids))
         for id in (b"", b"k" * 251, b"\xe4"):
             refused = requests.Refused(b"CLIENT_ERROR bad id\r\n", payload=1)
-            self.assertEqual(memcache.parse(b"set q/id=%b 0 0 1" % id), refused)
+            self.assertEqual(memcache_requests.parse(b"set q/id=%b 0 0 1" % id), refused)
 
     def test_noreply(self) -> None:
         for _ in range(2):
@@ -398,7 +398,7 @@ class UnwrittenTests(Case):
         self.client.set(b"q/sync/id=a", b"x")
         self.server.commit()
         done, _, (batch, _) = self.server.held.pop()
-        self.memory.write(batch.batch)
+        self.memory.write(batch)
         self.server.holding = False
         self.server.store.broken = 1000
         error = StoreError("no room")
@@ -773,7 +773,7 @@ class LevelTests(SynchronousTestCase):
         for _ in range(10):
             self.server.clock.advance(WINDOW)
         self.assertEqual(self.level.leftovers(), ([], []))
-        kept = [key for key, _ in self.level._prefixed(b"Q") if key[9] == 5]
+        kept = [key for key, _ in self.level._database.prefixed(b"Q") if key[9] == 5]
         self.assertEqual(kept, [])
         self.again()
         self.assertEqual(self.server.figures(b"q")[0], 52)

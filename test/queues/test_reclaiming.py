@@ -15,8 +15,9 @@ from darner.errors import StoreError
 from darner.queues import reclaiming
 from darner.queues.commit import GroupCommit
 from darner.queues.expiry import Expiry
-from darner.queues.fifo import Fifo, OpenRead
+from darner.queues.fifo import Fifo
 from darner.queues.head import MemoryBudget
+from darner.queues.open_read import OpenRead
 from darner.queues.reclaiming import QUIET, RECLAIM_BYTES, RETRY, Reclaimer
 from darner.store.memory import MemoryStore
 from darner.values.items import Step
@@ -204,7 +205,7 @@ class ConsumedTests(ReclaimTestCase):
         read = self.open(fifo)
         self.take(fifo, 2)
         self.assertEqual(self.kept(fifo), [0, 3])
-        fifo.close(read)
+        read.close()
         self.settle()
         self.quiet()
         self.assertEqual(self.kept(fifo), [3])
@@ -213,7 +214,7 @@ class ConsumedTests(ReclaimTestCase):
         fifo = self.fifo(10, MUCH, MUCH)
         read = self.open(fifo)
         self.take(fifo, 2)
-        fifo.abort(read)
+        read.abort()
         self.quiet()
         self.assertEqual(self.kept(fifo), [0])
         item = fifo.take()
@@ -241,7 +242,7 @@ class ConsumedTests(ReclaimTestCase):
             self.take(fifo, count)
             self.quiet()
         self.assertEqual([(start, stop, at) for _, start, stop, at, _ in self.store.steps], [(0, 2, 0), (0, 5, 2)])
-        self.assertEqual(fifo.floor, 5)
+        self.assertEqual(fifo.storage.ledger.floor, 5)
         self.take(fifo, 1)
         self.assertEqual(self.store.recover()[0].floor, 5)
 
@@ -284,7 +285,7 @@ class ConsumedTests(ReclaimTestCase):
         self.settle()
         while self.held:
             self.release()
-        self.assertEqual(fifo.floor, 0)
+        self.assertEqual(fifo.storage.ledger.floor, 0)
         self.assertEqual(self.kept(fifo), [0])
         self.assertEqual(self.store.leftovers(), ([], []))
 
@@ -534,7 +535,7 @@ class StopTests(ReclaimTestCase):
         self.release()
         self.successResultOf(stopped)
         self.assertEqual((self.kept(fifo), self.held), ([2, 3, 4], []))
-        self.assertEqual(fifo.floor, 0)
+        self.assertEqual(fifo.storage.ledger.floor, 0)
 
     def test_under_a_compaction(self) -> None:
         """It is told that it is not wanted any more: it may have hundreds of ranges to go."""

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from darner.config.policies import Policies, QueueSettings
-from darner.front import memcache
+from darner.front import memcache, memcache_requests
 from darner.queues.contents import HEAVY
 from darner.queues.routing import ROUTES, Route, Routing
 from darner.store.leveldb import LevelStore
@@ -379,7 +379,7 @@ class AliasTests(FanoutTestCase):
         self.nothing_left()
 
     def test_limit_that_is_found_late(self) -> None:
-        request = memcache.parse(b"set all 0 0 2000")
+        request = memcache_requests.parse(b"set all 0 0 2000")
         assert isinstance(request, requests.Set)
         self.client.session.put(request, b"x" * 2_000)
         self.server.commit()
@@ -470,7 +470,7 @@ class FaultTests(FanoutTestCase):
         self.client.leave()
         other = self.server.client()
         other.ask(b"get q+b/t=1000")
-        other.session.stop_waiting()
+        other.session.reads.stop_waiting()
         other.ask(b"get q/t=1000")
         self.store.full = True
         self.server.commit()
@@ -672,7 +672,7 @@ class Family:
             self.test.assertEqual((store.chunks, store.unheld), ({}, set()))
         else:
             for kind in (b"C", b"S", b"H"):
-                self.test.assertEqual(store._prefixed(kind), [])
+                self.test.assertEqual(store._database.prefixed(kind), [])
 
 
 def _brief(said: bytes) -> list[bytes]:

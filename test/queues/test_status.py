@@ -16,7 +16,7 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from darner.config.settings import Settings
 from darner.errors import ClientError, StoreError, StoreUnusable, Unavailable
-from darner.front import memcache
+from darner.front import memcache_requests
 from darner.queues.collection import Queues
 from darner.queues.status import ServerStatus
 from darner.service import QueueService
@@ -291,7 +291,7 @@ class SessionTests(SynchronousTestCase):
     def test_a_payload_on_its_way(self) -> None:
         """A set is decided when it is complete; of one that is refused nothing is left."""
         session = self.client.session
-        request = memcache.parse(b"set q 0 0 200000")
+        request = memcache_requests.parse(b"set q 0 0 200000")
         assert isinstance(request, requests.Set)
         self.assertTrue(session.takes(request))
         inflow = session.inflow()

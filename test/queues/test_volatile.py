@@ -22,8 +22,9 @@ from darner.queues.collection import Queues
 from darner.queues.contents import HEAVY
 from darner.queues.fifo import Fifo
 from darner.queues.head import WINDOW_BYTES
-from darner.queues.volatile import Volatile, VolatileStore
-from darner.store.interfaces import IBatch
+from darner.queues.volatile import FIRST_NUMBER, Volatile, VolatileStore
+from darner.store import records
+from darner.store.batch import Batch
 from darner.store.leveldb import LevelStore
 from darner.store.memory import MemoryStore
 from darner.values.consumed import Consumed
@@ -154,9 +155,9 @@ class MemoryTests(VolatileTestCase):
             self.client.does(b"get m/abort" if commit % 3 else b"get m/close")
         self.assertLessEqual(len(self.had(b"m")), 200)
         fifo = self.fifo(b"m")
-        self.assertEqual(list(fifo.consumed.intervals()), [(0, 200)])
-        self.assertEqual((fifo.consumed.take_changes(), fifo._retries._gone), ([], {}))  # type: ignore[union-attr]
-        self.assertEqual((fifo._head.held, fifo._writing, fifo._fresh), (0, [], []))
+        self.assertEqual(list(fifo.storage.ledger.consumed.intervals()), [(0, 200)])
+        self.assertEqual((fifo.storage.ledger.consumed.take_changes(), fifo.storage.sides.retries._consumed), ([], {}))  # type: ignore[union-attr]
+        self.assertEqual((fifo.storage.contents.head.held, fifo.storage.ledger.unwritten()), (0, []))
         memory = self.server.queues._memory
         self.assertEqual((memory.queues, memory.deleted, memory.room.held), ({}, set(), 0))
 
@@ -175,7 +176,7 @@ class MemoryTests(VolatileTestCase):
         """Whoever makes queues without one has them on disk."""
         queues = self.server.queues
         fifo = Fifo(
-            b"x", queues.store, queues.commit, queues.reclaimer, queues.expiry, queues._room,
+            b"x", queues.store, queues.commit, queues.reclaimer, queues.expiry, queues._budget,
             policy=QueueSettings(durable=False),
         )  # fmt: skip
         self.assertTrue(fifo.durable)
@@ -450,7 +451,7 @@ class LimitTests(VolatileTestCase):
         self.server.queues.expiry.sweep(self.fifo(b"m"))
         self.server.commit()
         self.assertFalse(self.server.queues.expiry._sweeps)
-        self.assertEqual(self.fifo(b"m").set_aside_count, 3)
+        self.assertEqual(self.fifo(b"m").storage.sides.set_aside_count, 3)
 
     def test_what_is_moved_there(self) -> None:
         """It is taken though the queue be full, and what is over goes soon where that may be dropped."""
@@ -740,7 +741,7 @@ class Beside:
         self.stopped = False
         self.calls: list[str] = []
 
-    def write_to(self, batch: IBatch, puts: bool) -> None:
+    def write_to(self, batch: Batch, puts: bool) -> None:
         self.calls.append("write")
 
     def written(self) -> None:
@@ -769,14 +770,14 @@ class SideTests(VolatileTestCase):
         super().setUp()
         self.client.sets(b"m", b"x")
         self.volatile: VolatileStore = self.server.queues._memory
-        self.side = Beside(self.fifo(b"m")._store)
-        self.fifo(b"m")._sides.append(self.side)
+        self.side = Beside(self.fifo(b"m").storage.medium.store)
+        self.fifo(b"m").storage.sides.all.append(self.side)
         self.given_up: list[int] = []
         self.patch(self.volatile, "give_up", self.given_up.append)
 
     def test_numbers(self) -> None:
         """No queue on disk has them."""
-        self.assertLess(self.side.number, 0)
+        self.assertGreaterEqual(self.side.number, FIRST_NUMBER)
         self.assertNotEqual(self.side.number, self.fifo(b"m").number)
 
     def test_flush_and_delete(self) -> None:
@@ -799,10 +800,11 @@ class SideTests(VolatileTestCase):
         for end in (b"flush d", b"delete d"):
             self.client.sets(b"d", b"x")
             side = Beside(self.memory)
-            self.fifo(b"d")._sides.append(side)
-            with mock.patch.object(MemoryStore, "discard") as discard:
+            self.fifo(b"d").storage.sides.all.append(side)
+            with mock.patch.object(self.memory, "write", wraps=self.memory.write) as write:
                 self.client.does(end)
-            self.assertIn(mock.call(side.number), discard.call_args_list)
+            written = [key for call in write.call_args_list for key, _ in call.args[0].writes]
+            self.assertIn(records.deleted_key(side.number), written)
             self.settle()
         self.assertEqual(self.given_up, [])
 
@@ -842,12 +844,13 @@ class VolatileStoreTests(SynchronousTestCase):
         """Nothing of what follows from items is kept."""
         store = VolatileStore()
         batch = store.batch()
-        batch.create(b"q", -1, 0)
-        batch.share(1, -1, 0)
-        batch.attempts(-1, [(0, 1)])
-        batch.remove(b"q", -1)
+        number = store.new_number()
+        batch.create(b"q", number, 0)
+        batch.share(1, number, 0)
+        batch.attempts(number, [(0, 1)])
+        batch.remove(b"q", number)
         self.assertTrue(batch.empty)
-        batch.discard(-1)
+        batch.discard(number)
         self.assertFalse(batch.empty)
 
     def test_a_stream_that_comes_back(self) -> None:
@@ -856,7 +859,7 @@ class VolatileStoreTests(SynchronousTestCase):
         pins = server.queues.reclaimer
         volatile = Volatile(VolatileStore(), server.queues.commit, pins)
         consumed = Consumed()
-        volatile.hold(0, 7)
+        volatile.pin(0, 7)
         consumed.add(0, 1)
         volatile.consumed(consumed, 0)
         consumed.discard(0)

@@ -80,7 +80,7 @@ class OlderLogsTests(SynchronousTestCase):
         self.path = Path(self.mktemp())
         self.store = LevelStore(self.path)
         self.addCleanup(self.store.close)
-        self.directory = self.store._directory
+        self.directory = self.store._database.directory
         self.synced: list[str] = []
         self.patch(os, "fsync", lambda file: self.synced.append(Path(os.readlink(f"/proc/self/fd/{file}")).name))
 
@@ -167,10 +167,10 @@ class FirstStartTests(SynchronousTestCase):
         LevelStore(self.path).close()
         open_file = os.open
 
-        def refuse(path: Any, *arguments: Any) -> int:
+        def refuse(path: Any, *arguments: Any, **more: Any) -> int:
             if path == self.path.parent:
                 raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-            return open_file(path, *arguments)
+            return open_file(path, *arguments, **more)
 
         self.patch(os, "open", refuse)
         LevelStore(self.path).close()

@@ -21,7 +21,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from bench.remains import disk_usage
 from darner.errors import StoreDamaged, StoreError, StoreUnusable
-from darner.store import leveldb as store_module
+from darner.store import opening
+from darner.store.database import Database
 from darner.store.directory import MARKER, MARKER_TEXT, check_directory
 from darner.store.interfaces import IStore
 from darner.store.leveldb import LevelStore, records
@@ -29,6 +30,7 @@ from darner.store.mapped_memory import MappedMemory
 from darner.store.memory import MemoryStore
 from darner.values.items import Item, Mark
 from darner.values.vocabulary import CHUNK_BYTES, chunk_count
+from test import allow_critical
 from test.store_contract import (
     EVERYTHING,
     StoreContract,
@@ -170,8 +172,8 @@ class LevelStoreTests(StoreContract, LevelTestCase):
         """Also where something fails before LevelDB is told to write."""
         store: Any = self.store
         with self.assertRaises(TypeError):
-            store._write([(b"Qx", b"1"), (b"Qy", "no bytes")], False)
-        self.assertIsNone(store._get(b"Qx"))
+            store._database.write([(b"Qx", b"1"), (b"Qy", "no bytes")])
+        self.assertIsNone(store._database.get(b"Qx"))
 
     def test_closed(self) -> None:
         """A store that is closed says so."""
@@ -395,7 +397,7 @@ class RecoveryTests(LevelTestCase):
 
 def plyvel_database(store: LevelStore) -> Any:
     """The LevelDB itself, for a look at what is in it."""
-    return store._db
+    return store._database._db
 
 
 class PressureTests(LevelTestCase):
@@ -417,7 +419,7 @@ class PressureTests(LevelTestCase):
 
         store = self.open(open_database=lambda *args, **options: Behind(plyvel.DB(*args, **options)))
         self.assertFalse(store.pressed())
-        files[0] = b"%d" % LevelStore.PRESSED
+        files[0] = b"%d" % Database.PRESSED
         self.assertTrue(store.pressed())
         store.close()
         self.assertFalse(store.pressed())
@@ -427,7 +429,7 @@ class RoomTests(LevelTestCase):
     """Room on disk comes back."""
 
     def test_compact(self) -> None:
-        self.patch(LevelStore, "WRITE_BUFFER", 128 * 1024)
+        self.patch(Database, "WRITE_BUFFER", 128 * 1024)
         store = self.open()
         writer = Writer(store)
         for _ in range(64):
@@ -436,8 +438,8 @@ class RoomTests(LevelTestCase):
         full = disk_usage(store.path)
         self.assertGreater(full, 5_000_000)
         writer.consume(1, writer.next_id)
-        _, let_go = all_steps(lambda next_id: store.reclaim(writer.number, 1, writer.next_id, max(1, next_id), 10))
-        self.assertEqual(let_go, streams)
+        _, released = all_steps(lambda next_id: store.reclaim(writer.number, 1, writer.next_id, max(1, next_id), 10))
+        self.assertEqual(released, streams)
         drain(store)
         store.compact()
         self.assertLess(disk_usage(store.path), full / 10)
@@ -445,7 +447,7 @@ class RoomTests(LevelTestCase):
 
     def test_compact_what_an_earlier_process_gave_up(self) -> None:
         """One that ended before it came to that."""
-        self.patch(LevelStore, "WRITE_BUFFER", 128 * 1024)
+        self.patch(Database, "WRITE_BUFFER", 128 * 1024)
         store = self.open()
         writer = Writer(store)
         for _ in range(64):
@@ -475,20 +477,20 @@ class RoomTests(LevelTestCase):
             writer.put(b"x")
             writer.remove()
             all_steps(lambda next_id, number=writer.number: store.reclaim_queue(number, next_id, 10))
-        self.patch(store, "_compact", lambda start, stop: compacted.append(start))
+        self.patch(store._database, "compact_range", lambda start, stop: compacted.append(start))
         store.compact(lambda: len(compacted) < 2)
         self.assertEqual(len(compacted), 2)
         store.compact()
         self.assertEqual(len(compacted), len(set(compacted)))
         self.assertGreater(len(compacted), 2)
 
-    def test_mapped_memory_is_let_go(self) -> None:
+    def test_mapped_memory_is_given_back(self) -> None:
         """However much is read, what LevelDB has mapped for that does not stay in memory."""
         looks: list[None] = []
         self.patch(MappedMemory, "EVERY", 60)  # reading alone looks
-        self.patch(LevelStore, "MAPPED", 10_000)
+        self.patch(Database, "MAPPED", 10_000)
         store = self.open()
-        self.patch(store._keeper, "look", lambda: looks.append(None))
+        self.patch(store._database._mapped_memory, "check", lambda: looks.append(None))
         writer = Writer(store)
         for _ in range(10):
             writer.put(bytes(2000))
@@ -525,7 +527,7 @@ class RoomTests(LevelTestCase):
 
     def test_compact_that_could_not_be_done(self) -> None:
         """What it was to compact is not forgotten."""
-        self.patch(LevelStore, "WRITE_BUFFER", 128 * 1024)
+        self.patch(Database, "WRITE_BUFFER", 128 * 1024)
         disk = Disk()
         store = self.open(open_database=disk.open)
         writer = Writer(store)
@@ -574,7 +576,7 @@ class FaultTests(LevelTestCase):
         self.disk.full = True
         self.fail_to_put()
         self.disk.full = False
-        self.assertEqual(str(self.fail_to_put()), "cannot write: the store awaits mending after a fault")
+        self.assertEqual(str(self.fail_to_put()), "cannot write: the store must first be opened anew, after an error")
 
     def test_mend(self) -> None:
         """The database is opened anew, with all that was written before, and writes again."""
@@ -594,13 +596,21 @@ class FaultTests(LevelTestCase):
         self.disk.full = True
         self.fail_to_put()
         error = self.assertRaises(StoreError, self.store.ready)
-        self.assertEqual(str(error), "cannot write: the store awaits mending after a fault")
+        self.assertEqual(str(error), "cannot write: the store must first be opened anew, after an error")
         self.store.mend()
         error = self.assertRaises(StoreError, self.store.ready)
         self.assertEqual(str(error), "cannot write: No space left on device")
         self.disk.full = False
         self.store.mend()
         self.store.ready()
+
+    def test_may_not(self) -> None:
+        """A file that may not be read while the server runs is no damage: the error says what to do."""
+        self.disk.full = True
+        self.disk.error = b"IO error: /d/leveldb/000005.ldb: Permission denied"
+        error = str(self.fail_to_put())
+        self.assertTrue(error.startswith("cannot write: 000005.ldb: Permission denied: nothing is damaged; "), error)
+        self.assertIn("(chown)", error)
 
     def test_nothing_to_mend(self) -> None:
         opened = self.disk.opened
@@ -643,12 +653,12 @@ class FaultTests(LevelTestCase):
         entered, leave = threading.Event(), threading.Event()
 
         def work() -> None:
-            self.store._in_thread(lambda: (entered.set(), leave.wait(10)))
+            self.store._database.in_thread(lambda: (entered.set(), leave.wait(10)))
 
         self.disk.full = True
         self.fail_to_put()
         self.disk.full = False
-        self.patch(LevelStore, "PATIENCE", 10.0)
+        self.patch(Database, "PATIENCE", 10.0)
         thread = threading.Thread(target=work)
         thread.start()
         entered.wait(10)
@@ -665,10 +675,10 @@ class FaultTests(LevelTestCase):
         thread = threading.Thread(target=work)
         thread.start()
         entered.wait(10)
-        self.patch(LevelStore, "PATIENCE", 0.01)
+        self.patch(Database, "PATIENCE", 0.01)
         for _ in range(3):
             self.assertRaises(StoreError, self.store.mend)
-            self.patch(LevelStore, "PATIENCE", 1000.0)
+            self.patch(Database, "PATIENCE", 1000.0)
         leave.set()
         thread.join()
         self.store.mend()
@@ -684,7 +694,9 @@ class FaultTests(LevelTestCase):
                     given.add(ask())
             self.assertEqual(str(caught.exception), "cannot write: No space left on device")
             self.disk.full = False
-            self.assertEqual(str(self.fail_to_put()), "cannot write: the store awaits mending after a fault")
+            self.assertEqual(
+                str(self.fail_to_put()), "cannot write: the store must first be opened anew, after an error"
+            )
             # Asking again mends: a server that only makes new queues would not get going otherwise.
             self.assertNotIn(ask(), given)
             self.store.write(self.store.batch())
@@ -728,12 +740,12 @@ class FaultTests(LevelTestCase):
 
         def write() -> None:
             """Runs as the write in the thread does; here nothing may be opened anew."""
-            self.store._torn = True
+            self.store._database.torn = True
             errors.append(str(self.assertRaises(StoreError, self.store.mend)))
 
         self.patch(self.disk, "write", write)
         self.store.write(self.store.batch(), True)
-        self.assertEqual(errors, ["cannot write: the store awaits mending after a fault"])
+        self.assertEqual(errors, ["cannot write: the store must first be opened anew, after an error"])
         opened = self.disk.opened
         self.store.mend()
         self.assertEqual(self.disk.opened, opened + 1)
@@ -761,7 +773,7 @@ class FaultTests(LevelTestCase):
         self.patch(self.disk, "write", write)
         self.fail_to_put()
         thread.join()
-        self.assertEqual(outcomes, ["cannot write: the store awaits mending after a fault"])
+        self.assertEqual(outcomes, ["cannot write: the store must first be opened anew, after an error"])
 
 
 class DirectoryTests(LevelTestCase):
@@ -899,13 +911,13 @@ class DirectoryTests(LevelTestCase):
         LevelStore(path).close()
         tried: list[bool] = []
 
-        def settle(*_: object) -> list[str]:
+        def drop(*_: object) -> list[str]:
             tried.append((path / "reserve").exists())
             if len(tried) == 1:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             return []
 
-        self.patch(store_module, "settle", settle)
+        self.patch(opening, "drop_unsafe_tail", drop)
         LevelStore(path).close()
         self.assertEqual(tried, [True, False])
 
@@ -999,7 +1011,8 @@ class DamageTests(LevelTestCase):
     )
 
     def setUp(self) -> None:
-        self.patch(LevelStore, "WRITE_BUFFER", 64 * 1024)
+        allow_critical(self, " is damaged")
+        self.patch(Database, "WRITE_BUFFER", 64 * 1024)
         self.seconds = 0.0
         store = self.open()
         self.path = store.path
@@ -1009,7 +1022,7 @@ class DamageTests(LevelTestCase):
             self.other.put(b"%04d" % id * 70)
             self.other.consume(0, id // 10 + 1)
         # So that nothing is left for LevelDB to merge by itself.
-        store._database().compact_range(start=b"", stop=b"\xff")
+        store._database.opened().compact_range(start=b"", stop=b"\xff")
         store.close()
         tables = (self.path / "leveldb").glob("*.ldb")
         table = max(tables, key=lambda table: table.stat().st_size)
@@ -1022,14 +1035,14 @@ class DamageTests(LevelTestCase):
 
     def merge(self) -> None:
         """Have all tables merged, as far as LevelDB gets."""
-        self.store._database().compact_range(start=b"", stop=b"\xff")
+        self.store._database.opened().compact_range(start=b"", stop=b"\xff")
 
     def come_upon_it(self) -> None:
         """Have a write refused because LevelDB could not merge what is damaged."""
         # What is before all else and behind it, so that every table has to be merged with these.
-        self.store._write([(b"!", None), (b"~", None)], False)
+        self.store._database.write([(b"!", None), (b"~", None)])
         self.merge()
-        error = self.assertRaises(StoreError, self.store._write, [(b"!", None)], False)
+        error = self.assertRaises(StoreError, self.store._database.write, [(b"!", None)])
         self.assertEqual(str(error), f"cannot write: {self.TEXT}")
 
     def test_said(self) -> None:
@@ -1039,7 +1052,7 @@ class DamageTests(LevelTestCase):
             for _ in range(3):
                 self.assertRaises(StoreError, self.one.put, b"x")
         (said,) = [formatEvent(event) for event in events if event["log_level"].name == "critical"]
-        self.assertIn("is damaged, and its tables cannot be merged (Corruption: block checksum mismatch)", said)
+        self.assertIn("is damaged: LevelDB cannot merge its tables (Corruption: block checksum mismatch)", said)
         self.assertEqual(
             str(self.assertRaises(StoreError, self.store.write, self.store.batch())), f"cannot write: {self.TEXT}"
         )
@@ -1094,7 +1107,7 @@ class StartTests(LevelTestCase):
         ):
             store = self.open()
             Writer(store, b"q").put(b"x")
-            store._write([(key, value)], False)
+            store._database.write([(key, value)])
             store.close()
             before = {path: path.read_bytes() for path in (store.path / "leveldb").iterdir()}
             again = self.open(store.path)
@@ -1105,7 +1118,7 @@ class StartTests(LevelTestCase):
     def test_mark_by_name(self) -> None:
         store = self.open()
         Writer(store, b"q")
-        store._write([(records.mark_key(0), None)], False)
+        store._database.write([(records.mark_key(0), None)])
         store.close()
         error = self.assertRaises(StoreDamaged, self.open(store.path).recover)
         self.assertIn(" is damaged: the mark of queue q is missing: ", str(error))

@@ -12,7 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from darner.store import mapped_memory as mapped_module
 from darner.store.leveldb import LevelStore
-from darner.store.mapped_memory import MappedMemory, let_go, mapped
+from darner.store.mapped_memory import MappedMemory, mapped, page_out
 from darner.values.vocabulary import CHUNK_BYTES
 
 MIB = 1024 * 1024
@@ -36,7 +36,7 @@ class LetGoTests(SynchronousTestCase):
         self.directory = Path(self.mktemp())
         self.directory.mkdir()
 
-    def test_let_go(self) -> None:
+    def test_page_out(self) -> None:
         """The memory is given back, and what is mapped is the same as before."""
         file = self.directory / "table"
         content = bytes(range(256)) * (SIZE // 256)
@@ -44,10 +44,10 @@ class LetGoTests(SynchronousTestCase):
         with file.open("rb") as opened, mmap.mmap(opened.fileno(), 0, prot=mmap.PROT_READ) as mapped:
             self.assertEqual(mapped[:], content)
             self.assertGreater(resident(self.directory), SIZE // 2)
-            self.assertEqual(let_go(self.directory), 1)
+            self.assertEqual(page_out(self.directory), 1)
             self.assertLess(resident(self.directory), SIZE // 2)
             self.assertEqual(mapped[:], content)
-        self.assertEqual(let_go(self.directory), 0)
+        self.assertEqual(page_out(self.directory), 0)
 
     def test_other_files(self) -> None:
         """Files elsewhere are left alone."""
@@ -56,11 +56,11 @@ class LetGoTests(SynchronousTestCase):
         (elsewhere / "table").write_bytes(bytes(SIZE))
         with (elsewhere / "table").open("rb") as opened, mmap.mmap(opened.fileno(), 0, prot=mmap.PROT_READ) as mapped:
             self.assertEqual(mapped[:], bytes(SIZE))
-            self.assertEqual(let_go(self.directory), 0)
+            self.assertEqual(page_out(self.directory), 0)
             self.assertGreater(resident(elsewhere), SIZE // 2)
 
     def test_system_that_does_not_tell(self) -> None:
-        self.assertEqual(let_go(self.directory, maps=self.directory / "none"), 0)
+        self.assertEqual(page_out(self.directory, maps=self.directory / "none"), 0)
 
     def test_store(self) -> None:
         """A store that was read from end to end holds little of its tables in memory."""
@@ -89,16 +89,16 @@ class KeeperTests(SynchronousTestCase):
         self.stays = 10 * MIB
         self.given_back: list[Path] = []
         self.now = 1.0
-        self.keeper = MappedMemory(Path("database"), lambda: self.size, self.let_go, lambda: self.now)
-        self.addCleanup(self.keeper.stop)
+        self.mapped_memory = MappedMemory(Path("database"), lambda: self.size, self.page_out, lambda: self.now)
+        self.addCleanup(self.mapped_memory.stop)
 
-    def let_go(self, directory: Path) -> None:
+    def page_out(self, directory: Path) -> None:
         self.given_back.append(directory)
         self.size = self.stays
 
     def looks(self, size: int) -> bool:
         self.size = size
-        return self.keeper.look()
+        return self.mapped_memory.check()
 
     def test_much(self) -> None:
         self.assertFalse(self.looks(10 * MIB + MappedMemory.MOST))
@@ -124,10 +124,10 @@ class KeeperTests(SynchronousTestCase):
         for times, (seconds, size) in enumerate([(0, 1000), (MappedMemory.EVERY, 10), (MappedMemory.EVERY, 2000)], 1):
             self.now += seconds
             self.size = size * MIB
-            self.keeper.writes()
+            self.mapped_memory.written()
             self.assertEqual(len(self.given_back), (times + 1) // 2)
             self.size = 1000 * MIB
-            self.keeper.writes()
+            self.mapped_memory.written()
             self.assertEqual(len(self.given_back), (times + 1) // 2)
             self.size = 10 * MIB
 
@@ -140,8 +140,8 @@ class KeeperTests(SynchronousTestCase):
         self.now = -1.0  # nobody else looks
         for round in (1, 2):
             self.size = 1000 * MIB
-            self.keeper.writes()
-            if (thread := self.keeper._thread) is not None:
+            self.mapped_memory.written()
+            if (thread := self.mapped_memory._thread) is not None:
                 thread.join()
             self.assertEqual(len(self.given_back), round)
             self.assertEqual(threading.active_count(), before)
@@ -150,18 +150,18 @@ class KeeperTests(SynchronousTestCase):
         self.patch(MappedMemory, "AWAY", 60)
         before = threading.active_count()
         for _ in range(3):
-            self.keeper.writes()
+            self.mapped_memory.written()
         self.assertEqual(threading.active_count(), before + 1)
-        self.keeper.stop()
+        self.mapped_memory.stop()
         self.assertEqual(threading.active_count(), before)
-        self.keeper.writes()
+        self.mapped_memory.written()
         self.assertEqual(threading.active_count(), before)
 
     def test_nothing_to_look_at(self) -> None:
         """Where the system does not tell how much it is, there is no thread."""
         before = threading.active_count()
-        keeper = MappedMemory(Path("database"), lambda: 0, self.let_go)
-        keeper.writes()
+        mapped_memory = MappedMemory(Path("database"), lambda: 0, self.page_out)
+        mapped_memory.written()
         self.assertEqual(threading.active_count(), before)
         self.assertEqual(self.given_back, [])
 
@@ -172,11 +172,11 @@ class KeeperTests(SynchronousTestCase):
             raise RuntimeError("can't start new thread")
 
         patch = self.patch(threading.Thread, "start", start)
-        self.keeper.writes()
+        self.mapped_memory.written()
         patch.restore()
         self.patch(MappedMemory, "AWAY", 60)
         before = threading.active_count()
-        self.keeper.writes()
+        self.mapped_memory.written()
         self.assertEqual(threading.active_count(), before + 1)
 
     def test_system_that_tells(self) -> None:

@@ -14,10 +14,11 @@ import plyvel
 from twisted.trial.unittest import SynchronousTestCase
 
 from darner.errors import StoreError
+from darner.store import opening
 from darner.store.files.crc32c import crc32c, masked
-from darner.store.files.leveldb import Manifest
+from darner.store.files.manifest import Manifest
 from darner.store.leveldb import LevelStore
-from darner.store.power_loss import litter, settle
+from darner.store.power_loss import drop_unsafe_tail, unfinished_files
 
 
 def framed(*entries: bytes) -> bytes:
@@ -56,7 +57,7 @@ def edit(log: int, last: int, new: int = 0, gone: int = 0) -> bytes:
 COMPARATOR = bytes([1, 26]) + b"leveldb.BytewiseComparator"
 
 
-class LitterTests(SynchronousTestCase):
+class UnfinishedFilesTests(SynchronousTestCase):
     """What LevelDB left of work that it could not finish."""
 
     def setUp(self) -> None:
@@ -69,12 +70,12 @@ class LitterTests(SynchronousTestCase):
             (self.path / name).write_bytes(b"x")
         (self.path / "000008.log").touch()
 
-    def litter(self, manifest: bytes) -> list[str]:
+    def unfinished(self, manifest: bytes) -> list[str]:
         self.manifest.write_bytes(manifest)
-        return [path.name for path in litter(self.path)]
+        return [path.name for path in unfinished_files(self.path)]
 
-    def test_litter(self) -> None:
-        self.assertEqual(self.litter(self.good), ["000002.log", "000003.ldb", "000006.ldb", "000008.log"])
+    def test_unfinished_files(self) -> None:
+        self.assertEqual(self.unfinished(self.good), ["000002.log", "000003.ldb", "000006.ldb", "000008.log"])
 
     def test_in_doubt_nothing(self) -> None:
         at = self.good.index(b"leveldb")
@@ -82,9 +83,9 @@ class LitterTests(SynchronousTestCase):
             b"", self.good[:-1], self.good + b"\1", self.good + bytes(9), framed(bytes([77])),
             self.good[:at] + b"L" + self.good[at + 1 :],
         ):  # fmt: skip
-            self.assertEqual(self.litter(manifest), [])
+            self.assertEqual(self.unfinished(manifest), [])
         (self.path / "CURRENT").unlink()
-        self.assertEqual(litter(self.path), [])
+        self.assertEqual(unfinished_files(self.path), [])
 
     def test_of_leveldb(self) -> None:
         """A database that was closed loses nothing."""
@@ -93,7 +94,7 @@ class LitterTests(SynchronousTestCase):
         with plyvel.DB(str(path), **options) as database:
             for number in range(100):
                 database.put(b"%d" % number, os.urandom(20_000))
-        for table in litter(path):
+        for table in unfinished_files(path):
             table.unlink()
         with plyvel.DB(str(path), **options) as database:
             self.assertEqual(len(list(database)), 100)
@@ -102,24 +103,24 @@ class LitterTests(SynchronousTestCase):
         """There may be no room to open the database otherwise."""
         store = LevelStore(Path(self.mktemp()))
         self.addCleanup(store.close)
-        table = store._directory.database / "999999.ldb"
+        table = store._database.directory.database / "999999.ldb"
         table.touch()
-        store._torn = True
+        store._database.torn = True
         opened: list[bool] = []
-        open_database = store._open
-        store._open = lambda: (opened.append(table.exists()), open_database())  # type: ignore[method-assign]
+        open_database = store._database.open
+        store._database.open = lambda: (opened.append(table.exists()), open_database())  # type: ignore[method-assign]
         store.mend()
         self.assertEqual(opened, [False])
 
     def test_that_cannot_be_removed(self) -> None:
         store = LevelStore(Path(self.mktemp()))
         self.addCleanup(store.close)
-        (store._directory.database / "999999.ldb").mkdir()
-        store._torn = True
+        (store._database.directory.database / "999999.ldb").mkdir()
+        store._database.torn = True
         self.assertIn("cannot write: ", str(self.assertRaises(StoreError, store.mend)))
 
 
-class SettleTests(SynchronousTestCase):
+class UnsafeTailTests(SynchronousTestCase):
     """What is given up, and what is not."""
 
     def setUp(self) -> None:
@@ -133,9 +134,9 @@ class SettleTests(SynchronousTestCase):
     def log(self, number: int, data: bytes) -> None:
         (self.path / f"{number:06}.log").write_bytes(data)
 
-    def settle(self) -> tuple[list[str], list[str]]:
+    def drop(self) -> tuple[list[str], list[str]]:
         """@return: the logs that are there after it, and those that are not."""
-        done = settle(self.path, self.aside)
+        done = drop_unsafe_tail(self.path, self.aside)
         gone = sorted(path.name for path in self.aside.iterdir()) if self.aside.exists() else []
         self.assertEqual(len(done), len(gone))
         return sorted(path.name for path in self.path.glob("*.log")), gone
@@ -144,9 +145,9 @@ class SettleTests(SynchronousTestCase):
         self.log(4, b"")  # it does not matter any more
         self.log(5, framed(batch(8, 2), batch(10, 5, 50_000)))
         self.log(7, framed(batch(15)))
-        self.assertEqual(self.settle(), (["000004.log", "000005.log", "000007.log"], []))
+        self.assertEqual(self.drop(), (["000004.log", "000005.log", "000007.log"], []))
         self.log(8, b"")
-        self.assertEqual(self.settle(), (["000004.log", "000005.log", "000007.log", "000008.log"], []))
+        self.assertEqual(self.drop(), (["000004.log", "000005.log", "000007.log", "000008.log"], []))
 
     def test_gap(self) -> None:
         whole = framed(batch(10, 2), batch(12, 5, 50_000))
@@ -154,30 +155,30 @@ class SettleTests(SynchronousTestCase):
             self.log(5, data)
             self.log(7, framed(batch(17), batch(18)))
             self.log(8, framed(batch(19)))
-            self.assertEqual(self.settle(), (["000005.log"], ["000007.log", "000008.log"]))
+            self.assertEqual(self.drop(), (["000005.log"], ["000007.log", "000008.log"]))
 
     def test_damage_is_no_gap(self) -> None:
         """A log that has lost something in its middle was not lost with the power: nothing behind it is given up."""
         whole = framed(batch(10, 2), batch(12, 5))
         self.log(5, whole[:9] + bytes([whole[9] ^ 1]) + whole[10:])
         self.log(7, framed(batch(17)))
-        self.assertEqual(self.settle(), (["000005.log", "000007.log"], []))
+        self.assertEqual(self.drop(), (["000005.log", "000007.log"], []))
 
     def test_a_log_of_something_else(self) -> None:
         self.log(5, framed(b"short"))
         self.log(7, framed(batch(17)))
-        self.assertEqual(self.settle(), (["000005.log", "000007.log"], []))
+        self.assertEqual(self.drop(), (["000005.log", "000007.log"], []))
 
     def test_log_that_is_not_there(self) -> None:
         self.log(7, framed(batch(17)))
         self.log(8, framed(batch(18)))
-        self.assertEqual(self.settle(), ([], ["000007.log", "000008.log"]))
+        self.assertEqual(self.drop(), ([], ["000007.log", "000008.log"]))
 
     def test_single_log(self) -> None:
         """LevelDB takes the good part of it by itself."""
         self.log(5, framed(batch(10)) + b"torn")
         self.log(6, b"")
-        self.assertEqual(self.settle(), (["000005.log", "000006.log"], []))
+        self.assertEqual(self.drop(), (["000005.log", "000006.log"], []))
 
     def test_an_entry_that_is_not_safe(self) -> None:
         """LevelDB would not open a manifest with zeros in its last entry: it is cut when the store is inspected."""
@@ -186,7 +187,7 @@ class SettleTests(SynchronousTestCase):
         (self.path / "000003.ldb").touch()
         self.manifest.write_bytes(torn)
         self.log(5, framed(batch(10)))
-        self.assertEqual(self.settle(), (["000005.log"], []))
+        self.assertEqual(self.drop(), (["000005.log"], []))
         self.assertEqual(self.manifest.read_bytes(), torn)
         self.assertEqual(Manifest(self.manifest).cut, len(before))
 
@@ -196,13 +197,13 @@ class SettleTests(SynchronousTestCase):
         (self.path / "000004.sst").touch()
         self.manifest.write_bytes(whole)
         self.log(5, framed(batch(10)))
-        done = settle(self.path, self.aside)
+        done = drop_unsafe_tail(self.path, self.aside)
         self.assertEqual(len(done), 1)
         self.assertEqual(self.manifest.read_bytes(), before)
         # What else is missing, is another matter.
         (self.path / "000004.sst").unlink()
         self.manifest.write_bytes(whole)
-        self.assertEqual(settle(self.path, self.aside), [])
+        self.assertEqual(drop_unsafe_tail(self.path, self.aside), [])
         self.assertEqual(self.manifest.read_bytes(), whole)
 
     def test_what_cannot_be_read_is_left_to_leveldb(self) -> None:
@@ -210,9 +211,9 @@ class SettleTests(SynchronousTestCase):
         self.log(7, framed(batch(17)))
         for data in (b"", framed(bytes([77])), framed(bytes([2]))):
             self.manifest.write_bytes(data)
-            self.assertEqual(self.settle(), (["000005.log", "000007.log"], []))
+            self.assertEqual(self.drop(), (["000005.log", "000007.log"], []))
         (self.path / "CURRENT").unlink()
-        self.assertEqual(self.settle(), (["000005.log", "000007.log"], []))
+        self.assertEqual(self.drop(), (["000005.log", "000007.log"], []))
 
     def test_store(self) -> None:
         """It is done at the start; what is given up is beside the database, and the log says so."""
@@ -225,7 +226,7 @@ class SettleTests(SynchronousTestCase):
         (database / f"{newest + 51:06}.log").write_bytes(framed(batch(901)))
         messages: list[str] = []
         log = SimpleNamespace(warn=lambda text, done: messages.append(text.format(done=done)))
-        self.patch(LevelStore, "_log", log)
+        self.patch(opening, "_log", log)
         LevelStore(path).close()
         self.assertEqual(len(messages), 2)
         self.assertIn("was moved to", messages[0])
@@ -235,22 +236,22 @@ class SettleTests(SynchronousTestCase):
         """One that is empty is taken for one that was lost."""
         store = LevelStore(Path(self.mktemp()))
         self.addCleanup(store.close)
-        store._dirty = {b"a": (b"a", b"b"), b"c": (b"c", b"d")}
+        store._compaction.ranges = {b"a": (b"a", b"b"), b"c": (b"c", b"d")}
         sizes = []
-        compact_range = store._db.compact_range
+        compact_range = store._database._db.compact_range
 
         class Watched:
             def compact_range(self, **bounds: bytes) -> None:
-                logs = sorted(store._directory.database.glob("*.log"))
+                logs = sorted(store._database.directory.database.glob("*.log"))
                 sizes.append(logs[-1].stat().st_size)
                 compact_range(**bounds)
 
             def __getattr__(self, name: str) -> object:
                 return getattr(database, name)
 
-        database = store._db
-        store._db = Watched()
+        database = store._database._db
+        store._database._db = Watched()
         store.compact()
-        store._db = database
+        store._database._db = database
         self.assertEqual(len(sizes), 2)
         self.assertGreater(min(sizes), 0)

@@ -44,6 +44,7 @@ class BenchmarkTests(SynchronousTestCase):
         self.assertEqual(status, 0, err)
         self.assertIn(f"== {name}\n", out)
         self.assertNotIn("failed", out + err)
+        self.assertNotIn(" logged: ", out + err)
         self.assertNotIn("wrong replies", out)
         if name != "figures":
             self.assertIn("darner", out)

@@ -21,6 +21,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from bench.diskfaults import CALLS, Fault, differs, faults, run
 from bench.powerloss import open_queues, payload, scratch
 from bench.syscalls import attach, missing
+from test.harness import Asker
 from test.servers import FOREGROUND, ROOT, Client, Server, make_directory, until
 
 MIB = 1024 * 1024
@@ -148,8 +149,8 @@ class CheckTests(SynchronousTestCase):
         clock = Clock()
         queues = open_queues(path, clock)
         for number in (1, 2):
-            queues.put(b"a", 0, 0, payload(number, 20))
-        queues.put(b"b", 0, 0, b"00000003 garbled")
+            Asker(queues).put(b"a", payload(number, 20))
+        Asker(queues).put(b"b", b"00000003 garbled")
         clock.advance(0)
         queues.store.close()
 
@@ -159,7 +160,7 @@ class CheckTests(SynchronousTestCase):
 
         self.assertIn("garbled", check([1, 2], [], [3]))
         queues = open_queues(path, clock)
-        queues.delete(b"b")
+        queues.forget(b"b")
         clock.advance(0)
         queues.store.close()
         self.assertEqual(check([1, 2], [], []), "")

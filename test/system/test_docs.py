@@ -1,5 +1,6 @@
 """
-The sessions in the documentation, held with a real server.
+Tests of the documentation: its sessions are held with a real server, its links lead somewhere, and its table of
+packages and modules is that of the tree.
 """
 
 from __future__ import annotations
@@ -7,37 +8,18 @@ from __future__ import annotations
 import doctest
 import re
 import socket
-import subprocess
-import sys
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
-from shutil import rmtree
 
 from twisted.trial.unittest import SynchronousTestCase
 
-ROOT = Path(__file__).resolve().parents[2]
-PATIENCE = 30
+from test.servers import MODULE, PATIENCE, ROOT, Server
+from test.system.test_layout import PACKAGE, modules
 
 
 class SessionsTests(SynchronousTestCase):
     def start(self, *options: str) -> int:
         """@return: the port of a new server."""
-        directory = tempfile.mkdtemp(prefix="darner-")
-        self.addCleanup(rmtree, directory)
-        server = subprocess.Popen(
-            [sys.executable, "-m", "darner", "--data-dir", directory, "--port=0", *options],
-            cwd=directory, env={"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"},
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        )  # fmt: skip
-        self.addCleanup(server.communicate)
-        self.addCleanup(server.terminate)
-        assert server.stdout is not None
-        for line in server.stdout:
-            found = re.search(r"listening on .*port=(\d+)", line)
-            if found:
-                return int(found[1])
-        raise AssertionError("the server does not listen")
+        return Server(self, "--port=0", *options, program=MODULE).address[1]
 
     def hold(self, port: int, session: list[str]) -> None:
         """Send what the client says, and expect what the server says."""
@@ -87,3 +69,51 @@ class SessionsTests(SynchronousTestCase):
         doctest.DocTestRunner(verbose=False).run(session, out=complaints.append, clear_globs=False)
         session.globs["client"].close()
         self.assertEqual(complaints, [])
+
+
+class PagesTests(SynchronousTestCase):
+    """The pages refer to each other and to the code by names that exist."""
+
+    def setUp(self) -> None:
+        self.pages = [ROOT / "README.rst", ROOT / "CONTRIBUTING.rst", *sorted((ROOT / "docs").rglob("*.rst"))]
+
+    def test_every_place_is_named(self) -> None:
+        """The overview names each package and each module once, and nothing else."""
+        text = (ROOT / "docs" / "design" / "overview.rst").read_text()
+        named = re.findall(r"^   ``([a-z0-9_/]+)``,", text, re.MULTILINE)
+        packages = [path.parent.relative_to(PACKAGE).as_posix() + "/" for path in PACKAGE.glob("*/**/__init__.py")]
+        places = [*packages, *(name.replace(".", "/") for name in modules())]
+        self.assertEqual(sorted(named), sorted(places))
+
+    def test_links(self) -> None:
+        """Links to files lead to files, and those with a heading to a page that has it."""
+        count = 0
+        for page in self.pages:
+            text = page.read_text()
+            targets = [
+                *re.findall(r"<([^<>]+)>`__", text), *re.findall(r"^\.\. _[^:]+: (\S+)$", text, re.MULTILINE),
+            ]  # fmt: skip
+            for target in targets:
+                if "://" not in target and not target.endswith("_"):
+                    self.assertTrue((page.parent / target).exists(), f"{page}: {target}")
+                    count += 1
+            for target, words in re.findall(r'<([\w./]+\.rst)>`__,\s+"([^"]+)"', text):
+                heading = " ".join(words.split())
+                self.assertIn(f"\n{heading}\n--", (page.parent / target).read_text(), f"{page}: {target}, {heading}")
+        self.assertGreater(count, 20)
+
+    def test_every_page_of_the_design_is_listed(self) -> None:
+        design = ROOT / "docs" / "design"
+        listed = re.findall(r"^\* `(\w+\.rst) <", (design / "index.rst").read_text(), re.MULTILINE)
+        self.assertEqual(sorted(listed), sorted(path.name for path in design.glob("*.rst") if path.stem != "index"))
+
+    def test_paths(self) -> None:
+        """The code and the pages name no document, module or test that is not there."""
+        sources = [path for place in ("darner", "test", "bench", "fuzz") for path in (ROOT / place).rglob("*.py")]
+        pattern = re.compile(r"(?<![\w/.-])((?:darner|docs|test|bench|fuzz|examples)/[a-z0-9_/]+\.(?:py|rst|toml|tac))")
+        count = 0
+        for source in [*self.pages, *sources]:
+            for path in pattern.findall(source.read_text()):
+                self.assertTrue((ROOT / path).exists(), f"{source}: {path}")
+                count += 1
+        self.assertGreater(count, 30)

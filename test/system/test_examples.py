@@ -10,12 +10,12 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from pathlib import Path
 from typing import Optional
 
 from twisted.trial.unittest import SynchronousTestCase
 
-ROOT = Path(__file__).resolve().parents[2]
+from test.servers import MODULE, ROOT, Server, check_output
+
 EXAMPLES = ROOT / "examples"
 TWISTD = [sys.executable, "-c", "from twisted.scripts.twistd import run; run()", "--nodaemon", "--pidfile="]
 PATIENCE = 60
@@ -35,6 +35,7 @@ OUTPUT = {
         "plain read: resize photo 1\nopen read: {'photo': 2, 'width': 640}\nnothing more: None\n"
         "given back: on stable storage\nitems: 1\ndeleted: None\n"
     ),
+    "testing.py": "tests: 3 failed: 0\n",
     "two_services.py": "orders: [b'queue'] two lamps\nhints: [b'others', b'queue'] likes lamps\n",
     "wait.py": (
         "at once: None\nafter 50 ms: None\nwaited for: first\ncancelled\nnot lost: second\n"
@@ -60,6 +61,7 @@ class ExamplesTests(SynchronousTestCase):
             command, cwd=self.directory, env=self.environment, capture_output=True, text=True, timeout=PATIENCE
         )
         self.assertEqual((done.returncode, done.stderr), (0, ""), done.stdout)
+        check_output(done.stdout)
         return done.stdout
 
     def check(self, name: str, argument: Optional[str] = None) -> None:
@@ -87,21 +89,11 @@ class ExamplesTests(SynchronousTestCase):
         self.check("manage.py")
 
     def test_memcache_client(self) -> None:
-        server = subprocess.Popen(
-            [sys.executable, "-m", "darner", "--data-dir", self.data_dir, "--port=0", "--reply-key=request"],
-            cwd=self.directory, env=self.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        )  # fmt: skip
-        self.addCleanup(server.communicate)
-        self.addCleanup(server.terminate)
-        assert server.stdout is not None
-        log = []
-        for line in server.stdout:
-            log.append(line)
-            found = re.search(r"listening on .*host='(.*)', port=(\d+)", line)
-            if found:
-                self.check("memcache_client.py", f"{found[1]}:{found[2]}")
-                return
-        self.fail("the server does not listen:\n" + "".join(log))
+        host, port = Server(self, "--port=0", "--reply-key=request", program=MODULE).address
+        self.check("memcache_client.py", f"{host}:{port}")
+
+    def test_testing(self) -> None:
+        self.check("testing.py")
 
     def test_two_services(self) -> None:
         self.check("two_services.py")

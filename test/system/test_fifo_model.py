@@ -18,14 +18,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from darner.front import memcache
+from darner.front import memcache, memcache_requests
 from darner.queues.collection import Queues
 from darner.store.leveldb import LevelStore
 from darner.store.memory import MemoryStore
 from darner.values import requests
 from darner.values.items import ITEM_OVERHEAD
 from darner.values.vocabulary import CHUNK_BYTES
-from test.harness import EPOCH, REFUSED, Client, FaultyStore, Server, value
+from test.harness import EPOCH, REFUSED, Asker, Client, FaultyStore, Server, value
 
 TOO_MANY = b"CLIENT_ERROR close current item first\r\n"
 
@@ -471,7 +471,7 @@ class SideBySide:
         elif action in GETS:
             line = b"get " + name + GETS[action]
             client.ask(line)
-            self.model.get(twin, memcache.parse(line))
+            self.model.get(twin, memcache_requests.parse(line))
         elif action.startswith("set"):
             self.set(client, twin, action, name, number)
         elif action == "get many":
@@ -537,7 +537,7 @@ class SideBySide:
             model.end(server.holding)
             # What has expired by now makes room, whatever is given back ahead of it later.
             for name in NAMES:
-                server.queues.flush_expired(name)
+                Asker(server.queues).flush_expired(name)
                 model.head(name)
             server.commit()
             model.end(server.holding)
@@ -558,7 +558,7 @@ class SideBySide:
         """A clean stop, as the service makes it."""
         self.compare()
         for client, twin in zip(self.clients, self.model.clients, strict=True):
-            client.session.stop_waiting()
+            client.session.reads.stop_waiting()
             self.model.stop_waiting(twin)
         for at, client in enumerate(self.clients):
             client.leave()

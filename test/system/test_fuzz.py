@@ -16,11 +16,13 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
-from darner.front import memcache as darner_wire
+from darner.front import memcache_requests as darner_wire
+from darner.front.client_reads import ClientReads
 from darner.front.framing import Framing
-from darner.front.session import Session
 from darner.queues.collection import Queues
 from darner.queues.fifo import Fifo
+from darner.queues.open_read import OpenRead
+from darner.queues.storage import Storage
 from darner.values import requests
 from fuzz import files, protocol, seeds, stream, wire
 from fuzz.__main__ import main
@@ -181,7 +183,7 @@ class FaultsAreSeenTests(SynchronousTestCase):
 
     def test_item_that_is_put_twice(self) -> None:
         script = bytes([0]) + 2 * bytes([0, 0, 0, 65, 0, 0, 0, 4, 0])
-        self.seen(protocol.check, script, Fifo, "find_id", lambda fifo, id: None)
+        self.seen(protocol.check, script, Storage, "find_id", lambda storage, id: None)
 
     def test_reply_that_depends_on_the_cut(self) -> None:
         take = Framing._take_line
@@ -209,11 +211,11 @@ class FaultsAreSeenTests(SynchronousTestCase):
         self.seen(stream.check, b"\0set q 0 0 1\r\nx\r\nget q\r\n", Fifo, "take", take_and_tell)
 
     def test_waiter_left_behind(self) -> None:
-        self.seen(stream.check, b"\0get q/t=1000\r\n", Session, "stop_waiting", lambda session: None)
+        self.seen(stream.check, b"\0get q/t=1000\r\n", ClientReads, "stop_waiting", lambda reads: None)
 
     def test_open_read_left_behind(self) -> None:
         data = b"\0set q 0 0 1\r\nx\r\nget q/open\r\n"
-        self.seen(stream.check, data, Fifo, "abort", lambda fifo, read: True)
+        self.seen(stream.check, data, OpenRead, "abort", lambda read: True)
 
     def test_queue_left_behind(self) -> None:
         self.seen(stream.check, b"\0get q/t=1000\r\n", Queues, "release", lambda queues, fifo: None)
@@ -222,7 +224,7 @@ class FaultsAreSeenTests(SynchronousTestCase):
         put = Fifo.put
 
         def put_and_touch(fifo: Fifo, *arguments: Any, **more: Any) -> Any:
-            (fifo._store.path / fifo.name.decode()).touch()  # type: ignore[attr-defined]
+            (fifo.storage.medium.store.path / fifo.name.decode()).touch()  # type: ignore[attr-defined]
             return put(fifo, *arguments, **more)
 
         self.seen(files.check, b"passwd", Fifo, "put", put_and_touch)

@@ -15,13 +15,19 @@ from runpy import run_path
 from twisted.trial.unittest import SynchronousTestCase
 
 import darner
+from darner.config.settings import Rights
+from darner.front import commands  # noqa: F401  (the commands register themselves)
+from darner.front.access import Grant
+from darner.front.session import PERFORMERS
+from darner.values import requests
+from test.harness import Server
 from test.servers import run
 
 PACKAGE = Path(darner.__file__).parent
 
 LAYERS = (
-    "errors", "values", "interfaces", "config", "net", "store", "rescue", "queues", "front", "service", "cli",
-    "__main__",
+    "errors", "values", "interfaces", "config", "net", "store", "rescue", "queues", "front", "service",
+    "testing", "cli", "__main__",
 )  # fmt: skip
 """The packages and the modules beside them, lower ones first; each may import those before it, and itself."""
 
@@ -31,7 +37,7 @@ MOST_LINES = 400
 REACTOR = ("service", "cli.server")
 """Those that may fall back to the global reactor, and only when one of their functions is called."""
 
-PLAIN = ("errors", "values", "store.records", "front.memcache", "front.kestrel")
+PLAIN = ("errors", "values", "store.records", "front.memcache", "front.memcache_requests", "front.kestrel")
 """Those that know nothing of Twisted."""
 
 
@@ -128,7 +134,7 @@ class LayoutTests(SynchronousTestCase):
             self.assertEqual(imports(ast.parse(path.read_bytes())), set(), path)
 
     def test_only_the_store_knows_leveldb(self) -> None:
-        self.assertEqual(self.using("plyvel"), ["store.leveldb"])
+        self.assertEqual(self.using("plyvel"), ["store.database", "store.opening"])
 
     def test_no_module_is_long(self) -> None:
         long = {
@@ -160,8 +166,77 @@ class LayoutTests(SynchronousTestCase):
                 self.assertEqual([name for name in imports(tree) if name.startswith("twisted")], [], module)
 
 
+class DoorTests(SynchronousTestCase):
+    """What front ends may do."""
+
+    REGISTERING = frozenset({"put", "read", "consumed", "follow", "unless_put", "verdict", "moved", "changed"})
+
+    OWNER = frozenset({"start", "stop", "health", "reclaimer"})
+    """What the service uses besides, as it makes the queues."""
+
+    def setUp(self) -> None:
+        self.modules = modules()
+
+    def attributes(self, module: str, *owners: str) -> set[str]:
+        """@return: what is used of anything that is called one of C{owners}, or returned by a method called so."""
+
+        def last(node: ast.AST) -> str:
+            if isinstance(node, ast.Call):
+                return last(node.func)
+            return node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else ""
+
+        return {
+            node.attr
+            for node in ast.walk(self.modules[module])
+            if isinstance(node, ast.Attribute) and last(node.value) in owners
+        }
+
+    def test_only_queues_tell_the_commit_what_replies_depend_on(self) -> None:
+        """So no front end can forget it."""
+        for module in self.modules:
+            if not is_below(module, "queues"):
+                used = self.attributes(module, "commit", "_commit")
+                self.assertEqual(used & self.REGISTERING, set(), module)
+        self.assertIn("put", self.attributes("queues.putting", "commit", "_commit"))
+
+    def test_what_front_ends_use_of_the_queues(self) -> None:
+        (interface,) = (
+            node for node in self.modules["queues.front_end"].body if isinstance(node, ast.ClassDef)
+        )
+        names = {
+            ast.unparse(node.target) if isinstance(node, ast.AnnAssign) else node.name
+            for node in interface.body
+            if isinstance(node, (ast.AnnAssign, ast.FunctionDef))
+        }
+        self.assertLessEqual(len(names), 23)
+        queues = Server().queues
+        self.assertEqual([name for name in names if not hasattr(queues, name)], [])
+        used: set[str] = set()
+        for module in self.modules:
+            if is_below(module, "front"):
+                used |= self.attributes(module, "queues", "_queues")
+        self.assertEqual(used, names)
+        self.assertLessEqual(self.attributes("service", "queues", "_running", "Queues"), names | self.OWNER)
+
+    def test_every_request_says_what_rights_it_needs(self) -> None:
+        """And is done by something: but for those with a payload, and the read that is most frequent."""
+        kinds = requests.Request.__subclasses__()
+        self.assertGreater(len(kinds), 20)
+        self.assertEqual([kind for kind in kinds if "allowed" not in vars(kind)], [])
+        self.assertRaises(NotImplementedError, requests.Request().allowed, Grant(Rights()))
+        payload = {requests.Set, requests.PutItems, requests.Get}
+        self.assertEqual(set(PERFORMERS), set(kinds) - payload)
+        classes = {node.name for node in self.modules["values.requests"].body if isinstance(node, ast.ClassDef)}
+        self.assertEqual(classes, {kind.__name__ for kind in kinds} | {"Request", "Permissions"})
+
+    def test_sessions_spell_nothing(self) -> None:
+        for module in ("session", "commands", "client_reads", "waits", "log_in", "outbox"):
+            tree = self.modules[f"front.{module}"]
+            self.assertEqual([name for name in imports(tree) if "memcache" in name or "kestrel" in name], [], module)
+
+
 class CompiledTests(SynchronousTestCase):
-    """What is compiled keeps to the rules that `docs/design.rst` has for it."""
+    """What is compiled keeps to the rules that `docs/design/compiled.rst` has for it."""
 
     def setUp(self) -> None:
         setup = run_path(str(PACKAGE.parent / "setup.py"), run_name="darner_setup")
@@ -185,6 +260,7 @@ class CompiledTests(SynchronousTestCase):
 
     def test_bases(self) -> None:
         known = {node.name for _, node in self.classes} | {"Protocol", "NamedTuple", "dict[bytes, _Batch]"}
+        known.add("Enum")
         known.add("QueueFactory")  # Twisted's, of which there is one, and not one for each client or request
         for module, node in self.classes:
             self.assertLessEqual({ast.unparse(base) for base in node.bases}, known, f"{module}.{node.name}")

@@ -22,14 +22,14 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from darner.config.policies import Policies, QueueSettings, parent_of
-from darner.front import memcache
+from darner.front import memcache, memcache_requests
 from darner.queues.collection import Queues
 from darner.store.leveldb import LevelStore
 from darner.store.memory import MemoryStore
 from darner.values import requests
 from darner.values.vocabulary import CHUNK_BYTES, STATUSES
 from test import model
-from test.harness import EPOCH, Client, FaultyStore, Server
+from test.harness import EPOCH, Asker, Client, FaultyStore, Server
 
 CLIENTS = 4
 
@@ -261,7 +261,7 @@ class SideBySide:
             self.set(client, twin, action, name, option, which, gentle)
             return
         line = self.line(action, name, other, option, which)
-        request = memcache.parse(line)
+        request = memcache_requests.parse(line)
         if isinstance(request, requests.Refused):
             return
         if isinstance(request, requests.GetFirst) and self.is_ambiguous(request, name, other):
@@ -344,7 +344,7 @@ class SideBySide:
             name += b"/delay=%d" % (delay and delay + flags)
         if "once" in action:
             name += b"/id=%d" % (which % IDS)
-        request = memcache.parse(b"set %b %d %d %d%b" % (name, flags, expiry, size, noreply))
+        request = memcache_requests.parse(b"set %b %d %d %d%b" % (name, flags, expiry, size, noreply))
         assert isinstance(request, requests.Set)
         client.set(name, payload, flags, expiry, noreply)
         self.model.set(twin, request, payload)
@@ -416,7 +416,7 @@ class SideBySide:
         queues = self.server.queues
         status = queues.status.name
         queues.status.change("up")
-        queues.put(HEALER, 0, 0, b"")
+        Asker(queues).put(HEALER, b"")
         queues.status.change(status)
         self.model.put(self.model.queue(HEALER), 0, b"", 0)
 
@@ -456,7 +456,7 @@ class SideBySide:
         if client.writes == [b"SERVER_ERROR unreadable\r\n"]:
             client.hears()
         else:
-            request = memcache.parse(line)
+            request = memcache_requests.parse(line)
             assert isinstance(request, requests.Get)
             self.model.get(twin, [request])
         if client.aborted:
@@ -486,7 +486,7 @@ class SideBySide:
     def restart(self, seconds: float) -> None:
         """A clean stop, as the service makes it, and so much later a start."""
         for client, twin in zip(self.clients, self.model.clients, strict=False):
-            client.session.stop_waiting()
+            client.session.reads.stop_waiting()
             self.model.stop_waiting(twin)
         for client, twin in zip(self.clients, list(self.model.clients), strict=False):
             client.leave()
@@ -615,7 +615,7 @@ class SideBySide:
         for name in [queue.name for queue in self.model.queues.values()]:
             while self.model.queue(name).ready:
                 line = b"get " + name
-                request = memcache.parse(line)
+                request = memcache_requests.parse(line)
                 assert isinstance(request, requests.Get)
                 self.clients[0].ask(line)
                 self.model.get(self.model.clients[0], [request])

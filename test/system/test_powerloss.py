@@ -17,7 +17,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from bench.disk import Content, Directory, Disk, File, State
 from bench.powerloss import Expected, Recording, Turn, lose_power, scratch, script
 from bench.syscalls import Call, missing, read_trace
-from darner.store import leveldb
+from darner.store import opening
 
 
 class PowerLossTests(SynchronousTestCase):
@@ -43,7 +43,7 @@ class PowerLossTests(SynchronousTestCase):
 
     def test_a_fault_is_found(self) -> None:
         """Without what puts LevelDB's files right there are holes."""
-        self.patch(leveldb, "settle", lambda *_: [])
+        self.patch(opening, "drop_unsafe_tail", lambda *_: [])
         findings = lose_power(self.recording, seed=1, limit=80)
         self.assertGreater(len(findings.faults), 0)
 

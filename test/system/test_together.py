@@ -15,9 +15,11 @@ from darner.errors import StoreError
 from darner.front import memcache
 from darner.front.calls import Reading
 from darner.queues.collection import Queues
+from darner.queues.contents import Contents
 from darner.queues.fifo import Fifo
 from darner.store.memory import MemoryStore
 from darner.values import requests
+from darner.values.items import Item
 from darner.values.vocabulary import CHUNK_BYTES
 from test.harness import REFUSED, Server, from_source, value
 
@@ -173,7 +175,7 @@ class SweepTests(TogetherTestCase):
         self.other.sets(b"b", b"second")
         self.client.ask(b"get a b/t=1000")
         self.step()
-        self.client.session.hurry()
+        self.client.session.reads.hurry()
         self.server.commit()
         self.assertEqual(self.client.hears(), value(b"b", b"second"))
         self.idle()
@@ -184,7 +186,7 @@ class SweepTests(TogetherTestCase):
         self.other.sets(b"b", b"second")
         self.client.ask(b"get a b")
         self.step()
-        self.client.session.hurry()
+        self.client.session.reads.hurry()
         self.client.session.go_on()
         self.server.commit()
         self.assertEqual(self.client.hears(), value(b"b", b"second"))
@@ -219,11 +221,11 @@ class SweepTests(TogetherTestCase):
                 self.step()
                 self.assertEqual(self.client.hears(), b"")
 
-                def unreadable(fifo: Fifo) -> Optional[bool]:
+                def unreadable(contents: Contents) -> Optional[Item]:
                     raise StoreError("unreadable")
 
-                patch = self.patch(Fifo, "_first", unreadable)
-                self.fifo(b"a")._forget_head(0)
+                patch = self.patch(Contents, "read_first", unreadable)
+                self.fifo(b"a").storage.contents.head.evict()
                 self.server.commit()
                 patch.restore()
                 self.assertEqual(self.client.hears(), b"SERVER_ERROR unreadable\r\n")
@@ -358,7 +360,7 @@ class LimitTests(TogetherTestCase):
     def test_cannot_make_room(self) -> None:
         """Where the oldest items cannot be read, none has it, and no queue stays that was made for it."""
         self.sets(b"dropping", b"1", b"2")
-        self.fifo(b"dropping")._forget_head(0)
+        self.fifo(b"dropping").storage.contents.head.evict()
         self.server.store.unreadable = True
         self.assertEqual(self.sets(b"all", b"3"), [b"SERVER_ERROR unreadable\r\n"])
         self.server.store.unreadable = False

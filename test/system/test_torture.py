@@ -7,6 +7,7 @@ from __future__ import annotations
 import io
 import json
 import sys
+import tempfile
 from collections.abc import Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
@@ -517,7 +518,9 @@ class TortureTests(SynchronousTestCase):
     """Real servers, killed."""
 
     def torture(self, *arguments: str, kind: type[Twistd] = Twistd) -> tuple[int, str]:
-        """@return: the exit status and the output."""
+        """@return: the exit status and the output.  The logs of a run with a fault go when the test is over."""
+        if tempfile.tempdir is None:
+            self.patch(tempfile, "tempdir", str(make_directory(self)))
         out = io.StringIO()
         with redirect_stdout(out), redirect_stderr(out):
             status = main(arguments, kind)
@@ -534,7 +537,7 @@ class TortureTests(SynchronousTestCase):
             self.assertGreater(figures[name], 0, name)
 
     def test_one_that_forgets_what_was_read(self) -> None:
-        forgetful = twistd("from darner.store.batch import LevelBatch", "LevelBatch.mark = lambda *_: None")
+        forgetful = twistd("from darner.store.batch import Batch", "Batch.mark = lambda *_: None")
         status, out = self.torture("--rounds=2", "--seed=4", "--seconds-per-round=0.5", kind=forgetful)
         self.assertEqual(status, 1)
         self.assertRegex(out, r"FAULT in round [12]: handed out twice: item [\d.]+ of \d+ bytes, set on \S+ in round 0")
@@ -559,18 +562,38 @@ class TortureTests(SynchronousTestCase):
         self.assertRegex(out, r"FAULT in round 0: server at fault: darner ended with 1: no")
 
     def test_its_log_is_read(self) -> None:
+        """That of each life, once."""
         torture = Torture(Twistd(), 1, 1.0)
-        torture.server.directory = make_directory(self)
-        log = torture.server.directory / "log"
-        log.write_bytes(b"[-] well\n[darner.queues.commit.GroupCommit#error] the store refused a write: no\n")
-        torture._read_log()
-        with log.open("ab") as more:
-            more.write(b"[-] well\n")
-        torture._read_log()
+        server = torture.server
+        server.directory = make_directory(self)
+        stamp = "2026-01-02T03:04:05+0000"
+        refused = f"{stamp} [darner.queues.commit.GroupCommit#error] the store refused a write: no"
+        failed = f"{stamp} [-#info] oh\n\tTraceback (most recent call last):\n\tbuiltins.OSError: no"
+        for said in (refused, "", failed):
+            server.lives += 1
+            server.log_path.write_text(f"{stamp} [-#info] well\n{said}\n{stamp} [-#info] well\n")
+            torture.read_logs()
+        torture.read_logs()
         self.assertEqual(
             [(fault.kind, fault.text) for fault in torture.books.faults],
-            [(SERVER, "[darner.queues.commit.GroupCommit#error] the store refused a write: no")],
+            [(SERVER, f"log-00001: {refused}"), (SERVER, f"log-00003: {failed}")],
         )
+
+    def test_logs_are_kept(self) -> None:
+        """Those of a run with a fault, and nothing else of it; of one without a fault nothing stays."""
+        faulty = twistd(
+            "from twisted.internet import reactor", "from twisted.python.log import err",
+            "reactor.callWhenRunning(err, OSError('on purpose'))",
+        )  # fmt: skip
+        for kind, kept in ((Twistd, []), (faulty, ["darner.toml", "log-00001"])):
+            self.patch(tempfile, "tempdir", str(make_directory(self)))
+            status, out = self.torture("--rounds=0", "--seed=7", kind=kind)
+            self.assertEqual(status, bool(kept), out)
+            paths = sorted(Path(tempfile.gettempdir()).glob("bench-*/*"))
+            self.assertEqual([path.name for path in paths], kept)
+            for path in paths[1:]:
+                self.assertIn("on purpose", path.read_text())
+                self.assertIn(f"the logs of the server's 1 lives: {path} to ", out)
 
     def test_a_directory_that_is_there(self) -> None:
         status, out = self.torture("--data-dir", str(Path(sys.prefix)))

@@ -26,7 +26,7 @@ from darner.front import memcache
 from darner.store.leveldb import LevelStore
 from darner.store.memory import MemoryStore
 from darner.values.vocabulary import CHUNK_BYTES
-from test.harness import EPOCH, Server, value
+from test.harness import EPOCH, Asker, Server, value
 from test.servers import FOREGROUND, TWISTD, make_directory
 from test.servers import Server as RealServer
 
@@ -374,7 +374,7 @@ class _Run:
         self.case.assertEqual(waiting.hears(), memcache.END)
         waiting.leave()
         # The server has looked at the queues meanwhile, or is just about to.
-        self.server.queues.flush_expired()
+        Asker(self.server.queues).flush_expired()
         self.server.commit()
         for queue in self.queues:
             self.head(queue)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from darner.values.stats import QueueStats, ServerStats, queue_counters, server_counters
+from darner.values.stats import QueueStats, Removal, ServerStats, queue_counters, server_counters
 from test.harness import EPOCH, Server
 
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "operations.rst"
@@ -128,3 +128,23 @@ class RestartTests(SynchronousTestCase):
         expected = dict.fromkeys(figures, 0)
         expected.update({"items": 1, "bytes": 3, "total_items": 1, "create_time": (EPOCH + 107) * 1000})
         self.assertEqual(figures, expected)
+
+
+class RemovalTests(SynchronousTestCase):
+    """Why an item left its queue says what is counted."""
+
+    def test_counters(self) -> None:
+        for removal, of_queue, of_server in (
+            (Removal.MOVED, [], []),
+            (Removal.EXPIRED, ["expired_items"], ["expired_items"]),
+            (Removal.DISCARDED, ["discarded"], ["discarded"]),
+            (Removal.DEAD, ["dead"], []),
+        ):
+            queue, server = QueueStats(), ServerStats()
+            queue.count_removal(removal, 3)
+            server.count_removal(removal, 3)
+            self.assertEqual([name for name, count in queue_counters(queue).items() if count == 3], of_queue)
+            self.assertEqual([name for name, count in server_counters(server).items() if count == 3], of_server)
+            queue.count_removal(removal, -3)
+            server.count_removal(removal, -3)
+            self.assertEqual((queue, server), (QueueStats(), ServerStats()))

@@ -11,9 +11,9 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from darner.config.policies import Policies, QueueSettings
 from darner.front import memcache
-from darner.queues.attempts import AT_ONCE
 from darner.queues.contents import HEAVY
 from darner.queues.head import WINDOW_BYTES
+from darner.queues.retries import AT_ONCE
 from darner.store.leveldb import LevelStore
 from darner.store.memory import MemoryStore
 from darner.values.vocabulary import CHUNK_BYTES
@@ -592,7 +592,7 @@ class TimeOutTests(Case):
         for _ in range(5):
             self.opens(b"one")
             self.server.clock.advance(10)
-        self.assertLessEqual(len(self.client.session._opens._reads[b"q"]), 2)
+        self.assertLessEqual(len(self.client.session.reads.opens._reads[b"q"]), 2)
         self.opens(b"one")
         self.opens(None)
 

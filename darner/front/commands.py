@@ -1,0 +1,186 @@
+"""
+What each request does, but for those that read and those that have a payload.
+
+A new command is a request, which says for itself what rights it needs (`darner.values.requests`), a parser
+(`darner.front.memcache_requests`), and a performer here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Optional, Union
+
+from twisted.python.failure import Failure
+
+import darner
+from darner.errors import DarnerError
+from darner.front.session import PERFORMERS, Session
+from darner.queues.answers import Answers
+from darner.queues.transfer import Transfer
+from darner.values import requests
+
+_Performer = Callable[[Session, Any], None]
+
+
+def performs(*kinds: type[requests.Request]) -> Callable[[_Performer], _Performer]:
+    """What is decorated does what requests of these kinds ask for; a L{DarnerError} it raises becomes the reply."""
+
+    def register(performer: _Performer) -> _Performer:
+        for kind in kinds:
+            PERFORMERS[kind] = performer
+        return performer
+
+    return register
+
+
+@performs(requests.GetFirst)
+def get_first(session: Session, request: requests.GetFirst) -> None:
+    session.reads.get_first(request)
+
+
+@performs(requests.GetMany)
+def get_many(session: Session, request: requests.GetMany) -> None:
+    session.reads.get_many(request)
+
+
+@performs(requests.Monitor)
+def monitor(session: Session, request: requests.Monitor) -> None:
+    session.reads.monitor(request)
+
+
+@performs(requests.Confirm)
+def confirm(session: Session, request: requests.Confirm) -> None:
+    reads = session.reads.opens.first(request.queue, request.count)
+    if reads:
+        session.queues.reads.close(session.answers(), session.spelling.confirmed(len(reads)), reads)
+    else:
+        session.reply(session.spelling.confirmed(0))
+
+
+@performs(requests.Touch)
+def touch(session: Session, request: requests.Touch) -> None:
+    touched = session.reads.opens.touch(request.queue)
+    if not request.noreply:
+        session.reply(session.spelling.touched(touched))
+
+
+@performs(requests.Delete)
+def delete(session: Session, request: requests.Delete) -> None:
+    session.queues.status.check_writes()
+    session.queues.delete(session.answers(), b"" if request.noreply else session.spelling.deleted, request.queue)
+
+
+@performs(requests.Flush)
+def flush(session: Session, request: requests.Flush) -> None:
+    session.queues.status.check_writes()
+    session.queues.flush(session.answers(), session.spelling.flushed, request.queue)
+
+
+@performs(requests.FlushAll)
+def flush_all(session: Session, request: requests.FlushAll) -> None:
+    session.queues.status.check_writes()
+    flushed = b"" if request.noreply else session.spelling.flushed_all(request.delayed)
+    session.queues.flush_all(session.answers(), flushed)
+
+
+@performs(requests.FlushExpired, requests.FlushAllExpired)
+def flush_expired(session: Session, request: Union[requests.FlushExpired, requests.FlushAllExpired]) -> None:
+    def flushed(count: int) -> tuple[Answers, bytes]:
+        session.flushing = False
+        session.update_busy()
+        return session.answers(), session.spelling.number(count)
+
+    def failed(failure: Failure) -> None:
+        session.flushing = False
+        session.update_busy()
+        assert failure.value is not None
+        session.reply(session.spelling.error(failure.value))
+
+    session.queues.status.check_writes()
+    session.flushing = True
+    session.update_busy()
+    name = request.queue if isinstance(request, requests.FlushExpired) else None
+    session.queues.flush_expired(name, flushed).addErrback(failed)
+
+
+@performs(requests.Requeue)
+def requeue(session: Session, request: requests.Requeue) -> None:
+    def done(error: Optional[DarnerError]) -> None:
+        session.transfer = None
+        session.update_busy()
+        session.reply(session.spelling.number(transfer.moved) if error is None else session.spelling.error(error))
+
+    session.queues.status.check_reads()
+    session.queues.status.check_writes()
+    session.queues.check_queue(request.target)
+    transfer = Transfer(session.queues, request.origin, request.target, request.count, done)
+    session.transfer = transfer
+    session.update_busy()
+    transfer.go_on()
+
+
+def _names(session: Session, asked: Sequence[bytes] = ()) -> Sequence[bytes]:
+    """@return: the queues whose figures are told: those asked for, or all that the client may see."""
+    if asked:
+        return asked
+    log_in = session.log_in
+    return [name for name in session.queues.names() if log_in is None or log_in.may_see(name)]
+
+
+@performs(requests.Stats)
+def stats(session: Session, request: requests.Stats) -> None:
+    queues = session.queues
+    figures = [(name, queues.queue_figures(name)) for name in _names(session)]
+    session.reply(session.spelling.stats(queues.figures(darner.__version__), figures))
+
+
+@performs(requests.DumpStats)
+def dump_stats(session: Session, request: requests.DumpStats) -> None:
+    figures = [(name, session.queues.queue_figures(name)) for name in _names(session, request.queues)]
+    session.reply(session.spelling.dump([(name, known) for name, known in figures if known]))
+
+
+@performs(requests.DumpConfig)
+def dump_config(session: Session, request: requests.DumpConfig) -> None:
+    names = _names(session, request.queues)
+    session.reply(session.spelling.dump([(name, session.queues.policy(name).as_text()) for name in names]))
+
+
+@performs(requests.Status)
+def status(session: Session, request: requests.Status) -> None:
+    session.reply(session.spelling.status(session.queues.status.name))
+
+
+@performs(requests.SetStatus)
+def set_status(session: Session, request: requests.SetStatus) -> None:
+    session.queues.status.change(request.status)
+    session.reply(session.spelling.status_changed)
+
+
+@performs(requests.Reload)
+def reload(session: Session, request: requests.Reload) -> None:
+    session.queues.control.reload()
+    session.reply(session.spelling.reloaded())
+
+
+@performs(requests.Shutdown)
+def shutdown(session: Session, request: requests.Shutdown) -> None:
+    session.queues.control.shut_down()
+    session.finish()
+
+
+@performs(requests.Version)
+def version(session: Session, request: requests.Version) -> None:
+    session.reply(session.spelling.version(darner.__version__))
+
+
+@performs(requests.Quit)
+def quit(session: Session, request: requests.Quit) -> None:
+    session.finish()
+
+
+@performs(requests.Refused)
+def refused(session: Session, request: requests.Refused) -> None:
+    session.reply(request.reply)
+    if request.close:
+        session.close()

@@ -1,0 +1,313 @@
+"""
+The requests of the memcache text protocol: a line becomes a frozen request.
+
+No Twisted and no state: bytes in, values out (`docs/protocol.rst` is the description for people).  Nothing that a peer
+sends is decoded to text.  A new command is a request (`darner.values.requests`), a parser here, and a performer
+(`darner.front.commands`).
+
+A request line is::
+
+    line    = *SP command *(1*SP argument) *SP [CR] LF
+    target  = queue *("/" option)
+
+Stripping of the line end is the caller's work; white space anywhere else is tolerated, as clients in use send it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Final, Optional
+
+from darner.errors import ClientError
+from darner.front.memcache import ERROR, client_error, error_reply
+from darner.values.items import PutOptions
+from darner.values.requests import (
+    Confirm,
+    Delete,
+    DumpConfig,
+    DumpStats,
+    Flush,
+    FlushAll,
+    FlushAllExpired,
+    FlushExpired,
+    Get,
+    GetFirst,
+    GetMany,
+    Monitor,
+    Quit,
+    Refused,
+    Reload,
+    Request,
+    Requeue,
+    Set,
+    SetStatus,
+    Shutdown,
+    Stats,
+    Status,
+    Touch,
+    Version,
+)
+from darner.values.vocabulary import MAX_DELAY, MAX_FLAGS, MAX_WAIT, STATUSES, check_id, check_queue_name
+
+MAX_LINE: Final = 2048
+"""The longest request line, in bytes, without its line end."""
+
+_STATUSES: Final = {status.encode("ascii"): status for status in STATUSES}
+_UNSIGNED: Final = re.compile(rb"[0-9]{1,18}")
+_SIGNED: Final = re.compile(rb"-?[0-9]{1,18}")
+
+
+
+_Parser = Callable[[list[bytes]], Request]
+
+_PARSERS: Final[dict[bytes, _Parser]] = {}
+
+
+def _parses(*commands: str) -> Callable[[_Parser], _Parser]:
+    """What is decorated makes the requests of these commands out of the words behind them."""
+
+    def register(parser: _Parser) -> _Parser:
+        for command in commands:
+            _PARSERS[command.encode("ascii")] = parser
+        return parser
+
+    return register
+
+
+def parse(line: bytes) -> Request:
+    """
+    Understand one request line.
+
+    @param line: the line without its line end, at most L{MAX_LINE} bytes.
+    @return: a request.  What cannot be served comes out as L{Refused}; nothing is raised.
+    """
+    words = line.split()
+    if not words:
+        return Refused(ERROR)
+    parser = _PARSERS.get(words[0].lower())
+    if parser is None:
+        return Refused(ERROR)
+    try:
+        return parser(words[1:])
+    except ClientError as error:
+        return Refused(error_reply(error))
+
+
+def _number(word: bytes, what: str, form: re.Pattern[bytes] = _UNSIGNED) -> int:
+    if not form.fullmatch(word):
+        raise ClientError(f"bad {what}")
+    return int(word)
+
+
+@_parses("set")
+def _parse_set(words: list[bytes]) -> Request:
+    # The byte count comes first: without it nobody knows where the next command starts.
+    if len(words) < 4 or not _UNSIGNED.fullmatch(words[3]):
+        return Refused(client_error(b"bad command line format"), close=True)
+    size = int(words[3])
+    noreply = words[-1].lower() == b"noreply" and len(words) > 4
+    try:
+        queue, *options = words[0].split(b"/")
+        check_queue_name(queue)
+        sync, asked = _put_options(options)
+        flags = _number(words[1], "flags")
+        if flags > MAX_FLAGS:
+            raise ClientError("bad flags")
+        expiry = _number(words[2], "expiry", _SIGNED)
+        if len(words) > 5 or (len(words) == 5 and not noreply):
+            raise ClientError("bad command line format")
+    except ClientError as error:
+        return Refused(b"" if noreply else error_reply(error), payload=size)
+    return Set(queue, flags, expiry, size, noreply, sync, asked)
+
+
+def _put_options(options: list[bytes]) -> tuple[bool, Optional[PutOptions]]:
+    """@return: whether the item is to be on stable storage, and what else is asked for."""
+    sync = False
+    delay: Optional[int] = None
+    id = b""
+    for option in options:
+        name, _, value = option.partition(b"=")
+        if option.lower() == b"sync":
+            sync = True
+        elif name.lower() == b"delay":
+            delay = min(_number(value, "delay"), MAX_DELAY)
+        elif name.lower() == b"id":
+            id = check_id(value)
+        elif option:
+            raise ClientError("unknown option of set")
+    return sync, PutOptions(delay, id) if delay is not None or id else None
+
+
+@_parses("get", "gets")
+def _parse_get(words: list[bytes]) -> Request:
+    if not words:
+        raise ClientError("get needs a queue name")
+    if len(words) > 1:
+        return _parse_get_several(words)
+    queue, *options = words[0].split(b"/")
+    return _get(check_queue_name(queue), words[0], options)
+
+
+def _get(queue: bytes, key: bytes, options: list[bytes]) -> Get:
+    wait = 0
+    chosen = set()
+    for option in map(bytes.lower, options):
+        if option.startswith(b"t="):
+            wait = min(_number(option[2:], "wait"), MAX_WAIT)
+        elif option in (b"open", b"close", b"abort", b"peek"):
+            chosen.add(option)
+        elif option:
+            raise ClientError("unknown option of get")
+    if b"abort" in chosen and (len(chosen) > 1 or wait):
+        raise ClientError("abort must be by itself")
+    if b"peek" in chosen and len(chosen) > 1:
+        raise ClientError("cannot open and peek" if b"open" in chosen else "cannot close and peek")
+    return Get(queue, key, wait, b"open" in chosen, b"close" in chosen, b"abort" in chosen, b"peek" in chosen)
+
+
+def _parse_get_several(words: list[bytes]) -> Request:
+    last, *options = words[-1].split(b"/")
+    if not any(option.lower().startswith(b"t=") for option in options):
+        return GetMany(tuple(check_queue_name(word) for word in words))
+    queues = dict.fromkeys(check_queue_name(word) for word in [*words[:-1], last])
+    choices = tuple(_get(queue, queue, options) for queue in queues)
+    if choices[0].abort:
+        raise ClientError("abort must be by itself")
+    return GetFirst(choices)
+
+
+@_parses("monitor")
+def _parse_monitor(words: list[bytes]) -> Request:
+    if len(words) not in (2, 3):
+        raise ClientError("monitor needs a queue name and seconds")
+    maximum = _number(words[2], "maximum") if len(words) == 3 else None
+    return Monitor(check_queue_name(words[0]), min(_number(words[1], "seconds"), MAX_WAIT // 1000), maximum)
+
+
+@_parses("confirm")
+def _parse_confirm(words: list[bytes]) -> Request:
+    if len(words) != 2:
+        raise ClientError("confirm needs a queue name and a count")
+    return Confirm(check_queue_name(words[0]), _number(words[1], "count"))
+
+
+@_parses("delete")
+def _parse_delete(words: list[bytes]) -> Request:
+    if not words:
+        raise ClientError("delete needs a queue name")
+    return Delete(check_queue_name(words[0]), len(words) > 1 and words[-1].lower() == b"noreply")
+
+
+@_parses("flush")
+def _parse_flush(words: list[bytes]) -> Request:
+    if len(words) != 1:
+        raise ClientError("flush needs one queue name")
+    return Flush(check_queue_name(words[0]))
+
+
+@_parses("flush_expired")
+def _parse_flush_expired(words: list[bytes]) -> Request:
+    if len(words) != 1:
+        raise ClientError("flush_expired needs one queue name")
+    return FlushExpired(check_queue_name(words[0]))
+
+
+@_parses("flush_all")
+def _parse_flush_all(words: list[bytes]) -> Request:
+    noreply = bool(words) and words[-1].lower() == b"noreply"
+    arguments = words[:-1] if noreply else words
+    if len(arguments) > 1:
+        raise ClientError("bad command line format")
+    if arguments and _number(arguments[0], "delay", _SIGNED) > 0:
+        raise ClientError("flush_all cannot be delayed")
+    return FlushAll(noreply, delayed=bool(arguments))
+
+
+@_parses("touch")
+def _parse_touch(words: list[bytes]) -> Request:
+    noreply = len(words) > 1 and words[-1].lower() == b"noreply"
+    arguments = words[:-1] if noreply else words
+    if not 1 <= len(arguments) <= 2:
+        raise ClientError("touch needs one queue name")
+    queue = check_queue_name(arguments[0])
+    # memcached's touch says when the item is to expire; clients of it send 0 where nothing is said.
+    if len(arguments) > 1 and _number(arguments[1], "expiry", _SIGNED) != 0:
+        raise ClientError("touch sets no expiry")
+    return Touch(queue, noreply)
+
+
+@_parses("requeue")
+def _parse_requeue(words: list[bytes]) -> Request:
+    if not 2 <= len(words) <= 3:
+        raise ClientError("requeue needs two queue names")
+    origin, target = (check_queue_name(word) for word in words[:2])
+    if origin == target:
+        raise ClientError("requeue needs two queues")
+    return Requeue(origin, target, _number(words[2], "count") if len(words) > 2 else None)
+
+
+@_parses("dump_stats")
+def _parse_dump_stats(words: list[bytes]) -> Request:
+    return DumpStats(tuple(check_queue_name(word) for word in words))
+
+
+@_parses("dump_config")
+def _parse_dump_config(words: list[bytes]) -> Request:
+    return DumpConfig(tuple(check_queue_name(word) for word in words))
+
+
+@_parses("status")
+def _parse_status(words: list[bytes]) -> Request:
+    if not words:
+        return Status()
+    status = _STATUSES.get(words[0].lower())
+    if status is None or len(words) > 1:
+        raise ClientError("unknown status")
+    return SetStatus(status)
+
+
+def _alone(request: Request, command: str) -> _Parser:
+    def parse_alone(words: list[bytes]) -> Request:
+        if words:
+            raise ClientError(f"{command} takes no arguments")
+        return request
+
+    return parse_alone
+
+
+for _command, _request in (
+    ("flush_all_expired", FlushAllExpired()), ("stats", Stats()), ("reload", Reload()), ("shutdown", Shutdown()),
+    ("version", Version()), ("quit", Quit()),
+):  # fmt: skip
+    _parses(_command)(_alone(_request, _command))
+
+
+class LineCache:
+    """
+    Requests by the line they were parsed from.
+
+    Clients repeat their lines, and a look-up is a tenth of a parse.  Bounded in lines and, as only short lines are
+    kept, in bytes; when it is full it starts anew, which costs less than to remember what was used last.
+    """
+
+    MAX_LINES: Final = 4096
+    MAX_LENGTH: Final = 128
+
+    def __init__(self) -> None:
+        self._requests: dict[bytes, Request] = {}
+
+    def parse(self, line: bytes) -> Request:
+        """As L{parse}."""
+        request = self._requests.get(line)
+        if request is None:
+            request = parse(line)
+            if len(line) <= self.MAX_LENGTH:
+                if len(self._requests) >= self.MAX_LINES:
+                    self._requests.clear()
+                self._requests[line] = request
+        return request
+
+    def __len__(self) -> int:
+        return len(self._requests)

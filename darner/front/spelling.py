@@ -1,0 +1,84 @@
+"""
+How replies are spelled: one class for each protocol, so that sessions know none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Union
+
+
+class Spelling:
+    """
+    How the replies of one protocol are spelled.
+
+    @ivar stored: an item is stored.
+    @ivar nothing: there is no item to be had.
+    @ivar closed: an open read is closed or given back.
+    @ivar flushed: a queue is flushed.
+    @ivar deleted: a queue is deleted.
+    @ivar status_changed: the server has another status.
+    """
+
+    def __init__(
+        self, stored: bytes, nothing: bytes, closed: bytes, flushed: bytes, deleted: bytes, status_changed: bytes
+    ) -> None:
+        self.stored = stored
+        self.nothing = nothing
+        self.closed = closed
+        self.flushed = flushed
+        self.deleted = deleted
+        self.status_changed = status_changed
+
+    def error(self, error: BaseException) -> bytes:
+        """@param error: a L{darner.errors.DarnerError}, or anything else, which tells the client nothing more."""
+        raise NotImplementedError
+
+    def item(self, key: bytes, flags: int, payload: bytes, whole: bool) -> bytes:
+        """@param whole: whether the item is all of the reply; else others or L{nothing} follow."""
+        raise NotImplementedError
+
+    def before_item(self, key: bytes, flags: int, size: int) -> bytes:
+        """@return: what comes before the payload of a large item."""
+        raise NotImplementedError
+
+    def after_item(self, whole: bool) -> bytes:
+        """@return: what comes after it."""
+        raise NotImplementedError
+
+    def number(self, number: int) -> bytes:
+        """So many items were dealt with."""
+        raise NotImplementedError
+
+    def confirmed(self, count: int) -> bytes:
+        """@param count: of the open reads that are closed; 0 where not as many were open as were to be closed."""
+        raise NotImplementedError
+
+    def touched(self, any: bool) -> bytes:
+        """@param any: whether there was an open read."""
+        raise NotImplementedError
+
+    def flushed_all(self, delayed: bool) -> bytes:
+        """@param delayed: L{darner.values.requests.FlushAll.delayed}."""
+        raise NotImplementedError
+
+    def reloaded(self) -> bytes:
+        """The settings are read again."""
+        raise NotImplementedError
+
+    def status(self, name: str) -> bytes:
+        """@param name: one of L{darner.values.vocabulary.STATUSES}."""
+        raise NotImplementedError
+
+    def version(self, number: str) -> bytes:
+        raise NotImplementedError
+
+    def stats(
+        self, server: Mapping[str, Union[int, str]], queues: Iterable[tuple[bytes, Mapping[str, int]]]
+    ) -> bytes:
+        """The statistics of the server and of its queues."""
+        raise NotImplementedError
+
+    def dump(self, queues: Iterable[tuple[bytes, Mapping[str, Union[int, str]]]]) -> bytes:
+        """The statistics or settings of queues, a block each."""
+        raise NotImplementedError

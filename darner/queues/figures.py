@@ -1,0 +1,47 @@
+"""
+The statistics that are told of a server and of each of its queues, by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Optional
+
+from darner.queues.fifo import Fifo
+from darner.values.stats import Health, ServerStats, queue_counters, server_counters
+
+
+def server_figures(fifos: Collection[Fifo], stats: ServerStats, health: Health) -> dict[str, int | str]:
+    """@return: what is counted over all queues, and whether items can be put."""
+    return {
+        "curr_items": sum(fifo.count for fifo in fifos),
+        "bytes": sum(fifo.storage.contents.bytes for fifo in fifos),
+        **server_counters(stats),
+        **_health_figures(health),
+    }
+
+
+def _health_figures(health: Health) -> dict[str, int | str]:
+    if health.writable:
+        return {"store_writable": 1}
+    return {"store_writable": 0, "store_refuses": health.reason, "store_refuses_since": int(health.since)}
+
+
+def queue_figures(fifo: Optional[Fifo]) -> dict[str, int]:
+    """@return: the statistics of one queue; empty where there is none."""
+    if fifo is None or not fifo.exists:
+        return {}
+    age = fifo.stats.age_msec if fifo.count else 0
+    return {
+        "items": fifo.count,
+        "bytes": fifo.storage.contents.bytes,
+        **queue_counters(fifo.stats),
+        "waiters": len(fifo.waiters),
+        "open_transactions": fifo.open_count,
+        "set_aside": fifo.storage.sides.set_aside_count,
+        "delayed": fifo.storage.sides.delayed_count,
+        "age": age,
+        "age_msec": age,
+        "oldest_msec": fifo.oldest_age,
+        "create_time": fifo.created,
+    }

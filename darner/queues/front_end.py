@@ -1,0 +1,83 @@
+"""
+What a front end may use of the queues.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Optional, Protocol
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
+
+from darner.config.policies import QueueSettings
+from darner.queues.answers import Answers
+from darner.queues.commit import GroupCommit
+from darner.queues.control import Control
+from darner.queues.fifo import Fifo
+from darner.queues.putting import Puts
+from darner.queues.reading import Reads
+from darner.queues.status import ServerStatus
+from darner.values.stats import ServerStats
+
+
+class IQueues(Protocol):
+    """
+    What L{darner.queues.collection.Queues} is to a front end.
+
+    Whoever asks gets an answer sheet from C{commit.answers_for}, once in a turn, and hands it over with each operation
+    and the reply that says it is done.  The operation adds the reply and registers what it depends on.  When the turn
+    is written or refused, C{deliver} of the asker gets the sheet: every reply on it is true by then, or an error is in
+    its place.  A reply that depends on nothing is added to the sheet by the asker itself, and keeps its order.
+
+    An operation that raises has changed nothing and added nothing.  An empty reply is none: nobody is told.
+
+    Of the commit a front end uses C{answers_for}, C{rest} and C{busy}; one that serves many at once calls C{begin} and
+    C{end} around them.
+    """
+
+    commit: GroupCommit
+    puts: Puts
+    reads: Reads
+    stats: ServerStats
+    """Counters that the front end adds to as it serves."""
+    status: ServerStatus
+    """What is refused for now: asked before a request is done."""
+    control: Control
+    """What clients may ask of the process."""
+    clock: IReactorTime
+    """For waits."""
+    client_bytes: int
+    """How much to hold at most for each client, in each direction."""
+    stopped: bool
+    """Whether nothing can be written any more."""
+
+    def joined(self) -> None: ...
+
+    def left(self) -> None: ...
+
+    def find(self, name: bytes) -> Optional[Fifo]: ...
+
+    def make(self, name: bytes) -> Fifo: ...
+
+    def release(self, fifo: Fifo) -> None: ...
+
+    def check_queue(self, name: bytes) -> None: ...
+
+    def policy(self, name: bytes) -> QueueSettings: ...
+
+    def names(self) -> list[bytes]: ...
+
+    def figures(self, version: str) -> dict[str, Any]: ...
+
+    def queue_figures(self, name: bytes) -> dict[str, int]: ...
+
+    def delete(self, answers: Answers, reply: bytes, name: bytes) -> None: ...
+
+    def flush(self, answers: Answers, reply: bytes, name: bytes) -> None: ...
+
+    def flush_all(self, answers: Answers, reply: bytes) -> None: ...
+
+    def flush_expired(
+        self, name: Optional[bytes], flushed: Callable[[int], tuple[Answers, bytes]]
+    ) -> Deferred[None]: ...

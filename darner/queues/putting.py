@@ -1,0 +1,324 @@
+"""
+Putting items: where an item goes, whether there is room for it, and what its producer is told.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final, Optional
+
+from darner.config.policies import QueueSettings
+from darner.errors import ClientError, DarnerError, ItemTooLarge, QueueFull, StoreError
+from darner.queues.answers import REPLY_OVERHEAD, Answers
+from darner.queues.commit import GroupCommit
+from darner.queues.disk_space import DiskSpace
+from darner.queues.fifo import Fifo
+from darner.queues.producer_ids import Deduplication
+from darner.queues.reclaiming import Reclaimer
+from darner.queues.routing import Route, Routing
+from darner.queues.status import ServerStatus
+from darner.queues.streams import PayloadWriter
+from darner.store.interfaces import IStore
+from darner.values.items import ITEM_OVERHEAD, PutOptions
+from darner.values.stats import ServerStats
+from darner.values.vocabulary import CHUNK_BYTES
+
+if TYPE_CHECKING:
+    from darner.queues.collection import Queues
+
+RELATIVE_EXPIRY: Final = 1_000_000
+"""An expiry below this is in seconds from now, else in seconds since the epoch (Kestrel's rule)."""
+
+LAST_EXPIRY: Final = 2**63 - 1
+"""The latest expiry that is kept, in ms since the epoch; what expires later expires then."""
+
+
+def _fits(policy: QueueSettings, size: int) -> bool:
+    return size <= policy.max_item_bytes and (policy.max_bytes is None or size <= policy.max_bytes)
+
+
+class Puts:
+    """What is put on the queues of one server."""
+
+    def __init__(
+        self, queues: Queues, fifos: dict[bytes, Fifo], routing: Routing, store: IStore, commit: GroupCommit,
+        reclaimer: Reclaimer, space: DiskSpace, stats: ServerStats, status: ServerStatus, wall: Callable[[], float],
+    ) -> None:  # fmt: skip
+        """
+        @param fifos: the queues by name, as C{queues} keeps them.
+        @param wall: the time in seconds since the epoch.
+        """
+        self._queues = queues
+        self._fifos = fifos
+        self._routing = routing
+        self._store = store
+        self._commit = commit
+        self._reclaimer = reclaimer
+        self._space = space
+        self._stats = stats
+        self._status = status
+        self._wall = wall
+
+    def item_limit(self, name: bytes) -> int:
+        """@return: the size of the largest item that may be set on a name."""
+        queues = self._queues
+        return min(queues.policy(queue).max_item_bytes for queue in queues.policies.aliases.get(name, (name,)))
+
+    def fits(self, name: bytes, size: int) -> bool:
+        """@return: whether an item of that size may be set on a name if there is room."""
+        fifo = self._fifos.get(name)
+        if fifo is not None and not fifo.spreads:
+            return _fits(fifo.policy, size)
+        return size <= self.item_limit(name) and all(
+            _fits(self._queues.policy(queue), size) for queue in self._routing.route(name).keeping
+        )
+
+    def put(
+        self, answers: Answers, stored: bytes, name: bytes, flags: int, expiry: float, payload: bytes,
+        sync: bool = False, options: Optional[PutOptions] = None,
+    ) -> None:  # fmt: skip
+        """
+        Put a small item at the end of a queue, and of all others for which it is meant (`darner.queues.routing`).
+
+        @param answers: who puts it.
+        @param stored: the reply that says so, which becomes an error if the item is not stored; empty: none.
+        @param expiry: by memcache's rules, to the ms.
+        @param sync: whether it is to be on stable storage before that is answered.
+        @param options: what else is asked for.
+        @raise ItemTooLarge: it is over the limit.
+        @raise darner.errors.Unavailable: nothing may be put for now.
+        @raise QueueFull: the queue is, and refuses it.
+        @raise darner.errors.DiskAlmostFull: there is too little room.
+        @raise ClientError: it has an id, and the queue no C{dedupe_window}.
+        @raise darner.errors.StoreError: the store cannot make the queue, or not tell whether it knows the id.
+        """
+        size = len(payload)
+        fifo = self._fifos.get(name)
+        if fifo is None or fifo.spreads or options is not None:
+            retry = Deduplication(options.id) if options is not None and options.id else None
+            fifos = self._all_for_put(name, size, size, options, retry)
+            self._put_on(fifos, flags, expiry, size, payload, options=options, retry=retry)
+            self._answer(answers, stored, sync, retry)
+            return
+        self._admit(fifo.policy, size, size, fifo.durable)
+        if fifo.number is None:
+            self._queues.existing(name)
+        elif fifo.limited:
+            fifo.storage.bounds.enforce(size)
+        fifo.put(flags, self._expiry_time(expiry) if expiry else 0, size, payload)
+        self._stats.total_items += 1
+        if sync:
+            self._commit.sync()
+        if stored:
+            self._commit.put(answers, answers.add(stored))
+
+    def put_flow(
+        self, answers: Answers, stored: bytes, name: bytes, flags: int, expiry: float, inflow: PayloadWriter,
+        sync: bool = False, options: Optional[PutOptions] = None,
+    ) -> None:  # fmt: skip
+        """As L{put}, with a payload that came piece by piece."""
+        payload = inflow.finish()
+        retry = Deduplication(options.id) if options is not None and options.id else None
+        try:
+            fifos = self._all_for_put(name, inflow.size, len(payload), options, retry)
+        except DarnerError:
+            inflow.abandon()
+            raise
+        self._put_on(fifos, flags, expiry, inflow.size, payload, inflow.stream, options, retry)
+        if not fifos:
+            inflow.abandon()
+        self._answer(answers, stored, sync, retry)
+
+    def put_items(
+        self, answers: Answers, stored: Callable[[int], bytes], name: bytes, expiry: int, payloads: list[bytes]
+    ) -> None:
+        """
+        Put items, in order, up to the first that is refused.
+
+        @param stored: spells the reply that says how many are stored.
+        @param expiry: in ms from now; 0 never; below 0 at once.
+        @raise DarnerError: the first was refused, and not because the queue is full.
+        """
+        # By memcache's rules, which take what is far away for Unix time.
+        ends = (expiry if expiry < 1000 * RELATIVE_EXPIRY else self._commit.now + expiry) / 1000
+        count = 0
+        for payload in payloads:
+            self._stats.cmd_set += 1
+            try:
+                if len(payload) <= CHUNK_BYTES:
+                    self.put(answers, b"", name, 0, ends, payload)
+                else:
+                    inflow = self.inflow()
+                    inflow.write(payload)
+                    self.put_flow(answers, b"", name, 0, ends, inflow)
+            except DarnerError as error:
+                if not count and not isinstance(error, QueueFull):
+                    raise
+                break
+            count += 1
+        slot = answers.add(stored(count))
+        # So that one who puts much waits for its turn.
+        answers.size += count * REPLY_OVERHEAD
+        if count:
+            self._commit.put(answers, slot)
+
+    def pressed(self) -> bool:
+        """@return: whether the store has fallen behind, so that large payloads should wait."""
+        return self._store.pressed()
+
+    def inflow(self) -> PayloadWriter:
+        """@return: where to write the payload of an item that comes piece by piece."""
+        return PayloadWriter(self._store, self._commit, self._reclaimer, self._space)
+
+    def _answer(self, answers: Answers, stored: bytes, sync: bool, retry: Optional[Deduplication]) -> None:
+        if sync:
+            self._commit.sync()
+        if stored:
+            slot = answers.add(stored)
+            if retry is None or sync:
+                self._commit.put(answers, slot)
+            if retry is not None:
+                retry.answered(self._commit, answers, slot)
+
+    def _put_on(
+        self, fifos: list[Fifo], flags: int, expiry: float, size: int, payload: bytes, stream: int = 0,
+        options: Optional[PutOptions] = None, retry: Optional[Deduplication] = None,
+    ) -> None:  # fmt: skip
+        ends = self._expiry_time(expiry) if expiry else 0
+        shared = len(fifos) > 1
+        if retry is not None and fifos:
+            retry.anew = True
+            self._add_id(fifos, retry.id)
+        for fifo in fifos:
+            delay = self._delay(fifo, options)
+            if delay:
+                fifo.delay(self._after(delay), flags, ends, size, payload, stream, shared)
+            else:
+                fifo.put(flags, ends, size, payload, stream, shared)
+        self._stats.total_items += len(fifos)
+
+    def _after(self, delay: int) -> int:
+        """
+        @param delay: in ms.
+        @return: when it has passed, in ms since the epoch.  It counts from this moment and not from the beginning of
+            the turn, which may be some ms ago: a delayed item never comes early.
+        """
+        return int(self._wall() * 1000 + 0.99) + delay
+
+    @staticmethod
+    def _delay(fifo: Fifo, options: Optional[PutOptions]) -> int:
+        """@return: after how many ms an item is to be had that is set on a queue."""
+        if options is not None and options.delay is not None:
+            return options.delay
+        return int((fifo.policy.default_delay or 0) * 1000)
+
+    def _add_id(self, fifos: list[Fifo], id: bytes) -> None:
+        verdict = self._commit.verdict()
+        for fifo in fifos:
+            fifo.storage.add_id(id, verdict)
+
+    def _find_id(self, route: Route, retry: Deduplication) -> None:
+        """
+        Find out which queues have an item that is set under an id.
+
+        @raise ClientError: one of those that matter is not set to know any.
+        """
+        for queue in route.required:
+            if self._queues.policy(queue).dedupe_window is None:
+                raise ClientError(f"queue {queue.decode()} has no dedupe_window")
+        for queue in (*route.keeping, *route.children):
+            fifo = self._fifos.get(queue)
+            first = None if fifo is None else fifo.storage.find_id(retry.id)
+            if fifo is not None and first is not None:
+                retry.left_out.add(queue)
+                retry.first.append(first)
+                retry.anew |= fifo.storage.leave_out()
+
+    def _admit(self, policy: QueueSettings, size: int, room: int, durable: bool) -> None:
+        """
+        @param policy: the settings of a queue.
+        @param size: of the item that is to be put there, in bytes.
+        @param room: what of that is still to be written.
+        @param durable: whether the queue is on disk.
+        @raise DarnerError: the item is refused, whatever the queue holds.
+        """
+        if self._status.refuses_writes:
+            self._status.check_writes()
+        if size > policy.max_item_bytes:
+            raise ItemTooLarge()
+        least = size if durable else size + ITEM_OVERHEAD  # what it counts for in a queue that holds nothing
+        if policy.max_bytes is not None and least > policy.max_bytes:
+            raise QueueFull()
+        if durable:
+            self._space.take(room + ITEM_OVERHEAD)
+
+    def _all_for_put(
+        self, name: bytes, size: int, room: int, options: Optional[PutOptions], retry: Optional[Deduplication]
+    ) -> list[Fifo]:
+        """
+        @param size: of the item that is to be put, in bytes.
+        @param room: what of that is still to be written, for each queue.
+        @param retry: its id, if it has one: those that know it are left out.
+        @return: the queues on which a set on this name puts it; they exist.
+        @raise DarnerError: it is refused; no queue has been made.
+        """
+        fifo = self._fifos.get(name)
+        if fifo is not None and not fifo.spreads and options is None:
+            self._admit(fifo.policy, size, room, fifo.durable)
+            if fifo.limited:
+                fifo.storage.bounds.enforce(size)
+            return [self._queues.existing(name)]
+        route = self._routing.route(name)
+        self._status.check_writes()
+        if size > self.item_limit(name):
+            raise ItemTooLarge()
+        if retry is not None:
+            # First: what was stored once is answered so, though there be no room for it now.
+            self._find_id(route, retry)
+        left_out = retry.left_out if retry is not None else ()
+        taking = [queue for queue in route.keeping if queue not in left_out]
+        for queue in taking:
+            self._admit(self._queues.policy(queue), size, room, self._queues.is_durable(queue))
+            self._check_limits(queue, size)
+        for child in route.children:
+            if child in left_out:
+                continue
+            fifo = self._fifos.get(child)
+            if fifo is None or fifo.number is None:
+                self._queues.gone(child)  # it could not be written when it was made
+                continue
+            with suppress(ItemTooLarge, QueueFull):
+                self._admit(fifo.policy, size, room, fifo.durable)
+                self._check_limits(child, size)
+                taking.append(child)
+        new = [queue for queue in taking if queue not in self._fifos or not self._fifos[queue].exists]
+        try:
+            fifos = [self._queues.existing(queue) for queue in taking]
+            for fifo in fifos:
+                if retry is not None:
+                    fifo.storage.begin_ids()
+                if self._delay(fifo, options):
+                    fifo.begin_delays()
+            for fifo in fifos:
+                # Only now, as nobody refuses it any more.
+                if fifo.limited and fifo.policy.discard_old_when_full:
+                    fifo.storage.bounds.enforce(size)
+        except StoreError:
+            for queue in new:
+                self._queues.forget(queue)
+            raise
+        return fifos
+
+    def _check_limits(self, name: bytes, size: int) -> None:
+        fifo = self._fifos.get(name)
+        if fifo is not None and fifo.limited:
+            fifo.storage.bounds.check(size)
+
+    def _expiry_time(self, expiry: float) -> int:
+        """@return: an expiry that is not 0, by memcache's rules, in ms since the epoch."""
+        if expiry < 0:
+            return 1
+        if expiry < RELATIVE_EXPIRY:
+            return self._commit.now + int(expiry * 1000)
+        return min(int(expiry * 1000), LAST_EXPIRY)

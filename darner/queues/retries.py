@@ -1,0 +1,305 @@
+"""
+What becomes of an item that is given back: it is to be had again, now or later, or goes to the dead letters.
+
+Only queues with settings for that have this, or had them when the items were opened.  Attempts are written down with
+the turn in which the item is opened, so that one that ends the process counts as well; the times are in memory alone.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from collections.abc import Collection
+from heapq import heapify, heappop, heappush
+from math import inf
+from typing import ClassVar, Final, Optional, Protocol
+
+from twisted.internet.interfaces import IDelayedCall
+from twisted.logger import Logger
+
+from darner.config.policies import QueueSettings
+from darner.errors import StoreError
+from darner.queues.commit import GroupCommit
+from darner.queues.contents import Contents
+from darner.queues.ledger import Ledger
+from darner.store.batch import Batch
+from darner.values.items import Item
+
+AT_ONCE: Final = 100
+"""How many items go back, or to the dead letters, before others have their turn."""
+BYTES_AT_ONCE: Final = 1024 * 1024
+"""And how many bytes of payload of dead letters that were found at the start."""
+DEAD_LETTER_RETRY: Final = 1.0
+"""Seconds after which an item that could not be moved to the dead letters is tried again."""
+
+
+class Read(Protocol):
+    """An open read, as far as this goes."""
+
+    item: Item
+    since: float
+    """When it was opened, or extended, by the monotonic clock."""
+
+    def time_out(self) -> None:
+        """It was open for too long: give its item back."""
+
+
+class Retried(Protocol):
+    """The queue, as far as this goes."""
+
+    name: bytes
+    policy: QueueSettings
+
+    def move_to_dead_letters(self, item: Item) -> None:
+        """
+        Put an item on the queue of dead letters, and consume it here.
+
+        @raise StoreError: it cannot be moved; nothing has changed.
+        """
+
+    def serve(self) -> None:
+        """Serve those who wait."""
+
+
+class Retries:
+    """
+    Of one queue, the attempts of its items, its open reads, and the items that are set aside; a side of it.
+
+    An item that is set aside is not to be had, but among the items that the L{Contents} count.  There is one call of
+    the clock at most, whatever there is to wait for.
+
+    @ivar set_aside_bytes: how many bytes of payload the items have that are set aside.
+    """
+
+    _log: ClassVar[Logger] = Logger()
+
+    def __init__(self, queue: Retried, commit: GroupCommit, ledger: Ledger, contents: Contents) -> None:
+        self._queue = queue
+        self._commit = commit
+        self._ledger = ledger
+        self._contents = contents
+        self._attempts: dict[int, int] = {}
+        self._changed: set[int] = set()
+        self._handed: set[int] = set()
+        self._consumed: dict[int, int] = {}  # attempts of items that are consumed, until that is written
+        self._reads: OrderedDict[int, Read] = OrderedDict()  # since when they are open, the longest first
+        self._aside: list[tuple[float, int, Item]] = []
+        self.set_aside_bytes = 0
+        self._found: deque[int] = deque()
+        self._timer: Optional[IDelayedCall] = None
+        self._wake = inf
+
+    @property
+    def set_aside_count(self) -> int:
+        """How many items are set aside."""
+        return len(self._aside)
+
+    def recover(self, attempts: dict[int, int]) -> None:
+        """Begin with what is written down of items that are not consumed."""
+        self._attempts = attempts
+        self._found.extend(sorted(attempts))
+        self._arm()
+
+    # Attempts
+
+    def opened(self, read: Read) -> None:
+        """An item is open."""
+        self.extend(read)
+        if self._queue.policy.max_attempts is not None:
+            id = read.item.id
+            self._attempts[id] = self._attempts.get(id, 0) + 1
+            self._changed.add(id)
+            self._ledger.changed()
+
+    def exhausted(self, id: int) -> bool:
+        """@return: whether an item was opened as often as it may be, and there is a queue of dead letters for it."""
+        policy = self._queue.policy
+        if policy.max_attempts is None or policy.dead_letter_queue is None:
+            return False
+        return self._attempts.get(id, 0) >= policy.max_attempts
+
+    def forget(self, id: int) -> None:
+        """The item is consumed."""
+        self._reads.pop(id, None)
+        attempts = self._attempts.pop(id, 0)
+        if attempts:
+            self._consumed[id] = attempts
+            self._changed.add(id)
+
+    def restore(self, id: int) -> None:
+        """The item is one again: that it was consumed could not be written."""
+        attempts = self._consumed.pop(id, 0)
+        if attempts:
+            self._attempts[id] = attempts
+            self._changed.add(id)
+
+    # Giving back
+
+    def give_back(self, read: Read) -> None:
+        """The item of this read was open until now, and is not consumed."""
+        self._reads.pop(read.item.id, None)  # it may be open since a time when nothing was asked of that
+        delay = self._queue.policy.retry_delay
+        if delay is not None and not self.exhausted(read.item.id):
+            self.set_aside(read.item, delay)
+        else:
+            self._retry(read.item)
+
+    def _retry(self, item: Item) -> None:
+        """
+        Have an item again, or move it to the dead letters.
+
+        @param item: one that was taken out of memory: neither to be had nor consumed.
+        """
+        if self.exhausted(item.id):
+            self.dead_letter(item)
+        else:
+            self._contents.give_back(item)
+
+    def set_aside(self, item: Item, delay: float = DEAD_LETTER_RETRY) -> None:
+        """
+        Have an item only after so many seconds.
+
+        @param item: one that was taken out of memory: neither to be had nor consumed.
+        """
+        self._contents.count += 1
+        self._contents.bytes += item.size
+        if item.id < self._contents.head.read_id:
+            # Else it is beyond the head, where it will be found.
+            heappush(self._aside, (self._commit.clock.seconds() + delay, item.id, item))
+            self.set_aside_bytes += item.size
+            self._arm()
+
+    def dead_letter(self, item: Item) -> None:
+        """
+        Move an item to the dead letters, or try that again later.
+
+        @param item: one that was taken out of memory: neither to be had nor consumed.
+        """
+        if self._ledger.is_writing(item):
+            # Where that put is refused the item must not be found there.
+            self.set_aside(item)
+            return
+        try:
+            self._queue.move_to_dead_letters(item)
+        except StoreError as error:
+            self._log.error(
+                "cannot move item {id} of queue {name!r} to the dead letters, will try again: {error}",
+                id=item.id, name=self._queue.name, error=error,
+            )  # fmt: skip
+            self.set_aside(item)
+
+    def _dead_letter_found(self, id: int) -> int:
+        """
+        An item was perhaps open for the last time when the process before this ended.
+
+        @return: about how much there was to do, in bytes.
+        """
+        # What was taken into memory already is seen to when it is read.
+        if id < self._contents.head.read_id or not self.exhausted(id):
+            return 0
+        try:
+            item = self._contents.read(id)
+        except StoreError:
+            item = None
+        if item is None:
+            return 0
+        self._take_out(item)
+        self.dead_letter(item)
+        return item.size
+
+    def _take_out(self, item: Item) -> None:
+        self._contents.count -= 1
+        self._contents.bytes -= item.size
+
+    # A side of the queue
+
+    @property
+    def pending(self) -> bool:
+        return False  # attempts are of items, which hold the queue
+
+    def flush(self, open: Collection[int]) -> list[int]:
+        self._aside.clear()
+        self.set_aside_bytes = 0
+        for id in set(self._attempts).difference(open):
+            self.forget(id)
+        return []
+
+    def delete(self) -> list[int]:
+        return []
+
+    def write_to(self, batch: Batch, puts: bool) -> None:
+        # Of items that are not in the store yet nothing is written either.
+        stop = self._ledger.unwritten_id
+        self._handed = {id for id in self._changed if id < stop}
+        if self._handed:
+            self._changed -= self._handed
+            batch.attempts(self._ledger.number, [(id, self._attempts.get(id, 0)) for id in sorted(self._handed)])
+
+    def written(self) -> None:
+        for id in self._handed:
+            self._consumed.pop(id, None)
+        self._handed = set()
+
+    def refuse(self, ids: set[int], uncertain: bool) -> None:
+        self._aside = [entry for entry in self._aside if entry[1] not in ids]
+        heapify(self._aside)
+        self.set_aside_bytes = sum(item.size for _, _, item in self._aside)
+
+    def not_written(self) -> None:
+        self._changed |= self._handed
+        self._handed = set()
+
+    # Time
+
+    def adopt(self) -> None:
+        """The queue has other settings: what is open may be overdue sooner."""
+        self._arm()
+
+    def extend(self, read: Read) -> None:
+        """The time of an open read begins anew."""
+        read.since = self._commit.clock.seconds()
+        self._reads[read.item.id] = read
+        self._reads.move_to_end(read.item.id)
+        self._arm()
+
+    def stop(self) -> None:
+        """Wait for nothing any more."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _overdue(self) -> float:
+        """@return: when the read that is open for the longest time has to go back."""
+        timeout = self._queue.policy.open_timeout
+        if timeout is None or not self._reads:
+            return inf
+        return next(iter(self._reads.values())).since + timeout
+
+    def _due(self) -> float:
+        return self._aside[0][0] if self._aside else inf
+
+    def _arm(self) -> None:
+        """See to it that L{_look} is called in time.  Too early does no harm: what was waited for may be gone."""
+        wake = 0.0 if self._found else min(self._overdue(), self._due())
+        if wake < self._wake:
+            self.stop()
+            self._wake = wake
+            self._timer = self._commit.clock.callLater(max(0.0, wake - self._commit.clock.seconds()), self._look)
+
+    def _look(self) -> None:
+        """Do what is due, a bounded part of it."""
+        self._timer = None
+        now = self._commit.clock.seconds()
+        size = 0
+        for _ in range(AT_ONCE):
+            if self._found and size < BYTES_AT_ONCE:
+                size += self._dead_letter_found(self._found.popleft())
+            if self._overdue() <= now:
+                next(iter(self._reads.values())).time_out()
+            if self._due() <= now:
+                item = heappop(self._aside)[2]
+                self.set_aside_bytes -= item.size
+                self._take_out(item)
+                self._retry(item)
+        self._queue.serve()
+        self._wake = inf
+        self._arm()

@@ -1,0 +1,341 @@
+"""
+A queue as the store has it: where it is kept, under which number, and what goes to the store when the turn ends.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any, Optional
+
+from darner.queues.answers import Verdict
+from darner.queues.bounds import Bounds
+from darner.queues.commit import GroupCommit
+from darner.queues.contents import Contents, Medium
+from darner.queues.delayed import DelayedItems
+from darner.queues.interfaces import Expires, Reclaims
+from darner.queues.ledger import Deletions, Ledger
+from darner.queues.producer_ids import ProducerIds
+from darner.queues.retries import Retries
+from darner.queues.sides import Sides
+from darner.queues.turn import Changing
+from darner.queues.volatile import Volatile, VolatileStore
+from darner.store.batch import Batch
+from darner.values.items import Item, QueueState
+from darner.values.stats import QueueStats, Removal
+
+
+class Storage(Changing):
+    """
+    The parts of a queue, and what they have in common when the turn ends.
+
+    The L{Ledger}, the L{Contents}, the L{Sides} and the L{Bounds} are new ones whenever the queue is deleted: what they
+    hold is of items that were put since.  L{Deletions} and L{Volatile} last until what they hold is written.
+
+    @ivar number: the number under which the store keeps the queue; C{None} while there is no such queue.
+    @ivar durable: whether it is kept on disk; where it does not exist, whether it will be.
+    @ivar synced: whether the settings want what is put on stable storage.
+    @ivar stats: its counters.
+    """
+
+    __slots__ = (
+        "_commit", "_deletions", "_disk", "_expiry", "_memory", "_queue", "_reclaimable", "_reclaimer", "bounds",
+        "contents", "durable", "ledger", "medium", "name", "number", "sides", "stats", "synced", "volatile",
+    )  # fmt: skip
+
+    def __init__(
+        self, queue: Any, disk: Medium, memory: Optional[VolatileStore], commit: GroupCommit, reclaimer: Reclaims,
+        expiry: Expires,
+    ) -> None:  # fmt: skip
+        """
+        @param queue: the L{Fifo}, whose C{name} and C{policy} are set.
+        @param memory: for queues that are not durable; C{None} makes it durable whatever the settings say.
+        """
+        self.name: bytes = queue.name
+        self.number: Optional[int] = None
+        self.durable = True
+        self.synced = False
+        self.stats = QueueStats()
+        self.medium = self._disk = disk
+        self._memory = memory
+        self.volatile: Optional[Volatile] = None
+        self._deletions: Optional[Deletions] = None
+        self._reclaimable: list[tuple[int, int]] = []  # what can be reclaimed once the batch is written
+        self._queue = queue
+        self._commit = commit
+        self._reclaimer = reclaimer
+        self._expiry = expiry
+        self.sides = Sides()
+        self.ledger = Ledger(self, commit, QueueState(queue.name, 0, 0), False)
+        self.contents = Contents(queue, queue.name, disk, self.ledger, expiry)
+        self.bounds = Bounds(queue, self.contents, self.sides, commit, expiry, 0)
+        self.begin_anew()
+
+    # From when it is made until it is deleted
+
+    def begin_anew(self) -> None:
+        """Know nothing of any item, as the store knows no such queue."""
+        self.number = None
+        if self._queue.policy.durable or self._memory is None:
+            self.medium = self._disk
+        else:
+            self.medium = Medium(self._memory, self._memory.room, sys.maxsize, False)
+            if self.volatile is None:
+                self.volatile = Volatile(self._memory, self._commit, self._reclaimer)
+        self._begin(QueueState(self.name, 0, 0), False)
+
+    def _begin(self, state: QueueState, made: bool) -> None:
+        """
+        Have new parts.
+
+        @param state: what is known of the queue.
+        @param made: whether the store knows that.
+        """
+        self.durable = self.medium.durable
+        self.synced = self.durable and self._queue.policy.sync != "never"
+        self.stats = QueueStats()
+        self._reclaimable = []
+        self.sides = Sides()
+        self.ledger = Ledger(self, self._commit, state, made)
+        self.contents = Contents(
+            self._queue, self.name, self.medium, self.ledger, self._expiry,
+            state.next_id - len(state.consumed), state.bytes_put - state.bytes_consumed,
+        )  # fmt: skip
+        self.bounds = Bounds(self._queue, self.contents, self.sides, self._commit, self._expiry, state.next_id)
+
+    def adopt(self) -> None:
+        """The queue has other settings.  Items keep the expiry that they have."""
+        if self.number is None:
+            self.begin_anew()  # it may be kept elsewhere now
+        self.synced = self.durable and self._queue.policy.sync != "never"
+        self.bounds.adopt()
+        if self.bounds.lifetime and self.number is not None:
+            self.contents.watch()
+        self.sides.adopt()
+
+    def recover(self, state: QueueState) -> None:
+        """See L{Fifo.recover}."""
+        self.medium = self._disk
+        self._begin(state, True)
+        self.number = state.number
+        attempts = {id: count for id, count in state.attempts.items() if id not in state.consumed}
+        if attempts:
+            self.add_retries().recover(attempts)
+        if state.delayed is not None:
+            self.add_delays().recover(state.delayed)
+        if any(state.generations):
+            self.add_ids().recover(*state.generations)
+        if self.contents.count or self.bounds.lifetime:
+            self.contents.watch()
+
+    def make(self) -> None:
+        """
+        Have the queue exist.
+
+        @raise darner.errors.StoreError: the store has no number for it.
+        """
+        self.number = self.medium.store.new_number()
+        self.ledger.make(self.number)
+        if self.bounds.lifetime:
+            self.contents.watch()
+
+    def flush(self) -> None:
+        """Consume all that is to be had; what is open stays open."""
+        self.contents.flush()
+        self.give_up(self.sides.flush(self.contents.open))
+        if self.volatile is not None:
+            self.volatile.flushed(self.ledger.consumed)
+        self.stats.total_flushes += 1
+
+    def delete(self) -> None:
+        """Forget everything."""
+        deletions = self._begin_deletions()
+        if self.durable and self.ledger.begun:
+            assert self.number is not None
+            deletions.add_queue(self.number)
+        self._commit.changed(self)
+        for item in self.ledger.abandon(deletions):
+            if item.stream:
+                self._reclaimer.stream(item.stream)
+        self._leave()
+
+    def _leave(self) -> None:
+        """There is no such queue any more."""
+        self.give_up(self.sides.delete())
+        if self.volatile is not None:
+            self.volatile.leave()
+        self.contents.delete()
+        self.begin_anew()
+
+    def _begin_deletions(self) -> Deletions:
+        if self._deletions is None:
+            self._deletions = Deletions(self._reclaimer)
+        return self._deletions
+
+    @property
+    def idle(self) -> bool:
+        """Whether the store knows no such queue, and has nothing of one that was deleted."""
+        return self.number is None and not (self._deletions is not None and self._deletions.pending)
+
+    def give_up(self, numbers: list[int]) -> None:
+        """Nothing is kept under these numbers any more."""
+        if not numbers:
+            return
+        if self.durable:
+            self._begin_deletions().add(numbers)
+        else:
+            assert self.volatile is not None
+            self.volatile.discard(numbers)
+            self._commit.changed(self)
+
+    # Its sides
+
+    def add_retries(self) -> Retries:
+        return self.sides.add_retries(Retries(self._queue, self._commit, self.ledger, self.contents))
+
+    def add_delays(self) -> DelayedItems:
+        pins = None if self.durable else self.volatile
+        delays = DelayedItems(self._queue, self.ledger, self.medium.store, self._commit, self._reclaimer, pins)
+        return self.sides.add_delays(delays)
+
+    def add_ids(self) -> ProducerIds:
+        return self.sides.add_ids(ProducerIds(self._queue, self.ledger, self._commit, self.medium.store))
+
+    # The ids of producers
+
+    def find_id(self, id: bytes) -> Optional[Verdict]:
+        """
+        See whether an item was put under an id.
+
+        @return: the reply to that (L{GroupCommit.follow}); C{None} where there was none within the C{dedupe_window}.
+        @raise StoreError: it cannot be told.
+        """
+        return None if self.sides.ids is None or self._queue.policy.dedupe_window is None else self.sides.ids.find(id)
+
+    def begin_ids(self) -> None:
+        """
+        An item is about to be put under an id (L{add_id}).
+
+        @raise StoreError: the store has no number for what keeps it.
+        """
+        if self._queue.policy.dedupe_window is not None:
+            (self.sides.ids or self.add_ids()).begin()
+
+    def add_id(self, id: bytes, reply: Verdict) -> None:
+        """An item is put under an id in this turn, and C{reply} will tell whether it is stored."""
+        if self.sides.ids is not None and self._queue.policy.dedupe_window is not None:
+            self.sides.ids.add(id, reply)
+
+    def leave_out(self) -> bool:
+        """
+        An item is not put, as it was before.
+
+        @return: whether there is something to wait for all the same: that it is on stable storage.
+        """
+        self.stats.duplicates += 1
+        if self.synced:
+            self.sync()
+        return bool(self._queue.policy.sync == "always")
+
+    # Items
+
+    def sync(self) -> None:
+        """Have what was put on stable storage when the settings want it there."""
+        if isinstance(self._queue.policy.sync, float):
+            self._commit.sync_within(self._queue.policy.sync)
+        else:
+            self._commit.sync()
+
+    def pin(self, item: Item, shared: bool) -> None:
+        """See that the stream of an item stays, which others hold as well or not."""
+        if not self.durable:
+            assert self.volatile is not None
+            self.volatile.pin(item.id, item.stream)
+        elif shared:
+            self.ledger.share(item)
+
+    def consume(self, item: Item) -> None:
+        """An item that was taken out of memory is gone."""
+        if self.sides.retries is not None:
+            self.sides.retries.forget(item.id)
+        self.ledger.consume(item)
+        if item.stream and self.volatile is not None:
+            self.volatile.consumed(self.ledger.consumed, item.id)
+
+    def restore(self, item: Item, removal: Optional[Removal]) -> bool:
+        """
+        That an item was consumed could not be written.
+
+        @param removal: why it left the queue, where it was not read.
+        @return: whether it is an item again; it may be one already.
+        """
+        if not self.ledger.restore(item):
+            return False
+        retries = self.sides.retries
+        if retries is not None:
+            retries.restore(item.id)
+        if removal is not None:
+            self.stats.count_removal(removal, -1)
+            self._expiry.stats.count_removal(removal, -1)
+        if removal is Removal.DEAD:
+            assert retries is not None
+            retries.set_aside(item)
+        else:
+            self.contents.give_back(item)
+        return True
+
+    # The turn
+
+    def write_to(self, batch: Batch, puts: bool) -> None:
+        if self._deletions is not None:
+            self._deletions.write_to(batch, self.name, puts)
+        if self.volatile is not None:
+            own = self.volatile.batch()
+            if not self.durable:
+                batch = own
+        if self.number is None:
+            return
+        if self.ledger.write_to(batch, self.name, puts) and self.durable:
+            self._reclaimable = self._reclaimer.intervals(self._queue)
+        if self.sides.all and (puts or self.ledger.made):
+            self.sides.write_to(batch, puts)
+
+    def written(self) -> None:
+        self.contents.written()
+        self.ledger.written()
+        if self._deletions is not None:
+            self._deletions.written()
+            if self._deletions.done:
+                self._deletions = None
+        if self.sides.all:
+            self.sides.written()
+        if self.volatile is not None:
+            self.volatile.written()
+        if self._reclaimable:
+            assert self.number is not None
+            self._reclaimer.reclaim(self._queue, self.number, self._reclaimable)
+            self._reclaimable = []
+
+    def refuse(self, uncertain: bool) -> None:
+        items = self.ledger.refuse()
+        self.sides.refuse({item.id for item in items}, uncertain)
+        self.not_written()
+        if self._deletions is not None:
+            self._deletions.refuse()
+        self.contents.refuse(items)
+        for item in items:
+            if item.stream:
+                self._reclaimer.stream(item.stream)
+            if item.id not in self.ledger.consumed:
+                self.consume(item)
+        if not (self.ledger.made or self.ledger.pending or self.contents.open or self.sides.pending):
+            if self.number is not None and self.durable:
+                # Where it was the fsync that failed, the queue may be in the store all the same.
+                self._begin_deletions().add_queue(self.number)
+            self._leave()
+
+    def not_written(self) -> None:
+        self.sides.not_written()
+        if self.volatile is not None:
+            self.volatile.not_written()
+        self.ledger.not_written()
+        self._reclaimable = []

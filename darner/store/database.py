@@ -1,0 +1,379 @@
+"""
+The LevelDB of a data directory: opened, read, written, opened anew after a fault, and closed.
+
+It knows keys and bytes; what they mean stands in `darner.store.records`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import re
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, Final, Optional, TypeVar
+
+import plyvel
+from twisted.logger import Logger
+
+from darner.errors import StoreError, StoreUnusable
+from darner.store import records
+from darner.store.batch import Write
+from darner.store.directory import DataDirectory, in_use, no_access, sync
+from darner.store.mapped_memory import MappedMemory
+from darner.store.rollback import Rollback
+
+_NEWEST_TABLES: Final = b"leveldb.num-files-at-level0"
+_REPAIR: Final = "stop the server and start it with --repair"
+_FILLED: Final = 1024 * 1024
+_TORN: Final = "cannot write: the store must first be opened anew, after an error"
+
+DB: Final = plyvel.DB
+
+_T = TypeVar("_T")
+
+
+class Database:
+    """
+    A LevelDB, with what its faults ask for.
+
+    After a failed write LevelDB's log may be torn, and what is written behind the tear would not be found again.  So
+    the database is opened anew before the next write, which starts a new log.  That takes room, and so does to consume
+    items; where the disk is full, there is the directory's reserve.  Nothing is put before it is there again.
+
+    Every checksum is looked at, when something is read and when LevelDB merges tables.  After a merge that came upon
+    damage LevelDB refuses every write until it is opened anew, and merges the same tables then.  So from that on
+    nothing is put, and what is consumed is written as far as that goes.
+
+    @ivar path: the data directory.
+    @ivar directory: the same, as this process's own.
+    @ivar rollback: the files as they were before the database was opened; C{None} once the start has succeeded.
+    @ivar torn: whether a write has failed, so that the database has to be opened anew before the next.
+    @ivar damage: the error of everything that puts something, once tables could not be merged; empty before.
+    """
+
+    _log = Logger()
+
+    WRITE_BUFFER: Final = 4 * 1024 * 1024
+    CACHE: Final = 4 * 1024 * 1024
+    PRESSED: Final = 4
+    """Tables that are not merged yet, of which LevelDB slows every write down at 8 and stops at 12."""
+    OPEN_FILES: Final = 74
+    """The fewest that LevelDB takes.  It maps the 2 MiB tables that are open into memory, where they count as ours."""
+    REOPEN: Final = (0.2, 10.0)
+    """
+    Seconds between two openings of a database whose tables cannot be merged: each makes a table more, so they become
+    rarer, twice as long each time up to the second of the pair.
+    """
+    PATIENCE: Final = 0.5
+    """Seconds for which a database that is to be opened anew waits for threads that are using it."""
+    MAPPED: Final = 8 * 1024 * 1024
+    """Bytes that are read between two looks at how much memory LevelDB's maps of its tables take."""
+
+    def __init__(
+        self, path: Path, open_database: Callable[..., Any], seconds: Callable[[], float]
+    ) -> None:
+        """
+        Take the data directory.  The database is not open yet.
+
+        @param path: the data directory.
+        @param open_database: what opens the LevelDB; C{plyvel.DB} but for tests of its faults.
+        @param seconds: a monotonic clock.
+        @raise StoreUnusable: see L{DataDirectory}.
+        """
+        self.path = path
+        self.directory = DataDirectory(path)
+        self.rollback: Optional[Rollback] = None
+        self.damage = ""
+        self._open_database = open_database
+        self._db: Any = None  # a plyvel.DB, while it is open
+        self._mapped_memory = MappedMemory(self.directory.database)
+        self._read_bytes = 0
+        self.torn = False
+        self._seconds = seconds
+        self._mend_at = 0.0
+        self._reopen = self.REOPEN[0]
+        self._in_threads = 0
+        self._lock = threading.Condition(threading.Lock())
+        self._patient = True
+        self._writing = threading.Lock()
+
+    # Opening and closing
+
+    def make_and_open(self) -> None:
+        """Open the database, which is made if there is none."""
+        self.directory.make_database(lambda path: self._open_database(str(path), create_if_missing=True).close())
+        self.open()
+
+    def open(self) -> None:
+        try:
+            self._db = self._open_database(
+                str(self.directory.database),
+                create_if_missing=True,
+                write_buffer_size=self.WRITE_BUFFER,
+                lru_cache_size=self.CACHE,
+                max_open_files=self.OPEN_FILES,
+                compression=None,
+                paranoid_checks=True,
+            )
+        except plyvel.IOError as error:
+            if reason(error).startswith("IO error: lock "):
+                self.discard_rollback()  # another process writes to it
+                raise in_use(self.path) from error
+            raise
+
+    def discard_rollback(self) -> None:
+        """The files as they were before the database was opened are not needed any more."""
+        if self.rollback is not None:
+            self.rollback.discard()
+            self.rollback = None
+
+    def roll_back(self) -> None:
+        """Close the database and have its files as they were before it was opened."""
+        if self._db is not None:
+            self._db.close()
+            self._db = None
+        if self.rollback is not None:
+            self.rollback.restore()
+        self.close()
+
+    def close(self) -> None:
+        """Close the database and release the directory.  Idempotent."""
+        if self._db is not None:
+            self._db.close()
+            self._db = None
+            self.torn = False
+        self._mapped_memory.stop()
+        self.discard_rollback()
+        self.directory.release()
+
+    def mend(self) -> None:
+        """
+        Open the database anew.
+
+        @raise StoreError: it cannot be done now.
+        """
+        if self.damage:
+            now = self._seconds()
+            if now < self._mend_at:
+                raise StoreError(self.damage)
+            self._mend_at = now + self._reopen
+            self._reopen = min(2 * self._reopen, self.REOPEN[1])
+        with self._lock:
+            if self._in_threads and self._patient:
+                # What they are at mostly ends by the same fault.  Once only: others wait as well.
+                self._patient = False
+                self._lock.wait_for(lambda: not self._in_threads, self.PATIENCE)
+            if self._in_threads:
+                raise StoreError(_TORN)
+            try:
+                if self._db is not None:
+                    self._db.close()
+                    self._db = None
+                self.directory.make_room()
+                self.open()
+            except (plyvel.Error, StoreUnusable, OSError) as error:
+                raise StoreError(f"cannot write: {reason(error)}") from error
+            self.torn = False
+            self._patient = True
+        self._log.info("the store in {path} was opened anew after a failed write, and accepts writes", path=self.path)
+
+    def opened(self) -> Any:
+        """
+        @return: the C{plyvel.DB}.
+        @raise StoreError: the store is closed.
+        """
+        if self._db is None:
+            raise StoreError("the store is closed")
+        return self._db
+
+    # Reading
+
+    def get(self, key: bytes) -> Optional[bytes]:
+        value: Optional[bytes] = self.opened().get(key, verify_checksums=True)
+        return value
+
+    def iterator(self, **bounds: Any) -> Any:
+        return self.opened().iterator(verify_checksums=True, **bounds)
+
+    def prefixed(self, prefix: bytes) -> list[tuple[bytes, bytes]]:
+        with self.iterator(prefix=prefix) as entries:
+            return list(entries)
+
+    def last(self, start: bytes, stop: bytes) -> Optional[tuple[bytes, bytes]]:
+        """
+        Find the last entry from C{start} up to, not including, C{stop}.  There is one at C{stop} or beyond.
+
+        plyvel's reversed iterator does not find one that is at C{start} itself, and looks beyond the one it has found,
+        which may be a long way over deletion marks.
+        """
+        with self.opened().raw_iterator(verify_checksums=True) as entries:
+            entries.seek(stop)
+            entries.prev()
+            entry: tuple[bytes, bytes] = entries.item()
+        return entry if entry[0] >= start else None
+
+    def has_read(self, size: int) -> None:
+        """Note that so many bytes were read, through LevelDB's maps of its tables."""
+        self._read_bytes += size
+        if self._read_bytes > self.MAPPED:
+            self._read_bytes = 0
+            self._mapped_memory.check()
+
+    def pressed(self) -> bool:
+        return self._db is not None and int(self._db.get_property(_NEWEST_TABLES) or 0) >= self.PRESSED
+
+    # Writing
+
+    def require_room(self) -> None:
+        """@raise StoreError: there is no room to put anything, or the store is damaged."""
+        if self.damage:
+            raise StoreError(self.damage)
+        reserve = self.directory.reserve
+        if not reserve.held and not reserve.take():
+            raise StoreError(f"cannot write: {reserve.reason}")
+
+    def write(self, writes: Sequence[Write], sync: bool = False) -> None:
+        """
+        Make all of these writes, or none.
+
+        @raise StoreError: they are not made, unless it says that this is C{uncertain}.
+        """
+        self._mapped_memory.written()
+        # One at a time, as in LevelDB itself: so that no thread writes behind a tear that another is just making.
+        with self._writing:
+            if self.torn:
+                raise StoreError(self.damage or _TORN)
+            if self.rollback is not None:
+                self.discard_rollback()
+            try:
+                if len(writes) == 1 and writes[0][1] is not None:
+                    self.opened().put(*writes[0], sync=sync)  # half the price of a batch
+                    return
+                batch = self.opened().write_batch(sync=sync)
+                put, delete = batch.put, batch.delete
+                for key, value in writes:
+                    if value is None:
+                        delete(key)
+                    else:
+                        put(key, value)
+                batch.write()
+            except plyvel.CorruptionError as error:
+                self.torn = True
+                if not self.damage:
+                    self.damage = f"cannot write: the store is damaged ({reason(error)}): {_REPAIR}"
+                    self._log.critical(
+                        "the store in {path} is damaged: LevelDB cannot merge its tables ({reason}).  The server "
+                        "refuses to put items until the store is repaired: {repair}",
+                        path=self.path, reason=reason(error), repair=_REPAIR,
+                    )  # fmt: skip
+                raise _uncertain(self.damage) from error
+            except (plyvel.Error, OSError) as error:
+                self.torn = True
+                raise _uncertain(f"cannot write: {reason(error)}") from error
+
+    def write_safely(self, writes: Sequence[Write]) -> None:
+        """
+        As L{write}, in a worker thread; what this and all earlier ones wrote is on stable storage when it returns.
+        """
+        self.in_thread(lambda: self._write_and_sync(writes))
+
+    def _write_and_sync(self, writes: Sequence[Write]) -> None:
+        self.write(writes, True)
+        try:
+            self.directory.sync_older_logs()
+        except OSError as error:
+            self.torn = True
+            raise _uncertain(f"cannot write: {reason(error)}") from error
+
+    def compact_range(self, start: bytes, stop: bytes) -> None:
+        # LevelDB begins a new log for this.  One that is left empty would look as if it was lost
+        # (`darner.store.power_loss`).
+        self.write([(records.FORMAT_KEY, records.FORMAT)])
+        self.opened().compact_range(start=start, stop=stop)
+
+    def page_out(self) -> None:
+        """Give back the memory that LevelDB's maps of its tables take."""
+        self._mapped_memory.page_out()
+
+    # Faults and threads
+
+    def guarded(self, read: Callable[[], _T]) -> _T:
+        """
+        @return: what C{read} returns.
+        @raise StoreError: in place of LevelDB's errors, and of the operating system's.
+        """
+        try:
+            return read()
+        except plyvel.CorruptionError as error:
+            self._log.critical(
+                "the store in {path} is damaged ({reason}): some items cannot be read.  To repair it, {repair}",
+                path=self.path, reason=reason(error), repair=_REPAIR,
+            )  # fmt: skip
+            raise StoreError(f"cannot read: the store is damaged ({reason(error)}): {_REPAIR}") from error
+        except (plyvel.Error, OSError) as error:
+            raise StoreError(f"cannot read: {reason(error)}") from error
+
+    def in_thread(self, work: Callable[[], _T]) -> _T:
+        """As L{guarded}, for what may run in a worker thread: the database is not closed under it."""
+        with self._lock:
+            self._in_threads += 1
+        try:
+            return self.guarded(work)
+        finally:
+            with self._lock:
+                self._in_threads -= 1
+                self._lock.notify_all()
+
+
+def fill(database: Path, entries: Iterable[tuple[bytes, bytes]]) -> None:
+    """
+    Make a new database of these records, on stable storage.
+
+    @raise StoreError: it cannot be written.
+    """
+    try:
+        with contextlib.closing(
+            plyvel.DB(
+                str(database), create_if_missing=True, error_if_exists=True, compression=None,
+                write_buffer_size=Database.WRITE_BUFFER, max_open_files=Database.OPEN_FILES,
+            )
+        ) as db:  # fmt: skip
+            batch, size = db.write_batch(), 0
+            for key, value in entries:
+                batch.put(key, value)
+                size += len(key) + len(value)
+                if size > _FILLED:
+                    batch.write()
+                    batch.clear()
+                    size = 0
+            batch.write()
+        for file in database.iterdir():
+            sync(file)
+        sync(database)
+    except (plyvel.Error, OSError) as error:
+        raise StoreError(f"cannot write {database.name}: {reason(error)}") from error
+
+
+def _uncertain(text: str) -> StoreError:
+    """@return: the error of a write that may have been made all the same."""
+    error = StoreError(text)
+    error.uncertain = True
+    return error
+
+
+def reason(error: BaseException) -> str:
+    """@return: what LevelDB or the operating system said, in one line."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return os.strerror(error.errno)
+    said = error.args[0] if error.args else ""
+    text = " ".join((said.decode(errors="replace") if isinstance(said, bytes) else str(said)).split())
+    denied = re.fullmatch(f"IO error: (.*): {os.strerror(errno.EACCES)}", text)
+    if denied is not None:
+        return no_access(os.path.basename(denied[1]))
+    for number in (errno.ENOSPC, errno.EIO, errno.EFBIG, errno.EDQUOT, errno.EROFS):
+        if os.strerror(number) in text:
+            return os.strerror(number)
+    return text
