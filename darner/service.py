@@ -29,6 +29,7 @@ from darner.front.protocol import QueueFactory
 from darner.interfaces import IMessage, IOpenRead, IQueueService
 from darner.net.clock import MonotonicClock
 from darner.net.limits import Limits
+from darner.net.listeners import TEXT, Door, Listener
 from darner.queues.answers import Answers
 from darner.queues.collection import Queues, Surroundings
 from darner.queues.control import Control
@@ -47,6 +48,27 @@ DRAIN: Final = 2.0
 _C = TypeVar("_C", bound=Union[Call, Requeueing])
 
 
+class _TextGiven(TypeError):
+    """An application gave text in place of bytes."""
+
+
+def _bytes(value: bytes, name: str) -> bytes:
+    """@return: C{value}.  @raise _TextGiven: it is text."""
+    if isinstance(value, str):
+        raise _TextGiven(f"{name} is text, {value[:40]!r}, and has to be bytes: encode it, as in b'jobs'")
+    return value
+
+
+def _listen(endpoint: IStreamServerEndpoint, door: Door) -> IListeningPort:
+    """@return: the port, at once.  @raise CannotListenError: or whatever else the endpoint fails with."""
+    ports: list[IListeningPort] = []
+    failures: list[Failure] = []
+    endpoint.listen(door).addCallbacks(ports.append, failures.append)
+    if failures:
+        failures[0].raiseException()
+    return ports[0]
+
+
 @implementer(IQueueService)
 class QueueService(Service):
     """
@@ -57,7 +79,8 @@ class QueueService(Service):
 
     @ivar data_dir: where the queues are kept.
     @ivar queues: the queues while the service runs; C{None} otherwise.
-    @ivar ports: what it listens on, in the order of the endpoints, while it runs; those of the text protocol come last.
+    @ivar listeners: where it listens, in the order of the endpoints.
+    @ivar ports: what it listens on while it runs, in the same order.
     """
 
     _log = Logger()
@@ -65,34 +88,31 @@ class QueueService(Service):
     def __init__(
         self,
         data_dir: Union[str, Path],
-        endpoints: Sequence[Union[IStreamServerEndpoint, tuple[IStreamServerEndpoint, str]]] = (),
+        endpoints: Sequence[Union[IStreamServerEndpoint, Listener]] = (),
         settings: Settings = Settings(),  # noqa: B008  (it is frozen)
         reactor: Any = None,
         open_store: Callable[[Path], IStore] = LevelStore,
         control: Control = Control(),  # noqa: B008  (it is frozen)
-        text_endpoints: Sequence[IStreamServerEndpoint] = (),
     ) -> None:
         """
         @param data_dir: where the queues are kept; made if it is missing.
-        @param endpoints: where to serve clients; none for an application's own use only.  A pair of an endpoint and a
-            C{reply_key} (L{Settings.reply_key}) sets that for one of them.
+        @param endpoints: where to serve clients; none for an application's own use only.  A L{Listener} says more of
+            one of them than its endpoint, such as the protocol that is spoken there.
         @param settings: limits and the like; its C{data_dir} and places to listen at are not used here.
         @param reactor: the reactor; by default the global one.
         @param open_store: makes the store of a data directory.
         @param control: what clients may ask of the process.
-        @param text_endpoints: where to serve clients by Kestrel's text protocol.
         """
         if reactor is None:
             from twisted.internet import reactor
         self._reactor = reactor
         self.data_dir = Path(data_dir)
-        self._endpoints = [
-            endpoint if isinstance(endpoint, tuple) else (endpoint, settings.reply_key) for endpoint in endpoints
+        self.listeners = [
+            endpoint if isinstance(endpoint, Listener) else Listener(endpoint) for endpoint in endpoints
         ]
         self._settings = settings
         self._open_store = open_store
         self._control = control
-        self._text_endpoints = text_endpoints
         self.queues: Optional[Queues] = None
         self.ports: list[IListeningPort] = []
         self._factories: list[QueueFactory] = []
@@ -102,13 +122,31 @@ class QueueService(Service):
 
     def startService(self) -> None:
         """
-        Open the store and listen.
+        Listen, open the store, and serve.
+
+        Nothing is touched before all addresses are taken.
 
         @raise darner.errors.StoreError: the data directory cannot be served from.
         @raise darner.errors.SettingsError: the password file cannot be read.
         @raise twisted.internet.error.CannotListenError: a port is taken.
         @raise OSError: there are no descriptors left.
         """
+        access = self._read_access()
+        doors = [(Door(), listener) for listener in self.listeners]
+        ports: list[IListeningPort] = []
+        try:
+            for door, listener in doors:
+                ports.append(_listen(listener.endpoint, door))
+            self._open(doors, access)
+        except BaseException:
+            for port in ports:
+                port.stopListening()
+            raise
+        self.ports = ports
+        super().startService()
+
+    def _open(self, doors: Sequence[tuple[Door, Listener]], access: Optional[Access]) -> None:
+        """Open the store, and the doors."""
         self._store = self._open_store(self.data_dir)
         try:
             surroundings = self._start_surroundings()
@@ -116,7 +154,7 @@ class QueueService(Service):
             self._store.close()
             raise
         settings = self._settings
-        self.queues = Queues(
+        self.queues = queues = Queues(
             self._store,
             surroundings,
             settings.policies,
@@ -127,24 +165,25 @@ class QueueService(Service):
             self._control,
         )  # fmt: skip
         try:
-            self._access = self._read_access()
-            self.queues.start()
-            limits = Limits(
-                settings.max_connections, settings.idle_timeout, settings.stall_timeout, settings.keep_alive
-            )
-            for endpoint, reply_key in self._endpoints:
-                whole_key = reply_key == "request"
-                self._listen(endpoint, QueueFactory(self.queues, whole_key, settings.debug, limits, self._access))
-            for endpoint in self._text_endpoints:
-                self._listen(endpoint, TextFactory(self.queues, False, settings.debug, limits, self._access))
+            queues.start()
+            for door, listener in doors:
+                factory = self._factory(queues, listener, access)
+                door.open(factory)
+                self._factories.append(factory)
         except BaseException:
-            for port in self.ports:
-                port.stopListening()
             self._factories = []
-            self.queues.reclaimer.stop()
+            queues.reclaimer.stop()
             self._shut()
             raise
-        super().startService()
+
+    def _factory(self, queues: Queues, listener: Listener, access: Optional[Access]) -> QueueFactory:
+        """@return: what serves the clients of a listener."""
+        settings = self._settings
+        limits = Limits(settings.max_connections, settings.idle_timeout, settings.stall_timeout, settings.keep_alive)
+        if listener.protocol == TEXT:
+            return TextFactory(queues, False, settings.debug, limits, access)
+        whole_key = (listener.reply_key or settings.reply_key) == "request"
+        return QueueFactory(queues, whole_key, settings.debug, limits, access)
 
     def _start_surroundings(self) -> Surroundings:
         """Start the clock and the threads; L{_stop_surroundings} ends them."""
@@ -154,8 +193,15 @@ class QueueService(Service):
         return Surroundings(self._clock, self._reactor.callFromThread, self._in_thread)
 
     def _stop_surroundings(self) -> None:
-        self._clock.stop()
-        self._pool.stop()
+        self._end(self._clock.stop)
+        self._end(self._pool.stop)
+
+    def _end(self, end: Callable[[], object]) -> None:
+        """End a part of the service; where that fails, the others are ended all the same."""
+        try:
+            end()
+        except Exception:
+            self._log.failure("a part of the service could not be ended in order")
 
     def _status_file(self) -> Optional[StatusFile]:
         return StatusFile(self.data_dir / STATUS)
@@ -167,13 +213,6 @@ class QueueService(Service):
 
     def _in_thread(self, work: Callable[..., Any], *arguments: Any) -> Deferred[Any]:
         return deferToThreadPool(self._reactor, self._pool, work, *arguments)
-
-    def _listen(self, endpoint: IStreamServerEndpoint, factory: QueueFactory) -> None:
-        failures: list[Failure] = []
-        endpoint.listen(factory).addCallbacks(self.ports.append, failures.append)
-        if failures:
-            failures[0].raiseException()
-        self._factories.append(factory)
 
     def stopService(self) -> Deferred[None]:
         """
@@ -195,7 +234,11 @@ class QueueService(Service):
             next(iter(self._waiting)).stop()
         await DeferredList([self._drain(factory) for factory in self._factories])
         self._factories = []
-        await queues.stop()
+        try:
+            await queues.stop()
+        except Exception:
+            # What is acknowledged is in the store, and the process has to end.
+            self._log.failure("the queues could not be stopped in order")
         self._shut()
 
     def _drain(self, factory: QueueFactory) -> Deferred[None]:
@@ -212,7 +255,7 @@ class QueueService(Service):
         self.queues = None
         self.ports = []
         self._stop_surroundings()
-        self._store.close()
+        self._end(self._store.close)
 
     # IQueueService
 
@@ -223,7 +266,7 @@ class QueueService(Service):
         call = kind(self.queues)
         try:
             start(call)
-        except DarnerError:
+        except (DarnerError, _TextGiven):
             return fail()
         return call.deferred
 
@@ -239,7 +282,8 @@ class QueueService(Service):
         id: bytes = b"",
     ) -> Deferred[None]:
         def start(call: Putting) -> None:
-            check_queue_name(queue)
+            check_queue_name(_bytes(queue, "queue"))
+            _bytes(payload, "payload")
             if id:
                 check_id(id)
             # Once it is in the open batch, what cannot be written would be everybody's trouble.
@@ -261,7 +305,7 @@ class QueueService(Service):
 
     def _read(self, kind: type[Reading], queue: bytes, timeout: Optional[float]) -> Deferred[Any]:
         def start(call: Reading) -> None:
-            check_queue_name(queue)
+            check_queue_name(_bytes(queue, "queue"))
             self._running().status.check_reads()
             if call.start(timeout):
                 self._waiting.add(call)
@@ -297,6 +341,7 @@ class QueueService(Service):
 
     def requeue(self, origin: bytes, target: bytes, count: Optional[int] = None) -> Deferred[int]:
         def start(call: Requeueing) -> None:
+            _bytes(origin, "origin"), _bytes(target, "target")
             if check_queue_name(origin) == check_queue_name(target):
                 raise ClientError("requeue needs two queues")
             self._running().status.check_reads()
@@ -314,7 +359,7 @@ class QueueService(Service):
     def _consume(self, queue: bytes, consume: Callable[[Queues, Answers, bytes, bytes], None]) -> Deferred[None]:
         def start(call: Consuming) -> None:
             queues = self._running()
-            check_queue_name(queue)
+            check_queue_name(_bytes(queue, "queue"))
             queues.status.check_writes()
             call.start(lambda answers, done: consume(queues, answers, done, queue))
 

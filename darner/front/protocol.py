@@ -7,17 +7,14 @@ session's (`darner.front.session`), and how they are spelled that of `darner.fro
 
 from __future__ import annotations
 
-import socket
 from typing import Final, Optional
 
-from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import (
     IAddress,
     IConsumer,
     IHalfCloseableProtocol,
     IPushProducer,
-    ITCPTransport,
     ITransport,
 )
 from twisted.internet.protocol import Protocol, ServerFactory, connectionDone
@@ -38,13 +35,11 @@ from darner.front.session import Session
 from darner.front.spelling import Spelling
 from darner.net.limits import ClientTimeouts, Limits
 from darner.net.log_limits import LimitedLog
+from darner.net.socket_options import SocketOptions
 from darner.queues.collection import Queues
 from darner.values import requests
 
 TOO_MANY_CONNECTIONS: Final = memcache.server_error(b"too many connections")
-
-_PROBES: Final = (("TCP_KEEPINTVL", 15), ("TCP_KEEPCNT", 4))
-"""How TCP asks for a silent client: every 15 seconds, and four times in vain mean that it is gone."""
 
 
 class IClientTransport(ITransport, IConsumer, IPushProducer):
@@ -87,28 +82,15 @@ class QueueProtocol(LineReceiver):
     def connectionMade(self) -> None:
         self.framing = self.factory.make_framing(self)
         self.framing.session = self.factory.make_session(self.framing, self.transport.getPeer())
-        self.factory.joined(self)
+        # First: every bound on what is held for a client rests on it.
         self.transport.registerProducer(_Sending(self.session), True)
-        if ITCPTransport.providedBy(self.transport):
-            self.transport.setTcpNoDelay(True)
-            self._keep_alive(self.transport, self.factory.limits.keep_alive)
+        self.factory.joined(self)
+        self.factory.socket_options.apply(self.transport)
 
     @property
     def session(self) -> Session:
         """The client's state."""
         return self.framing.session
-
-    @staticmethod
-    def _keep_alive(transport: ITCPTransport, silence: float) -> None:
-        """Have TCP find out when the client's machine is gone."""
-        # A unix socket calls itself TCP as well.
-        if not silence or not isinstance(transport.getPeer(), (IPv4Address, IPv6Address)):
-            return
-        transport.setTcpKeepAlive(True)
-        handle = getattr(transport, "getHandle", lambda: None)()
-        for name, number in (("TCP_KEEPIDLE", max(1, round(silence))), *_PROBES):
-            if isinstance(handle, socket.socket) and hasattr(socket, name):
-                handle.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), number)
 
     def dataReceived(self, data: bytes) -> None:
         self.framing.received(data)
@@ -186,6 +168,7 @@ class QueueFactory(ServerFactory):
         self.whole_key = whole_key
         self.debug = debug
         self.limits = limits
+        self.socket_options = SocketOptions(limits)
         self._access = access
         self._gone: Optional[Deferred[None]] = None
         self._limited = LimitedLog(self._log, queues.clock)

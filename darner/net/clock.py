@@ -109,10 +109,19 @@ class MonotonicClock:
         if self._thread is None:
             if self._pipe is None:
                 self._pipe = self._open_pipe()
-            self._thread = threading.Thread(target=self._sleep, name="darner-clock", daemon=True)
-            self._thread.start()
+            self._start_thread()
         else:
             self._wake()
+
+    def _start_thread(self) -> None:
+        """@raise RuntimeError: there can be no thread now; the next call is another try."""
+        self._thread = threading.Thread(target=self._sleep, name="darner-clock", daemon=True)
+        try:
+            self._thread.start()
+        except RuntimeError:
+            self._thread = None
+            self._due = _NEVER
+            raise
 
     def _wake(self) -> None:
         """Have the thread look again."""

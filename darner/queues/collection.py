@@ -98,8 +98,9 @@ class Queues:
         self.client_bytes = client_bytes(0)
         self._fifos: dict[bytes, Fifo] = {}
         self.puts = Puts(
-            self, self._fifos, self._routing, store, self.commit, self.reclaimer, self.space, self.stats, self.status
-        )
+            self, self._fifos, self._routing, store, self.commit, self.reclaimer, self.space, self.stats, self.status,
+            surroundings.wall,
+        )  # fmt: skip
         self._budget = MemoryBudget()
         self._window_bytes = window_bytes
         self.reads = Reads(self, self._fifos, store, self.commit, self.reclaimer, self.stats, self.status)

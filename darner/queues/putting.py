@@ -43,9 +43,12 @@ class Puts:
 
     def __init__(
         self, queues: Queues, fifos: dict[bytes, Fifo], routing: Routing, store: IStore, commit: GroupCommit,
-        reclaimer: Reclaimer, space: DiskSpace, stats: ServerStats, status: ServerStatus,
+        reclaimer: Reclaimer, space: DiskSpace, stats: ServerStats, status: ServerStatus, wall: Callable[[], float],
     ) -> None:  # fmt: skip
-        """@param fifos: the queues by name, as C{queues} keeps them."""
+        """
+        @param fifos: the queues by name, as C{queues} keeps them.
+        @param wall: the time in seconds since the epoch.
+        """
         self._queues = queues
         self._fifos = fifos
         self._routing = routing
@@ -55,6 +58,7 @@ class Puts:
         self._space = space
         self._stats = stats
         self._status = status
+        self._wall = wall
 
     def item_limit(self, name: bytes) -> int:
         """@return: the size of the largest item that may be set on a name."""
@@ -189,10 +193,18 @@ class Puts:
         for fifo in fifos:
             delay = self._delay(fifo, options)
             if delay:
-                fifo.delay(self._commit.now + delay, flags, ends, size, payload, stream, shared)
+                fifo.delay(self._after(delay), flags, ends, size, payload, stream, shared)
             else:
                 fifo.put(flags, ends, size, payload, stream, shared)
         self._stats.total_items += len(fifos)
+
+    def _after(self, delay: int) -> int:
+        """
+        @param delay: in ms.
+        @return: when it has passed, in ms since the epoch.  It counts from this moment and not from the beginning of
+            the turn, which may be some ms ago: a delayed item never comes early.
+        """
+        return int(self._wall() * 1000 + 0.99) + delay
 
     @staticmethod
     def _delay(fifo: Fifo, options: Optional[PutOptions]) -> int:

@@ -89,8 +89,34 @@ class SettingsTests(SynchronousTestCase):
             ),
         )  # fmt: skip
 
+    def test_users_without_passwords(self) -> None:
+        """Nobody could log in, and everybody would be let in."""
+        self.assertIn("without password_file nobody can log in", self.refusal(users={"ann": {}}))
+
+    def test_given_in_python(self) -> None:
+        """They are checked as those of a file are."""
+        wrong: list[dict[str, Any]] = [
+            {"policies": QueueSettings()}, {"port": "1"}, {"port": True}, {"debug": 1}, {"idle_timeout": "1h"},
+            {"listen": ["tcp:1"]}, {"data_dir": b"data"}, {"users": {"ann": {}}, "password_file": "p"},
+            {"min_free_bytes": 1.5}, {"trusted_network": "yes"}, {"max_connections": 1.0}, {"port": 70000},
+        ]  # fmt: skip
+        for settings in wrong:
+            self.assertRaises(ValueError, Settings, **settings)
+        together: list[tuple[dict[str, Any], str]] = [
+            ({"users": {"ann": Rights()}}, "users: without password_file"),
+            ({"policies": Policies(QueueSettings(max_attempts=3))}, "defaults: max_attempts and dead_letter_queue go"),
+            ({"policies": Policies(QueueSettings(durable=False))}, "defaults: durable = false needs max_bytes"),
+        ]
+        for settings, reason in together:
+            self.assertIn(reason, str(self.assertRaises(SettingsError, Settings, **settings)))
+
+    def test_keep_alive(self) -> None:
+        """Linux takes no more."""
+        self.assertEqual(make_settings({"keep_alive": 32767}, "").keep_alive, 32767)
+        self.assertIn("keep_alive", self.refusal(keep_alive="10h"))
+
     def test_unknown(self) -> None:
-        self.assertEqual(self.refusal(prot=1, data=2), "unknown setting data, prot")
+        self.assertEqual(self.refusal(prot=1, data=2), "unknown setting data, prot (is port meant?)")
         self.assertEqual(self.refusal(policies={}), "unknown setting policies")
 
     def test_types(self) -> None:
@@ -114,7 +140,7 @@ class SettingsTests(SynchronousTestCase):
             ({"ann": "all"}, "users['ann']: 'all' is not a table of rights"),
             ({"ann": {"read": "*"}}, "users['ann'].read: '*' is not a list of patterns of queue names"),
             ({"ann": {"read": [5]}}, "users['ann'].read[0]: 5 is not of type str"),
-            ({"ann": {"reed": []}}, "users['ann']: unknown setting reed"),
+            ({"ann": {"reed": []}}, "users['ann']: unknown setting reed (is read meant?)"),
         ):
             self.assertEqual(self.refusal(users=users), reason)
 

@@ -24,6 +24,7 @@ from darner.front.access import Access
 from darner.front.kestrel_port import TextFactory
 from darner.front.protocol import QueueFactory
 from darner.net.limits import Limits
+from darner.net.listeners import TEXT, Listener
 from darner.queues.collection import Queues
 from darner.queues.control import Control
 from darner.queues.fifo import Fifo
@@ -413,7 +414,7 @@ class ServiceTests(TestCase):
         passwords.write_text("ann:secret\n")  # noqa: ASYNC240  (a test)
         endpoint = TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1")
         service = QueueService(
-            self.mktemp(), [endpoint], evolve(Settings(), password_file=str(passwords)), text_endpoints=[endpoint]
+            self.mktemp(), [endpoint, Listener(endpoint, TEXT)], evolve(Settings(), password_file=str(passwords))
         )
         service.startService()
         sessions = [factory.make_session(None) for factory in service._factories]
@@ -424,7 +425,7 @@ class ServiceTests(TestCase):
         from twisted.internet import reactor
 
         endpoint = TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1")
-        service = QueueService(self.mktemp(), [endpoint], text_endpoints=[endpoint])
+        service = QueueService(self.mktemp(), [endpoint, Listener(endpoint, TEXT)])
         service.startService()
         self.assertIsInstance(service.ports[1].getHost(), IPv4Address)
         kinds = [type(factory) for factory in service._factories]
@@ -438,7 +439,7 @@ class TwistdTests(SynchronousTestCase):
     def test_text_port(self) -> None:
         server = servers.Server(self, "--port=0", "--text-port=0")
         self.assertEqual(len(server.addresses), 2)
-        self.assertIn(", for the text protocol", server.text)
+        self.assertIn("(text protocol)", server.text)
         with server.client() as plain, server.client(server.addresses[1]) as client:
             client.send(b"put q:\none\ntwo\n\nget q\nget r 50\nstatus\n")
             expected = b"+2\n:one\n*\n:UP\n"

@@ -54,6 +54,19 @@ class MonotonicClockTests(ClockTestCase):
     def test_interface(self) -> None:
         self.assertTrue(verifyObject(IReactorTime, self.clock))
 
+    def test_no_thread_for_a_while(self) -> None:
+        """The clock goes on when there can be a thread again."""
+
+        def fails(_: threading.Thread) -> None:
+            raise RuntimeError("can't start new thread")
+
+        restore = self.patch(threading.Thread, "start", fails)
+        self.assertRaises(RuntimeError, self.clock.callLater, 1, self.called.append, "early")
+        restore.restore()
+        self.clock.callLater(2, self.called.append, "late")
+        self.advance(3)
+        self.assertEqual(self.called, ["early", "late"])
+
     def test_seconds(self) -> None:
         self.assertEqual(self.clock.seconds(), 1000.0)
 

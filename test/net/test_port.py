@@ -37,8 +37,9 @@ from zope.interface.verify import verifyObject
 from darner.front.protocol import QueueFactory
 from darner.net import port
 from darner.net.connection import IN
+from darner.net.endpoints import FastEndpoint, tcp_endpoint
 from darner.net.log_limits import PERIOD
-from darner.net.port import RETRY_ACCEPT, FastEndpoint, FastPort, tcp_endpoint
+from darner.net.port import RETRY_ACCEPT, FastPort
 from darner.queues.collection import Queues, Surroundings
 from darner.store.memory import MemoryStore
 from test import allow_critical
@@ -456,12 +457,13 @@ class FastPortTests(FastTestCase):
 
     def test_port_that_is_taken(self) -> None:
         taken = self.port().getHost().port
-        again = FastPort(self.reactor, taken, QueueFactory(self.queues), "127.0.0.1")
+        again = FastPort(self.reactor, taken, "127.0.0.1")
         self.assertRaises(CannotListenError, again.startListening)
 
     def test_ipv6(self) -> None:
-        port = FastPort(self.reactor, 0, QueueFactory(self.queues), "::1")
+        port = FastPort(self.reactor, 0, "::1")
         port.startListening()
+        port.serve(QueueFactory(self.queues))
         self.addCleanup(self.stop, port)
         client = SocketClient(self, ("::1", port.getHost().port))
         client.send(b"version\r\n")
@@ -673,3 +675,115 @@ class FastPortTests(FastTestCase):
         for limit, left in ((100, 75), (1024, 1024 - port.SPARE_DESCRIPTORS), (resource.RLIM_INFINITY, sys.maxsize)):
             self.patch(resource, "getrlimit", lambda _, limit=limit: (limit, limit))
             self.assertEqual(port._descriptor_limit(), left)
+
+
+class FailingCommit:
+    """A group commit that fails when its time has come."""
+
+    def __init__(self, commit: Any) -> None:
+        self._commit = commit
+        self.failing: set[str] = set()
+
+    def begin(self) -> None:
+        if "begin" in self.failing:
+            raise OSError(errno.EIO, "begin")
+        self._commit.begin()
+
+    def end(self) -> None:
+        self._commit.end()
+        if "end" in self.failing:
+            raise OSError(errno.EIO, "end")
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._commit, name)
+
+
+@needs_epoll
+class FaultTests(FastTestCase):
+    """Whatever is raised while clients are served costs those clients at most, and never the port."""
+
+    def errors(self, kind: type[Exception] = OSError) -> int:
+        return len(self.flushLoggedErrors(kind))
+
+    def serves(self) -> None:
+        """Clients that come are served."""
+        client = self.connect()
+        client.send(b"version\r\n")
+        self.assertTrue(client.receive().startswith(b"VERSION"))
+
+    def failing_port(self) -> FailingCommit:
+        port = self.port()
+        commit = port._commit = FailingCommit(port._commit)
+        return commit
+
+    def test_the_end_of_a_turn_fails(self) -> None:
+        commit = self.failing_port()
+        other, client = self.connect(), self.connect()
+        commit.failing.add("end")
+        client.send(b"version\r\n")
+        self.assertEqual(self.errors(), 1)
+        commit.failing.clear()
+        client.receive()
+        self.assertTrue(client.closed)
+        other.send(b"version\r\n")
+        self.assertTrue(other.receive().startswith(b"VERSION"))
+        self.serves()
+
+    def test_the_beginning_of_a_turn_fails(self) -> None:
+        commit = self.failing_port()
+        client = self.connect()
+        commit.failing.add("begin")
+        client.send(b"version\r\n")
+        self.assertGreater(self.errors(), 0)
+        commit.failing.clear()
+        self.spin()
+        self.assertTrue(client.receive().startswith(b"VERSION"))
+        self.serves()
+
+    def test_the_stop_after_a_fault(self) -> None:
+        """What a fault leaves behind does not keep the port from ending."""
+        commit = self.failing_port()
+        client = self.connect()
+        commit.failing.add("end")
+        client.send(b"version\r\n")
+        self.errors()
+        self.stop(self.ports.pop(()))
+        self.assertEqual(self.reactor.readers, [])
+
+    def test_a_protocol_cannot_be_made(self) -> None:
+        port = self.port()
+        build = port._factory.buildProtocol
+        port._factory.buildProtocol = lambda _: 1 / 0
+        refused = self.connect()
+        self.assertEqual(self.errors(ZeroDivisionError), 1)
+        refused.receive()
+        self.assertTrue(refused.closed)
+        port._factory.buildProtocol = build
+        self.serves()
+
+    def test_a_connection_cannot_be_made(self) -> None:
+        port = self.port()
+        joined = port._factory.joined
+        port._factory.joined = lambda _: 1 / 0
+        lost = self.connect()
+        self.assertEqual(self.errors(ZeroDivisionError), 1)
+        lost.receive()
+        self.assertTrue(lost.closed)
+        port._factory.joined = joined
+        self.serves()
+
+    def test_an_abort_without_its_option(self) -> None:
+        self.serves()
+        connection = next(iter(self.port()._connections.values()))
+
+        class Failing:
+            def setsockopt(self, *_: object) -> None:
+                raise OSError(errno.EINVAL, "no")
+
+            def __getattr__(self, name: str) -> Any:
+                return getattr(real, name)
+
+        real, connection._socket = connection._socket, Failing()
+        connection.abortConnection()
+        self.spin()
+        self.assertEqual(self.port()._connections, {})

@@ -604,6 +604,14 @@ class FaultTests(LevelTestCase):
         self.store.mend()
         self.store.ready()
 
+    def test_may_not(self) -> None:
+        """A file that may not be read while the server runs is no damage: the error says what to do."""
+        self.disk.full = True
+        self.disk.error = b"IO error: /d/leveldb/000005.ldb: Permission denied"
+        error = str(self.fail_to_put())
+        self.assertTrue(error.startswith("cannot write: 000005.ldb: Permission denied: nothing is damaged; "), error)
+        self.assertIn("(chown)", error)
+
     def test_nothing_to_mend(self) -> None:
         opened = self.disk.opened
         self.store.mend()
@@ -801,6 +809,9 @@ class DirectoryTests(LevelTestCase):
 
     def test_check_changes_nothing(self) -> None:
         path = self.directory()
+        check_directory(path)
+        self.assertFalse(path.exists())
+        path.mkdir()
         check_directory(path)
         self.assertEqual(list(path.iterdir()), [])
 
