@@ -131,13 +131,13 @@ class QueueService(Service):
         @raise twisted.internet.error.CannotListenError: a port is taken.
         @raise OSError: there are no descriptors left.
         """
-        access = self._read_access()
+        passwords = self._read_passwords()
         doors = [(Door(), listener) for listener in self.listeners]
         ports: list[IListeningPort] = []
         try:
             for door, listener in doors:
                 ports.append(_listen(listener.endpoint, door))
-            self._open(doors, access)
+            self._open(doors, passwords)
         except BaseException:
             for port in ports:
                 port.stopListening()
@@ -145,7 +145,7 @@ class QueueService(Service):
         self.ports = ports
         super().startService()
 
-    def _open(self, doors: Sequence[tuple[Door, Listener]], access: Optional[Access]) -> None:
+    def _open(self, doors: Sequence[tuple[Door, Listener]], passwords: Optional[Passwords]) -> None:
         """Open the store, and the doors."""
         self._store = self._open_store(self.data_dir)
         try:
@@ -164,6 +164,9 @@ class QueueService(Service):
             ),
             self._control,
         )  # fmt: skip
+        access = None
+        if passwords is not None:
+            access = Access(passwords, settings.users, self._in_thread, self._clock)
         try:
             queues.start()
             for door, listener in doors:
@@ -206,10 +209,9 @@ class QueueService(Service):
     def _status_file(self) -> Optional[StatusFile]:
         return StatusFile(self.data_dir / STATUS)
 
-    def _read_access(self) -> Optional[Access]:
-        if self._settings.password_file is None:
-            return None
-        return Access(Passwords(Path(self._settings.password_file)), self._settings.users, self._in_thread, self._clock)
+    def _read_passwords(self) -> Optional[Passwords]:
+        path = self._settings.password_file
+        return None if path is None else Passwords(Path(path))
 
     def _in_thread(self, work: Callable[..., Any], *arguments: Any) -> Deferred[Any]:
         return deferToThreadPool(self._reactor, self._pool, work, *arguments)

@@ -244,7 +244,7 @@ _WRONG: Final = (
     (b"flush", b"CLIENT_ERROR flush needs one queue name"),
     (b"delete /", b"CLIENT_ERROR bad queue name"),
     (b"flush_all 10", b"CLIENT_ERROR flush_all cannot be delayed"),
-    (b"stats items", b"CLIENT_ERROR stats takes no arguments"),
+    (b"reload items", b"CLIENT_ERROR reload takes no arguments"),
     (b"g" * 2048, b"ERROR"),
 )
 

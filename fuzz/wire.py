@@ -71,8 +71,17 @@ def _check_cached(line: bytes, request: requests.Request) -> None:
     assert len(_cache) <= memcache_requests.LineCache.MAX_LINES
 
 
+_WITH_PAYLOAD: Final = {
+    **dict.fromkeys((b"set", b"add", b"replace", b"append", b"prepend", b"cas"), 4), b"ms": 2,
+}  # fmt: skip
+"""The commands with a payload, and which word tells its size."""
+
+
 def _check_refusal(line: bytes, request: requests.Refused) -> None:
     command = line.split()[0].lower() if line.split() else b""
+    if request.warning:
+        assert request.close, request
+        return
     if request.reply:
         assert request.reply.startswith(_ERRORS), request
         # One line, of our own words alone.
@@ -80,16 +89,18 @@ def _check_refusal(line: bytes, request: requests.Refused) -> None:
         assert request.reply[:-2].isascii(), request
         assert request.reply[:-2].decode().isprintable(), request
     else:
-        assert request.payload is not None, request
+        raise AssertionError(request)
+    if request.noreply:
         assert line.lower().split()[-1] == b"noreply", request
     if request.close or request.payload is not None:
-        assert command == b"set", line
+        assert command in _WITH_PAYLOAD, line
         assert request.close != (request.payload is not None), request
-    elif command == b"set":
+    elif command in _WITH_PAYLOAD:
         raise AssertionError(f"out of step after {line!r}")
     if request.payload is not None:
-        assert line.split()[4].isdigit(), line
-        assert request.payload == int(line.split()[4]), line
+        size = line.split()[_WITH_PAYLOAD[command]]
+        assert size.isdigit(), line
+        assert request.payload == int(size), line
 
 
 def _names(request: requests.Request) -> tuple[bytes, ...]:

@@ -181,6 +181,7 @@ def quit(session: Session, request: requests.Quit) -> None:
 
 @performs(requests.Refused)
 def refused(session: Session, request: requests.Refused) -> None:
-    session.reply(request.reply)
+    if not request.noreply:
+        session.reply(request.reply)
     if request.close:
         session.close()

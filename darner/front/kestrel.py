@@ -129,6 +129,8 @@ def parse(line: bytes) -> requests.Request:
     @return: a request.  What cannot be served comes out as L{requests.Refused}, or as a L{requests.PutItems} with its
         refusal; nothing is raised.
     """
+    if line[:1] in memcache_requests.BINARY_STARTS:
+        return requests.Refused(b"", close=True, warning=memcache_requests.BINARY)
     line = line.rstrip()
     has_items = line.endswith(b":")
     words = (line[:-1] if has_items else line).split()

@@ -45,6 +45,9 @@ class TextFraming(Framing):
         else:
             self.session.perform(request)
 
+    def _is_too_long(self, line: bytes) -> bool:
+        return len(line.removesuffix(b"\r")) > self.max_line
+
     def _line_too_long(self) -> None:
         self._lose_step(kestrel.LINE_TOO_LONG)
 

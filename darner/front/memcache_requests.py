@@ -59,6 +59,15 @@ _SIGNED: Final = re.compile(rb"-?[0-9]{1,18}")
 
 
 
+HTTP: Final = "closed a connection on which HTTP was sent: a browser may have been led here"
+BINARY: Final = "closed a connection on which TLS or memcached's binary protocol was spoken: this port has neither"
+BINARY_STARTS: Final = (b"\x80", b"\x16")
+"""How a request of memcached's binary protocol begins, and how TLS does."""
+_HTTP: Final = (b"host:", b"post")
+"""Of what a browser sends, what nobody else does: a form may have commands in its body."""
+_QUIET: Final = (b"delete", b"touch", b"flush_all", b"incr", b"decr", b"verbosity")
+"""The commands without a payload that clients may ask to have no reply."""
+
 _Parser = Callable[[list[bytes]], Request]
 
 _PARSERS: Final[dict[bytes, _Parser]] = {}
@@ -85,13 +94,19 @@ def parse(line: bytes) -> Request:
     words = line.split()
     if not words:
         return Refused(ERROR)
-    parser = _PARSERS.get(words[0].lower())
+    if words[0][:1] in BINARY_STARTS:
+        return Refused(b"", close=True, warning=BINARY)
+    command = words[0].lower()
+    parser = _PARSERS.get(command)
+    if (len(words) == 3 and words[2].startswith(b"HTTP/")) or command in _HTTP:
+        return Refused(b"", close=True, warning=HTTP)
+    noreply = len(words) > 1 and command in _QUIET and words[-1].lower() == b"noreply"
     if parser is None:
-        return Refused(ERROR)
+        return Refused(ERROR, noreply=noreply)
     try:
         return parser(words[1:])
     except ClientError as error:
-        return Refused(error_reply(error))
+        return Refused(error_reply(error), noreply=noreply)
 
 
 def _number(word: bytes, what: str, form: re.Pattern[bytes] = _UNSIGNED) -> int:
@@ -118,8 +133,27 @@ def _parse_set(words: list[bytes]) -> Request:
         if len(words) > 5 or (len(words) == 5 and not noreply):
             raise ClientError("bad command line format")
     except ClientError as error:
-        return Refused(b"" if noreply else error_reply(error), payload=size)
+        return Refused(error_reply(error), payload=size, noreply=noreply)
     return Set(queue, flags, expiry, size, noreply, sync, asked)
+
+
+@_parses("add", "replace", "append", "prepend", "cas")
+def _parse_not_served(words: list[bytes]) -> Request:
+    """memcached's other commands with a payload, which is skipped: it is no command."""
+    return _skipped(words, 3)
+
+
+@_parses("ms")
+def _parse_meta_set(words: list[bytes]) -> Request:
+    return _skipped(words, 1)
+
+
+def _skipped(words: list[bytes], at: int) -> Request:
+    """@param at: which of the words is the length of the payload."""
+    if len(words) <= at or not _UNSIGNED.fullmatch(words[at]):
+        return Refused(ERROR, close=True)
+    noreply = words[-1].lower() == b"noreply"
+    return Refused(ERROR, payload=int(words[at]), noreply=noreply)
 
 
 def _put_options(options: list[bytes]) -> tuple[bool, Optional[PutOptions]]:
@@ -268,20 +302,21 @@ def _parse_status(words: list[bytes]) -> Request:
     return SetStatus(status)
 
 
-def _alone(request: Request, command: str) -> _Parser:
+def _alone(request: Request, command: str, lenient: bool) -> _Parser:
     def parse_alone(words: list[bytes]) -> Request:
-        if words:
+        if words and not lenient:
             raise ClientError(f"{command} takes no arguments")
         return request
 
     return parse_alone
 
 
-for _command, _request in (
-    ("flush_all_expired", FlushAllExpired()), ("stats", Stats()), ("reload", Reload()), ("shutdown", Shutdown()),
-    ("version", Version()), ("quit", Quit()),
+# Kestrel does not look at what stands behind those that change nothing, and memcache clients ask for `stats items`.
+for _command, _request, _lenient in (
+    ("flush_all_expired", FlushAllExpired(), False), ("reload", Reload(), False), ("shutdown", Shutdown(), False),
+    ("stats", Stats(), True), ("version", Version(), True), ("quit", Quit(), True),
 ):  # fmt: skip
-    _parses(_command)(_alone(_request, _command))
+    _parses(_command)(_alone(_request, _command, _lenient))
 
 
 class LineCache:

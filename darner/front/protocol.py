@@ -232,6 +232,12 @@ class QueueFactory(ServerFactory):
 
     def refused(self, connection: QueueProtocol, request: requests.Refused) -> None:
         """A client has sent what is not served."""
+        if request.warning:
+            self._limited.emit(LogLevel.warn, request.warning + ", from {peer}", peer=connection.transport.getPeer())
+        elif request.noreply:
+            self._limited.emit(
+                LogLevel.warn, "a request with noreply was refused: {reply!r}", reply=request.reply
+            )
         if self.debug:
             peer = connection.transport.getPeer()
             self._log.debug("{peer} was refused: {reply!r}", peer=peer, reply=request.reply)

@@ -153,11 +153,14 @@ class Session(Reader):
                 PERFORMERS[type(request)](self, request)
                 if self._trail is not None:
                     self._trail.performed(request)
-        except (Unauthenticated, NotAllowed) as error:
+        except (Unauthenticated, NotAllowed) as error:  # which the log-in has logged
             if not getattr(request, "noreply", False):
                 self.reply(self.spelling.error(error))
         except DarnerError as error:
-            self.reply(self.spelling.error(error))
+            if not getattr(request, "noreply", False):
+                self.reply(self.spelling.error(error))
+            elif self._trail is not None:
+                self._trail.refused(request, error)
         if self._has_had_enough():
             self.busy = True
 

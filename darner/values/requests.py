@@ -284,6 +284,10 @@ class Refused(Request):
     reply: bytes
     payload: Optional[int] = None
     close: bool = False
+    noreply: bool = False
+    """Whether the client asked for no reply: what it would have been is logged."""
+    warning: str = ""
+    """What the operator is told, where no client of a queue server sends that."""
 
     def for_all(self) -> bool:
         return True
