@@ -107,6 +107,7 @@ class OptionsTests(SynchronousTestCase):
             self, f"--listen=unix:{path}", "--listen=tcp6:0", "--listen=tcp:0:interface=127.0.0.1",
             directory=directory,
         )  # fmt: skip
+        server.allow("everybody who reaches")
         self.assertEqual([host for host, _ in server.addresses], ["::", "127.0.0.1"])
         self.serves(server.client(path))
         host = "::1" if socket.has_ipv6 and _has_address("::1") else "127.0.0.1"
