@@ -25,6 +25,7 @@ from darner.errors import ClientError, DarnerError, ItemTooLarge, Stopped
 from darner.front.access import Access
 from darner.front.calls import Call, Consuming, Opening, Peeking, Putting, Reading, Requeueing
 from darner.front.kestrel_port import TextFactory
+from darner.front.memcache import DIALECTS
 from darner.front.protocol import QueueFactory
 from darner.interfaces import IMessage, IOpenRead, IQueueService
 from darner.net.clock import MonotonicClock
@@ -39,7 +40,7 @@ from darner.store.leveldb import LevelStore
 from darner.store.status_file import StatusFile
 from darner.values.items import PutOptions
 from darner.values.stats import Health
-from darner.values.vocabulary import MAX_DELAY, MAX_FLAGS, check_id, check_queue_name
+from darner.values.vocabulary import MAX_DELAY, MAX_FLAGS, check_expiry, check_id, check_queue_name
 
 DRAIN: Final = 2.0
 """Seconds that connections get, when the service stops, to take the replies that are on their way."""
@@ -75,7 +76,7 @@ class QueueService(Service):
         """
         @param data_dir: where the queues are kept; made if it is missing.
         @param endpoints: where to serve clients; none for an application's own use only.  A pair of an endpoint and a
-            C{reply_key} (L{Settings.reply_key}) sets that for one of them.
+            C{dialect} (L{Settings.dialect}) sets that for one of them.
         @param settings: limits and the like; its C{data_dir} and places to listen at are not used here.
         @param reactor: the reactor; by default the global one.
         @param open_store: makes the store of a data directory.
@@ -87,7 +88,7 @@ class QueueService(Service):
         self._reactor = reactor
         self.data_dir = Path(data_dir)
         self._endpoints = [
-            endpoint if isinstance(endpoint, tuple) else (endpoint, settings.reply_key) for endpoint in endpoints
+            endpoint if isinstance(endpoint, tuple) else (endpoint, settings.dialect) for endpoint in endpoints
         ]
         self._settings = settings
         self._open_store = open_store
@@ -132,11 +133,11 @@ class QueueService(Service):
             limits = Limits(
                 settings.max_connections, settings.idle_timeout, settings.stall_timeout, settings.keep_alive
             )
-            for endpoint, reply_key in self._endpoints:
-                whole_key = reply_key == "request"
-                self._listen(endpoint, QueueFactory(self.queues, whole_key, settings.debug, limits, self._access))
+            for endpoint, dialect in self._endpoints:
+                spelling = DIALECTS[dialect]
+                self._listen(endpoint, QueueFactory(self.queues, spelling, settings.debug, limits, self._access))
             for endpoint in self._text_endpoints:
-                self._listen(endpoint, TextFactory(self.queues, False, settings.debug, limits, self._access))
+                self._listen(endpoint, TextFactory(self.queues, settings.debug, limits, self._access))
         except BaseException:
             for port in self.ports:
                 port.stopListening()
@@ -247,6 +248,7 @@ class QueueService(Service):
                 raise ClientError("bad flags")
             if not isinstance(expiry, int):
                 raise ClientError("bad expiry")
+            check_expiry(expiry)
             if delay is not None and not 0 <= delay <= MAX_DELAY / 1000:
                 raise ClientError("bad delay")
             if len(payload) > self._running().puts.item_limit(queue):

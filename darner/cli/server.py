@@ -200,11 +200,11 @@ def makeService(options: Options, reactor: Optional[Any] = None, settings: Optio
         if settings is None:
             settings = options.settings()
         endpoints = [
-            (_endpoint(reactor, listener.endpoint), listener.reply_key or settings.reply_key)
+            (_endpoint(reactor, listener.endpoint), listener.dialect or settings.dialect)
             for listener in settings.listen
         ]
         if settings.tcp_port is not None:
-            endpoints.insert(0, (tcp_endpoint(reactor, settings.tcp_port, settings.interface), settings.reply_key))
+            endpoints.insert(0, (tcp_endpoint(reactor, settings.tcp_port, settings.interface), settings.dialect))
         if settings.password_file is not None:
             Passwords(Path(settings.password_file))
         if options["check"]:

@@ -18,7 +18,7 @@ from cattrs.gen import make_dict_structure_fn
 from darner.config.policies import Policies, make_policies
 from darner.config.units import parse_duration, parse_size
 from darner.errors import SettingsError
-from darner.values.vocabulary import STATUSES
+from darner.values.vocabulary import DIALECTS, STATUSES
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -27,9 +27,7 @@ else:
 
 DEFAULT_PORT: Final = 22133
 
-REPLY_KEYS: Final = ("queue", "request")
-
-_reply_key = validators.in_(REPLY_KEYS)
+_dialect = validators.in_(DIALECTS)
 
 
 @frozen
@@ -38,8 +36,8 @@ class Listener:
 
     endpoint: str
     """A Twisted server endpoint string: ``tcp6:22133``, ``unix:/run/darner.sock``, ``ssl:...``, ``systemd:...``."""
-    reply_key: Optional[str] = attrs.field(default=None, validator=validators.optional(_reply_key))
-    """As L{Settings.reply_key}, for this listener."""
+    dialect: Optional[str] = attrs.field(default=None, validator=validators.optional(_dialect))
+    """As L{Settings.dialect}, for this listener."""
 
 
 @frozen
@@ -68,11 +66,8 @@ class Settings:
     """Address to listen on with L{port}."""
     listen: tuple[Listener, ...] = ()
     """Further places to listen at."""
-    reply_key: str = attrs.field(default="queue", validator=_reply_key)
-    """
-    What C{VALUE} names: the bare ``queue``, as clients of Kestrel expect it, or the key of the ``request`` as it was
-    sent, options and all, as some stock memcache clients do.
-    """
+    dialect: str = attrs.field(default="kestrel", validator=_dialect)
+    """Whose clients the replies of the memcache protocol are made for: those of ``kestrel`` or of ``memcache``."""
     policies: Policies = attrs.field(factory=Policies)
     """The settings of the queues; in the file the tables ``defaults``, ``queues`` and ``aliases``."""
     max_connections: int = attrs.field(default=0, validator=validators.ge(0))

@@ -67,7 +67,10 @@ def touch(session: Session, request: requests.Touch) -> None:
 @performs(requests.Delete)
 def delete(session: Session, request: requests.Delete) -> None:
     session.queues.status.check_writes()
-    session.queues.delete(session.answers(), b"" if request.noreply else session.spelling.deleted, request.queue)
+    fifo = session.queues.find(request.queue)
+    known = fifo is not None and fifo.exists
+    deleted = session.spelling.deleted if known else session.spelling.not_found
+    session.queues.delete(session.answers(), b"" if request.noreply else deleted, request.queue)
 
 
 @performs(requests.Flush)

@@ -164,10 +164,10 @@ class _Contract:
 
 class PymemcacheTests(_Contract, SynchronousTestCase):
     """
-    pymemcache looks its reply up under the key that it asked for, so that it wants ``reply_key = "request"``.
+    pymemcache looks its reply up under the key that it asked for, so that it wants ``dialect = "memcache"``.
     """
 
-    options = ("--reply-key=request",)
+    options = ("--dialect=memcache",)
 
     def connect(self, host: str, port: int) -> Any:
         return pymemcache.Client((host, port), serde=pymemcache.serde.pickle_serde, timeout=30, connect_timeout=30)

@@ -41,7 +41,7 @@ class SessionsTests(SynchronousTestCase):
             yield [line[4:] for line in block.splitlines()]
 
     def test_protocol(self) -> None:
-        plain, whole = self.start(), self.start("--reply-key=request")
+        plain, whole = self.start(), self.start("--dialect=memcache")
         self.hold(whole, ["C: set jobs 0 0 5", "C: hello", "S: STORED"])
         count = 0
         for session in self.sessions("docs/protocol.rst"):
