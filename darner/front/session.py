@@ -278,7 +278,7 @@ class Session(Reader):
     def hand_out(self, item: Item, key: bytes, whole: bool) -> Any:
         spelling = self.spelling
         if self.numbered:
-            before = spelling.before_numbered_item(key, item.flags, item.size, item.id)
+            before = spelling.before_numbered_item(key, item.flags, item.size, item.id + 1)
             if not item.stream:
                 return b"%b%b%b" % (before, item.payload, spelling.after_item(whole))
         elif not item.stream:

@@ -54,7 +54,7 @@ class Spelling:
         """
         As L{before_item}, for a client that wants a number that identifies the item (memcache's C{gets}).
 
-        @param number: such a number.
+        @param number: such a number, above 0.
         """
         raise NotImplementedError
 
