@@ -25,6 +25,7 @@ from darner.errors import ClientError, DarnerError, ItemTooLarge, Stopped
 from darner.front.access import Access
 from darner.front.calls import Call, Consuming, Opening, Peeking, Putting, Reading, Requeueing
 from darner.front.kestrel_port import TextFactory
+from darner.front.memcache import DIALECTS
 from darner.front.protocol import QueueFactory
 from darner.interfaces import IMessage, IOpenRead, IQueueService
 from darner.net.clock import MonotonicClock
@@ -40,7 +41,7 @@ from darner.store.leveldb import LevelStore
 from darner.store.status_file import StatusFile
 from darner.values.items import PutOptions
 from darner.values.stats import Health
-from darner.values.vocabulary import MAX_DELAY, MAX_FLAGS, check_id, check_queue_name
+from darner.values.vocabulary import MAX_DELAY, MAX_FLAGS, check_expiry, check_id, check_queue_name
 
 DRAIN: Final = 2.0
 """Seconds that connections get, when the service stops, to take the replies that are on their way."""
@@ -184,9 +185,9 @@ class QueueService(Service):
         settings = self._settings
         limits = Limits(settings.max_connections, settings.idle_timeout, settings.stall_timeout, settings.keep_alive)
         if listener.protocol == TEXT:
-            return TextFactory(queues, False, settings.debug, limits, access)
-        whole_key = (listener.reply_key or settings.reply_key) == "request"
-        return QueueFactory(queues, whole_key, settings.debug, limits, access)
+            return TextFactory(queues, debug=settings.debug, limits=limits, access=access)
+        spelling = DIALECTS[listener.dialect or settings.dialect]
+        return QueueFactory(queues, spelling, settings.debug, limits, access)
 
     def _start_surroundings(self) -> Surroundings:
         """Start the clock and the threads; L{_stop_surroundings} ends them."""
@@ -293,6 +294,7 @@ class QueueService(Service):
                 raise ClientError("bad flags")
             if not isinstance(expiry, int):
                 raise ClientError("bad expiry")
+            check_expiry(expiry)
             if delay is not None and not 0 <= delay <= MAX_DELAY / 1000:
                 raise ClientError("bad delay")
             if len(payload) > self._running().puts.item_limit(queue):

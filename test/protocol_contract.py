@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any, Protocol
 
 from darner.config.policies import Policies, QueueSettings
+from darner.front import memcache
 from darner.net.limits import Limits
 from darner.queues.collection import Queues
 from darner.values.vocabulary import CHUNK_BYTES
@@ -137,10 +138,11 @@ class ProtocolContract:
         self.assertEqual(self.ask(b"get a b c\r\n"), b"VALUE a 0 1\r\n1\r\n" + large + b"END\r\n")
         self.assertEqual(self.ask(b"get a c\r\n"), self.value(b"2", b"a"))
 
-    def test_reply_key(self) -> None:
-        client = self.connect(whole_key=True)
+    def test_dialect(self) -> None:
+        client = self.connect(spelling=memcache.MEMCACHE)
         self.set(b"x", client=client)
         self.assertEqual(self.ask(b"get q/t=5/open\r\n", client), self.value(b"x", b"q/t=5/open"))
+        self.assertEqual(self.ask(b"flush_all\r\ndelete w\r\n", client), b"OK\r\nNOT_FOUND\r\n")
 
     # Reliable reads
 

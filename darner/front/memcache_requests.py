@@ -17,10 +17,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Final, Optional
 
 from darner.errors import ClientError
-from darner.front.memcache import ERROR, client_error, error_reply
+from darner.front.memcache import ERROR, KESTREL_RELATIVE_EXPIRY, client_error, error_reply
 from darner.values.items import PutOptions
 from darner.values.requests import (
     Confirm,
@@ -48,7 +49,7 @@ from darner.values.requests import (
     Touch,
     Version,
 )
-from darner.values.vocabulary import MAX_DELAY, MAX_FLAGS, MAX_WAIT, STATUSES, check_id, check_queue_name
+from darner.values.vocabulary import MAX_DELAY, MAX_FLAGS, MAX_WAIT, STATUSES, check_expiry, check_id, check_queue_name
 
 MAX_LINE: Final = 2048
 """The longest request line, in bytes, without its line end."""
@@ -84,11 +85,12 @@ def _parses(*commands: str) -> Callable[[_Parser], _Parser]:
     return register
 
 
-def parse(line: bytes) -> Request:
+def parse(line: bytes, relative_expiry: int = KESTREL_RELATIVE_EXPIRY) -> Request:
     """
     Understand one request line.
 
     @param line: the line without its line end, at most L{MAX_LINE} bytes.
+    @param relative_expiry: the longest expiry, in seconds, that counts from now.
     @return: a request.  What cannot be served comes out as L{Refused}; nothing is raised.
     """
     words = line.split()
@@ -104,9 +106,18 @@ def parse(line: bytes) -> Request:
     if parser is None:
         return Refused(ERROR, noreply=noreply)
     try:
-        return parser(words[1:])
+        request = parser(words[1:])
+        return _check_expiry(request, relative_expiry) if isinstance(request, Set) else request
     except ClientError as error:
         return Refused(error_reply(error), noreply=noreply)
+
+
+def _check_expiry(request: Set, relative_expiry: int) -> Request:
+    try:
+        check_expiry(request.expiry, relative_expiry)
+    except ClientError as error:
+        return Refused(b"" if request.noreply else error_reply(error), payload=request.size)
+    return request
 
 
 def _number(word: bytes, what: str, form: re.Pattern[bytes] = _UNSIGNED) -> int:
@@ -174,7 +185,16 @@ def _put_options(options: list[bytes]) -> tuple[bool, Optional[PutOptions]]:
     return sync, PutOptions(delay, id) if delay is not None or id else None
 
 
-@_parses("get", "gets")
+@_parses("gets")
+def _parse_gets(words: list[bytes]) -> Request:
+    request = _parse_get(words)
+    if isinstance(request, GetFirst):
+        return GetFirst(tuple(replace(choice, numbered=True) for choice in request.choices))
+    assert isinstance(request, (Get, GetMany))
+    return replace(request, numbered=True)
+
+
+@_parses("get")
 def _parse_get(words: list[bytes]) -> Request:
     if not words:
         raise ClientError("get needs a queue name")
@@ -206,7 +226,7 @@ def _parse_get_several(words: list[bytes]) -> Request:
     if not any(option.lower().startswith(b"t=") for option in options):
         return GetMany(tuple(check_queue_name(word) for word in words))
     queues = dict.fromkeys(check_queue_name(word) for word in [*words[:-1], last])
-    choices = tuple(_get(queue, queue, options) for queue in queues)
+    choices = tuple(_get(queue, words[-1] if queue == last else queue, options) for queue in queues)
     if choices[0].abort:
         raise ClientError("abort must be by itself")
     return GetFirst(choices)
@@ -330,14 +350,16 @@ class LineCache:
     MAX_LINES: Final = 4096
     MAX_LENGTH: Final = 128
 
-    def __init__(self) -> None:
+    def __init__(self, relative_expiry: int = KESTREL_RELATIVE_EXPIRY) -> None:
+        """@param relative_expiry: as for L{parse}."""
+        self._relative_expiry = relative_expiry
         self._requests: dict[bytes, Request] = {}
 
     def parse(self, line: bytes) -> Request:
         """As L{parse}."""
         request = self._requests.get(line)
         if request is None:
-            request = parse(line)
+            request = parse(line, self._relative_expiry)
             if len(line) <= self.MAX_LENGTH:
                 if len(self._requests) >= self.MAX_LINES:
                     self._requests.clear()

@@ -126,7 +126,7 @@ class GetTests(SynchronousTestCase):
 
     def test_plain(self) -> None:
         self.assertEqual(parse(b"get q"), Get(b"q", b"q"))
-        self.assertEqual(parse(b"gets q"), Get(b"q", b"q"))
+        self.assertEqual(parse(b"gets q"), Get(b"q", b"q", numbered=True))
 
     def test_options(self) -> None:
         for line, options in (
@@ -189,6 +189,7 @@ class GetTests(SynchronousTestCase):
 
     def test_several_queues(self) -> None:
         self.assertEqual(parse(b"get a b a"), GetMany((b"a", b"b", b"a")))
+        self.assertEqual(parse(b"gets a b a"), GetMany((b"a", b"b", b"a"), numbered=True))
 
     def test_several_queues_take_no_options(self) -> None:
         self.assertEqual(parse(b"get a b/open"), Refused(BAD_NAME))
@@ -204,7 +205,11 @@ class GetTests(SynchronousTestCase):
             (b"get a b/close/t=0", {"close": True}),
             (b"get a b/peek/t=5", {"wait": 5, "peek": True}),
         ):
-            self.assertEqual(parse(line), GetFirst((Get(b"a", b"a", **options), Get(b"b", b"b", **options))), line)
+            last = line.split()[-1]
+            a, b = (b"a", last) if last.startswith(b"b") else (last, b"b")
+            self.assertEqual(parse(line), GetFirst((Get(b"a", a, **options), Get(b"b", b, **options))), line)
+            choices = Get(b"a", a, **options, numbered=True), Get(b"b", b, **options, numbered=True)
+            self.assertEqual(parse(line.replace(b"get", b"gets")), GetFirst(choices), line)
         for line, reason in (
             (b"get a/t=5 b", b"bad queue name"),
             (b"get a/t=5 b/t=5", b"bad queue name"),
@@ -503,7 +508,7 @@ class ReplyTests(SynchronousTestCase):
 
     def test_value(self) -> None:
         self.assertEqual(value(b"q", b"a\r\n\0b", 7), b"VALUE q 7 5\r\na\r\n\0b\r\nEND\r\n")
-        self.assertEqual(memcache.MEMCACHE.item(b"q", 0, b"", False), b"VALUE q 0 0\r\n\r\n")
+        self.assertEqual(memcache.KESTREL.item(b"q", 0, b"", False), b"VALUE q 0 0\r\n\r\n")
 
     def test_value_in_pieces(self) -> None:
         """The header of a large item and what comes after it make up the same reply."""
@@ -512,18 +517,18 @@ class ReplyTests(SynchronousTestCase):
 
     def test_stat(self) -> None:
         self.assertEqual(
-            memcache.MEMCACHE.stats({"curr_items": 3, "version": "1.0"}, [(b"q", {"items": 3})]),
+            memcache.KESTREL.stats({"curr_items": 3, "version": "1.0"}, [(b"q", {"items": 3})]),
             b"STAT curr_items 3\r\nSTAT version 1.0\r\nSTAT queue_q_items 3\r\nEND\r\n",
         )
 
     def test_queue_dump(self) -> None:
         self.assertEqual(
-            memcache.MEMCACHE.dump([(b"q", {"items": 1, "bytes": 2})]),
+            memcache.KESTREL.dump([(b"q", {"items": 1, "bytes": 2})]),
             b"queue 'q' {\r\n  items=1\r\n  bytes=2\r\n}\r\nEND\r\n",
         )
 
     def test_version(self) -> None:
-        self.assertEqual(memcache.MEMCACHE.version("1.2.3"), b"VERSION 1.2.3\r\n")
+        self.assertEqual(memcache.KESTREL.version("1.2.3"), b"VERSION 1.2.3\r\n")
 
     def test_errors(self) -> None:
         for error, reply in (

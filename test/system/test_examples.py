@@ -89,7 +89,7 @@ class ExamplesTests(SynchronousTestCase):
         self.check("manage.py")
 
     def test_memcache_client(self) -> None:
-        host, port = Server(self, "--port=0", "--reply-key=request", program=MODULE).address
+        host, port = Server(self, "--port=0", "--dialect=memcache", program=MODULE).address
         self.check("memcache_client.py", f"{host}:{port}")
 
     def test_testing(self) -> None:

@@ -89,7 +89,7 @@ class OptionsTests(SynchronousTestCase):
 
     def test_short_options(self) -> None:
         directory = make_directory(self)
-        (directory / "darner.toml").write_text('reply_key = "request"\n')
+        (directory / "darner.toml").write_text('dialect = "memcache"\n')
         server = Server(
             self, "-d", "there", "-p", "0", "-i", "127.0.0.2", "-c", "darner.toml", directory=directory
         )  # fmt: skip
@@ -288,7 +288,7 @@ class OptionsTests(SynchronousTestCase):
         self.assertEqual(done.returncode, 0)
         options = (
             "-d, --data-dir=", "-p, --port=", "-i, --interface=", "-c, --config=", "--listen=", "--debug",
-            "--reply-key=", "--check", "--repair", "--version",
+            "--dialect=", "--check", "--repair", "--version",
         )  # fmt: skip
         for option in options:
             self.assertRegex(done.stdout, option + r" +\w+")
@@ -345,7 +345,7 @@ class OptionsTests(SynchronousTestCase):
             (["--config=wrong.toml"], "wrong.toml: unknown setting prot"),
             (["--config=not.toml"], "not.toml is not TOML: "),
             (["--port=65536"], "port"),
-            (["--reply-key=other"], "reply_key"),
+            (["--dialect=other"], "dialect"),
             (["--listen=carrier-pigeon:1"], "bad endpoint to listen at: "),
         ]:
             text = self.assert_refused(*options)
