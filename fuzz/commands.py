@@ -26,7 +26,7 @@ SIZES: Final = (
 )  # fmt: skip
 """Of items that are cut in chunks, or nearly."""
 
-EXPIRIES: Final = (0, 0, 0, -1, 1, 5, 999_999, 1_000_000, EPOCH + 3, 10**18 - 1)
+EXPIRIES: Final = (0, 0, 0, -1, 1, 5, 999_999, EPOCH - 3, EPOCH + 3, 10**18 - 1)
 WAITS: Final = (250, 1000, 60_000, 10**15)
 
 

@@ -7,7 +7,7 @@ What is expected is written down here once more, in other words than there.
 from __future__ import annotations
 
 import dataclasses
-from typing import Final, Optional
+from typing import Final, Optional, Union
 
 from darner.front import memcache_requests
 from darner.values import requests
@@ -55,6 +55,10 @@ def check_line(line: bytes) -> None:
     if isinstance(request, requests.Get):
         assert isinstance(respelled, requests.Get)
         respelled = dataclasses.replace(respelled, key=request.key)
+    elif isinstance(request, requests.GetFirst):
+        assert isinstance(respelled, requests.GetFirst)
+        pairs = zip(respelled.choices, request.choices, strict=True)
+        respelled = requests.GetFirst(tuple(dataclasses.replace(choice, key=other.key) for choice, other in pairs))
     assert respelled == request, (request, respelled)
 
 
@@ -145,9 +149,15 @@ def _check_get_first(line: bytes, request: requests.GetFirst) -> None:
     first = request.choices[0]
     assert len(set(_names(request))) == len(request.choices) < len(line.split()), request
     assert not first.abort, request
+    last = line.split()[-1]
     for choice in request.choices:
-        assert choice == dataclasses.replace(first, queue=choice.queue, key=choice.queue), request
-        _check_get(b"get " + choice.queue, choice)
+        key = last if choice.queue == last.split(b"/")[0] else choice.queue
+        assert choice == dataclasses.replace(first, queue=choice.queue, key=key), request
+        _check_get(b"get " + key, choice)
+
+
+def _get(request: Union[requests.Get, requests.GetMany]) -> bytes:
+    return b"gets " if request.numbered else b"get "
 
 
 def spell(request: requests.Request) -> bytes:
@@ -171,14 +181,14 @@ def _spell(request: requests.Request) -> Optional[bytes]:
     if isinstance(request, requests.Get):
         options = [option for option in ("open", "close", "abort", "peek") if getattr(request, option)]
         wait = b"/t=%d" % request.wait if request.wait else b""
-        return b"get " + b"/".join([request.queue, *(option.encode() for option in options)]) + wait
+        return _get(request) + b"/".join([request.queue, *(option.encode() for option in options)]) + wait
     if isinstance(request, requests.GetMany):
-        return b"get " + b" ".join(request.queues)
+        return _get(request) + b" ".join(request.queues)
     if isinstance(request, requests.GetFirst):
         # The last one twice, as there may be but one; and with a wait in any case, so that one item is had.
         last = request.choices[-1]
         wait = b"" if last.wait else b"/t=0"
-        return b"get %b %b%b" % (b" ".join(_names(request)), spell(last)[4:], wait)
+        return b"%b%b %b%b" % (_get(last), b" ".join(_names(request)), spell(last).split()[1], wait)
     if isinstance(request, requests.Monitor):
         maximum = b"" if request.maximum is None else b" %d" % request.maximum
         return b"monitor %b %d%b" % (request.queue, request.seconds, maximum)
