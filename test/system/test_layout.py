@@ -20,7 +20,7 @@ from test.servers import run
 PACKAGE = Path(darner.__file__).parent
 
 LAYERS = (
-    "errors", "values", "interfaces", "config", "net", "store", "rescue", "queues", "front", "service", "cli",
+    "errors", "values", "client", "interfaces", "config", "net", "store", "rescue", "queues", "front", "service", "cli",
     "__main__",
 )  # fmt: skip
 """The packages and the modules beside them, lower ones first; each may import those before it, and itself."""
