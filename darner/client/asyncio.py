@@ -6,8 +6,8 @@ The client for asyncio::
         async with await client.open("jobs", timeout=5) as read:
             work(read.payload)
 
-Public here: L{Client}, L{Fleet}, L{Worker}, what they return (L{Item}, L{OpenRead}, L{Monitor}, L{Stats}), and the errors
-of `darner.client.errors`.
+Public here: L{Client}, L{Fleet}, L{Worker}, what they return (L{Item}, L{OpenRead}, L{Monitor}, L{Stats}), and the
+errors of `darner.client.errors`.
 """
 
 from __future__ import annotations
@@ -152,7 +152,16 @@ class Runtime:
     async def resolve(self, host: str, port: int) -> list[tuple[str, int]]:
         """@return: the addresses of a host."""
         found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        return [(place[4][0], port) for place in found]
+        return [(str(place[4][0]), port) for place in found]
+
+    async def services(self, name: str) -> list[tuple[str, int]]:
+        """@return: hosts and ports of an SRV record, the preferred ones first."""
+        try:
+            from dns.asyncresolver import resolve
+        except ImportError:
+            raise ValueError("SRV records need dnspython: pip install dnspython") from None
+        records = sorted(await resolve(name, "SRV"), key=lambda record: int(record.priority))
+        return [(str(record.target).rstrip("."), int(record.port)) for record in records]
 
     async def in_thread(self, call: Callable[[], Any]) -> Any:
         return await asyncio.to_thread(call)

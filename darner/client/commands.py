@@ -5,11 +5,10 @@ The commands of a client, once for all front ends: coroutines over a `darner.cli
 from __future__ import annotations
 
 from collections.abc import AsyncIterable, Callable, Iterable, Sequence
-from typing import Any, Optional, Union
+from typing import ClassVar, Optional, Union
 
 from darner.client import requests
 from darner.client.core import Core
-from darner.client.errors import InDoubt
 from darner.client.figures import Stats, read_stats
 from darner.client.protocol import Item
 from darner.client.reads import Monitor, OpenRead, wait_for_item
@@ -41,6 +40,8 @@ class Commands(Core):
     C{timeout} is in seconds and goes before that of the client.
     """
 
+    open_read: ClassVar[type[OpenRead]] = OpenRead
+
     async def put(
         self, queue: Name, payload: bytes, *, flags: int = 0, expiry: int = 0, delay: Optional[float] = None,
         id: Optional[Name] = None, sync: bool = False, timeout: Optional[float] = None,
@@ -50,7 +51,7 @@ class Commands(Core):
 
         @param expiry: seconds from now below 1,000,000, else Unix seconds; 0 is never.
         @param delay: seconds for which it is kept back.
-        @param id: within the queue's ``dedupe_window`` an id is stored once, so that a put that is in doubt is sent again.
+        @param id: within the queue's ``dedupe_window`` an id is stored once: a put that is in doubt is sent again.
         @param sync: wait until it is on stable storage.
         @raise QueueFull: the queue refuses it.
         """
@@ -83,6 +84,7 @@ class Commands(Core):
         self, queue: Name, batch: list[bytes], stored: int, flags: int, expiry: int, delay: Optional[float], sync: bool,
         timeout: Optional[float],
     ) -> int:  # fmt: skip
+        """@return: how many are stored with those of this batch."""
         asked = [
             requests.put(queue, payload, flags=flags, expiry=expiry, delay=delay, sync=sync) for payload in batch
         ]
@@ -193,7 +195,7 @@ class Commands(Core):
         @return: None where there is none.
         """
         found = await wait_for_item(self, names(queue), max(0.0, timeout), False)
-        return None if found is None else OpenRead(self, *found, heartbeat)
+        return None if found is None else self.open_read(self, *found, heartbeat)
 
     def monitor(self, queue: Name, *, prefetch: int = 1, timeout: float = float("inf")) -> Monitor:
         """@return: the items as they come, each confirmed when the next one is asked for."""
@@ -263,6 +265,3 @@ class Commands(Core):
     async def close(self) -> None:
         """End all connections, when what was sent is answered.  What is open goes back."""
         await self._close()
-
-
-__all__ = ["Any", "Chunks", "Commands", "InDoubt", "Queues", "names"]

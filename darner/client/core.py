@@ -1,5 +1,5 @@
 """
-The connections of one client to one server: connecting and connecting again, the shared one, and the pool of the others.
+The connections of a client to its server: connecting again, the one that is shared, and the pool of the others.
 """
 
 from __future__ import annotations
@@ -131,13 +131,14 @@ class Core:
         """@return: a connection that nobody else uses until it is released."""
         if self._closed:
             raise ClientClosed()
-        idle = self._idle
-        while idle:
-            link = idle.pop()
-            if not link.closed:
+        while True:
+            try:
+                link = self._idle.pop()
+            except IndexError:
+                link = await self._connect(deadline)
                 break
-        else:
-            link = await self._connect(deadline)
+            if link.fresh():
+                break
         self._busy.add(link)
         return link
 
@@ -226,10 +227,10 @@ class Core:
                     results.append(error)
         except BaseException:
             done = len(results)
-            for request, result in zip(asked, results):
+            for request, result in zip(asked, results, strict=False):
                 if result and not isinstance(result, DarnerError):
                     link.put_back(request, result)
-            for request, answer in zip(asked[done:], answers[done:]):
+            for request, answer in zip(asked[done:], answers[done:], strict=False):
                 link.disown(request, answer)
             if not self._runtime.pipelining:
                 self._drop(link)
@@ -256,7 +257,7 @@ class Core:
             await link.write(b"\r\n")
             await answer
         except BaseException as error:
-            # What is not whole is not stored.  Where the server has answered, and not all was sent, nothing fits either.
+            # What is not whole is not stored, and nothing may follow it.
             self._drop(link)
             if answer is not None and not isinstance(error, DarnerError):
                 with contextlib.suppress(DarnerError):

@@ -8,14 +8,24 @@ from collections.abc import Callable
 from typing import Final
 
 from darner.errors import (
-    AuthenticationFailed, BadQueueName, ClientError, DarnerError, ItemTooLarge, NotAllowed, QueueFull, ServerError,
-    TooManyLogins, TooManyOpenReads, Unauthenticated, Unavailable,
+    AuthenticationFailed,
+    BadQueueName,
+    ClientError,
+    DarnerError,
+    ItemTooLarge,
+    NotAllowed,
+    QueueFull,
+    ServerError,
+    TooManyLogins,
+    TooManyOpenReads,
+    Unauthenticated,
+    Unavailable,
 )  # fmt: skip
 
 __all__ = [
-    "AuthenticationFailed", "BadQueueName", "ClientClosed", "ClientError", "ConnectionFailed", "DarnerError", "GivenBack",
-    "InDoubt", "ItemTooLarge", "NotAllowed", "ProtocolError", "QueueFull", "ServerError", "TimedOut", "TooManyConnections",
-    "TooManyLogins", "TooManyOpenReads", "Unauthenticated", "Unavailable",
+    "AuthenticationFailed", "BadQueueName", "ClientClosed", "ClientError", "ConnectionFailed", "DarnerError",
+    "GivenBack", "InDoubt", "ItemTooLarge", "NotAllowed", "ProtocolError", "QueueFull", "ServerError", "TimedOut",
+    "TooManyConnections", "TooManyLogins", "TooManyOpenReads", "Unauthenticated", "Unavailable",
 ]  # fmt: skip
 
 

@@ -7,68 +7,34 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Awaitable, Callable
-from typing import Any, Final, Optional, TypeVar
+from itertools import islice
+from typing import Any, Final, Optional
 
 from darner.client import requests
-from darner.client.addresses import Address, Backoff, address
-from darner.client.commands import Commands, Queues, names
+from darner.client.addresses import Address, address
+from darner.client.commands import MOST_AT_ONCE, Commands, Queues, names
 from darner.client.core import Place
 from darner.client.errors import (
-    ClientClosed, ConnectionFailed, InDoubt, TimedOut, TooManyConnections, Unavailable,
+    ClientClosed,
+    ConnectionFailed,
+    InDoubt,
+    TimedOut,
+    TooManyConnections,
+    Unavailable,
 )  # fmt: skip
 from darner.client.figures import Stats
-from darner.client.links import Future, Runtime, Timer
+from darner.client.links import Runtime, Timer
+from darner.client.members import Member, Race
 from darner.client.protocol import Item
 from darner.client.reads import OpenRead
 from darner.client.requests import Name, Request
 from darner.client.servers import Servers, source
 from darner.errors import DarnerError, QueueFull, ServerError
 
-_T = TypeVar("_T")
-
 _FAILING: Final = (ConnectionFailed, InDoubt, TooManyConnections, Unavailable)
 """What sets a server aside."""
 _PAUSE: Final = 0.05
 """Seconds before all are tried again where none took an item."""
-
-
-class Member:
-    """
-    A server of a fleet.
-
-    @ivar aside_until: when it may be tried again, by the runtime's clock, after it failed.
-    """
-
-    def __init__(self, client: Commands) -> None:
-        self.client = client
-        self.aside_until = 0.0
-        self._backoff = Backoff(0.1, 10.0)
-
-    def failed(self, now: float) -> None:
-        """Set it aside, for longer each time."""
-        if now >= self.aside_until:
-            self.aside_until = now + self._backoff.next()
-
-    def went_well(self) -> None:
-        self.aside_until = 0.0
-        self._backoff.reset()
-
-
-class _Race:
-    """A read that waits at all servers: the first item is had."""
-
-    def __init__(self, queues: tuple[Name, ...], until: float, heartbeat: Optional[float], won: Future) -> None:
-        self.queues = queues
-        self.until = until
-        self.heartbeat = heartbeat
-        self.won = won
-        self.waits: dict[Address, Timer] = {}
-
-    def end(self, read: Optional[OpenRead]) -> None:
-        if not self.won.done():
-            self.won.set_result(read)
-        elif read is not None:
-            read._give_back()
 
 
 class BaseFleet:
@@ -87,7 +53,8 @@ class BaseFleet:
         @param servers: see `darner.client.servers.Servers`.
         @param timeout: seconds that each call may take, besides its wait for an item.
         @param connect_timeout: seconds for one attempt to connect to one server.
-        @param again: whether a put that is in doubt is made again on another server, so that there may be two of it; else
+        @param again: whether a put that is in doubt is made again on another server, so that there may be two of it;
+            else
             it raises C{InDoubt}.  A put with an id is made again on the same server alone.
         """
         self.timeout = timeout
@@ -98,7 +65,7 @@ class BaseFleet:
         }  # fmt: skip
         self._again = again
         self._members: dict[Address, Member] = {}
-        self._races: set[_Race] = set()
+        self._races: set[Race] = set()
         self._watching: Optional[Timer] = None
         self._closed = False
 
@@ -225,15 +192,28 @@ class BaseFleet:
 
     async def put_many(self, queue: Name, payloads: Any, *, timeout: Optional[float] = None, **options: Any) -> int:
         """
-        Put each to one of the servers; many at a time.
+        Put many, so many at a time to one of the servers; those that it does not take, to others.
 
         @param options: those of L{put}, but for the id.
         @return: how many: all of them.
         """
         count = 0
-        for payload in payloads:
-            await self.put(queue, payload, timeout=timeout, **options)
-            count += 1
+        every = iter(payloads)
+        while batch := list(islice(every, MOST_AT_ONCE)):
+            asked = [requests.put(queue, payload, **options) for payload in batch]
+            member = self._choose(set())
+            results: list[Any] = [None] * len(batch)
+            if member is not None:
+                try:
+                    results = await member.client._call_all(asked, max(self.timeout / 3, 0.05))
+                except (ConnectionFailed, TooManyConnections) as error:
+                    self._note(member, error)
+            for payload, result in zip(batch, results, strict=True):
+                if result is not True:
+                    if isinstance(result, InDoubt) and not self._again:
+                        raise result
+                    await self.put(queue, payload, timeout=timeout, **options)
+            count += len(batch)
         return count
 
     async def _put_until(self, member: Member, request: Request, deadline: float) -> None:
@@ -303,7 +283,7 @@ class BaseFleet:
         return None
 
     async def _race(self, queues: tuple[Name, ...], until: float, heartbeat: Optional[float]) -> Optional[OpenRead]:
-        race = _Race(queues, until, heartbeat, self._runtime.future())
+        race = Race(queues, until, heartbeat, self._runtime.future())
         timer: Optional[Timer] = None
         if math.isfinite(until):
             timer = self._runtime.call_later(until - self._runtime.now(), lambda: race.end(None))
@@ -325,10 +305,10 @@ class BaseFleet:
             for wait in list(race.waits.values()):
                 wait.cancel()
 
-    def _join(self, race: _Race, place: Address, member: Member) -> None:
+    def _join(self, race: Race, place: Address, member: Member) -> None:
         race.waits[place] = self._runtime.spawn(self._wait(race, member))
 
-    async def _wait(self, race: _Race, member: Member) -> None:
+    async def _wait(self, race: Race, member: Member) -> None:
         """Wait for an item at one server, also one that is set aside or away, as soon as it is there again."""
         now = self._runtime.now
         while not race.won.done() and not self._closed:

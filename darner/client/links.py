@@ -58,6 +58,9 @@ class Link(Protocol):
 
     closed: bool
 
+    def fresh(self) -> bool:
+        """@return: whether it can be used, after a while of not being."""
+
     def ask(self, request: Request, deadline: float, deliver: Optional[Deliver] = None) -> Awaitable[Any]:
         """
         Send a request.
@@ -172,6 +175,9 @@ class PipelinedLink:
     async def write(self, data: bytes) -> None:
         self._send(data)
 
+    def fresh(self) -> bool:
+        return not self.closed
+
     def ask(self, request: Request, deadline: float, deliver: Optional[Deliver] = None) -> Future:
         future = self._runtime.future()
         if self.closed:
@@ -228,7 +234,14 @@ class PipelinedLink:
             elif isinstance(event, Piece):
                 sink = event.request.sink
                 assert sink is not None
-                sink(event.data)
+                try:
+                    sink(event.data)
+                except Exception as error:
+                    call = calls.popleft()
+                    if call.future is not None and not call.future.done():
+                        call.future.set_exception(error)
+                    self._fail("a sink has failed")
+                    return
             elif isinstance(event, Farewell):
                 self._fail(str(event.error))
 

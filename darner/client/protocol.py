@@ -287,6 +287,8 @@ class Connection:
             if kind in _WITH_LINES:
                 lines, self._lines = self._lines, []
                 return _stats(lines) if kind == Kind.STATS else _blocks(lines)
+        elif kind == Kind.STORED and line == b"STORED":
+            return True
         elif kind == Kind.NUMBER and line.isdigit() and len(line) < 20:
             return int(line)
         elif kind == Kind.YES_OR_NO and line in (b"TOUCHED", b"NOT_FOUND"):

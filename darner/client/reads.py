@@ -30,7 +30,8 @@ class OpenRead:
     """
     An item that is set aside for this client until it is closed, aborted, or the client goes.
 
-    As an asynchronous context manager it is closed where the block is left, and given back where that is by an exception
+    As an asynchronous context manager it is closed where the block is left, and given back where that is by an
+    exception
     (cancellation is one).
 
     @ivar item: what was read.

@@ -106,7 +106,8 @@ def milliseconds(seconds: float) -> int:
 
 
 def set_line(
-    queue: Name, size: int, flags: int, expiry: int, delay: Optional[float], id: Optional[Name], sync: bool, noreply: bool
+    queue: Name, size: int, flags: int, expiry: int, delay: Optional[float], id: Optional[Name], sync: bool, noreply:
+    bool
 ) -> bytes:
     """@return: the line of a C{set}, with its end."""
     if not 0 <= flags <= MAX_FLAGS:

@@ -105,6 +105,4 @@ def source(servers: Servers) -> Source:
         if kind == "srv":
             return Srv(rest)
         return Listed([place.strip() for place in servers.split(",") if place.strip()])
-    if hasattr(servers, "look"):
-        return servers
-    return Listed(servers)
+    return Listed(servers) if isinstance(servers, Sequence) else servers

@@ -49,7 +49,8 @@ class _Slot:
 
 class BaseWorker:
     """
-    Opens items, and has each handled: it is closed when its handler returns, and given back when that raises.  How often
+    Opens items, and has each handled: it is closed when its handler returns, and given back when that raises.  How
+    often
     and how soon it is tried again, and where it goes in the end, is up to the queue's settings (``max_attempts``,
     ``retry_delay``, ``dead_letter_queue``).
     """
@@ -63,7 +64,8 @@ class BaseWorker:
         @param queue: a queue, or several, the most urgent first.
         @param concurrency: how many items are handled at a time.
         @param heartbeat: touch each item as often, in seconds, for queues with an ``open_timeout``.
-        @param grace: for how many seconds handlers may go on when the worker is stopped; then their items are given back.
+        @param grace: for how many seconds handlers may go on when the worker is stopped; then their items are given
+            back.
         @param threads: whether the handler is called in a thread; by default where it is not a coroutine function.
         """
         if concurrency < 1:
@@ -76,7 +78,7 @@ class BaseWorker:
         self._heartbeat = heartbeat
         self._grace = grace
         if threads is None:
-            called = getattr(handler, "__call__", handler)  # noqa: B004 - that of an instance may be a coroutine function
+            called = getattr(handler, "__call__", handler)  # noqa: B004 - an instance may have a coroutine
             threads = not inspect.iscoroutinefunction(handler) and not inspect.iscoroutinefunction(called)
         self._threads = threads
         self._hooks = hooks or Hooks()
@@ -84,6 +86,7 @@ class BaseWorker:
         self._slots: list[_Slot] = []
         self._ended: Optional[Future] = None
         self._patience: Optional[Timer] = None
+        self._at_end: list[Callable[[], object]] = []
 
     @property
     def handling(self) -> int:
@@ -106,6 +109,15 @@ class BaseWorker:
         finally:
             undo()
             self._give_up()
+            for call in self._at_end:
+                call()
+
+    def on_end(self, call: Callable[[], object]) -> None:
+        """Have something called when L{run} has come to its end, or now where it has."""
+        if self._ended is None or self._ended.done():
+            call()
+        else:
+            self._at_end.append(call)
 
     def stop(self) -> None:
         """Begin no more items; what is being handled may be finished within the time of grace."""
