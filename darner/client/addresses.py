@@ -42,8 +42,8 @@ def address(place: Union[str, Address, tuple[str, int]]) -> Address:
         return Address(path=place.removeprefix("unix:"))
     host, port = place, str(DEFAULT_PORT)
     if place.startswith("["):
-        host, _, rest = place[1:].partition("]")
-        if rest and not rest.startswith(":"):
+        host, end, rest = place[1:].partition("]")
+        if not end or rest and not rest.startswith(":"):
             raise ValueError(f"not the address of a server: {place!r}")
         port = rest[1:] or port
     elif place.count(":") == 1:
