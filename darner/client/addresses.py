@@ -43,7 +43,7 @@ def address(place: Union[str, Address, tuple[str, int]]) -> Address:
     host, port = place, str(DEFAULT_PORT)
     if place.startswith("["):
         host, end, rest = place[1:].partition("]")
-        if not end or rest and not rest.startswith(":"):
+        if not end or (rest and not rest.startswith(":")):
             raise ValueError(f"not the address of a server: {place!r}")
         port = rest[1:] or port
     elif place.count(":") == 1:

@@ -18,7 +18,14 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from darner.client import blocking
 from darner.client.errors import (
-    AuthenticationFailed, ClientClosed, ClientError, ConnectionFailed, GivenBack, InDoubt, QueueFull, Unauthenticated,
+    AuthenticationFailed,
+    ClientClosed,
+    ClientError,
+    ConnectionFailed,
+    GivenBack,
+    InDoubt,
+    QueueFull,
+    Unauthenticated,
 )  # fmt: skip
 from test.client.front_ends import AsyncioFront, BlockingFront, Front, TwistedFront, run_in_asyncio
 from test.servers import Server, run, until

@@ -10,8 +10,18 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from darner.client import requests
 from darner.client.errors import (
-    AuthenticationFailed, BadQueueName, ClientError, ItemTooLarge, NotAllowed, ProtocolError, QueueFull, ServerError,
-    TooManyConnections, TooManyOpenReads, Unauthenticated, Unavailable,
+    AuthenticationFailed,
+    BadQueueName,
+    ClientError,
+    ItemTooLarge,
+    NotAllowed,
+    ProtocolError,
+    QueueFull,
+    ServerError,
+    TooManyConnections,
+    TooManyOpenReads,
+    Unauthenticated,
+    Unavailable,
 )  # fmt: skip
 from darner.client.protocol import MAX_LINE, Connection, Delivery, Event, Farewell, Item, Piece, Refusal, Reply
 from darner.client.requests import Kind, Request
