@@ -1,10 +1,16 @@
 """
 ``python -m bench.clients``: our clients against others on the same work, side by side.
 
-A put and a get of a small item make a pair.  Each line is a client and its server: ours with this server, redis-py's
-asyncio client with redis-server (lists), pymemcache with this server.  32 deep is a client whose requests are sent without
-waiting, 32 at a time; 50 concurrent are tasks with a client between them, each with one request at a time.  The ratio is
-to the client of others in the same mode.
+A put and a get of a small item make a pair.  Ours run with this server, redis-py's asyncio client with redis-server
+(lists), pymemcache with this server.
+
+32 deep
+    one client sends 32 puts without waiting, then 32 gets.
+50 concurrent
+    50 tasks share a client, each with one request at a time.
+
+The ratio is to the client of others in the same mode.  It includes what the servers do:
+redis-server keeps nothing on disk here.
 """
 
 from __future__ import annotations
@@ -49,7 +55,9 @@ def wait_for(port: int) -> None:
 # Each returns requests a second.
 
 
-async def deep(put_many: Callable[[list[bytes]], Awaitable[Any]], get_many: Callable[[int], Awaitable[Any]], pairs: int) -> float:
+async def deep(
+    put_many: Callable[[list[bytes]], Awaitable[Any]], get_many: Callable[[int], Awaitable[Any]], pairs: int
+) -> float:
     batch = [PAYLOAD] * DEPTH
     began = time.perf_counter()
     for _ in range(pairs // DEPTH):
@@ -59,7 +67,8 @@ async def deep(put_many: Callable[[list[bytes]], Awaitable[Any]], get_many: Call
 
 
 async def concurrent(
-    put: Callable[[], Awaitable[Any]], get: Callable[[], Awaitable[Any]], pairs: int, gather: Callable[..., Awaitable[Any]]
+    put: Callable[[], Awaitable[Any]], get: Callable[[], Awaitable[Any]], pairs: int,
+    gather: Callable[..., Awaitable[Any]],
 ) -> float:
     async def work() -> None:
         for _ in range(pairs // TASKS):

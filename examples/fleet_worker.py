@@ -4,9 +4,9 @@ A worker over several servers that are one queue to it, complete with retries, a
     python -m darner --data-dir=DATA_DIR --port=22133
     python fleet_worker.py 127.0.0.1:22133[,HOST:PORT...] [--until-idle]
 
-Each photo is closed when its handler returns.  When the handler raises, it goes back: the settings of the queue say when
-it is had again and how often (``retry_delay``, ``max_attempts``, ``dead_letter_queue``).  SIGTERM lets the handlers finish
-what they have begun, and gives back what they have not finished in 30 s.
+Each photo is closed when its handler returns.  When the handler raises, it goes back: the settings of the queue say
+when it is had again and how often (``retry_delay``, ``max_attempts``, ``dead_letter_queue``).  SIGTERM lets the
+handlers finish what they have begun, and gives back what they have not finished in 30 s.
 """
 
 import asyncio
@@ -39,6 +39,7 @@ class Resizer:
     def __init__(self):
         self.tried = set()
         self.done = []
+        self.all_done = asyncio.Event()
 
     async def handle(self, read):
         photo = read.payload.decode()
@@ -47,6 +48,8 @@ class Resizer:
             self.tried.add(photo)
             raise RuntimeError("out of memory")
         self.done.append(photo)
+        if len(self.done) == 5:
+            self.all_done.set()
 
 
 async def main(servers, until_idle=""):
@@ -63,8 +66,7 @@ async def main(servers, until_idle=""):
 
 
 async def stop_when_idle(worker, resizer):
-    while len(resizer.done) < 5 or worker.handling:
-        await asyncio.sleep(0.01)
+    await resizer.all_done.wait()
     worker.stop()
 
 

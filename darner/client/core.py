@@ -216,22 +216,11 @@ class Core:
         """
         deadline = self._deadline(timeout)
         link = await self._shared(deadline)
-        results: list[Any] = []
-        answers: list[Awaitable[Any]] = []
+        answer = link.ask_all(asked, deadline)
         try:
-            answers += link.ask_all(asked, deadline)
-            for answer in answers:
-                try:
-                    results.append(await answer)
-                except DarnerError as error:
-                    results.append(error)
+            results = await answer
         except BaseException:
-            done = len(results)
-            for request, result in zip(asked, results, strict=False):
-                if result and not isinstance(result, DarnerError):
-                    link.put_back(request, result)
-            for request, answer in zip(asked[done:], answers[done:], strict=False):
-                link.disown(request, answer)
+            link.disown_all(asked, answer)
             if not self._runtime.pipelining:
                 self._drop(link)
             raise

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from typing import Any, Final, Optional, Protocol
+from typing import Any, Final, Optional, Protocol, Union
 
 from darner.client import requests
 from darner.client.addresses import Address
@@ -69,8 +69,12 @@ class Link(Protocol):
         @return: its result; or it raises what the server answered, or L{InDoubt} where the connection ends before.
         """
 
-    def ask_all(self, asked: Sequence[Request], deadline: float) -> Sequence[Awaitable[Any]]:
-        """The same for many, which are sent in one piece; the answers have to be awaited in order."""
+    def ask_all(self, asked: Sequence[Request], deadline: float) -> Awaitable[list[Any]]:
+        """
+        The same for many, which are sent in one piece.
+
+        @return: the result of each, or the L{DarnerError} that is in its place.
+        """
 
     def tell(
         self, request: Request, heard: Optional[Heard] = None, deliver: Optional[Deliver] = None
@@ -84,8 +88,8 @@ class Link(Protocol):
         @param answer: what L{ask} returned.
         """
 
-    def put_back(self, request: Request, result: Any) -> None:
-        """Put items back to their queue that were taken for somebody who does not want them any more."""
+    def disown_all(self, asked: Sequence[Request], answer: Any) -> None:
+        """@param answer: what L{ask_all} returned."""
 
     def write(self, data: bytes) -> Awaitable[None]:
         """Send a part of a payload.  It waits while the server does not take it."""
@@ -148,6 +152,31 @@ class _Call:
         return True
 
 
+class _Calls:
+    """Many requests that are answered together."""
+
+    __slots__ = ("_count", "deadline", "deliver", "future", "results")
+
+    def __init__(self, future: Future, deadline: float, count: int) -> None:
+        self.future: Future = future
+        self.deadline = deadline
+        self.deliver: Optional[Deliver] = None
+        self.results: list[Any] = []
+        self._count = count
+
+    def settle(self, result: Any, error: Optional[DarnerError]) -> bool:
+        """@return: whether anybody wanted it."""
+        if self.future.done():
+            return False
+        self.results.append(result if error is None else error)
+        if len(self.results) == self._count:
+            self.future.set_result(self.results)
+        return True
+
+    def __await__(self) -> Any:
+        return self.future.__await__()
+
+
 class PipelinedLink:
     """
     A connection of an event loop.  Subclasses send and end it.
@@ -160,7 +189,7 @@ class PipelinedLink:
         self.closed = False
         self._runtime = runtime
         self._connection = Connection()
-        self._calls: deque[_Call] = deque()
+        self._calls: deque[Union[_Call, _Calls]] = deque()
         self._timer: Optional[Timer] = None
         self._timer_at = 0.0
 
@@ -192,8 +221,18 @@ class PipelinedLink:
             self._watch(deadline)
         return future
 
-    def ask_all(self, asked: Sequence[Request], deadline: float) -> Sequence[Future]:
-        return [self.ask(request, deadline) for request in asked]
+    def ask_all(self, asked: Sequence[Request], deadline: float) -> _Calls:
+        calls = _Calls(self._runtime.future(), deadline, len(asked))
+        if self.closed:
+            for _ in asked:
+                calls.settle(None, InDoubt("the connection has ended"))
+            return calls
+        send = self._connection.send
+        self._send(b"".join([send(request) for request in asked]))
+        self._calls.extend([calls] * len(asked))
+        if self._timer is None or deadline < self._timer_at:
+            self._watch(deadline)
+        return calls
 
     def tell(self, request: Request, heard: Optional[Heard] = None, deliver: Optional[Deliver] = None) -> None:
         if self.closed:
@@ -224,7 +263,7 @@ class PipelinedLink:
             if type(event) is Reply:
                 result = event.result
                 if not calls.popleft().settle(result, None) and result:
-                    self.put_back(event.request, result)
+                    self._put_back(event.request, result)
             elif isinstance(event, Refusal):
                 calls.popleft().settle(None, event.error)
             elif isinstance(event, Delivery):
@@ -253,13 +292,19 @@ class PipelinedLink:
                 self._calls.popleft().settle(None, None)
             self._fail(reason)
 
+    def disown_all(self, asked: Sequence[Request], answer: _Calls) -> None:
+        answer.future.cancel()
+        for request, result in zip(asked, answer.results, strict=False):
+            if result and not isinstance(result, DarnerError):
+                self._put_back(request, result)
+
     def disown(self, request: Request, answer: Future) -> None:
         if not answer.done():
             answer.cancel()
         elif not answer.cancelled() and answer.exception() is None and answer.result():
-            self.put_back(request, answer.result())
+            self._put_back(request, answer.result())
 
-    def put_back(self, request: Request, result: Any) -> None:
+    def _put_back(self, request: Request, result: Any) -> None:
         if request.repeatable or request.sink is not None:
             return
         for item in result if request.kind == Kind.ITEMS else [result] if request.kind == Kind.ITEM else []:

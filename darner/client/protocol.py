@@ -118,6 +118,11 @@ class Connection:
         """How many requests are not answered yet."""
         return len(self._requests)
 
+    @property
+    def missing(self) -> int:
+        """How many bytes of a payload are known to come."""
+        return self._missing
+
     def send(self, request: Request) -> bytes:
         """
         Note that a request is sent.

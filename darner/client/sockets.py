@@ -22,7 +22,10 @@ from darner.errors import DarnerError
 
 _T = TypeVar("_T")
 
-_READ_BYTES = 256 * 1024
+_READ_BYTES = 16 * 1024
+"""How much is received at a time: it is allocated anew for each, and 256 KiB make a small receive much slower."""
+_READ_BYTES_LARGE = 256 * 1024
+"""The same in the middle of a large payload."""
 
 
 def run(coroutine: Coroutine[Any, Any, _T]) -> _T:
@@ -109,13 +112,19 @@ class SocketLink:
         self._send(data, deadline)
         return answer
 
-    def ask_all(self, asked: Sequence[Request], deadline: float) -> Sequence[_Answer]:
+    async def ask_all(self, asked: Sequence[Request], deadline: float) -> list[Any]:
         answers = [_Answer(self, deadline) for _ in asked]
         with self._lock:
             data = b"".join([self._connection.send(request) for request in asked])
             self._calls.extend(answers)
         self._send(data, deadline)
-        return answers
+        results: list[Any] = []
+        for answer in answers:
+            try:
+                results.append(await answer)
+            except DarnerError as error:
+                results.append(error)
+        return results
 
     def tell(self, request: Request, heard: Optional[Heard] = None, deliver: Optional[Deliver] = None) -> None:
         if self.closed:
@@ -132,8 +141,8 @@ class SocketLink:
     def disown(self, request: Request, answer: Any) -> None:
         self.abort()
 
-    def put_back(self, request: Request, result: Any) -> None:
-        """Whoever is interrupted here has what he was given."""
+    def disown_all(self, asked: Sequence[Request], answer: Any) -> None:
+        self.abort()
 
     def abort(self) -> None:
         self._fail("the connection was ended")
@@ -144,7 +153,7 @@ class SocketLink:
             if not self._has_time(answer.deadline):
                 return
             try:
-                data = self._socket.recv(_READ_BYTES)
+                data = self._socket.recv(_READ_BYTES_LARGE if self._connection.missing > _READ_BYTES else _READ_BYTES)
             except (TimeoutError, ssl.SSLWantReadError):
                 continue
             except OSError as error:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from twisted.internet import reactor, task
-from twisted.internet.defer import Deferred, ensureDeferred, gatherResults
+from twisted.internet.defer import CancelledError, Deferred, ensureDeferred, gatherResults
 
 from darner.client import asyncio as asyncio_front
 from darner.client import blocking as blocking_front
@@ -82,7 +82,7 @@ class TwistedFront(Front):
     async def all(self, calls: Any) -> Any:
         return await gatherResults([self.start(call) for call in calls], consumeErrors=True)
 
-    from twisted.internet.defer import CancelledError as cancelled
+    cancelled = CancelledError
 
 
 class _Awaitable:

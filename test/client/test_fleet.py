@@ -4,6 +4,8 @@ Fleets and workers against several real servers, which are killed again and agai
 ``python -m test.client.test_fleet SECONDS [SEED]`` does that for longer.
 """
 
+# ruff: noqa: ASYNC110, ASYNC240, B023
+
 from __future__ import annotations
 
 import asyncio

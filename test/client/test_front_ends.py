@@ -2,6 +2,8 @@
 The clients of asyncio, Twisted and blocking sockets against real servers: one contract for all three.
 """
 
+# ruff: noqa: ASYNC221
+
 from __future__ import annotations
 
 import asyncio
@@ -383,7 +385,7 @@ class _Contract:
 
         directory = make_directory(self)
         subprocess.run(
-            [sys.executable, "-c", "from darner.config.passwords import main; main()", str(directory / "passwords"), "ann"],
+            [sys.executable, "-c", "from darner.config.passwords import main; main()", directory / "passwords", "ann"],
             input="secret\nsecret\n", text=True, env=environment(), check=True, capture_output=True,
         )  # fmt: skip
         (directory / "darner.toml").write_text(

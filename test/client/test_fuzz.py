@@ -15,7 +15,7 @@ from fuzz import client, seeds
 
 INPUTS = st.tuples(
     st.binary(max_size=22),
-    st.lists(st.sampled_from([line + b"\r\n" for line in b"".join(seeds.REPLIES).split(b"\r\n")]) | st.binary(max_size=9)),
+    st.lists(st.sampled_from(b"".join(seeds.REPLIES).splitlines(keepends=True)) | st.binary(max_size=9)),
 ).map(lambda parts: parts[0] + b"".join(parts[1]))
 
 

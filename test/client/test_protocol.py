@@ -320,7 +320,8 @@ class RequestsTests(SynchronousTestCase):
         for call in (
             lambda: requests.put("q", b"", flags=2**32), lambda: requests.put("q", b"", flags=-1),
             lambda: requests.put("q", b"", delay=-1), lambda: requests.get("q", wait=float("nan")),
-            lambda: requests.login("a b", "c"), lambda: requests.login("", "c"), lambda: requests.login("a", "c" * 1024),
+            lambda: requests.login("a b", "c"), lambda: requests.login("", "c"),
+            lambda: requests.login("a", "c" * 1024),
             lambda: requests.set_status("up\r\nflush_all"), lambda: requests.get_each(*["q" * 250] * 9),
         ):  # fmt: skip
             self.assertRaises(ClientError, call)
@@ -329,7 +330,8 @@ class RequestsTests(SynchronousTestCase):
         """What would do harm a second time is not sent again."""
         for request in (
             requests.put("q", b""), requests.get("q"), requests.get("q", close=True, open=True), requests.flush("q"),
-            requests.requeue("a", "b"), requests.confirm("q", 1), requests.put_stream("q", 1, id="a"), requests.close("q"),
+            requests.requeue("a", "b"), requests.confirm("q", 1), requests.put_stream("q", 1, id="a"),
+            requests.close("q"),
         ):  # fmt: skip
             self.assertFalse(request.repeatable, request)
         for request in (
