@@ -27,7 +27,7 @@ from test.servers import run
 PACKAGE = Path(darner.__file__).parent
 
 LAYERS = (
-    "errors", "values", "interfaces", "config", "net", "store", "rescue", "queues", "front", "service",
+    "errors", "values", "client", "interfaces", "config", "net", "store", "rescue", "queues", "front", "service",
     "testing", "cli", "__main__",
 )  # fmt: skip
 """The packages and the modules beside them, lower ones first; each may import those before it, and itself."""
