@@ -385,7 +385,7 @@ class _Contract:
 
         directory = make_directory(self)
         subprocess.run(
-            [sys.executable, "-c", "from darner.config.passwords import main; main()", directory / "passwords", "ann"],
+            [sys.executable, "-c", "from darner.cli.passwd import main; main()", directory / "passwords", "ann"],
             input="secret\nsecret\n", text=True, env=environment(), check=True, capture_output=True,
         )  # fmt: skip
         (directory / "darner.toml").write_text(
