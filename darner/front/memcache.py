@@ -118,14 +118,17 @@ class KestrelDialect(Spelling):
         for queue, figures in queues:
             for name, figure in figures.items():
                 lines.append(b"STAT queue_%b_%b %d\r\n" % (queue, name.encode("ascii"), figure))
-        return b"".join(lines) + END
+        return b"".join(lines)
 
     def dump(self, queues: Iterable[tuple[bytes, Mapping[str, Union[int, str]]]]) -> bytes:
         blocks = []
         for queue, figures in queues:
             lines = b"".join(f"  {name}={figure}\r\n".encode("ascii") for name, figure in figures.items())
             blocks.append(b"queue '%b' {\r\n%b}\r\n" % (queue, lines))
-        return b"".join(blocks) + END
+        return b"".join(blocks)
+
+    def after_report(self) -> bytes:
+        return END
 
 
 class MemcacheDialect(KestrelDialect):

@@ -8,7 +8,7 @@ loop is written (`darner.queues.commit`).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Final, Optional
 
 from twisted.internet.interfaces import IDelayedCall
@@ -17,7 +17,7 @@ from darner.errors import DarnerError, ItemTooLarge, NotAllowed, QueueFull, Stor
 from darner.front.audit import AuditTrail
 from darner.front.client_reads import ClientReads
 from darner.front.log_in import LogIn
-from darner.front.outbox import Outbox, Outlet, Value, discard
+from darner.front.outbox import Outbox, Outlet, Report, Value, discard
 from darner.front.spelling import Spelling
 from darner.queues.answers import Answers, Reader
 from darner.queues.collection import Queues
@@ -43,7 +43,7 @@ class Session(Reader):
     @ivar log_in: who the client is; C{None}: everybody may do everything.
     @ivar reads: what it reads, waits for and has open.
     @ivar numbered: whether the reply to the read that is being served has numbers that identify items.
-    @ivar flushing: whether it waits for expired items to be dropped.
+    @ivar flushing: whether it waits for work on all queues, such as dropping what has expired.
     @ivar transfer: what it waits to be moved.
     @ivar busy: whether requests have to be held back.
     """
@@ -76,9 +76,9 @@ class Session(Reader):
 
     def update_busy(self) -> None:
         """
-        Find out whether requests have to be held back: the client waits for an item, for expired ones to be dropped or
-        for many to be moved, its password is being checked, a large item is on its way to it, it does not read, enough
-        replies gathered for this turn, others have to be served first, or the connection is about to end.
+        Find out whether requests have to be held back: the client waits for an item, for work on all queues or for
+        many items to be moved, its password is being checked, a large reply is on its way to it, it does not read,
+        enough replies gathered for this turn, others have to be served first, or the connection is about to end.
         """
         self.busy = (
             self.reads.waiting
@@ -168,6 +168,12 @@ class Session(Reader):
         self.answers().add(reply)
         if self._has_had_enough():
             self.busy = True
+
+    def report(self, pieces: Iterator[bytes]) -> None:
+        """Tell the client something that is made as it is sent; its further requests are held back until then."""
+        self._streaming += 1
+        self.answers().add(Report(pieces, self._streamed))
+        self.update_busy()
 
     def takes(self, request: requests.Set) -> bool:
         """Whether to take the payload of a set at all: whether it may be put, and is within the limits."""

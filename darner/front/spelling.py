@@ -92,9 +92,13 @@ class Spelling:
     def stats(
         self, server: Mapping[str, Union[int, str]], queues: Iterable[tuple[bytes, Mapping[str, int]]]
     ) -> bytes:
-        """The statistics of the server and of its queues."""
+        """@return: a part of the statistics: figures of the server, and those of some queues."""
         raise NotImplementedError
 
     def dump(self, queues: Iterable[tuple[bytes, Mapping[str, Union[int, str]]]]) -> bytes:
-        """The statistics or settings of queues, a block each."""
+        """@return: a part of the statistics or settings of queues, a block for each of these."""
+        raise NotImplementedError
+
+    def after_report(self) -> bytes:
+        """@return: what ends statistics and settings."""
         raise NotImplementedError

@@ -518,13 +518,13 @@ class ReplyTests(SynchronousTestCase):
     def test_stat(self) -> None:
         self.assertEqual(
             memcache.KESTREL.stats({"curr_items": 3, "version": "1.0"}, [(b"q", {"items": 3})]),
-            b"STAT curr_items 3\r\nSTAT version 1.0\r\nSTAT queue_q_items 3\r\nEND\r\n",
+            b"STAT curr_items 3\r\nSTAT version 1.0\r\nSTAT queue_q_items 3\r\n",
         )
 
     def test_queue_dump(self) -> None:
         self.assertEqual(
             memcache.KESTREL.dump([(b"q", {"items": 1, "bytes": 2})]),
-            b"queue 'q' {\r\n  items=1\r\n  bytes=2\r\n}\r\nEND\r\n",
+            b"queue 'q' {\r\n  items=1\r\n  bytes=2\r\n}\r\n",
         )
 
     def test_version(self) -> None:
