@@ -199,7 +199,6 @@ class FiguresTests(QueuesTestCase):
         watching = self.server.client()
         watching.ask(b"monitor jobs 10")
         self.assertEqual((queues.names(), queues.stats.queue_creates), ([b"other"], 1))
-        self.assertEqual(queues.names_with_waiters(), [b"jobs", b"more", b"other"])
         self.assertEqual(queues.figures("")["waiters"], 4)
         figures = queues.queue_figures(b"jobs")
         self.assertEqual((figures["waiters"], figures["items"], figures["create_time"]), (3, 0, 0))
