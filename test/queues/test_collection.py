@@ -215,7 +215,7 @@ class FiguresTests(QueuesTestCase):
         several.leave()
         watching.leave()
         self.client.does(b"delete jobs")
-        self.assertEqual((queues.figures("")["waiters"], queues.names_with_waiters()), (0, [b"other"]))
+        self.assertEqual((queues.figures("")["waiters"], queues.names()), (0, [b"other"]))
         self.assertEqual(queues.queue_figures(b"jobs"), {})
 
     def test_begin_anew_when_the_queue_is_deleted(self) -> None:
