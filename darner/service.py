@@ -48,10 +48,14 @@ DRAIN: Final = 2.0
 _C = TypeVar("_C", bound=Union[Call, Requeueing])
 
 
+class _TextGiven(TypeError):
+    """An application gave text in place of bytes."""
+
+
 def _bytes(value: bytes, name: str) -> bytes:
-    """@return: C{value}.  @raise TypeError: it is text."""
+    """@return: C{value}.  @raise _TextGiven: it is text."""
     if isinstance(value, str):
-        raise TypeError(f"{name} is text, {value[:40]!r}, and has to be bytes: encode it, as in b'jobs'")
+        raise _TextGiven(f"{name} is text, {value[:40]!r}, and has to be bytes: encode it, as in b'jobs'")
     return value
 
 
@@ -262,7 +266,7 @@ class QueueService(Service):
         call = kind(self.queues)
         try:
             start(call)
-        except (DarnerError, TypeError):
+        except (DarnerError, _TextGiven):
             return fail()
         return call.deferred
 
