@@ -209,7 +209,7 @@ class QueueService(Service):
     def _read_access(self) -> Optional[Access]:
         if self._settings.password_file is None:
             return None
-        return Access(Passwords(Path(self._settings.password_file)), self._settings.users, self._in_thread)
+        return Access(Passwords(Path(self._settings.password_file)), self._settings.users, self._in_thread, self._clock)
 
     def _in_thread(self, work: Callable[..., Any], *arguments: Any) -> Deferred[Any]:
         return deferToThreadPool(self._reactor, self._pool, work, *arguments)

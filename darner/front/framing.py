@@ -48,6 +48,7 @@ class Framing:
     @ivar session: what they are handed to.
     @ivar active: set whenever anything is received or sent.
     @ivar quiet_since: see L{darner.net.limits.Quiet}.
+    @ivar connected_at: the same.
     """
 
     max_line: Final = MAX_LINE
@@ -75,6 +76,7 @@ class Framing:
         self._raw = False  # whether a payload is being taken, and not lines
         self.active = True
         self.quiet_since: Optional[float] = None
+        self.connected_at: float = queues.clock.seconds()
 
     # What the connection tells
 
@@ -264,6 +266,11 @@ class Framing:
         if session.busy or self._held_back:
             return session.choked
         return session.anonymous or self._raw or self._at < len(self._data)
+
+    @property
+    def anonymous(self) -> bool:
+        """Whether the client still has to say who it is."""
+        return self.session.anonymous
 
     @property
     def idle(self) -> bool:

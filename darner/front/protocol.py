@@ -18,13 +18,14 @@ from twisted.internet.interfaces import (
     ITransport,
 )
 from twisted.internet.protocol import Protocol, ServerFactory, connectionDone
-from twisted.logger import Logger
+from twisted.logger import Logger, LogLevel
 from twisted.protocols.basic import LineReceiver
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from darner.front import commands, memcache  # noqa: F401  (the commands register themselves)
 from darner.front.access import Access
+from darner.front.audit import AuditLog, AuditTrail
 from darner.front.framing import Carrier, Framing
 from darner.front.log_in import LogIn
 from darner.front.memcache import MEMCACHE
@@ -33,6 +34,7 @@ from darner.front.outbox import Outlet
 from darner.front.session import Session
 from darner.front.spelling import Spelling
 from darner.net.limits import ClientTimeouts, Limits
+from darner.net.log_limits import LimitedLog
 from darner.net.socket_options import SocketOptions
 from darner.queues.collection import Queues
 from darner.values import requests
@@ -79,7 +81,7 @@ class QueueProtocol(LineReceiver):
 
     def connectionMade(self) -> None:
         self.framing = self.factory.make_framing(self)
-        self.framing.session = self.factory.make_session(self.framing)
+        self.framing.session = self.factory.make_session(self.framing, self.transport.getPeer())
         # First: every bound on what is held for a client rests on it.
         self.transport.registerProducer(_Sending(self.session), True)
         self.factory.joined(self)
@@ -135,6 +137,7 @@ class QueueFactory(ServerFactory):
     @ivar clock: the queues' clock.
     @ivar lines: the requests that clients repeat.
     @ivar connections: the clients that are there.
+    @ivar audit: where to log who does what.
     """
 
     noisy = False
@@ -168,7 +171,8 @@ class QueueFactory(ServerFactory):
         self.socket_options = SocketOptions(limits)
         self._access = access
         self._gone: Optional[Deferred[None]] = None
-        self._refusing = False
+        self._limited = LimitedLog(self._log, queues.clock)
+        self.audit = AuditLog(queues.clock, debug)
         self.lines = LineCache()
         self.connections: set[Framing] = set()
         self._patience = ClientTimeouts(limits, queues.clock, self.connections, queues.stats)
@@ -195,18 +199,19 @@ class QueueFactory(ServerFactory):
     def rejected(self) -> None:
         """A client is told that there is no room for it."""
         self.queues.stats.rejected_connections += 1
-        if not self._refusing:
-            self._refusing = True
-            self._log.warn("too many connections: refusing new ones")
+        self._limited.emit(LogLevel.warn, "too many connections: refusing new ones")
 
-    def make_session(self, outlet: Outlet) -> Session:
-        """@return: a new client's state."""
-        log_in = None if self._access is None else LogIn(self._access)
-        return Session(self.queues, outlet, self.spelling, self.whole_key, log_in)
+    def make_session(self, outlet: Outlet, address: Optional[IAddress] = None) -> Session:
+        """
+        @param address: the client's.
+        @return: a new client's state.
+        """
+        trail = AuditTrail(self.audit, address)
+        log_in = None if self._access is None else LogIn(self._access, trail)
+        return Session(self.queues, outlet, self.spelling, self.whole_key, log_in, trail)
 
     def joined(self, connection: QueueProtocol) -> None:
         """A client has connected."""
-        self._refusing = False
         self.connections.add(connection.framing)
         self.queues.joined()
         self._patience.update()
@@ -237,6 +242,10 @@ class QueueFactory(ServerFactory):
 
         @return: fires when all are gone.
         """
+        self._limited.close()
+        self.audit.close()
+        if self._access is not None:
+            self._access.log.close()
         if not self.connections:
             return succeed(None)
         self._gone = Deferred()

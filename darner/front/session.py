@@ -14,6 +14,7 @@ from typing import Any, Final, Optional
 from twisted.internet.interfaces import IDelayedCall
 
 from darner.errors import DarnerError, ItemTooLarge, NotAllowed, QueueFull, StoreError, Unauthenticated
+from darner.front.audit import AuditTrail
 from darner.front.client_reads import ClientReads
 from darner.front.log_in import LogIn
 from darner.front.outbox import Outbox, Outlet, Value, discard
@@ -48,12 +49,16 @@ class Session(Reader):
 
     def __init__(
         self, queues: Queues, outlet: Outlet, spelling: Spelling, whole_key: bool = False,
-        log_in: Optional[LogIn] = None,
+        log_in: Optional[LogIn] = None, trail: Optional[AuditTrail] = None,
     ) -> None:  # fmt: skip
-        """@param whole_key: whether replies name the key as it was sent, and not the bare queue."""
+        """
+        @param whole_key: whether replies name the key as it was sent, and not the bare queue.
+        @param trail: where to log what administrates; C{None}: nowhere.
+        """
         self.queues = queues
         self.spelling = spelling
         self.log_in = log_in
+        self._trail = trail
         self._commit = queues.commit
         self._puts = queues.puts
         self._outlet = outlet
@@ -64,7 +69,7 @@ class Session(Reader):
         self._relief: Optional[IDelayedCall] = None
         self._held_back = 0
         self._streaming = 0
-        self._outbox = Outbox(outlet, spelling, self._rest)
+        self._outbox = Outbox(outlet, spelling, self._rest, queues.commit.log)
         self._resting = False
         self._closing = False
         self._ended = False
@@ -101,8 +106,8 @@ class Session(Reader):
 
     @property
     def anonymous(self) -> bool:
-        """Whether the client still has to say who it is."""
-        return self.log_in is not None and self.log_in.grant is None
+        """Whether the client has not logged in, and no password of it is being checked either."""
+        return self.log_in is not None and self.log_in.anonymous
 
     @property
     def congested(self) -> bool:
@@ -146,6 +151,8 @@ class Session(Reader):
                 self.reads.get(request)  # nearly all of them are that
             else:
                 PERFORMERS[type(request)](self, request)
+                if self._trail is not None:
+                    self._trail.performed(request)
         except (Unauthenticated, NotAllowed) as error:
             if not getattr(request, "noreply", False):
                 self.reply(self.spelling.error(error))
@@ -227,8 +234,7 @@ class Session(Reader):
             self._not_stored(request, error)
         else:
             self.queues.stats.cmd_set += 1
-            if self._has_had_enough():
-                self.busy = True
+            self.update_busy()
 
     def _not_stored(self, request: requests.Set, error: DarnerError) -> None:
         self.queues.stats.cmd_set += 1
@@ -312,6 +318,8 @@ class Session(Reader):
         self.reads.stop_waiting()
         if self.transfer is not None:
             self.transfer.stop()
+        if self.log_in is not None:
+            self.log_in.cancel()
         if self._relief is not None:
             self._relief.cancel()
             self._relief = None

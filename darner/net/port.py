@@ -28,11 +28,12 @@ from twisted.internet.interfaces import (
     IReactorTime,
     IReadDescriptor,
 )
-from twisted.logger import Logger
+from twisted.logger import Logger, LogLevel
 from twisted.python.failure import Failure
 from zope.interface import classImplements
 
 from darner.net.connection import IN, Address, FastConnection, socket_address
+from darner.net.log_limits import LimitedLog
 from darner.net.processors import processors
 
 EVENTS: Final = 256
@@ -114,6 +115,7 @@ class FastPort:
         self._interface = interface
         self._factory: ServedFactory
         self._commit: Batch
+        self._limited: LimitedLog
         self._started = False
         self._seconds = time.monotonic
         self._connections: dict[int, FastConnection] = {}
@@ -159,6 +161,7 @@ class FastPort:
             raise CannotListenError(self._interface, self._port, error) from error
         self._factory = factory
         self._commit = factory.commit
+        self._limited = LimitedLog(self._log, factory.clock)
         self._started = True
         self._epoll.register(self._listening_fd, IN)
         self._factory.doStart()
@@ -182,6 +185,7 @@ class FastPort:
         if self._listening is None and not self._connections and not self._epoll.closed and not self._serving:
             if self._started:
                 self._reactor.removeReader(self)
+                self._limited.close()
             self._epoll.close()
 
     def getHost(self) -> Address:
@@ -245,7 +249,7 @@ class FastPort:
 
     def _accept_none(self, error: OSError) -> None:
         """Not even a descriptor to refuse with: accept again in a while."""
-        self._log.error("cannot accept connections: {error}", error=error.strerror)
+        self._limited.emit(LogLevel.error, "cannot accept connections: {error}", error=error.strerror)
         self._epoll.modify(self._listening_fd, 0)
         self._factory.clock.callLater(RETRY_ACCEPT, self._accept_again)
 
@@ -337,7 +341,7 @@ class FastPort:
                 elif fd == self._listening_fd and self._listening is not None:
                     self._accept()
             except Exception:
-                self._log.failure("a connection failed")
+                self._limited.failure("a connection failed")
                 if connection is not None:
                     self.later(connection.lose, Failure())
 
@@ -368,7 +372,7 @@ class FastPort:
                 call(*arguments)
             except Exception:
                 # The reactor would take the port for lost.
-                self._log.failure("a connection failed")
+                self._limited.failure("a connection failed")
 
 
 classImplements(FastPort, IListeningPort, IReadDescriptor)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from typing import Final, Optional
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
-from twisted.logger import Logger
+from twisted.logger import LogLevel
 
 from darner.errors import StoreError
 from darner.queues.commit import GroupCommit
@@ -33,8 +33,6 @@ class Expiry:
 
     @ivar stats: the server's counters.
     """
-
-    _log = Logger()
 
     def __init__(
         self,
@@ -143,7 +141,7 @@ class Expiry:
                 del self._sweeps[fifo]
                 self._sweep_on(fifo)
         except Exception:
-            self._log.failure("could not sweep")
+            self._commit.log.failure("could not sweep")
         if self._looks or self._sweeps:
             self._soon()
 
@@ -162,7 +160,8 @@ class Expiry:
             if fifo.waiters.line or fifo.open_count:
                 self.watch(fifo)
             elif not fifo.storage.sides.delayed_count:
-                self._log.info("queue {name!r} was empty for long enough", name=fifo.name)
+                message = "queue {name!r} was empty for long enough"
+                self._commit.log.emit(LogLevel.info, message, (message, fifo.name), name=fifo.name)
                 self.stats.queue_expires += 1
                 self._delete(fifo.name)
             return

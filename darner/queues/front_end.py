@@ -5,7 +5,7 @@ What a front end may use of the queues.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Optional, Protocol
+from typing import TYPE_CHECKING, Any, Optional, Protocol
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
@@ -81,3 +81,10 @@ class IQueues(Protocol):
     def flush_expired(
         self, name: Optional[bytes], flushed: Callable[[int], tuple[Answers, bytes]]
     ) -> Deferred[None]: ...
+
+
+if TYPE_CHECKING:
+    from darner.queues.collection import Queues
+
+    def _is_one(queues: Queues) -> IQueues:
+        return queues

@@ -66,7 +66,7 @@ class Storage(Changing):
         self._expiry = expiry
         self.sides = Sides()
         self.ledger = Ledger(self, commit, QueueState(queue.name, 0, 0), False)
-        self.contents = Contents(queue, queue.name, disk, self.ledger, expiry)
+        self.contents = Contents(queue, queue.name, disk, self.ledger, expiry, commit.log)
         self.bounds = Bounds(queue, self.contents, self.sides, commit, expiry, 0)
         self.begin_anew()
 
@@ -97,7 +97,7 @@ class Storage(Changing):
         self.sides = Sides()
         self.ledger = Ledger(self, self._commit, state, made)
         self.contents = Contents(
-            self._queue, self.name, self.medium, self.ledger, self._expiry,
+            self._queue, self.name, self.medium, self.ledger, self._expiry, self._commit.log,
             state.next_id - len(state.consumed), state.bytes_put - state.bytes_consumed,
         )  # fmt: skip
         self.bounds = Bounds(self._queue, self.contents, self.sides, self._commit, self._expiry, state.next_id)

@@ -265,16 +265,10 @@ class Version(Request):
     def for_all(self) -> bool:
         return True
 
-    def allowed(self, user: Permissions) -> bool:
-        return True
-
 
 @dataclass(frozen=True)
 class Quit(Request):
     def for_all(self) -> bool:
-        return True
-
-    def allowed(self, user: Permissions) -> bool:
         return True
 
 
@@ -292,7 +286,4 @@ class Refused(Request):
     close: bool = False
 
     def for_all(self) -> bool:
-        return True
-
-    def allowed(self, user: Permissions) -> bool:
         return True

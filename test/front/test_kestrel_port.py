@@ -10,7 +10,7 @@ from typing import Any
 
 from attrs import evolve
 from twisted.internet.address import IPv4Address
-from twisted.internet.defer import maybeDeferred
+from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.endpoints import TCP4ServerEndpoint
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
@@ -357,7 +357,8 @@ class UsersTests(TextTestCase):
         path = Path(self.mktemp())
         path.write_text("ann:secret\nbob:hidden\n")
         rights = {"bob": Rights(read=("jobs",), write=("mail",))}
-        self.access = Access(Passwords(path), rights, maybeDeferred)
+        self.passwords = Passwords(path)
+        self.access = Access(self.passwords, rights, maybeDeferred, self.clock)
         self.client = self.text_client(access=self.access)
 
     def test_log_in(self) -> None:
@@ -378,6 +379,18 @@ class UsersTests(TextTestCase):
         self.assertEqual(self.says(b"get jobs\nget mail\n"), b"*\n-not allowed\n")
         self.assertEqual(self.says(b"delete jobs\nshutdown\nstatus readonly\n"), b"-not allowed\n" * 3)
         self.assertEqual(self.says(b"status\n"), b":UP\n")
+
+    def test_checking(self) -> None:
+        """While its password is checked a client owes nothing; and what it sent behind is served then."""
+        done: Deferred[Any] = Deferred()
+        access = Access(self.passwords, {}, lambda *_: done, self.clock)
+        client = self.text_client(access=access)
+        self.assertTrue(client.protocol.session.anonymous)
+        client.send(b"put q:\nann secret\n\nversion\n")
+        self.assertEqual((client.protocol.session.anonymous, client.receive()), (False, b""))
+        done.callback(True)
+        self.clock.advance(0)
+        self.assertEqual(client.receive(), b"+1\n:%b\n" % darner.__version__.encode())
 
     def test_wrong_password(self) -> None:
         self.assertEqual(self.says(b"put q:\nann guessed\n\n"), b"-authentication failure\n")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
 import darner
 from darner.front import memcache, memcache_requests
+from darner.net.log_limits import PERIOD
 from darner.values import requests
 from darner.values.vocabulary import CHUNK_BYTES
 from test.harness import REFUSED, Client, Server, value
@@ -455,6 +457,25 @@ class LargeItemTests(SessionTestCase):
         self.assertFalse(said.endswith(b"END\r\n"))
         self.b.leave()
         self.check(self.a, b"get q", memcache.END)
+
+    def test_log_of_what_cannot_be_read(self) -> None:
+        """Clients that read it again and again do not fill the log."""
+        with capturedLogs() as logs:
+            for _ in range(3):
+                self.a.sets(b"q", LARGE)
+                (chunks,) = self.store.store.chunks.values()
+                del chunks[2]
+                client = self.server.client()
+                client.ask(b"get q")
+                self.server.commit()
+                self.assertTrue(client.aborted)
+                client.leave()
+                self.check(self.a, b"flush q", memcache.END)
+                self.server.clock.pump([1] * 3)
+            self.server.clock.advance(PERIOD)
+        lines = [formatEvent(event) for event in logs if "cannot read a large item" in formatEvent(event)]
+        self.assertEqual(len(lines), 2)
+        self.assertIn("(2 more in the last", lines[1])
 
     def test_half_sent_when_the_queue_is_flushed_or_deleted(self) -> None:
         for line in (b"flush q", b"delete q", b"flush_all"):

@@ -13,10 +13,13 @@ import time
 from collections.abc import Callable
 
 from twisted.internet.interfaces import IReactorTime
+from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from darner.net.clock import MonotonicClock
+from darner.net.log_limits import PERIOD
+from test import allow_critical
 
 SOON = 10.0
 """Seconds after which a test gives up to wait for another thread."""
@@ -168,6 +171,19 @@ class MonotonicClockTests(ClockTestCase):
         self.advance(1)
         self.assertEqual(self.called, ["next"])
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
+    def test_call_that_fails_again_and_again(self) -> None:
+        """It is logged once, and then counted."""
+        allow_critical(self, "9 more in the last 60 s")
+        for _ in range(10):
+            self.clock.callLater(1, lambda: 1 // 0)
+        self.advance(1)
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+        with capturedLogs() as logs:
+            self.advance(PERIOD)
+        lines = [formatEvent(event) for event in logs]
+        self.assertEqual(lines.count("a delayed call failed: integer division or modulo by zero "
+                                     "(9 more in the last 60 s)"), 1)  # fmt: skip
 
     def test_delayed_calls(self) -> None:
         """Those that will be made, each once."""

@@ -30,7 +30,7 @@ class InspectTests(SynchronousTestCase):
         inspection = inspect(self.path)
         self.assertEqual((inspection.foreign, inspection.cuts), ((), ()))
 
-    def test_foreign(self) -> None:
+    def test_foreign_files(self) -> None:
         (self.path / "letter").touch()
         (self.path / "leveldb" / "letter").touch()
         self.assertEqual(inspect(self.path).foreign, ("letter", "leveldb/letter"))

@@ -24,8 +24,8 @@ OUTPUT = {
     "iterate.py": "3\n2\n1\n0\nstill there: left over\n",
     "listener.py": "STORED\nHELLO\nstopped\n",
     "mailer.tac": (
-        "sent: Hello ann\naccepted a mail for ann\nsent: Hello bob\naccepted a mail for bob\n"
-        "sent: Hello cid\naccepted a mail for cid\n"
+        "accepted a mail for ann\nsent: Hello ann\naccepted a mail for bob\nsent: Hello bob\n"
+        "accepted a mail for cid\nsent: Hello cid\n"
     ),
     "manage.py": (
         "put: blue 1, red 2\npeek: red an item 7\nstill there: blue 1, red 2\nflushed: blue 1, red 0\n"

@@ -223,7 +223,7 @@ class OptionsTests(SynchronousTestCase):
         )
         for user in ("reader", "writer"):
             done = subprocess.run(
-                [sys.executable, "-c", "import sys; from darner.config.passwords import main; sys.exit(main())",
+                [sys.executable, "-c", "import sys; from darner.cli.passwd import main; sys.exit(main())",
                  "passwords", user],
                 input=f"{user}-secret\n", text=True, cwd=directory, env=environment(), timeout=60,
             )  # fmt: skip
@@ -241,6 +241,8 @@ class OptionsTests(SynchronousTestCase):
             self.assertEqual(reader.ask(b"get other"), b"CLIENT_ERROR not allowed")
         self.assertEqual(server.stop(), 0)
         self.assertNotIn("secret", server.text)
+        self.assertIn("[darner.audit#warn] user reader failed to log in from 127.0.0.1:", server.text)
+        self.assertIn("[darner.audit#warn] refused: get other of user reader from 127.0.0.1:", server.text)
 
     def test_private(self) -> None:
         """Directories are for their owner alone, and so is every file in them."""
@@ -582,7 +584,7 @@ class DamageTests(SynchronousTestCase):
             replies = client.rest()
             taken = replies.count(b"VALUE jobs 0 8\r\n")
             self.assertEqual(replies.count(refused), 20_000 - taken)
-        self.server.wait_for("and some items cannot be read: stop the server and start it with --repair")
+        self.server.wait_for("some items cannot be read.  To repair it, stop the server and start it with --repair")
         self.assertEqual(self.server.stop(), 0)
         status, lines = self.check()
         self.assertEqual(status, 1)
