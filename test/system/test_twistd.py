@@ -107,6 +107,7 @@ class OptionsTests(SynchronousTestCase):
             self, f"--listen=unix:{path}", "--listen=tcp6:0", "--listen=tcp:0:interface=127.0.0.1",
             directory=directory,
         )  # fmt: skip
+        server.allow("WARNING: everybody who reaches :::")
         self.assertEqual([host for host, _ in server.addresses], ["::", "127.0.0.1"])
         self.serves(server.client(path))
         host = "::1" if socket.has_ipv6 and _has_address("::1") else "127.0.0.1"
@@ -537,7 +538,10 @@ class DamageTests(SynchronousTestCase):
         log.chmod(0)
         for options in ([], ["--check"], ["--repair"]):
             program = (*TWISTD, "--nodaemon", "--pidfile=", "darner", "--port=0", f"--data-dir={data}", *options)
-            done = run("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", *program, cwd=directory)
+            done = run(
+                "setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", *program, cwd=directory,
+                allowed=["cannot start: "],
+            )  # fmt: skip
             self.assertEqual(done.returncode, 1, options)
             self.assertIn(f"{log.name}: Permission denied: nothing is damaged", done.stdout + done.stderr)
         self.assertEqual([path for path in data.iterdir() if path.name.startswith("damaged")], [])
