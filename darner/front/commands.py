@@ -67,7 +67,10 @@ def touch(session: Session, request: requests.Touch) -> None:
 @performs(requests.Delete)
 def delete(session: Session, request: requests.Delete) -> None:
     session.queues.status.check_writes()
-    session.queues.delete(session.answers(), b"" if request.noreply else session.spelling.deleted, request.queue)
+    fifo = session.queues.find(request.queue)
+    known = fifo is not None and fifo.exists
+    deleted = session.spelling.deleted if known else session.spelling.not_found
+    session.queues.delete(session.answers(), b"" if request.noreply else deleted, request.queue)
 
 
 @performs(requests.Flush)
@@ -120,23 +123,30 @@ def requeue(session: Session, request: requests.Requeue) -> None:
 
 
 def _names(session: Session, asked: Sequence[bytes] = ()) -> Sequence[bytes]:
-    """@return: the queues whose figures are told: those asked for, or all that the client may see."""
-    if asked:
-        return asked
+    """@return: the queues of which is told: those asked for, or all that exist and that the client may see."""
+    return asked or _visible(session, session.queues.names())
+
+
+def _names_with_waiters(session: Session, asked: Sequence[bytes] = ()) -> Sequence[bytes]:
+    """As L{_names}, with those that do not exist yet and for whose items somebody waits."""
+    return asked or _visible(session, session.queues.names_with_waiters())
+
+
+def _visible(session: Session, names: list[bytes]) -> list[bytes]:
     log_in = session.log_in
-    return [name for name in session.queues.names() if log_in is None or log_in.may_see(name)]
+    return [name for name in names if log_in is None or log_in.may_see(name)]
 
 
 @performs(requests.Stats)
 def stats(session: Session, request: requests.Stats) -> None:
     queues = session.queues
-    figures = [(name, queues.queue_figures(name)) for name in _names(session)]
+    figures = [(name, queues.queue_figures(name)) for name in _names_with_waiters(session)]
     session.reply(session.spelling.stats(queues.figures(darner.__version__), figures))
 
 
 @performs(requests.DumpStats)
 def dump_stats(session: Session, request: requests.DumpStats) -> None:
-    figures = [(name, session.queues.queue_figures(name)) for name in _names(session, request.queues)]
+    figures = [(name, session.queues.queue_figures(name)) for name in _names_with_waiters(session, request.queues)]
     session.reply(session.spelling.dump([(name, known) for name, known in figures if known]))
 
 
@@ -181,6 +191,7 @@ def quit(session: Session, request: requests.Quit) -> None:
 
 @performs(requests.Refused)
 def refused(session: Session, request: requests.Refused) -> None:
-    session.reply(request.reply)
+    if not request.noreply:
+        session.reply(request.reply)
     if request.close:
         session.close()

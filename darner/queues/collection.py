@@ -215,6 +215,10 @@ class Queues:
         """@return: the names of the queues that exist, sorted."""
         return sorted(fifo.name for fifo in self._fifos.values() if fifo.exists)
 
+    def names_with_waiters(self) -> list[bytes]:
+        """@return: as L{names}, with those that do not exist and for whose items somebody waits."""
+        return sorted(fifo.name for fifo in self._fifos.values() if fifo.exists or fifo.waiters.line)
+
     # Working on them
 
     def move(self, fifo: Fifo, item: Item, name: bytes, removal: Removal = Removal.MOVED) -> None:
@@ -329,5 +333,5 @@ class Queues:
         }
 
     def queue_figures(self, name: bytes) -> dict[str, int]:
-        """@return: the statistics of one queue, by name; empty where there is no such queue."""
+        """@return: the statistics of one queue, by name; empty where there is none, and nobody waits for one."""
         return queue_figures(self._fifos.get(name))
