@@ -266,8 +266,8 @@ class QueueService(Service):
         """Make a call and start it; what it raises comes out of its Deferred."""
         if self.queues is None:
             return fail(Stopped())
-        call = kind(self.queues)
         try:
+            call = kind(self.queues)
             start(call)
         except (DarnerError, _TextGiven):
             return fail()
@@ -309,12 +309,12 @@ class QueueService(Service):
 
     def _read(self, kind: type[Reading], queue: bytes, timeout: Optional[float]) -> Deferred[Any]:
         def start(call: Reading) -> None:
-            check_queue_name(_bytes(queue, "queue"))
+            check_queue_name(queue)
             self._running().status.check_reads()
             if call.start(timeout):
                 self._waiting.add(call)
 
-        return self._call(lambda queues: kind(queues, queue, self._waiting.discard), start)
+        return self._call(lambda queues: kind(queues, _bytes(queue, "queue"), self._waiting.discard), start)
 
     def get(self, queue: bytes, timeout: Optional[float] = 0) -> Deferred[Optional[IMessage]]:
         return self._read(Reading, queue, timeout)
