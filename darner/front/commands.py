@@ -92,9 +92,9 @@ def flush_all(session: Session, request: requests.FlushAll) -> None:
         if flushed:
             answers.add(flushed if error is None else error)
 
-    session.flushing = True
-    session.update_busy()
-    session.queues.flush_all(done)
+    if not session.queues.flush_all(session.answers(), flushed, done):
+        session.flushing = True
+        session.update_busy()
 
 
 @performs(requests.FlushExpired, requests.FlushAllExpired)

@@ -29,7 +29,7 @@ from darner.queues.reclaiming import Reclaimer
 from darner.queues.routing import Routing
 from darner.queues.status import ServerStatus
 from darner.queues.volatile import VolatileStore
-from darner.queues.walk import Adoption, Walks
+from darner.queues.walk import QUEUES_A_TURN, Adoption, Walks
 from darner.store.interfaces import IStore
 from darner.values.items import Item
 from darner.values.stats import Health, Removal, ServerStats
@@ -289,13 +289,21 @@ class Queues:
             fifo.flush()
         self._consumed(answers, reply)
 
-    def flush_all(self, done: Callable[[Optional[StoreError]], object]) -> None:
+    def flush_all(self, answers: Answers, reply: bytes, done: Callable[[Optional[StoreError]], object]) -> bool:
         """
-        L{flush} every queue, a bounded number in a turn.  What was put before is gone when this is done.
+        L{flush} every queue: at once where they are few, else a bounded number in a turn.  What was put before is gone
+        when this is done.
 
-        @param done: called when all of it is written, or with the error of what could not be.
+        @param done: called when it was not done at once and all of it is written, or with the error of what could not.
+        @return: whether it is done at once; C{reply} is told then.
         """
-        self.walks.begin(Fifo.flush, done)
+        if len(self._fifos) > QUEUES_A_TURN:
+            self.walks.begin(Fifo.flush, done)
+            return False
+        for fifo in self._fifos.values():
+            fifo.flush()
+        self._consumed(answers, reply)
+        return True
 
     def flush_expired(
         self, name: Optional[bytes], flushed: Callable[[int], tuple[Answers, bytes]]

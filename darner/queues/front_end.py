@@ -83,7 +83,9 @@ class IQueues(Protocol):
 
     def flush(self, answers: Answers, reply: bytes, name: bytes) -> None: ...
 
-    def flush_all(self, done: Callable[[Optional[StoreError]], object]) -> None: ...
+    def flush_all(
+        self, answers: Answers, reply: bytes, done: Callable[[Optional[StoreError]], object]
+    ) -> bool: ...
 
     def flush_expired(
         self, name: Optional[bytes], flushed: Callable[[int], tuple[Answers, bytes]]
