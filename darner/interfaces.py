@@ -74,7 +74,8 @@ class IQueueService(Interface):
         Put an item at the end of a queue.
 
         @param flags: a 32 bit number that is kept with the item.
-        @param expiry: as in memcache: 0: never; below 1,000,000: seconds from now; else Unix time in seconds.
+        @param expiry: 0: never; up to 2,592,000 (30 days): seconds from now; else Unix time in seconds, from September
+            2001 on.
         @param sync: fire only when the item is on stable storage.
         @param delay: seconds until the item becomes available; by default as the queue's settings say.
         @param id: an id for deduplication: 1 to 250 bytes as in the name of a queue.  Within the queue's

@@ -25,6 +25,7 @@ from darner.errors import ClientError, DarnerError, ItemTooLarge, Stopped
 from darner.front.access import Access
 from darner.front.calls import Call, Consuming, Opening, Peeking, Putting, Reading, Requeueing
 from darner.front.kestrel_port import TextFactory
+from darner.front.memcache import DIALECTS
 from darner.front.protocol import QueueFactory
 from darner.interfaces import IMessage, IOpenRead, IQueueService
 from darner.net.clock import MonotonicClock
@@ -40,7 +41,7 @@ from darner.store.leveldb import LevelStore
 from darner.store.status_file import StatusFile
 from darner.values.items import PutOptions
 from darner.values.stats import Health
-from darner.values.vocabulary import MAX_DELAY, MAX_FLAGS, check_id, check_queue_name
+from darner.values.vocabulary import MAX_DELAY, MAX_FLAGS, check_expiry, check_id, check_queue_name
 
 DRAIN: Final = 2.0
 """Seconds that connections get, when the service stops, to take the replies that are on their way."""
@@ -131,13 +132,13 @@ class QueueService(Service):
         @raise twisted.internet.error.CannotListenError: a port is taken.
         @raise OSError: there are no descriptors left.
         """
-        access = self._read_access()
+        passwords = self._read_passwords()
         doors = [(Door(), listener) for listener in self.listeners]
         ports: list[IListeningPort] = []
         try:
             for door, listener in doors:
                 ports.append(_listen(listener.endpoint, door))
-            self._open(doors, access)
+            self._open(doors, passwords)
         except BaseException:
             for port in ports:
                 port.stopListening()
@@ -145,7 +146,7 @@ class QueueService(Service):
         self.ports = ports
         super().startService()
 
-    def _open(self, doors: Sequence[tuple[Door, Listener]], access: Optional[Access]) -> None:
+    def _open(self, doors: Sequence[tuple[Door, Listener]], passwords: Optional[Passwords]) -> None:
         """Open the store, and the doors."""
         self._store = self._open_store(self.data_dir)
         try:
@@ -164,6 +165,9 @@ class QueueService(Service):
             ),
             self._control,
         )  # fmt: skip
+        access = None
+        if passwords is not None:
+            access = Access(passwords, settings.users, self._in_thread, self._clock)
         try:
             queues.start()
             for door, listener in doors:
@@ -181,9 +185,9 @@ class QueueService(Service):
         settings = self._settings
         limits = Limits(settings.max_connections, settings.idle_timeout, settings.stall_timeout, settings.keep_alive)
         if listener.protocol == TEXT:
-            return TextFactory(queues, False, settings.debug, limits, access)
-        whole_key = (listener.reply_key or settings.reply_key) == "request"
-        return QueueFactory(queues, whole_key, settings.debug, limits, access)
+            return TextFactory(queues, debug=settings.debug, limits=limits, access=access)
+        spelling = DIALECTS[listener.dialect or settings.dialect]
+        return QueueFactory(queues, spelling, settings.debug, limits, access)
 
     def _start_surroundings(self) -> Surroundings:
         """Start the clock and the threads; L{_stop_surroundings} ends them."""
@@ -206,10 +210,9 @@ class QueueService(Service):
     def _status_file(self) -> Optional[StatusFile]:
         return StatusFile(self.data_dir / STATUS)
 
-    def _read_access(self) -> Optional[Access]:
-        if self._settings.password_file is None:
-            return None
-        return Access(Passwords(Path(self._settings.password_file)), self._settings.users, self._in_thread, self._clock)
+    def _read_passwords(self) -> Optional[Passwords]:
+        path = self._settings.password_file
+        return None if path is None else Passwords(Path(path))
 
     def _in_thread(self, work: Callable[..., Any], *arguments: Any) -> Deferred[Any]:
         return deferToThreadPool(self._reactor, self._pool, work, *arguments)
@@ -291,6 +294,7 @@ class QueueService(Service):
                 raise ClientError("bad flags")
             if not isinstance(expiry, int):
                 raise ClientError("bad expiry")
+            check_expiry(expiry)
             if delay is not None and not 0 <= delay <= MAX_DELAY / 1000:
                 raise ClientError("bad delay")
             if len(payload) > self._running().puts.item_limit(queue):

@@ -213,7 +213,7 @@ class Server:
                 break
             self.advance(1)
         # What was logged lately is to be forgotten by the clock.
-        for log in (self.factory.audit, self.queues.commit.log, self.queues.status.log):
+        for log in (self.factory.audit, self.factory._limited, self.queues.commit.log, self.queues.status.log):
             log.close()
         queues = self.queues
         assert not queues.reclaimer.pending

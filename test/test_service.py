@@ -462,14 +462,14 @@ class ListeningTests(ServiceTestCase):
         await client.expect(self, b"VALUE q 0 1\r\n1\r\nEND\r\n")
         self.assertEqual((await waiting).payload, b"2")
 
-    async def test_what_value_names(self) -> None:
+    async def test_dialects(self) -> None:
         for settings, pair, expected in (
             (Settings(), None, b"q"),
-            (Settings(reply_key="request"), None, b"q/t=1"),
-            (Settings(), "request", b"q/t=1"),
-            (Settings(reply_key="request"), "queue", b"q"),
+            (Settings(dialect="memcache"), None, b"q/t=1"),
+            (Settings(), "memcache", b"q/t=1"),
+            (Settings(dialect="memcache"), "kestrel", b"q"),
         ):
-            endpoint = loopback() if pair is None else Listener(loopback(), reply_key=pair)
+            endpoint = loopback() if pair is None else Listener(loopback(), dialect=pair)
             service = self.started(endpoint, settings=settings)
             await service.put(b"q", b"x")
             client = await self.connect(service)

@@ -46,7 +46,7 @@ class Options(usage.Options):
         ["password-file", None, None, "File with users and passwords; clients have to log in.  See darner-passwd."],
         ["min-free-bytes", None, None,
          "Room on the disk below which sets are refused, such as 1GiB; 0 for none.  [default: 64MiB, at most 5 %]"],
-        ["reply-key", None, None, "What VALUE names: the bare 'queue', or the key of the 'request'.  [default: queue]"],
+        ["dialect", None, None, "Whose clients replies are made for: 'kestrel' or 'memcache'.  [default: kestrel]"],
     ]
 
     optFlags = [
@@ -124,7 +124,7 @@ class Options(usage.Options):
             make_settings({**values, **named}, source)
             source = f"{source} and command line"
         for name in (
-            "data-dir", "port", "text-port", "interface", "min-free-bytes", "reply-key", "password-file",
+            "data-dir", "port", "text-port", "interface", "min-free-bytes", "dialect", "password-file",
         ):  # fmt: skip
             if self[name] is not None:
                 values[name.replace("-", "_")] = self[name]

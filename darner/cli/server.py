@@ -299,7 +299,7 @@ def listeners(settings: Settings, reactor: Any) -> list[Listener]:
         found.append(Listener(tcp_endpoint(reactor, settings.tcp_port, settings.interface)))
     for place in settings.listen:
         tls, mtls = bool(_TLS.match(place.endpoint)), "mtls:" in place.endpoint[:13]
-        found.append(Listener(_endpoint(reactor, place.endpoint), MEMCACHE, place.reply_key, tls, mtls))
+        found.append(Listener(_endpoint(reactor, place.endpoint), MEMCACHE, place.dialect, tls, mtls))
     if settings.text_port is not None:
         found.append(Listener(tcp_endpoint(reactor, settings.text_port, settings.interface), TEXT))
     return found

@@ -20,7 +20,7 @@ from darner.config.policies import Policies
 from darner.config.policy_tables import check_together, make_policies
 from darner.config.units import parse_duration, parse_size
 from darner.errors import SettingsError
-from darner.values.vocabulary import STATUSES
+from darner.values.vocabulary import DIALECTS, STATUSES
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -29,11 +29,9 @@ else:
 
 DEFAULT_PORT: Final = 22133
 
-REPLY_KEYS: Final = ("queue", "request")
-
 NO_PASSWORDS: Final = "without password_file nobody can log in, and everybody may do everything"
 
-_reply_key = validators.in_(REPLY_KEYS)
+_dialect = validators.in_(DIALECTS)
 
 
 def _all_of(kind: type) -> Any:
@@ -57,8 +55,8 @@ class Listener:
 
     endpoint: str = attrs.field(validator=of_type(str))
     """A Twisted server endpoint string: ``tcp6:22133``, ``unix:/run/darner.sock``, ``ssl:...``, ``systemd:...``."""
-    reply_key: Optional[str] = attrs.field(default=None, validator=validators.optional(_reply_key))
-    """As L{Settings.reply_key}, for this listener."""
+    dialect: Optional[str] = attrs.field(default=None, validator=validators.optional(_dialect))
+    """As L{Settings.dialect}, for this listener."""
 
 
 @frozen
@@ -85,11 +83,8 @@ class Settings:
     """Address to listen on with L{port}."""
     listen: tuple[Listener, ...] = attrs.field(default=(), validator=validators.deep_iterable(of_type(Listener)))
     """Further places to listen at."""
-    reply_key: str = attrs.field(default="queue", validator=_reply_key)
-    """
-    What C{VALUE} names: the bare ``queue``, as clients of Kestrel expect it, or the key of the ``request`` as it was
-    sent, options and all, as some stock memcache clients do.
-    """
+    dialect: str = attrs.field(default="kestrel", validator=_dialect)
+    """Whose clients the replies of the memcache protocol are made for: those of ``kestrel`` or of ``memcache``."""
     policies: Policies = attrs.field(factory=Policies, validator=of_type(Policies))
     """The settings of the queues; in the file the tables ``defaults``, ``queues`` and ``aliases``."""
     max_connections: int = attrs.field(default=0, validator=validators.and_(of_type(int), validators.ge(0)))

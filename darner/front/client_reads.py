@@ -31,12 +31,12 @@ class ClientReads:
     @ivar opens: the items it has open.
     """
 
-    def __init__(self, session: Session, queues: Queues, whole_key: bool) -> None:
+    def __init__(self, session: Session, queues: Queues) -> None:
         self._session = session
         self._queues = queues
         self._reads = queues.reads
         self._status = queues.status
-        self._whole_key = whole_key
+        self._whole_key = session.spelling.whole_key
         self.opens = OpenReads()
         self._wait: Optional[Wait] = None
         self._timer: Optional[IDelayedCall] = None
@@ -81,6 +81,7 @@ class ClientReads:
     def _fetch(self, fifo: Fifo, request: requests.Get) -> bool:
         """@return: whether there was an item; it is in the answers then."""
         session = self._session
+        session.numbered = request.numbered
         key = request.key if self._whole_key else request.queue
         if request.peek:
             return self._reads.peek(fifo, session.answers(), session, key)
@@ -141,6 +142,7 @@ class ClientReads:
                 self._wait = SweepWait(self._queues, fifo, partial(self._go_on_with_many, request))
                 self._session.update_busy()
                 return
+        self._session.numbered = request.numbered
         self._reads.take_each(names, self._session.answers(), self._session)
 
     @staticmethod
@@ -273,6 +275,7 @@ class ClientReads:
 
     def open_for_monitor(self, fifo: Fifo) -> bool:
         session = self._session
+        session.numbered = False
         open = self._reads.open(fifo, session.answers(), session, fifo.name, whole=False)
         if open is None:
             return False

@@ -7,13 +7,14 @@ A new command is a request, which says for itself what rights it needs (`darner.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, Optional, Union
 
 from twisted.python.failure import Failure
 
 import darner
-from darner.errors import DarnerError
+from darner.errors import DarnerError, StoreError
+from darner.front import reports
 from darner.front.session import PERFORMERS, Session
 from darner.queues.answers import Answers
 from darner.queues.transfer import Transfer
@@ -67,7 +68,10 @@ def touch(session: Session, request: requests.Touch) -> None:
 @performs(requests.Delete)
 def delete(session: Session, request: requests.Delete) -> None:
     session.queues.status.check_writes()
-    session.queues.delete(session.answers(), b"" if request.noreply else session.spelling.deleted, request.queue)
+    fifo = session.queues.find(request.queue)
+    known = fifo is not None and fifo.exists
+    deleted = session.spelling.deleted if known else session.spelling.not_found
+    session.queues.delete(session.answers(), b"" if request.noreply else deleted, request.queue)
 
 
 @performs(requests.Flush)
@@ -80,7 +84,17 @@ def flush(session: Session, request: requests.Flush) -> None:
 def flush_all(session: Session, request: requests.FlushAll) -> None:
     session.queues.status.check_writes()
     flushed = b"" if request.noreply else session.spelling.flushed_all(request.delayed)
-    session.queues.flush_all(session.answers(), flushed)
+
+    def done(error: Optional[StoreError]) -> None:
+        session.flushing = False
+        session.update_busy()
+        answers = session.answers()  # also where nothing is said: what was held back may go on
+        if flushed:
+            answers.add(flushed if error is None else error)
+
+    session.flushing = True
+    session.update_busy()
+    session.queues.flush_all(done)
 
 
 @performs(requests.FlushExpired, requests.FlushAllExpired)
@@ -119,31 +133,19 @@ def requeue(session: Session, request: requests.Requeue) -> None:
     transfer.go_on()
 
 
-def _names(session: Session, asked: Sequence[bytes] = ()) -> Sequence[bytes]:
-    """@return: the queues whose figures are told: those asked for, or all that the client may see."""
-    if asked:
-        return asked
-    log_in = session.log_in
-    return [name for name in session.queues.names() if log_in is None or log_in.may_see(name)]
-
-
 @performs(requests.Stats)
 def stats(session: Session, request: requests.Stats) -> None:
-    queues = session.queues
-    figures = [(name, queues.queue_figures(name)) for name in _names(session)]
-    session.reply(session.spelling.stats(queues.figures(darner.__version__), figures))
+    session.report(reports.stats(session))
 
 
 @performs(requests.DumpStats)
 def dump_stats(session: Session, request: requests.DumpStats) -> None:
-    figures = [(name, session.queues.queue_figures(name)) for name in _names(session, request.queues)]
-    session.reply(session.spelling.dump([(name, known) for name, known in figures if known]))
+    session.report(reports.dump(session, request.queues, session.queues.queue_figures))
 
 
 @performs(requests.DumpConfig)
 def dump_config(session: Session, request: requests.DumpConfig) -> None:
-    names = _names(session, request.queues)
-    session.reply(session.spelling.dump([(name, session.queues.policy(name).as_text()) for name in names]))
+    session.report(reports.dump_config(session, request.queues))
 
 
 @performs(requests.Status)
@@ -159,8 +161,15 @@ def set_status(session: Session, request: requests.SetStatus) -> None:
 
 @performs(requests.Reload)
 def reload(session: Session, request: requests.Reload) -> None:
+    def done() -> None:
+        session.flushing = False
+        session.update_busy()
+        session.reply(session.spelling.reloaded())
+
     session.queues.control.reload()
-    session.reply(session.spelling.reloaded())
+    session.flushing = True
+    session.update_busy()
+    session.queues.adoption.when_done(done)
 
 
 @performs(requests.Shutdown)
@@ -181,6 +190,7 @@ def quit(session: Session, request: requests.Quit) -> None:
 
 @performs(requests.Refused)
 def refused(session: Session, request: requests.Refused) -> None:
-    session.reply(request.reply)
+    if not request.noreply:
+        session.reply(request.reply)
     if request.close:
         session.close()

@@ -1,12 +1,12 @@
 """
-Replies on their way to one client: small ones at once, large items piece by piece and as fast as the client takes them.
+Replies on their way to one client: small ones at once, large ones piece by piece and as fast as the client takes them.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable
-from typing import Any, Final, Protocol
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Final, Optional, Protocol
 
 from twisted.logger import LogLevel
 
@@ -16,7 +16,7 @@ from darner.net.log_limits import LimitedLog
 from darner.queues.streams import PayloadReader
 
 PIECES: Final = 2
-"""How many pieces of large items are sent to one client before others get their turn."""
+"""How many pieces of large replies are sent to one client before others get their turn."""
 
 
 class Outlet(Protocol):
@@ -35,22 +35,33 @@ class Outlet(Protocol):
         """End the connection at once."""
 
 
-class Value:
-    """The reply that hands out a large item, piece by piece."""
+class PiecewiseReply:
+    """A reply that is made and sent piece by piece, as fast as the client takes it."""
+
+    def piece(self) -> Optional[bytes]:
+        """
+        @return: what comes next, perhaps nothing for now; C{None} when it is complete.
+        @raise StoreError: it cannot be read.
+        """
+        raise NotImplementedError
+
+    def cancel(self) -> None:
+        """Make no more of it.  Idempotent."""
+        raise NotImplementedError
+
+
+class Value(PiecewiseReply):
+    """The reply that hands out a large item."""
 
     def __init__(self, header: bytes, outflow: PayloadReader, end: bytes) -> None:
         self._before = header
         self._outflow = outflow
-        self._after = end
+        self._after: Optional[bytes] = end
 
-    def piece(self) -> bytes:
-        """
-        @return: what comes next, or nothing when it is complete.
-        @raise StoreError: it cannot be read.
-        """
+    def piece(self) -> Optional[bytes]:
         chunk = next(self._outflow, None)
         if chunk is None:
-            rest, self._after = self._after, b""
+            rest, self._after = self._after, None
             return rest
         before, self._before = self._before, b""
         return before + chunk if before else chunk
@@ -58,6 +69,26 @@ class Value:
     def cancel(self) -> None:
         """Read no more of it."""
         self._outflow.cancel()
+
+
+class Report(PiecewiseReply):
+    """A reply that tells of many queues, some in each piece."""
+
+    def __init__(self, pieces: Iterator[bytes], done: Callable[[], object]) -> None:
+        """@param done: called once, when it is complete or cancelled."""
+        self._pieces: Optional[Iterator[bytes]] = pieces
+        self._done = done
+
+    def piece(self) -> Optional[bytes]:
+        piece = None if self._pieces is None else next(self._pieces, None)
+        if piece is None:
+            self.cancel()
+        return piece
+
+    def cancel(self) -> None:
+        if self._pieces is not None:
+            self._pieces = None
+            self._done()
 
 
 class Outbox:
@@ -83,7 +114,7 @@ class Outbox:
         """
         Send replies behind those that are on their way.
 
-        @param replies: bytes, L{Value}s and errors.
+        @param replies: bytes, L{PiecewiseReply}s and errors.
         @return: whether nothing is left to be sent.
         """
         if not self._replies:
@@ -103,7 +134,7 @@ class Outbox:
         pieces = 0
         while self._replies and not self.choked:
             reply = self._replies[0]
-            if isinstance(reply, Value):
+            if isinstance(reply, PiecewiseReply):
                 if pieces == PIECES:
                     self._more()
                     return False
@@ -115,11 +146,12 @@ class Outbox:
                     self._log.emit(LogLevel.error, "cannot read a large item: {error}", error=str(error))
                     self._outlet.abort()
                     return False
-                if piece:
-                    self._outlet.write(piece)
+                if piece is not None:
+                    if piece:
+                        self._outlet.write(piece)
                     continue
             self._replies.popleft()
-            if not isinstance(reply, Value):
+            if not isinstance(reply, PiecewiseReply):
                 self._outlet.write(reply if isinstance(reply, bytes) else self._spelling.error(reply))
         return not self._replies and not self.choked
 
@@ -132,5 +164,5 @@ class Outbox:
 def discard(replies: Iterable[Any]) -> None:
     """These replies will not be sent."""
     for reply in replies:
-        if isinstance(reply, Value):
+        if isinstance(reply, PiecewiseReply):
             reply.cancel()

@@ -28,7 +28,7 @@ from darner.front.access import Access
 from darner.front.audit import AuditLog, AuditTrail
 from darner.front.framing import Carrier, Framing
 from darner.front.log_in import LogIn
-from darner.front.memcache import MEMCACHE
+from darner.front.memcache import KESTREL
 from darner.front.memcache_requests import MAX_LINE, LineCache
 from darner.front.outbox import Outlet
 from darner.front.session import Session
@@ -143,21 +143,19 @@ class QueueFactory(ServerFactory):
     noisy = False
     refusal = TOO_MANY_CONNECTIONS
     """What a client is told that there is no room for."""
-    spelling: Spelling = MEMCACHE
-    """How replies are spelled."""
 
     _log = Logger()
 
     def __init__(
         self,
         queues: Queues,
-        whole_key: bool = False,
+        spelling: Spelling = KESTREL,
         debug: bool = False,
         limits: Limits = Limits(),  # noqa: B008  (it is frozen)
         access: Optional[Access] = None,
     ) -> None:
         """
-        @param whole_key: whether C{VALUE} names the key as it was sent, options and all, and not the bare queue.
+        @param spelling: how replies are spelled: a protocol, or a dialect of it.
         @param debug: whether to log connections and refused requests.
         @param limits: what is asked of clients.
         @param access: who may do what; C{None}: everybody may do everything.
@@ -165,7 +163,7 @@ class QueueFactory(ServerFactory):
         self.queues = queues
         self.commit = queues.commit
         self.clock = queues.clock
-        self.whole_key = whole_key
+        self.spelling = spelling
         self.debug = debug
         self.limits = limits
         self.socket_options = SocketOptions(limits)
@@ -173,7 +171,7 @@ class QueueFactory(ServerFactory):
         self._gone: Optional[Deferred[None]] = None
         self._limited = LimitedLog(self._log, queues.clock)
         self.audit = AuditLog(queues.clock, debug)
-        self.lines = LineCache()
+        self.lines = LineCache(spelling.relative_expiry)
         self.connections: set[Framing] = set()
         self._patience = ClientTimeouts(limits, queues.clock, self.connections, queues.stats)
 
@@ -208,7 +206,7 @@ class QueueFactory(ServerFactory):
         """
         trail = AuditTrail(self.audit, address)
         log_in = None if self._access is None else LogIn(self._access, trail)
-        return Session(self.queues, outlet, self.spelling, self.whole_key, log_in, trail)
+        return Session(self.queues, outlet, self.spelling, log_in, trail)
 
     def joined(self, connection: QueueProtocol) -> None:
         """A client has connected."""
@@ -232,6 +230,12 @@ class QueueFactory(ServerFactory):
 
     def refused(self, connection: QueueProtocol, request: requests.Refused) -> None:
         """A client has sent what is not served."""
+        if request.warning:
+            self._limited.emit(LogLevel.warn, request.warning + ", from {peer}", peer=connection.transport.getPeer())
+        elif request.noreply:
+            self._limited.emit(
+                LogLevel.warn, "a request with noreply was refused: {reply!r}", reply=request.reply
+            )
         if self.debug:
             peer = connection.transport.getPeer()
             self._log.debug("{peer} was refused: {reply!r}", peer=peer, reply=request.reply)

@@ -8,7 +8,7 @@ loop is written (`darner.queues.commit`).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Final, Optional
 
 from twisted.internet.interfaces import IDelayedCall
@@ -17,7 +17,7 @@ from darner.errors import DarnerError, ItemTooLarge, NotAllowed, QueueFull, Stor
 from darner.front.audit import AuditTrail
 from darner.front.client_reads import ClientReads
 from darner.front.log_in import LogIn
-from darner.front.outbox import Outbox, Outlet, Value, discard
+from darner.front.outbox import Outbox, Outlet, Report, Value, discard
 from darner.front.spelling import Spelling
 from darner.queues.answers import Answers, Reader
 from darner.queues.collection import Queues
@@ -42,19 +42,17 @@ class Session(Reader):
     @ivar spelling: how its replies are spelled.
     @ivar log_in: who the client is; C{None}: everybody may do everything.
     @ivar reads: what it reads, waits for and has open.
-    @ivar flushing: whether it waits for expired items to be dropped.
+    @ivar numbered: whether the reply to the read that is being served has numbers that identify items.
+    @ivar flushing: whether it waits for work on all queues, such as dropping what has expired.
     @ivar transfer: what it waits to be moved.
     @ivar busy: whether requests have to be held back.
     """
 
     def __init__(
-        self, queues: Queues, outlet: Outlet, spelling: Spelling, whole_key: bool = False,
-        log_in: Optional[LogIn] = None, trail: Optional[AuditTrail] = None,
+        self, queues: Queues, outlet: Outlet, spelling: Spelling, log_in: Optional[LogIn] = None,
+        trail: Optional[AuditTrail] = None,
     ) -> None:  # fmt: skip
-        """
-        @param whole_key: whether replies name the key as it was sent, and not the bare queue.
-        @param trail: where to log what administrates; C{None}: nowhere.
-        """
+        """@param trail: where to log what administrates; C{None}: nowhere."""
         self.queues = queues
         self.spelling = spelling
         self.log_in = log_in
@@ -63,7 +61,8 @@ class Session(Reader):
         self._puts = queues.puts
         self._outlet = outlet
         self._answers: Optional[Answers] = None
-        self.reads = ClientReads(self, queues, whole_key)
+        self.reads = ClientReads(self, queues)
+        self.numbered = False
         self.flushing = False
         self.transfer: Optional[Transfer] = None
         self._relief: Optional[IDelayedCall] = None
@@ -77,9 +76,9 @@ class Session(Reader):
 
     def update_busy(self) -> None:
         """
-        Find out whether requests have to be held back: the client waits for an item, for expired ones to be dropped or
-        for many to be moved, its password is being checked, a large item is on its way to it, it does not read, enough
-        replies gathered for this turn, others have to be served first, or the connection is about to end.
+        Find out whether requests have to be held back: the client waits for an item, for work on all queues or for
+        many items to be moved, its password is being checked, a large reply is on its way to it, it does not read,
+        enough replies gathered for this turn, others have to be served first, or the connection is about to end.
         """
         self.busy = (
             self.reads.waiting
@@ -153,11 +152,14 @@ class Session(Reader):
                 PERFORMERS[type(request)](self, request)
                 if self._trail is not None:
                     self._trail.performed(request)
-        except (Unauthenticated, NotAllowed) as error:
+        except (Unauthenticated, NotAllowed) as error:  # which the log-in has logged
             if not getattr(request, "noreply", False):
                 self.reply(self.spelling.error(error))
         except DarnerError as error:
-            self.reply(self.spelling.error(error))
+            if not getattr(request, "noreply", False):
+                self.reply(self.spelling.error(error))
+            elif self._trail is not None:
+                self._trail.refused(request, error)
         if self._has_had_enough():
             self.busy = True
 
@@ -166,6 +168,12 @@ class Session(Reader):
         self.answers().add(reply)
         if self._has_had_enough():
             self.busy = True
+
+    def report(self, pieces: Iterator[bytes]) -> None:
+        """Tell the client something that is made as it is sent; its further requests are held back until then."""
+        self._streaming += 1
+        self.answers().add(Report(pieces, self._streamed))
+        self.update_busy()
 
     def takes(self, request: requests.Set) -> bool:
         """Whether to take the payload of a set at all: whether it may be put, and is within the limits."""
@@ -282,13 +290,18 @@ class Session(Reader):
     # Items on their way to the client
 
     def hand_out(self, item: Item, key: bytes, whole: bool) -> Any:
-        if not item.stream:
-            return self.spelling.item(key, item.flags, item.payload, whole)
+        spelling = self.spelling
+        if self.numbered:
+            before = spelling.before_numbered_item(key, item.flags, item.size, item.id + 1)
+            if not item.stream:
+                return b"%b%b%b" % (before, item.payload, spelling.after_item(whole))
+        elif not item.stream:
+            return spelling.item(key, item.flags, item.payload, whole)
+        else:
+            before = spelling.before_item(key, item.flags, item.size)
         self._streaming += 1
         self.update_busy()
-        outflow = self.queues.reads.outflow(item, self._streamed)
-        before = self.spelling.before_item(key, item.flags, item.size)
-        return Value(before, outflow, self.spelling.after_item(whole))
+        return Value(before, self.queues.reads.outflow(item, self._streamed), spelling.after_item(whole))
 
     def end(self, error: Optional[StoreError]) -> bytes:
         return self.spelling.nothing if error is None else self.spelling.error(error)

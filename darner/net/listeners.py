@@ -25,7 +25,7 @@ class Listener:
     endpoint: IStreamServerEndpoint
     protocol: str = MEMCACHE
     """L{MEMCACHE} or L{TEXT}."""
-    reply_key: Optional[str] = None
+    dialect: Optional[str] = None
     """As the setting of that name (`darner.config.settings.Settings`), for this place; C{None}: as that says."""
     tls: bool = False
     """Whether the endpoint speaks TLS."""

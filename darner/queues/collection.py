@@ -5,7 +5,7 @@ The queues of one server, by name: what every front end works on.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Optional
 
@@ -21,7 +21,7 @@ from darner.queues.control import Control
 from darner.queues.disk_space import DiskSpace
 from darner.queues.expiry import Expiry
 from darner.queues.fifo import Fifo
-from darner.queues.figures import queue_figures, server_figures
+from darner.queues.figures import Totals, queue_figures, server_figures
 from darner.queues.head import WINDOW_BYTES, MemoryBudget
 from darner.queues.putting import Puts
 from darner.queues.reading import Reads
@@ -29,6 +29,7 @@ from darner.queues.reclaiming import Reclaimer
 from darner.queues.routing import Routing
 from darner.queues.status import ServerStatus
 from darner.queues.volatile import VolatileStore
+from darner.queues.walk import Adoption, Walks
 from darner.store.interfaces import IStore
 from darner.values.items import Item
 from darner.values.stats import Health, Removal, ServerStats
@@ -63,6 +64,8 @@ class Queues:
     @ivar control: what clients may ask of the process.
     @ivar policies: the settings of the queues; change them by L{apply}.
     @ivar client_bytes: how much is held at most for each client, in each direction (`darner.net.limits`).
+    @ivar walks: work on all of them.
+    @ivar adoption: whether all have the settings of the last L{apply}.
     @ivar stopped: whether L{stop} is done, so that nothing can be written any more.
     """
 
@@ -97,6 +100,8 @@ class Queues:
         self._routing = Routing(policies)
         self.client_bytes = client_bytes(0)
         self._fifos: dict[bytes, Fifo] = {}
+        self.walks = Walks(self._fifos, self.commit)
+        self.adoption = Adoption(self.walks, self._adopt)
         self.puts = Puts(
             self, self._fifos, self._routing, store, self.commit, self.reclaimer, self.space, self.stats, self.status,
             surroundings.wall,
@@ -125,6 +130,7 @@ class Queues:
     async def stop(self) -> None:
         """Write what is to be written and end all work in threads.  The store may be closed then."""
         self.expiry.stop()
+        self.walks.stop()
         await self.commit.written()
         await self.reclaimer.stop()
         for fifo in self._fifos.values():
@@ -166,6 +172,7 @@ class Queues:
                 self.policies.of(name), self._memory,
             )  # fmt: skip
             fifo.spreads = self._spreads(name)
+            self.walks.names.add(name)
         return fifo
 
     def _spreads(self, name: bytes) -> bool:
@@ -182,12 +189,17 @@ class Queues:
         return self.policies.of(name).durable if fifo is None else fifo.durable
 
     def apply(self, policies: Policies) -> None:
-        """Have other settings from now on."""
+        """
+        Have other settings from now on.  Where there are many queues they take them over a few in a turn; C{adoption}
+        tells when all have.
+        """
         self.policies = policies
         self._routing.apply(policies)
-        for fifo in self._fifos.values():
-            fifo.adopt(policies.of(fifo.name))
-            fifo.spreads = self._spreads(fifo.name)
+        self.adoption.begin()
+
+    def _adopt(self, fifo: Fifo) -> None:
+        fifo.adopt(self.policies.of(fifo.name))
+        fifo.spreads = self._spreads(fifo.name)
 
     def check_queue(self, name: bytes) -> None:
         """@raise ClientError: it is the name of an alias, to which nothing can be moved."""
@@ -210,10 +222,11 @@ class Queues:
         """Whoever made it to wait there does so no longer."""
         if fifo.idle and self._fifos.get(fifo.name) is fifo:
             del self._fifos[fifo.name]
+            self.walks.names.discard(fifo.name)
 
     def names(self) -> list[bytes]:
         """@return: the names of the queues that exist, sorted."""
-        return sorted(fifo.name for fifo in self._fifos.values() if fifo.exists)
+        return [name for name in self.walks.names if self._fifos[name].exists]
 
     # Working on them
 
@@ -276,11 +289,13 @@ class Queues:
             fifo.flush()
         self._consumed(answers, reply)
 
-    def flush_all(self, answers: Answers, reply: bytes) -> None:
-        """L{flush} every queue."""
-        for fifo in self._fifos.values():
-            fifo.flush()
-        self._consumed(answers, reply)
+    def flush_all(self, done: Callable[[Optional[StoreError]], object]) -> None:
+        """
+        L{flush} every queue, a bounded number in a turn.  What was put before is gone when this is done.
+
+        @param done: called when all of it is written, or with the error of what could not be.
+        """
+        self.walks.begin(Fifo.flush, done)
 
     def flush_expired(
         self, name: Optional[bytes], flushed: Callable[[int], tuple[Answers, bytes]]
@@ -318,16 +333,27 @@ class Queues:
         """@return: whether items can be put, and if not, why and since when."""
         return self.commit.health if self.space.health.writable else self.space.health
 
-    def figures(self, version: str) -> dict[str, int | str]:
-        """@return: the server's statistics, by name."""
+    def figures(self, version: str, totals: Optional[Totals] = None) -> dict[str, int | str]:
+        """
+        @param totals: what was added up over all queues; by default it is now, which takes its time with many.
+        @return: the server's statistics, by name.
+        """
+        if totals is None:
+            totals = Totals()
+            self.add_up(totals, self._fifos)
         return {
             "uptime": int(self.clock.seconds() - self._started),
             "time": self.commit.now // 1000,
             "version": version,
             "status": self.status.name.upper(),
-            **server_figures(self._fifos.values(), self.stats, self.health()),
+            **server_figures(totals, self.stats, self.health()),
         }
 
+    def add_up(self, totals: Totals, names: Iterable[bytes]) -> None:
+        """Add what these queues have to the totals."""
+        for name in names:
+            totals.add(self._fifos[name])
+
     def queue_figures(self, name: bytes) -> dict[str, int]:
-        """@return: the statistics of one queue, by name; empty where there is no such queue."""
+        """@return: the statistics of one queue, by name; empty where there is none, and nobody waits for one."""
         return queue_figures(self._fifos.get(name))

@@ -8,6 +8,7 @@ between.  It asks nothing of a queue that holds nothing that expires.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Final, Optional
 
@@ -15,6 +16,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import LogLevel
 
 from darner.errors import StoreError
+from darner.queues.agenda import Agenda
 from darner.queues.commit import GroupCommit
 from darner.queues.fifo import Fifo
 from darner.values.items import Item
@@ -59,9 +61,8 @@ class Expiry:
         self._stopped = False
         self._sweeps: dict[Fifo, None] = {}
         self._touched: dict[Fifo, None] = {}  # to be looked at by the clock
-        self._looks: dict[Fifo, None] = {}  # to be looked at now
-        self._dues: dict[Fifo, int] = {}
-        self._earliest = 0
+        self._looks: deque[dict[Fifo, None]] = deque()  # to be looked at now
+        self._agenda = Agenda()
 
     def watch(self, fifo: Fifo) -> None:
         """Something changed at the head of a queue that may hold what expires."""
@@ -108,15 +109,13 @@ class Expiry:
 
     def _tick(self) -> None:
         self._timer = None
-        self._looks.update(self._touched)
-        self._touched.clear()
-        now = self._commit.now
-        if self._dues and self._earliest <= now:
-            self._looks.update((fifo, None) for fifo, due in self._dues.items() if due <= now)
-            self._earliest = min((due for due in self._dues.values() if due > now), default=now)
+        if self._touched:
+            self._looks.append(self._touched)
+            self._touched = {}
+        self._looks += self._agenda.take(self._commit.now)
         if self._looks:
             self._soon()
-        if self._dues or self._looks:
+        if self._looks or len(self._agenda):
             self._arm()
 
     # A step in a turn
@@ -133,9 +132,7 @@ class Expiry:
         if self._stopped:
             return
         try:
-            for fifo in list(self._looks)[:LOOKS]:
-                del self._looks[fifo]
-                self._look(fifo)
+            self._look_at_some()
             if self._sweeps:
                 fifo = next(iter(self._sweeps))
                 del self._sweeps[fifo]
@@ -145,13 +142,32 @@ class Expiry:
         if self._looks or self._sweeps:
             self._soon()
 
+    def _look_at_some(self) -> None:
+        deleted: list[bytes] = []
+        for _ in range(LOOKS):
+            if not self._looks:
+                break
+            fifo, _ = self._looks[0].popitem()
+            if not self._looks[0]:
+                self._looks.popleft()
+            self._look(fifo, deleted)
+        if deleted:
+            self._commit.log.emit(
+                LogLevel.info, "{count} queues were empty for long enough, among them {name!r}",
+                count=len(deleted), name=deleted[0],
+            )  # fmt: skip
+
     def _sweep_on(self, fifo: Fifo) -> None:
         if not fifo.sweep_on():
             self.watch(fifo)
 
-    def _look(self, fifo: Fifo) -> None:
-        """See what is to be done for a queue, and when."""
-        self._dues.pop(fifo, None)
+    def _look(self, fifo: Fifo, deleted: list[bytes]) -> None:
+        """
+        See what is to be done for a queue, and when.
+
+        @param deleted: its name is added, if it is deleted.
+        """
+        self._agenda.discard(fifo)
         if not fifo.exists:
             return
         now = self._commit.now
@@ -160,8 +176,7 @@ class Expiry:
             if fifo.waiters.line or fifo.open_count:
                 self.watch(fifo)
             elif not fifo.storage.sides.delayed_count:
-                message = "queue {name!r} was empty for long enough"
-                self._commit.log.emit(LogLevel.info, message, (message, fifo.name), name=fifo.name)
+                deleted.append(fifo.name)
                 self.stats.queue_expires += 1
                 self._delete(fifo.name)
             return
@@ -176,5 +191,4 @@ class Expiry:
         if ends > now and (not due or ends < due):
             due = ends
         if due:
-            self._dues[fifo] = due
-            self._earliest = min(due, self._earliest) if len(self._dues) > 1 else due
+            self._agenda.put(fifo, due, now)

@@ -64,7 +64,7 @@ class Fifo(Emptied):
         self.limited = policy.max_items is not None or policy.max_bytes is not None
         self.spreads = False
         self.sweeping = False
-        self.waiters = Waiters()
+        self.waiters = Waiters(expiry.stats)
         self._commit = commit
         self._expiry = expiry
         self.storage = Storage(self, Medium(store, budget, window_bytes, True), memory, commit, reclaimer, expiry)

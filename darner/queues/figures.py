@@ -4,18 +4,38 @@ The statistics that are told of a server and of each of its queues, by name.
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from typing import Optional
 
 from darner.queues.fifo import Fifo
 from darner.values.stats import Health, ServerStats, queue_counters, server_counters
 
 
-def server_figures(fifos: Collection[Fifo], stats: ServerStats, health: Health) -> dict[str, int | str]:
+class Totals:
+    """
+    What all queues of a server have together, added up queue by queue.
+
+    @ivar items: how many items are to be had.
+    @ivar bytes: how many bytes of payload they have.
+    """
+
+    __slots__ = ("bytes", "items")
+
+    def __init__(self) -> None:
+        self.items = 0
+        self.bytes = 0
+
+    def add(self, fifo: Fifo) -> None:
+        """Add what one queue has."""
+        contents = fifo.storage.contents
+        self.items += contents.count
+        self.bytes += contents.bytes
+
+
+def server_figures(totals: Totals, stats: ServerStats, health: Health) -> dict[str, int | str]:
     """@return: what is counted over all queues, and whether items can be put."""
     return {
-        "curr_items": sum(fifo.count for fifo in fifos),
-        "bytes": sum(fifo.storage.contents.bytes for fifo in fifos),
+        "curr_items": totals.items,
+        "bytes": totals.bytes,
         **server_counters(stats),
         **_health_figures(health),
     }
@@ -28,8 +48,8 @@ def _health_figures(health: Health) -> dict[str, int | str]:
 
 
 def queue_figures(fifo: Optional[Fifo]) -> dict[str, int]:
-    """@return: the statistics of one queue; empty where there is none."""
-    if fifo is None or not fifo.exists:
+    """@return: the statistics of one queue; empty where there is none, and nobody waits for one."""
+    if fifo is None or not (fifo.exists or fifo.waiters.line):
         return {}
     age = fifo.stats.age_msec if fifo.count else 0
     return {

@@ -4,20 +4,23 @@ What a front end may use of the queues.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Optional, Protocol
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
 from darner.config.policies import QueueSettings
+from darner.errors import StoreError
 from darner.queues.answers import Answers
 from darner.queues.commit import GroupCommit
 from darner.queues.control import Control
 from darner.queues.fifo import Fifo
+from darner.queues.figures import Totals
 from darner.queues.putting import Puts
 from darner.queues.reading import Reads
 from darner.queues.status import ServerStatus
+from darner.queues.walk import Adoption, Walks
 from darner.values.stats import ServerStats
 
 
@@ -43,6 +46,10 @@ class IQueues(Protocol):
     """Counters that the front end adds to as it serves."""
     status: ServerStatus
     """What is refused for now: asked before a request is done."""
+    walks: Walks
+    """The names of all queues, and work on them."""
+    adoption: Adoption
+    """Whether all queues have the settings that were read last."""
     control: Control
     """What clients may ask of the process."""
     clock: IReactorTime
@@ -66,9 +73,9 @@ class IQueues(Protocol):
 
     def policy(self, name: bytes) -> QueueSettings: ...
 
-    def names(self) -> list[bytes]: ...
+    def add_up(self, totals: Totals, names: Iterable[bytes]) -> None: ...
 
-    def figures(self, version: str) -> dict[str, Any]: ...
+    def figures(self, version: str, totals: Optional[Totals] = None) -> dict[str, Any]: ...
 
     def queue_figures(self, name: bytes) -> dict[str, int]: ...
 
@@ -76,7 +83,7 @@ class IQueues(Protocol):
 
     def flush(self, answers: Answers, reply: bytes, name: bytes) -> None: ...
 
-    def flush_all(self, answers: Answers, reply: bytes) -> None: ...
+    def flush_all(self, done: Callable[[Optional[StoreError]], object]) -> None: ...
 
     def flush_expired(
         self, name: Optional[bytes], flushed: Callable[[int], tuple[Answers, bytes]]

@@ -22,13 +22,10 @@ from darner.queues.streams import PayloadWriter
 from darner.store.interfaces import IStore
 from darner.values.items import ITEM_OVERHEAD, PutOptions
 from darner.values.stats import ServerStats
-from darner.values.vocabulary import CHUNK_BYTES
+from darner.values.vocabulary import CHUNK_BYTES, MAX_RELATIVE_EXPIRY
 
 if TYPE_CHECKING:
     from darner.queues.collection import Queues
-
-RELATIVE_EXPIRY: Final = 1_000_000
-"""An expiry below this is in seconds from now, else in seconds since the epoch (Kestrel's rule)."""
 
 LAST_EXPIRY: Final = 2**63 - 1
 """The latest expiry that is kept, in ms since the epoch; what expires later expires then."""
@@ -141,7 +138,7 @@ class Puts:
         @raise DarnerError: the first was refused, and not because the queue is full.
         """
         # By memcache's rules, which take what is far away for Unix time.
-        ends = (expiry if expiry < 1000 * RELATIVE_EXPIRY else self._commit.now + expiry) / 1000
+        ends = (expiry if expiry <= 1000 * MAX_RELATIVE_EXPIRY else self._commit.now + expiry) / 1000
         count = 0
         for payload in payloads:
             self._stats.cmd_set += 1
@@ -319,6 +316,6 @@ class Puts:
         """@return: an expiry that is not 0, by memcache's rules, in ms since the epoch."""
         if expiry < 0:
             return 1
-        if expiry < RELATIVE_EXPIRY:
+        if expiry <= MAX_RELATIVE_EXPIRY:
             return self._commit.now + int(expiry * 1000)
         return min(int(expiry * 1000), LAST_EXPIRY)

@@ -45,7 +45,7 @@ class Set(Request):
     queue: bytes
     flags: int
     expiry: int
-    """As in memcache: 0 never; below 1,000,000: seconds from now; else Unix time in seconds; negative: at once."""
+    """0: never; negative: at once; up to L{darner.values.vocabulary.MAX_RELATIVE_EXPIRY}: in seconds; else Unix time."""
     size: int
     noreply: bool = False
     sync: bool = False
@@ -84,6 +84,8 @@ class Get(Request):
     peek: bool = False
     close_all: bool = False
     """Whether to close every open read of the queue first."""
+    numbered: bool = False
+    """Whether the reply has a number that identifies the item, if the dialect has one."""
 
     @property
     def fetches(self) -> bool:
@@ -99,6 +101,8 @@ class GetMany(Request):
     """Take at most one item from each of several queues."""
 
     queues: tuple[bytes, ...]
+    numbered: bool = False
+    """As L{Get.numbered}."""
 
     def allowed(self, user: Permissions) -> bool:
         return all(user.may_read(queue) for queue in self.queues)
@@ -283,6 +287,10 @@ class Refused(Request):
     reply: bytes
     payload: Optional[int] = None
     close: bool = False
+    noreply: bool = False
+    """Whether the client asked for no reply; then the reply is logged."""
+    warning: str = ""
+    """A warning for the operator, if no client of a queue server sends such a line."""
 
     def for_all(self) -> bool:
         return True

@@ -63,12 +63,12 @@ class OptionsTests(SynchronousTestCase):
 
     def test_the_rest(self) -> None:
         options = parsed(
-            "--listen=tcp6:1", "--listen", "unix:/run/d", "--reply-key=request", "--debug", "--min-free-bytes=1GiB"
+            "--listen=tcp6:1", "--listen", "unix:/run/d", "--dialect=memcache", "--debug", "--min-free-bytes=1GiB"
         )
         self.assertEqual(
             options.settings(),
             Settings(
-                listen=(Listener("tcp6:1"), Listener("unix:/run/d")), reply_key="request", debug=True,
+                listen=(Listener("tcp6:1"), Listener("unix:/run/d")), dialect="memcache", debug=True,
                 min_free_bytes=2**30,
             ),
         )  # fmt: skip
@@ -80,7 +80,7 @@ class OptionsTests(SynchronousTestCase):
             data_dir = "/srv/queues"
             port = 5
             debug = true
-            listen = ["tcp6:1", {endpoint = "unix:/run/d", reply_key = "request"}]
+            listen = ["tcp6:1", {endpoint = "unix:/run/d", dialect = "memcache"}]
             [defaults]
             max_item_bytes = "16 MiB"
             [queues.q]
@@ -90,13 +90,13 @@ class OptionsTests(SynchronousTestCase):
         expected = Settings(
             data_dir="/srv/queues", port=5, debug=True,
             policies=Policies(QueueSettings(max_item_bytes=2**24), {"q": {"max_open_reads": 3}}),
-            listen=(Listener("tcp6:1"), Listener("unix:/run/d", "request")),
+            listen=(Listener("tcp6:1"), Listener("unix:/run/d", "memcache")),
         )  # fmt: skip
         self.assertEqual(parsed("-c", config).settings(), expected)
 
     def test_the_command_line_wins(self) -> None:
-        config = self.config('data_dir = "a"\nport = 5\ninterface = "::1"\nreply_key = "request"\nlisten = ["tcp6:1"]')
-        options = parsed("-c", config, "-d", "b", "-p", "6", "--listen=tcp6:2", "--reply-key=queue")
+        config = self.config('data_dir = "a"\nport = 5\ninterface = "::1"\ndialect = "memcache"\nlisten = ["tcp6:1"]')
+        options = parsed("-c", config, "-d", "b", "-p", "6", "--listen=tcp6:2", "--dialect=kestrel")
         self.assertEqual(
             options.settings(), Settings(data_dir="b", port=6, interface="::1", listen=(Listener("tcp6:2"),))
         )
@@ -130,7 +130,7 @@ class OptionsTests(SynchronousTestCase):
     def test_wrong_settings(self) -> None:
         for text, arguments, expected in (
             ("", ("-p", "65536"), "port"),
-            ("", ("--reply-key=both",), "reply_key"),
+            ("", ("--dialect=both",), "dialect"),
             ("port = 'x'", (), "port"),
             ("colour = 1", (), "unknown setting colour"),
             ("defaults.max_item_bytes = '5 apples'", (), "defaults.max_item_bytes"),
@@ -163,7 +163,7 @@ class OptionsTests(SynchronousTestCase):
 
     def test_help_names_every_option(self) -> None:
         text = str(Options())
-        names = "data-dir port interface listen config reply-key password-file debug version"
+        names = "data-dir port interface listen config dialect password-file debug version"
         for name in names.split():
             self.assertIn(f"--{name}", text)
 
@@ -186,8 +186,8 @@ class MakeServiceTests(SynchronousTestCase):
     def endpoints(self, *arguments: str) -> list[tuple[str, str]]:
         """@return: what kind of endpoints there are, and their reply keys."""
         server = makeService(parsed("-d", self.path, *arguments), self.memory)
-        key = server.queues._settings.reply_key
-        return [(type(place.endpoint).__name__, place.reply_key or key) for place in server.queues.listeners]
+        key = server.queues._settings.dialect
+        return [(type(place.endpoint).__name__, place.dialect or key) for place in server.queues.listeners]
 
     def test_a_service(self) -> None:
         server = makeService(parsed("-d", self.path))
@@ -202,20 +202,20 @@ class MakeServiceTests(SynchronousTestCase):
 
     def test_where_it_listens(self) -> None:
         for arguments, expected in (
-            ((), [("TCP4ServerEndpoint", "queue")]),
-            (("-p", "1", "-i", "::1"), [("TCP6ServerEndpoint", "queue")]),
-            (("--listen=tcp6:1", "--reply-key=request"), [("TCP6ServerEndpoint", "request")]),
+            ((), [("TCP4ServerEndpoint", "kestrel")]),
+            (("-p", "1", "-i", "::1"), [("TCP6ServerEndpoint", "kestrel")]),
+            (("--listen=tcp6:1", "--dialect=memcache"), [("TCP6ServerEndpoint", "memcache")]),
             (
                 ("-p", "1", "--listen=unix:x", "--listen=tcp:2"),
-                [("TCP4ServerEndpoint", "queue"), ("UnixEndpoint", "queue"), ("TCP4ServerEndpoint", "queue")],
+                [("TCP4ServerEndpoint", "kestrel"), ("UnixEndpoint", "kestrel"), ("TCP4ServerEndpoint", "kestrel")],
             ),
         ):
             self.assertEqual(self.endpoints(*arguments), expected)
 
-    def test_reply_key_of_one_place(self) -> None:
+    def test_dialect_of_one_place(self) -> None:
         config = self.mktemp()
-        Path(config).write_text('listen = ["unix:x", {endpoint = "unix:y", reply_key = "request"}]')
-        self.assertEqual([key for _, key in self.endpoints("-c", config)], ["queue", "request"])
+        Path(config).write_text('listen = ["unix:x", {endpoint = "unix:y", dialect = "memcache"}]')
+        self.assertEqual([dialect for _, dialect in self.endpoints("-c", config)], ["kestrel", "memcache"])
 
     def test_wrong_setting(self) -> None:
         self.assertRegex(self.refused("-p", "70000"), "^command line: 'port' must be <= 65535")

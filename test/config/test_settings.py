@@ -39,7 +39,7 @@ class SettingsTests(SynchronousTestCase):
         settings = make_settings({}, "darner.toml")
         self.assertEqual(settings, Settings())
         self.assertEqual((settings.data_dir, settings.interface), ("data", "127.0.0.1"))
-        self.assertEqual((settings.reply_key, settings.policies), ("queue", Policies()))
+        self.assertEqual((settings.dialect, settings.policies), ("kestrel", Policies()))
         self.assertFalse(settings.debug)
         self.assertIsNone(settings.min_free_bytes)
 
@@ -66,8 +66,8 @@ class SettingsTests(SynchronousTestCase):
                     "data_dir": "/srv/queues",
                     "port": 0,
                     "interface": "::",
-                    "listen": ["tcp6:1", {"endpoint": "unix:/s", "reply_key": "request"}],
-                    "reply_key": "request",
+                    "listen": ["tcp6:1", {"endpoint": "unix:/s", "dialect": "memcache"}],
+                    "dialect": "memcache",
                     "defaults": {"max_item_bytes": "16MiB"},
                     "queues": {"q": {"max_open_reads": 100}},
                     "aliases": {"a": ["b"]},
@@ -82,7 +82,7 @@ class SettingsTests(SynchronousTestCase):
                 "darner.toml",
             ),
             Settings(
-                "/srv/queues", 0, "::", (Listener("tcp6:1"), Listener("unix:/s", "request")), "request",
+                "/srv/queues", 0, "::", (Listener("tcp6:1"), Listener("unix:/s", "memcache")), "memcache",
                 Policies(QueueSettings(max_item_bytes=16 * 2**20), {"q": {"max_open_reads": 100}}, {b"a": (b"b",)}),
                 5, 7200.0, 1.5, 0.0, "/etc/passwords",
                 {"ann": Rights(read=("a*",)), "bob": Rights()}, True,
@@ -131,7 +131,7 @@ class SettingsTests(SynchronousTestCase):
         self.assertEqual(self.refusal(max_connections=-1), "'max_connections' must be >= 0: -1")
         self.assertEqual(self.refusal(queues={"q": {"max_items": 0}}), "queues.q.max_items: 'max_items' must be > 0: 0")
         self.assertEqual(
-            self.refusal(reply_key="both"), "'reply_key' must be in ('queue', 'request') (got 'both')"
+            self.refusal(dialect="both"), "'dialect' must be in ('kestrel', 'memcache') (got 'both')"
         )
 
     def test_users(self) -> None:
@@ -162,11 +162,11 @@ class SettingsTests(SynchronousTestCase):
             ("tcp:1", "listen: 'tcp:1' is not a list of endpoints"),
             (5, "listen: 5 is not a list of endpoints"),
             ([5], "listen[0]: 5 is neither an endpoint nor a table with one"),
-            (["tcp:1", {"reply_key": "queue"}], "listen[1].endpoint: missing"),
+            (["tcp:1", {"dialect": "kestrel"}], "listen[1].endpoint: missing"),
             ([{"endpoint": "tcp:1", "port": 2}], "listen[0]: unknown setting port"),
             (
-                [{"endpoint": "tcp:1", "reply_key": "both"}],
-                "listen[0]: 'reply_key' must be in ('queue', 'request') (got 'both')",
+                [{"endpoint": "tcp:1", "dialect": "both"}],
+                "listen[0]: 'dialect' must be in ('kestrel', 'memcache') (got 'both')",
             ),
         ):
             self.assertEqual(self.refusal(listen=listen), reason)

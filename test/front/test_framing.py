@@ -91,7 +91,7 @@ class FramingTests(SynchronousTestCase):
         self.server = Server()
         self.carrier = Carrier()
         self.framing = Framing(self.carrier, self.server.queues, memcache_requests.LineCache())
-        self.framing.session = Session(self.server.queues, self.framing, memcache.MEMCACHE)
+        self.framing.session = Session(self.server.queues, self.framing, memcache.KESTREL)
         self.calls = self.carrier.transport.calls
 
     def said(self) -> bytes:

@@ -53,7 +53,7 @@ class GetTests(SessionTestCase):
 
     def test_the_key_as_it_was_sent(self) -> None:
         self.a.sets(b"q", b"1")
-        client = self.server.client(whole_key=True)
+        client = self.server.client(memcache.MEMCACHE)
         self.check(client, b"get q/peek", value(b"q/peek", b"1"))
         self.check(client, b"get q/t=10/open", value(b"q/t=10/open", b"1"))
         self.check(client, b"get q/close/open", memcache.END)
@@ -294,7 +294,7 @@ class WaitTests(SessionTestCase):
         self.a.ask(b"version")
         self.a.session.reads.hurry()
         self.server.commit()
-        self.assertEqual(self.a.hears(), memcache.END * 2 + memcache.MEMCACHE.version(darner.__version__))
+        self.assertEqual(self.a.hears(), memcache.END * 2 + memcache.KESTREL.version(darner.__version__))
         self.check(self.a, b"get q/t=1000", memcache.END)
         self.b.sets(b"q", b"1")
         self.check(self.a, b"get q/t=1000", value(b"q", b"1"))
@@ -377,7 +377,7 @@ class LargeItemTests(SessionTestCase):
             reader.session.unchoke()
         self.assertEqual(received, value(b"q", LARGE))
         self.server.commit()
-        self.assertEqual(reader.hears(), memcache.MEMCACHE.version(darner.__version__))
+        self.assertEqual(reader.hears(), memcache.KESTREL.version(darner.__version__))
 
     def test_replies_behind_a_large_one_keep_their_order(self) -> None:
         self.a.sets(b"q", LARGE)
@@ -571,7 +571,7 @@ class PipelineTests(SessionTestCase):
         self.check(self.a, b"version", b"")
         self.a.session.unchoke()
         self.server.commit()
-        self.assertEqual(self.a.hears(), memcache.MEMCACHE.version(darner.__version__))
+        self.assertEqual(self.a.hears(), memcache.KESTREL.version(darner.__version__))
 
 
 class EndTests(SessionTestCase):

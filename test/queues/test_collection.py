@@ -188,6 +188,36 @@ class FiguresTests(QueuesTestCase):
         figures = self.server.queues.queue_figures(b"q")
         self.assertEqual((figures["items"], figures["total_flushes"], figures["age_msec"]), (0, 1, 0))
 
+    def test_of_those_who_wait_for_a_queue_that_does_not_exist(self) -> None:
+        """They are seen in all figures; a read makes no queue by that."""
+        queues = self.server.queues
+        self.client.sets(b"other", b"x")
+        waiting = self.server.client()
+        waiting.ask(b"get jobs/t=1000")
+        several = self.server.client()
+        several.ask(b"get jobs more/t=1000")
+        watching = self.server.client()
+        watching.ask(b"monitor jobs 10")
+        self.assertEqual((queues.names(), queues.stats.queue_creates), ([b"other"], 1))
+        self.assertEqual(queues.figures("")["waiters"], 4)
+        figures = queues.queue_figures(b"jobs")
+        self.assertEqual((figures["waiters"], figures["items"], figures["create_time"]), (3, 0, 0))
+        self.assertEqual(figures.keys(), queues.queue_figures(b"other").keys())
+        stats = self.client.does(b"stats")
+        for line in (b"waiters 4", b"queue_jobs_waiters 3", b"queue_more_waiters 1", b"queue_other_waiters 0"):
+            self.assertIn(b"STAT %b\r\n" % line, stats)
+        dump = self.client.does(b"dump_stats")
+        self.assertEqual(self.client.does(b"dump_stats jobs more other"), dump)
+        self.assertRegex(dump, rb"(?s)queue 'jobs' {.*  waiters=3.*queue 'more' {.*queue 'other' {")
+        self.assertNotIn(b"jobs", self.client.does(b"dump_config"))
+        self.client.sets(b"jobs", b"1")
+        self.assertEqual((queues.figures("")["waiters"], queues.queue_figures(b"jobs")["waiters"]), (3, 2))
+        several.leave()
+        watching.leave()
+        self.client.does(b"delete jobs")
+        self.assertEqual((queues.figures("")["waiters"], queues.names()), (0, [b"other"]))
+        self.assertEqual(queues.queue_figures(b"jobs"), {})
+
     def test_begin_anew_when_the_queue_is_deleted(self) -> None:
         self.client.sets(b"q", b"1")
         self.client.does(b"delete q")

@@ -435,7 +435,7 @@ class TimerTests(ExpiryTestCase):
         self.patch(Bounds, "due", lambda bounds: 1 // (bounds._queue.name != b"q") * 0)
         self.server.queues.expiry.watch(self.fifo)
         self.pass_time(2)
-        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+        self.assertTrue(self.flushLoggedErrors(ZeroDivisionError))
 
     def test_stopped(self) -> None:
         self.serve()

@@ -89,7 +89,7 @@ class OptionsTests(SynchronousTestCase):
 
     def test_short_options(self) -> None:
         directory = make_directory(self)
-        (directory / "darner.toml").write_text('reply_key = "request"\n')
+        (directory / "darner.toml").write_text('dialect = "memcache"\n')
         server = Server(
             self, "-d", "there", "-p", "0", "-i", "127.0.0.2", "-c", "darner.toml", directory=directory
         )  # fmt: skip
@@ -107,6 +107,7 @@ class OptionsTests(SynchronousTestCase):
             self, f"--listen=unix:{path}", "--listen=tcp6:0", "--listen=tcp:0:interface=127.0.0.1",
             directory=directory,
         )  # fmt: skip
+        server.allow("everybody who reaches")
         self.assertEqual([host for host, _ in server.addresses], ["::", "127.0.0.1"])
         self.serves(server.client(path))
         host = "::1" if socket.has_ipv6 and _has_address("::1") else "127.0.0.1"
@@ -287,7 +288,7 @@ class OptionsTests(SynchronousTestCase):
         self.assertEqual(done.returncode, 0)
         options = (
             "-d, --data-dir=", "-p, --port=", "-i, --interface=", "-c, --config=", "--listen=", "--debug",
-            "--reply-key=", "--check", "--repair", "--version",
+            "--dialect=", "--check", "--repair", "--version",
         )  # fmt: skip
         for option in options:
             self.assertRegex(done.stdout, option + r" +\w+")
@@ -344,7 +345,7 @@ class OptionsTests(SynchronousTestCase):
             (["--config=wrong.toml"], "wrong.toml: unknown setting prot"),
             (["--config=not.toml"], "not.toml is not TOML: "),
             (["--port=65536"], "port"),
-            (["--reply-key=other"], "reply_key"),
+            (["--dialect=other"], "dialect"),
             (["--listen=carrier-pigeon:1"], "bad endpoint to listen at: "),
         ]:
             text = self.assert_refused(*options)
@@ -537,7 +538,8 @@ class DamageTests(SynchronousTestCase):
         log.chmod(0)
         for options in ([], ["--check"], ["--repair"]):
             program = (*TWISTD, "--nodaemon", "--pidfile=", "darner", "--port=0", f"--data-dir={data}", *options)
-            done = run("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", *program, cwd=directory)
+            user = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
+            done = run(*user, *program, cwd=directory, allowed=["cannot start"])
             self.assertEqual(done.returncode, 1, options)
             self.assertIn(f"{log.name}: Permission denied: nothing is damaged", done.stdout + done.stderr)
         self.assertEqual([path for path in data.iterdir() if path.name.startswith("damaged")], [])
