@@ -45,7 +45,7 @@ class Set(Request):
     queue: bytes
     flags: int
     expiry: int
-    """0: never; negative: at once; up to L{darner.values.vocabulary.MAX_RELATIVE_EXPIRY}: in seconds; else Unix time."""
+    """0: never; below 0: at once; up to L{darner.values.vocabulary.MAX_RELATIVE_EXPIRY} s from now; else Unix time."""
     size: int
     noreply: bool = False
     sync: bool = False
