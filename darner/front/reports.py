@@ -46,8 +46,21 @@ def _seen(session: Session, names: list[bytes], waiting: bool) -> list[bytes]:
     return seen
 
 
+def _with_end(pieces: Iterator[bytes], end: bytes) -> Iterator[bytes]:
+    """@return: the pieces, with the end in the last one: some clients need a report of few queues to come whole."""
+    last = next(pieces, b"")
+    for piece in pieces:
+        yield last
+        last = piece
+    yield last + end
+
+
 def stats(session: Session) -> Iterator[bytes]:
     """@return: the pieces of the statistics of the server and its queues."""
+    return _with_end(_stats(session), session.spelling.after_report())
+
+
+def _stats(session: Session) -> Iterator[bytes]:
     queues, spelling = session.queues, session.spelling
     totals = Totals()
     counted = 0
@@ -61,7 +74,8 @@ def stats(session: Session) -> Iterator[bytes]:
     for names in _names(session, QUEUES):
         yield piece + spelling.stats({}, [(name, queues.queue_figures(name)) for name in _seen(session, names, True)])
         piece = b""
-    yield piece + spelling.after_report()
+    if piece:
+        yield piece
 
 
 def dump(
@@ -74,11 +88,16 @@ def dump(
     @param tell: gives what is told of one; of those without anything, nothing is.
     @return: the pieces of that.
     """
+    return _with_end(_dump(session, asked, tell, waiting), session.spelling.after_report())
+
+
+def _dump(
+    session: Session, asked: tuple[bytes, ...], tell: Callable[[bytes], Mapping[str, Union[int, str]]], waiting: bool
+) -> Iterator[bytes]:
     spelling = session.spelling
     for names in _asked(asked) if asked else _names(session, QUEUES):
         told = [(name, tell(name)) for name in (names if asked else _seen(session, names, waiting))]
         yield spelling.dump([(name, figures) for name, figures in told if figures])
-    yield spelling.after_report()
 
 
 def _asked(names: tuple[bytes, ...]) -> Iterator[list[bytes]]:

@@ -306,6 +306,10 @@ class OtherTests(TextTestCase):
         self.assertEqual(self.says(b"stats\n\nversion 1\n")[:36], b"-Unknown command.\n-Unknown command.\n")
         self.assertFalse(self.client.closed)
 
+    def test_another_protocol(self) -> None:
+        self.assertEqual(self.says(b"\x80\x0b\n"), b"")
+        self.assertTrue(self.client.closed)
+
     def test_a_line_too_long(self) -> None:
         self.assertEqual(self.says(b"get " + b"q" * 2100), kestrel.LINE_TOO_LONG)
         self.assertTrue(self.client.closed)

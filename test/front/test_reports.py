@@ -5,7 +5,7 @@ from __future__ import annotations
 from twisted.trial.unittest import SynchronousTestCase
 
 from darner.front import memcache
-from darner.front.outbox import PIECES
+from darner.front.outbox import PIECES, Report
 from darner.front.reports import COUNTED, QUEUES
 from test.harness import Server
 
@@ -99,6 +99,27 @@ class ReportTests(SynchronousTestCase):
             self.server.commit()
             self.assertNotIn(memcache.END, client.hears())
             self.assertFalse(self.server.clock.getDelayedCalls())
+
+    def test_few_are_told_of_in_one_write(self) -> None:
+        """Some clients, as one of node's, cannot read figures that come in pieces."""
+        server = type(self.server)()
+        client = server.client()
+        for name in (b"", b"a", b"b"):
+            if name:
+                client.sets(name, b"x")
+            for request in (b"stats", b"dump_stats", b"dump_config"):
+                client.hears()
+                client.ask(request)
+                server.commit()
+                self.assertEqual(len(client.writes), 1, request)
+                self.assertTrue(client.writes[0].endswith(memcache.END))
+
+    def test_done_once(self) -> None:
+        done: list[str] = []
+        report = Report(iter([b"x"]), lambda: done.append("done"))
+        self.assertEqual([report.piece(), report.piece(), report.piece()], [b"x", None, None])
+        report.cancel()
+        self.assertEqual(done, ["done"])
 
     def test_many_are_asked_for(self) -> None:
         names = [b"q%05d" % number for number in range(3 * QUEUES)]

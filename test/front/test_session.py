@@ -37,6 +37,16 @@ class SessionTestCase(SynchronousTestCase):
         self.assertEqual((line, client.does(line)), (line, reply))
 
 
+class QuietTests(SessionTestCase):
+    """Who wants no reply has none to a refusal either."""
+
+    def test_refused(self) -> None:
+        client = self.server.client()
+        client.does(b"status readonly")
+        self.assertEqual(client.does(b"delete q noreply"), b"")
+        self.assertEqual(client.does(b"delete q"), b"SERVER_ERROR server is readonly\r\n")
+
+
 class GetTests(SessionTestCase):
     def test_set_and_get(self) -> None:
         self.assertEqual(self.a.sets(b"q", b"one", flags=7), memcache.STORED)
