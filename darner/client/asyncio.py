@@ -139,14 +139,11 @@ class Runtime:
                     lambda: link, address.host, address.port, ssl=self._tls,
                     server_hostname=hostname if self._tls else None,
                 )  # fmt: skip
-            transport, _ = await asyncio.wait_for(connecting, timeout)
+            await asyncio.wait_for(connecting, timeout)  # asyncio sets TCP_NODELAY itself
         except (asyncio.TimeoutError, TimeoutError) as error:
             raise TimedOut(f"{address} did not answer in time") from error
         except (OSError, ssl.SSLError) as error:
             raise ConnectionFailed(f"{address}: {error}") from error
-        raw = transport.get_extra_info("socket")
-        if raw is not None and not address.path:
-            raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return link
 
     async def resolve(self, host: str, port: int) -> list[tuple[str, int]]:

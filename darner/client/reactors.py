@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Coroutine, Generator
+from contextlib import suppress
 from typing import Any, Optional
 
 from twisted.internet import defer, protocol, task
@@ -86,9 +87,10 @@ class _Link(protocol.Protocol, PipelinedLink):
 
     def connectionMade(self) -> None:
         transport: Any = self.transport
-        if hasattr(transport, "setTcpNoDelay"):
-            transport.setTcpNoDelay(True)
         transport.registerProducer(self, True)
+        if hasattr(transport, "setTcpNoDelay"):
+            with suppress(OSError):  # the server may have gone already, of which the link is told in its turn
+                transport.setTcpNoDelay(True)
 
     def dataReceived(self, data: bytes) -> None:
         self.received(data)

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from twisted.internet.defer import ensureDeferred
+from twisted.trial.reporter import TestResult
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from darner.client import blocking
@@ -504,4 +505,4 @@ if __name__ == "__main__":
             float(sys.argv[1]) + 120,
         )
     finally:
-        case._runCleanups()
+        case._runCleanups(TestResult())

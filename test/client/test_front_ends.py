@@ -7,6 +7,7 @@ The clients of asyncio, Twisted and blocking sockets against real servers: one c
 from __future__ import annotations
 
 import asyncio
+import errno
 import gc
 import os
 import signal
@@ -16,6 +17,8 @@ import time
 from typing import Any
 
 from twisted.internet.defer import ensureDeferred
+from twisted.internet.task import Clock
+from twisted.internet.testing import StringTransport
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from darner.client import blocking
@@ -29,6 +32,7 @@ from darner.client.errors import (
     QueueFull,
     Unauthenticated,
 )  # fmt: skip
+from darner.client.reactors import ReactorRuntime, _Link
 from test.client.front_ends import AsyncioFront, BlockingFront, Front, TwistedFront, run_in_asyncio
 from test.servers import Server, run, until
 
@@ -570,6 +574,22 @@ class TwistedTests(_CancellingContract, TestCase):
 
     def run_async(self, coroutine: Any) -> Any:
         return ensureDeferred(coroutine)
+
+
+class ReactorLinkTests(SynchronousTestCase):
+    """A connection of a Twisted reactor whose server is gone as soon as it is there."""
+
+    def test_no_option_can_be_set(self) -> None:
+        """An optional step that fails does not keep the link from being told when it may send."""
+
+        class Transport(StringTransport):
+            def setTcpNoDelay(self, enabled: bool) -> None:
+                raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+
+        link = _Link(ReactorRuntime(Clock(), None, None, None))
+        transport = Transport()
+        link.makeConnection(transport)
+        self.assertIs(transport.producer, link)
 
 
 class ImportTests(SynchronousTestCase):
