@@ -125,6 +125,7 @@ class GroupCommit:
     def begin(self) -> None:
         """Somebody who serves many at once begins, and will call L{end} soon."""
         self._held = True
+        self._now = 0  # somebody may have asked for the time after the last turn, long before this one
 
     def answers_for(self, asker: Asker) -> Answers:
         """@return: a new answer sheet for C{asker}, which is told when this turn ends and when it is written."""

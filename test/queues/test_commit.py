@@ -55,6 +55,14 @@ class GatheringTests(TurnTestCase):
         self.server.commit()
         self.assertEqual(self.commit.now, now + 5000)
 
+    def test_the_time_is_asked_again_by_who_begins_to_serve_many(self) -> None:
+        """It was asked for between two turns, and the wall clock was set since."""
+        now = self.commit.now
+        self.server.clock.rightNow += 5
+        self.commit.begin()
+        self.assertEqual(self.commit.now, now + 5000)
+        self.commit.end()
+
     def test_an_answer_that_fails_does_not_keep_the_others_from_theirs(self) -> None:
         def explode(data: bytes) -> None:
             raise RuntimeError("boom")
