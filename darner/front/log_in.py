@@ -42,6 +42,14 @@ class LogIn:
         if not request.allowed(self.grant):
             raise NotAllowed()
 
+    def check_new_child(self, child: bytes, parent: bytes) -> None:
+        """@raise NotAllowed: the client's user may not have a read make this child, which costs all who put there."""
+        grant = self.grant
+        if grant is None or not any(
+            grant.may_write(queue) or grant.may_administrate(queue) for queue in (child, parent)
+        ):
+            raise NotAllowed()
+
     def may_see(self, queue: bytes) -> bool:
         """Whether the figures of a queue are shown."""
         return self.grant is not None and self.grant.may_see(queue)

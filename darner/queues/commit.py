@@ -18,6 +18,7 @@ written as well; in a turn with others they share its lot.
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import islice
 from typing import Any, ClassVar, Final, Optional, Union
 
 from twisted.internet.defer import Deferred, succeed
@@ -38,6 +39,8 @@ RETRY: Final = 1.0
 
 RESUMED: Final = 16
 """How many of those who have had as much as they get in a turn go on in the next: the rest come after them."""
+ENOUGH: Final = 256
+"""After how many C{copies} of items no more of them go on."""
 
 def _tell(_: None, waiting: list[Deferred[None]]) -> None:
     for waiter in waiting:
@@ -52,6 +55,7 @@ class GroupCommit:
         to before 1970: so it can be written down, and what had expired from the start still has.
     @ivar health: whether the store takes what is put, as far as was seen.
     @ivar clock: the time that passes, whatever the wall clock is set to.
+    @ivar copies: how many items came of the sets of this turn that are for several queues.
     """
 
     _log: ClassVar[Logger] = Logger()
@@ -64,11 +68,7 @@ class GroupCommit:
         wall: Callable[[], float],
         clock: IReactorTime,
     ) -> None:
-        """
-        @param schedule: calls its argument soon, from the reactor.
-        @param in_thread: calls its arguments in a worker thread; fires with the result.
-        @param wall: the time in seconds since the epoch.
-        """
+        """The parameters are those of L{darner.queues.collection.Surroundings}."""
         self._store = store
         self._schedule = schedule
         self._in_thread = in_thread
@@ -81,7 +81,7 @@ class GroupCommit:
         self._scheduled = False
         self._held = False
         self._writing: Optional[Deferred[None]] = None
-        self._now = 0
+        self._now = self.copies = 0
         self._waiting: list[Deferred[None]] = []
         self._late_sync: Optional[IDelayedCall] = None
         self._resting: dict[Resting, None] = {}
@@ -112,7 +112,9 @@ class GroupCommit:
         self.end()
 
     def _resume(self) -> None:
-        for resting in list(self._resting)[:RESUMED]:
+        for number, resting in enumerate(list(islice(self._resting, RESUMED))):
+            if number and self.copies > ENOUGH:
+                break
             del self._resting[resting]
             try:
                 resting.go_on()
@@ -237,13 +239,13 @@ class GroupCommit:
     def end(self) -> None:
         """End the turn: write what was gathered, and have it answered."""
         self._held = False
-        self._now = 0
+        self._now = self.copies = 0
         if self._resting and not self._scheduled:
             self._soon()
         if self._writing is not None:
             return
         turn = self._gathering
-        # Taken before the turn is answered: who asks then, asks for the next turn.
+        # Before the turn is answered: who asks then, asks for the next turn.
         waiting, self._waiting = self._waiting, []
         if turn.queues or turn.answers or turn.chunks or turn.sync or self._owed:
             self._gathering = Turn()
@@ -251,10 +253,7 @@ class GroupCommit:
                 answers.asker.seal()
             self._write(turn)
         if waiting:
-            self._when_written().addCallback(_tell, waiting)
-
-    def _when_written(self) -> Deferred[None]:
-        return succeed(None) if self._writing is None else self._writing
+            (self._writing or succeed(None)).addCallback(_tell, waiting)
 
     def _add_owed(self, turn: Turn, batch: Batch) -> None:
         owed, self._owed = self._owed, {}

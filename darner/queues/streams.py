@@ -76,15 +76,16 @@ class PayloadWriter:
         self._commit.chunk(self, self.stream, self._chunks, data)
         self._chunks += 1
 
-    def finish(self) -> bytes:
+    def finish(self, stored: bool = False) -> bytes:
         """
         The payload is complete.
 
+        @param stored: whether a stream is to have it even if it is small.
         @return: the payload, where it is small; else empty, and C{stream} has it.
         @raise StoreError: it could not be stored.
         """
         data = b"".join(self._pieces)
-        if self.error is None and self.stream:
+        if self.error is None and (self.stream or stored):
             self._chunk(data)
             data = b""
         if self.error is not None:
