@@ -43,7 +43,9 @@ from darner.front.calls import Consuming, Opening, Putting, Reading
 from darner.front.messages import OpenMessage
 from darner.queues.collection import Queues
 
-CALLS: Final = ("write", "fdatasync", "fsync", "openat", "rename", "fallocate")
+CALLS: Final = (
+    "write", "fdatasync", "fsync", "openat", "rename", "fallocate", "unlink", "link", "linkat", "statfs", "fstatfs",
+)  # fmt: skip
 """What fails.  The process sends on sockets by other calls than these."""
 ERRORS: Final = ("ENOSPC", "EIO")
 LASTING: Final = (1, 6, 0)

@@ -4,4 +4,4 @@ darner: a durable message queue server that speaks the memcache text protocol, o
 Applications embed it through `darner.service`; `docs/embedding.rst` shows how.
 """
 
-__version__ = "0.3.0"
+__version__ = "1.0.0.dev0"

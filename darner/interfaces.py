@@ -78,7 +78,8 @@ class IQueueService(Interface):
         Put an item at the end of a queue.
 
         @param flags: a 32 bit number that is kept with it.
-        @param expiry: when it expires, by memcache's rules: 0 never; below 1,000,000 seconds from now; else Unix time.
+        @param expiry: when it expires, by memcache's rules: 0 never; up to 2,592,000 (30 days) seconds from now; else
+            Unix time, from September 2001 on.
         @param sync: fire only when the item is on stable storage.
         @param delay: after how many seconds it is to be had; by default as the queue's settings say.
         @param id: what the item is called, so that it is put once only: 1 to 250 bytes as in the name of a queue.

@@ -25,10 +25,12 @@ from darner.errors import ClientError, DarnerError, ItemTooLarge, Stopped
 from darner.front.access import Access
 from darner.front.calls import Call, Consuming, Opening, Peeking, Putting, Reading, Requeueing
 from darner.front.kestrel_port import TextFactory
+from darner.front.memcache import DIALECTS
 from darner.front.protocol import QueueFactory
 from darner.interfaces import IMessage, IOpenRead, IQueueService
 from darner.net.clock import MonotonicClock
 from darner.net.limits import Limits
+from darner.net.listeners import TEXT, Door, Listener
 from darner.queues.answers import Answers
 from darner.queues.collection import Queues, Surroundings
 from darner.queues.control import Control
@@ -39,12 +41,33 @@ from darner.store.leveldb import LevelStore
 from darner.store.status_file import StatusFile
 from darner.values.items import PutOptions
 from darner.values.stats import Health
-from darner.values.vocabulary import MAX_DELAY, MAX_FLAGS, check_id, check_queue_name
+from darner.values.vocabulary import MAX_DELAY, MAX_FLAGS, check_expiry, check_id, check_queue_name
 
 DRAIN: Final = 2.0
 """Seconds that connections get, when the service stops, to take the replies that are on their way."""
 
 _C = TypeVar("_C", bound=Union[Call, Requeueing])
+
+
+class _TextGiven(TypeError):
+    """An application gave text in place of bytes."""
+
+
+def _bytes(value: bytes, name: str) -> bytes:
+    """@return: C{value}.  @raise _TextGiven: it is text."""
+    if isinstance(value, str):
+        raise _TextGiven(f"{name} is text, {value[:40]!r}, and has to be bytes: encode it, as in b'jobs'")
+    return value
+
+
+def _listen(endpoint: IStreamServerEndpoint, door: Door) -> IListeningPort:
+    """@return: the port, at once.  @raise CannotListenError: or whatever else the endpoint fails with."""
+    ports: list[IListeningPort] = []
+    failures: list[Failure] = []
+    endpoint.listen(door).addCallbacks(ports.append, failures.append)
+    if failures:
+        failures[0].raiseException()
+    return ports[0]
 
 
 @implementer(IQueueService)
@@ -57,7 +80,8 @@ class QueueService(Service):
 
     @ivar data_dir: where the queues are kept.
     @ivar queues: the queues while the service runs; C{None} otherwise.
-    @ivar ports: what it listens on, in the order of the endpoints, while it runs; those of the text protocol come last.
+    @ivar listeners: where it listens, in the order of the endpoints.
+    @ivar ports: what it listens on while it runs, in the same order.
     """
 
     _log = Logger()
@@ -65,34 +89,31 @@ class QueueService(Service):
     def __init__(
         self,
         data_dir: Union[str, Path],
-        endpoints: Sequence[Union[IStreamServerEndpoint, tuple[IStreamServerEndpoint, str]]] = (),
+        endpoints: Sequence[Union[IStreamServerEndpoint, Listener]] = (),
         settings: Settings = Settings(),  # noqa: B008  (it is frozen)
         reactor: Any = None,
         open_store: Callable[[Path], IStore] = LevelStore,
         control: Control = Control(),  # noqa: B008  (it is frozen)
-        text_endpoints: Sequence[IStreamServerEndpoint] = (),
     ) -> None:
         """
         @param data_dir: where the queues are kept; made if it is missing.
-        @param endpoints: where to serve clients; none for an application's own use only.  A pair of an endpoint and a
-            C{reply_key} (L{Settings.reply_key}) sets that for one of them.
+        @param endpoints: where to serve clients; none for an application's own use only.  A L{Listener} says more of
+            one of them than its endpoint, such as the protocol that is spoken there.
         @param settings: limits and the like; its C{data_dir} and places to listen at are not used here.
         @param reactor: the reactor; by default the global one.
         @param open_store: makes the store of a data directory.
         @param control: what clients may ask of the process.
-        @param text_endpoints: where to serve clients by Kestrel's text protocol.
         """
         if reactor is None:
             from twisted.internet import reactor
         self._reactor = reactor
         self.data_dir = Path(data_dir)
-        self._endpoints = [
-            endpoint if isinstance(endpoint, tuple) else (endpoint, settings.reply_key) for endpoint in endpoints
+        self.listeners = [
+            endpoint if isinstance(endpoint, Listener) else Listener(endpoint) for endpoint in endpoints
         ]
         self._settings = settings
         self._open_store = open_store
         self._control = control
-        self._text_endpoints = text_endpoints
         self.queues: Optional[Queues] = None
         self.ports: list[IListeningPort] = []
         self._factories: list[QueueFactory] = []
@@ -102,13 +123,31 @@ class QueueService(Service):
 
     def startService(self) -> None:
         """
-        Open the store and listen.
+        Listen, open the store, and serve.
+
+        Nothing is touched before all addresses are taken.
 
         @raise darner.errors.StoreError: the data directory cannot be served from.
         @raise darner.errors.SettingsError: the password file cannot be read.
         @raise twisted.internet.error.CannotListenError: a port is taken.
         @raise OSError: there are no descriptors left.
         """
+        passwords = self._read_passwords()
+        doors = [(Door(), listener) for listener in self.listeners]
+        ports: list[IListeningPort] = []
+        try:
+            for door, listener in doors:
+                ports.append(_listen(listener.endpoint, door))
+            self._open(doors, passwords)
+        except BaseException:
+            for port in ports:
+                port.stopListening()
+            raise
+        self.ports = ports
+        super().startService()
+
+    def _open(self, doors: Sequence[tuple[Door, Listener]], passwords: Optional[Passwords]) -> None:
+        """Open the store, and the doors."""
         self._store = self._open_store(self.data_dir)
         try:
             surroundings = self._start_surroundings()
@@ -116,7 +155,7 @@ class QueueService(Service):
             self._store.close()
             raise
         settings = self._settings
-        self.queues = Queues(
+        self.queues = queues = Queues(
             self._store,
             surroundings,
             settings.policies,
@@ -125,26 +164,31 @@ class QueueService(Service):
                 surroundings.clock, settings.default_status, settings.status_change_grace_period, self._status_file()
             ),
             self._control,
+            max_queues=settings.max_queues,
         )  # fmt: skip
+        access = None
+        if passwords is not None:
+            access = Access(passwords, settings.users, self._in_thread, self._clock)
         try:
-            self._access = self._read_access()
-            self.queues.start()
-            limits = Limits(
-                settings.max_connections, settings.idle_timeout, settings.stall_timeout, settings.keep_alive
-            )
-            for endpoint, reply_key in self._endpoints:
-                whole_key = reply_key == "request"
-                self._listen(endpoint, QueueFactory(self.queues, whole_key, settings.debug, limits, self._access))
-            for endpoint in self._text_endpoints:
-                self._listen(endpoint, TextFactory(self.queues, False, settings.debug, limits, self._access))
+            queues.start()
+            for door, listener in doors:
+                factory = self._factory(queues, listener, access)
+                door.open(factory)
+                self._factories.append(factory)
         except BaseException:
-            for port in self.ports:
-                port.stopListening()
             self._factories = []
-            self.queues.reclaimer.stop()
+            queues.reclaimer.stop()
             self._shut()
             raise
-        super().startService()
+
+    def _factory(self, queues: Queues, listener: Listener, access: Optional[Access]) -> QueueFactory:
+        """@return: what serves the clients of a listener."""
+        settings = self._settings
+        limits = Limits(settings.max_connections, settings.idle_timeout, settings.stall_timeout, settings.keep_alive)
+        if listener.protocol == TEXT:
+            return TextFactory(queues, debug=settings.debug, limits=limits, access=access)
+        spelling = DIALECTS[listener.dialect or settings.dialect]
+        return QueueFactory(queues, spelling, settings.debug, limits, access)
 
     def _start_surroundings(self) -> Surroundings:
         """Start the clock and the threads; L{_stop_surroundings} ends them."""
@@ -154,26 +198,25 @@ class QueueService(Service):
         return Surroundings(self._clock, self._reactor.callFromThread, self._in_thread)
 
     def _stop_surroundings(self) -> None:
-        self._clock.stop()
-        self._pool.stop()
+        self._end(self._clock.stop)
+        self._end(self._pool.stop)
+
+    def _end(self, end: Callable[[], object]) -> None:
+        """End a part of the service; where that fails, the others are ended all the same."""
+        try:
+            end()
+        except Exception:
+            self._log.failure("a part of the service could not be ended in order")
 
     def _status_file(self) -> Optional[StatusFile]:
         return StatusFile(self.data_dir / STATUS)
 
-    def _read_access(self) -> Optional[Access]:
-        if self._settings.password_file is None:
-            return None
-        return Access(Passwords(Path(self._settings.password_file)), self._settings.users, self._in_thread)
+    def _read_passwords(self) -> Optional[Passwords]:
+        path = self._settings.password_file
+        return None if path is None else Passwords(Path(path))
 
     def _in_thread(self, work: Callable[..., Any], *arguments: Any) -> Deferred[Any]:
         return deferToThreadPool(self._reactor, self._pool, work, *arguments)
-
-    def _listen(self, endpoint: IStreamServerEndpoint, factory: QueueFactory) -> None:
-        failures: list[Failure] = []
-        endpoint.listen(factory).addCallbacks(self.ports.append, failures.append)
-        if failures:
-            failures[0].raiseException()
-        self._factories.append(factory)
 
     def stopService(self) -> Deferred[None]:
         """
@@ -195,7 +238,11 @@ class QueueService(Service):
             next(iter(self._waiting)).stop()
         await DeferredList([self._drain(factory) for factory in self._factories])
         self._factories = []
-        await queues.stop()
+        try:
+            await queues.stop()
+        except Exception:
+            # What is acknowledged is in the store, and the process has to end.
+            self._log.failure("the queues could not be stopped in order")
         self._shut()
 
     def _drain(self, factory: QueueFactory) -> Deferred[None]:
@@ -212,7 +259,7 @@ class QueueService(Service):
         self.queues = None
         self.ports = []
         self._stop_surroundings()
-        self._store.close()
+        self._end(self._store.close)
 
     # IQueueService
 
@@ -220,10 +267,10 @@ class QueueService(Service):
         """Make a call and start it; what it raises comes out of its Deferred."""
         if self.queues is None:
             return fail(Stopped())
-        call = kind(self.queues)
         try:
+            call = kind(self.queues)
             start(call)
-        except DarnerError:
+        except (DarnerError, _TextGiven):
             return fail()
         return call.deferred
 
@@ -239,7 +286,8 @@ class QueueService(Service):
         id: bytes = b"",
     ) -> Deferred[None]:
         def start(call: Putting) -> None:
-            check_queue_name(queue)
+            check_queue_name(_bytes(queue, "queue"))
+            _bytes(payload, "payload")
             if id:
                 check_id(id)
             # Once it is in the open batch, what cannot be written would be everybody's trouble.
@@ -247,6 +295,7 @@ class QueueService(Service):
                 raise ClientError("bad flags")
             if not isinstance(expiry, int):
                 raise ClientError("bad expiry")
+            check_expiry(expiry)
             if delay is not None and not 0 <= delay <= MAX_DELAY / 1000:
                 raise ClientError("bad delay")
             if len(payload) > self._running().puts.item_limit(queue):
@@ -266,7 +315,7 @@ class QueueService(Service):
             if call.start(timeout):
                 self._waiting.add(call)
 
-        return self._call(lambda queues: kind(queues, queue, self._waiting.discard), start)
+        return self._call(lambda queues: kind(queues, _bytes(queue, "queue"), self._waiting.discard), start)
 
     def get(self, queue: bytes, timeout: Optional[float] = 0) -> Deferred[Optional[IMessage]]:
         return self._read(Reading, queue, timeout)
@@ -297,6 +346,7 @@ class QueueService(Service):
 
     def requeue(self, origin: bytes, target: bytes, count: Optional[int] = None) -> Deferred[int]:
         def start(call: Requeueing) -> None:
+            _bytes(origin, "origin"), _bytes(target, "target")
             if check_queue_name(origin) == check_queue_name(target):
                 raise ClientError("requeue needs two queues")
             self._running().status.check_reads()
@@ -314,7 +364,7 @@ class QueueService(Service):
     def _consume(self, queue: bytes, consume: Callable[[Queues, Answers, bytes, bytes], None]) -> Deferred[None]:
         def start(call: Consuming) -> None:
             queues = self._running()
-            check_queue_name(queue)
+            check_queue_name(_bytes(queue, "queue"))
             queues.status.check_writes()
             call.start(lambda answers, done: consume(queues, answers, done, queue))
 

@@ -1,11 +1,11 @@
 """
 A stock memcache client against a running server, which knows nothing of queues.
 
-    python -m darner --data-dir=DATA_DIR --port=22133 --reply-key=request
+    python -m darner --data-dir=DATA_DIR --port=22133 --dialect=memcache
     python memcache_client.py 127.0.0.1:22133
 
-pymemcache looks a reply up under the key that it asked for, options and all; so the server is told to answer with that
-(``--reply-key=request``).  For plain reads and sets that is not needed.
+pymemcache looks a reply up under the key that it asked for, options and all; so the server is told to answer as
+memcached would (``--dialect=memcache``).  For plain reads and sets that is not needed.
 """
 
 import sys

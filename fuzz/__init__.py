@@ -11,6 +11,8 @@ has atheris make the inputs, guided by what they reach in darner's code.
     Clients over memory transports whose commands are known, so that a reference says what each has to be answered.
 ``stream``
     Clients that send any bytes.
+``client``
+    What servers send to clients (`darner.client.protocol`), and what ours does.
 ``files``
     Queue names that would like to be paths, over a store on disk.
 """

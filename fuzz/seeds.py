@@ -35,6 +35,15 @@ LINES: Final = (
 )  # fmt: skip
 """Of every command and every option one, and some of each kind of fault."""
 
+REPLIES: Final = (
+    b"STORED\r\nNOT_STORED\r\n", b"VALUE q 7 3\r\nabc\r\nEND\r\nEND\r\n", b"VALUE q/open 0 0\r\n\r\nEND\r\n",
+    b"VALUE q 0 1\r\na\r\nVALUE q 0 1\r\nb\r\nEND\r\nVERSION 1\r\n",
+    b"VALUE q 0 1\r\na\r\nEND\r\nEND\r\nVERSION 1\r\nEND\r\n", b"VALUE q 0 99999999\r\nx", b"VALUE q 0 1\r\nabc",
+    b"STAT a b c\r\nEND\r\n", b"queue 'q' {\r\n  a=b\r\n}\r\nEND\r\n", b"5\r\nDELETED\r\n", b"TOUCHED\r\nNOT_FOUND\r\n",
+    b"SERVER_ERROR too many connections\r\n", b"CLIENT_ERROR oh\r\nERROR\r\n", b"UP\r\nVERSION 1\r\nOK\r\n",
+)  # fmt: skip
+"""What servers send, right and wrong."""
+
 STREAMS: Final = (
     b"set q 0 0 3\r\nabcdefg\r\n",
     b"set q 0 0 12\r\n\r\nflush_all\r\n\r\nget q\r\n",
@@ -108,7 +117,16 @@ def files() -> Iterator[bytes]:
         yield b"\n".join(NAMES[at : at + 8])
 
 
-SEEDS: Final = {"wire": wire, "protocol": protocol, "stream": stream, "files": files}
+def client() -> Iterator[bytes]:
+    """Each request with what answers it, and with what does not."""
+    for number in range(28):
+        yield bytes([2, number, number % 4, number % 7, number, 0, 1]) + REPLIES[number % len(REPLIES)]
+    for reply in REPLIES:
+        yield b"\0" + reply
+        yield bytes([3, 12, 0, 0, 4, 0, 0, 20, 0, 0]) + reply
+
+
+SEEDS: Final = {"client": client, "wire": wire, "protocol": protocol, "stream": stream, "files": files}
 
 
 def main() -> None:

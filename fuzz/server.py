@@ -212,6 +212,9 @@ class Server:
             if not self.queues.reclaimer.pending:
                 break
             self.advance(1)
+        # What was logged lately is to be forgotten by the clock.
+        for log in (self.factory.audit, self.factory._limited, self.queues.commit.log, self.queues.status.log):
+            log.close()
         queues = self.queues
         assert not queues.reclaimer.pending
         # What is there may expire some day, or be due, and what is known be forgotten.

@@ -7,7 +7,7 @@ What is expected is written down here once more, in other words than there.
 from __future__ import annotations
 
 import dataclasses
-from typing import Final, Optional
+from typing import Final, Optional, Union
 
 from darner.front import memcache_requests
 from darner.values import requests
@@ -55,6 +55,10 @@ def check_line(line: bytes) -> None:
     if isinstance(request, requests.Get):
         assert isinstance(respelled, requests.Get)
         respelled = dataclasses.replace(respelled, key=request.key)
+    elif isinstance(request, requests.GetFirst):
+        assert isinstance(respelled, requests.GetFirst)
+        pairs = zip(respelled.choices, request.choices, strict=True)
+        respelled = requests.GetFirst(tuple(dataclasses.replace(choice, key=other.key) for choice, other in pairs))
     assert respelled == request, (request, respelled)
 
 
@@ -71,8 +75,17 @@ def _check_cached(line: bytes, request: requests.Request) -> None:
     assert len(_cache) <= memcache_requests.LineCache.MAX_LINES
 
 
+_WITH_PAYLOAD: Final = {
+    **dict.fromkeys((b"set", b"add", b"replace", b"append", b"prepend", b"cas"), 4), b"ms": 2,
+}  # fmt: skip
+"""The commands with a payload, and which word tells its size."""
+
+
 def _check_refusal(line: bytes, request: requests.Refused) -> None:
     command = line.split()[0].lower() if line.split() else b""
+    if request.warning:
+        assert request.close, request
+        return
     if request.reply:
         assert request.reply.startswith(_ERRORS), request
         # One line, of our own words alone.
@@ -80,16 +93,18 @@ def _check_refusal(line: bytes, request: requests.Refused) -> None:
         assert request.reply[:-2].isascii(), request
         assert request.reply[:-2].decode().isprintable(), request
     else:
-        assert request.payload is not None, request
+        raise AssertionError(request)
+    if request.noreply:
         assert line.lower().split()[-1] == b"noreply", request
     if request.close or request.payload is not None:
-        assert command == b"set", line
+        assert command in _WITH_PAYLOAD, line
         assert request.close != (request.payload is not None), request
-    elif command == b"set":
+    elif command in _WITH_PAYLOAD:
         raise AssertionError(f"out of step after {line!r}")
     if request.payload is not None:
-        assert line.split()[4].isdigit(), line
-        assert request.payload == int(line.split()[4]), line
+        size = line.split()[_WITH_PAYLOAD[command]]
+        assert size.isdigit(), line
+        assert request.payload == int(size), line
 
 
 def _names(request: requests.Request) -> tuple[bytes, ...]:
@@ -134,9 +149,15 @@ def _check_get_first(line: bytes, request: requests.GetFirst) -> None:
     first = request.choices[0]
     assert len(set(_names(request))) == len(request.choices) < len(line.split()), request
     assert not first.abort, request
+    last = line.split()[-1]
     for choice in request.choices:
-        assert choice == dataclasses.replace(first, queue=choice.queue, key=choice.queue), request
-        _check_get(b"get " + choice.queue, choice)
+        key = last if choice.queue == last.split(b"/")[0] else choice.queue
+        assert choice == dataclasses.replace(first, queue=choice.queue, key=key), request
+        _check_get(b"get " + key, choice)
+
+
+def _get(request: Union[requests.Get, requests.GetMany]) -> bytes:
+    return b"gets " if request.numbered else b"get "
 
 
 def spell(request: requests.Request) -> bytes:
@@ -160,14 +181,14 @@ def _spell(request: requests.Request) -> Optional[bytes]:
     if isinstance(request, requests.Get):
         options = [option for option in ("open", "close", "abort", "peek") if getattr(request, option)]
         wait = b"/t=%d" % request.wait if request.wait else b""
-        return b"get " + b"/".join([request.queue, *(option.encode() for option in options)]) + wait
+        return _get(request) + b"/".join([request.queue, *(option.encode() for option in options)]) + wait
     if isinstance(request, requests.GetMany):
-        return b"get " + b" ".join(request.queues)
+        return _get(request) + b" ".join(request.queues)
     if isinstance(request, requests.GetFirst):
         # The last one twice, as there may be but one; and with a wait in any case, so that one item is had.
         last = request.choices[-1]
         wait = b"" if last.wait else b"/t=0"
-        return b"get %b %b%b" % (b" ".join(_names(request)), spell(last)[4:], wait)
+        return b"%b%b %b%b" % (_get(last), b" ".join(_names(request)), spell(last).split()[1], wait)
     if isinstance(request, requests.Monitor):
         maximum = b"" if request.maximum is None else b" %d" % request.maximum
         return b"monitor %b %d%b" % (request.queue, request.seconds, maximum)

@@ -17,7 +17,9 @@ import darner.front.session
 from darner.config.policies import Policies, QueueSettings
 from darner.errors import StoreError
 from darner.front import commands, memcache, memcache_requests  # noqa: F401  (the commands register themselves)
+from darner.front.log_in import LogIn
 from darner.front.session import Session
+from darner.front.spelling import Spelling
 from darner.queues.answers import Answers
 from darner.queues.collection import Queues, Surroundings
 from darner.queues.streams import PayloadWriter
@@ -216,8 +218,8 @@ class Server:
         """Let everything happen that is to happen now."""
         self.clock.advance(0)
 
-    def client(self, **settings: Any) -> Client:
-        return Client(self, **settings)
+    def client(self, dialect: Spelling = memcache.KESTREL, log_in: Optional[LogIn] = None) -> Client:
+        return Client(self, dialect, log_in)
 
     def figures(self, queue: bytes) -> tuple[int, int]:
         """@return: a queue's items and bytes."""
@@ -237,9 +239,12 @@ class Client:
 
     PIECE = 20_000
 
-    def __init__(self, server: Server, **settings: Any) -> None:
+    def __init__(
+        self, server: Server, dialect: Spelling = memcache.KESTREL, log_in: Optional[LogIn] = None
+    ) -> None:
         self.server = server
-        self.session = Session(server.queues, self, memcache.MEMCACHE, **settings)
+        self._relative_expiry = dialect.relative_expiry
+        self.session = Session(server.queues, self, dialect, log_in)
         self._requests: deque[tuple[requests.Request, bytes]] = deque()
         self.writes: list[bytes] = []
         self.closed = False
@@ -249,11 +254,12 @@ class Client:
 
     def ask(self, line: bytes) -> None:
         """Send a request; it has to wait if the session is busy."""
-        self._send(memcache_requests.parse(line), b"")
+        self._send(memcache_requests.parse(line, self._relative_expiry), b"")
 
     def set(self, queue: bytes, payload: bytes, flags: int = 0, expiry: int = 0, end: bytes = b"") -> None:
         """Send a set; C{queue} may have options, and C{end} follows the byte count."""
-        request = memcache_requests.parse(b"set %b %d %d %d%b" % (queue, flags, expiry, len(payload), end))
+        line = b"set %b %d %d %d%b" % (queue, flags, expiry, len(payload), end)
+        request = memcache_requests.parse(line, self._relative_expiry)
         assert isinstance(request, requests.Set)
         self._send(request, payload)
 

@@ -277,7 +277,8 @@ class Model:
             return self.put(queue, request.flags, payload, expiry)
         self.bear(queue)
         item = self.new_item(queue, request.flags, payload, expiry)
-        insort(queue.delayed, (self.wall + delay, item))
+        # A delay never ends early: a part of a millisecond counts as a whole one.
+        insort(queue.delayed, (int((EPOCH + self.now) * 1000 + 0.99) + delay, item))
         return item
 
     def refusal(self, request: requests.Set, size: int, has_id: bool) -> bytes:

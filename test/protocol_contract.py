@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any, Protocol
 
 from darner.config.policies import Policies, QueueSettings
+from darner.front import memcache
 from darner.net.limits import Limits
 from darner.queues.collection import Queues
 from darner.values.vocabulary import CHUNK_BYTES
@@ -137,10 +138,11 @@ class ProtocolContract:
         self.assertEqual(self.ask(b"get a b c\r\n"), b"VALUE a 0 1\r\n1\r\n" + large + b"END\r\n")
         self.assertEqual(self.ask(b"get a c\r\n"), self.value(b"2", b"a"))
 
-    def test_reply_key(self) -> None:
-        client = self.connect(whole_key=True)
+    def test_dialect(self) -> None:
+        client = self.connect(spelling=memcache.MEMCACHE)
         self.set(b"x", client=client)
         self.assertEqual(self.ask(b"get q/t=5/open\r\n", client), self.value(b"x", b"q/t=5/open"))
+        self.assertEqual(self.ask(b"flush_all\r\ndelete w\r\n", client), b"OK\r\nNOT_FOUND\r\n")
 
     # Reliable reads
 
@@ -250,6 +252,50 @@ class ProtocolContract:
         ):
             reply = self.ask(line + b"\r\nquit\r\nxyz\r\nget q\r\n")
             self.assertEqual(reply, b"CLIENT_ERROR " + reason + b"\r\nEND\r\n")
+
+    def test_payload_of_what_is_not_served_is_skipped(self) -> None:
+        """Run as a command it would do what nobody asked for; stock clients send these by themselves."""
+        self.set(b"kept")
+        for command in (b"add q 0 0 9", b"REPLACE q 0 0 9", b"append q 0 0 9", b"Prepend q 0 0 9", b"cas q 0 0 9 1"):
+            self.assertEqual(self.ask(command + b"\r\nflush_all\r\n"), b"ERROR\r\n", command)
+            self.assertEqual(self.ask(command + b" noreply\r\nflush_all\r\nversion\r\n")[:8], b"VERSION ", command)
+        client = self.connect()
+        self.assertEqual(self.ask(b"add q 0 0 x\r\nflush_all\r\n", client), b"ERROR\r\n")
+        self.assertTrue(client.closed)
+        self.assertEqual(self.ask(b"get q\r\n"), self.value(b"kept"))
+
+    def test_refused_with_noreply(self) -> None:
+        """It has no reply, which the client would take for that of its next request."""
+        for request in (b"touch q 60", b"delete a/b", b"flush_all 10", b"incr q 1"):
+            self.assertEqual(self.ask(request + b" noreply\r\nversion\r\n")[:8], b"VERSION ", request)
+        self.ask(b"status readonly\r\n")
+        self.addCleanup(self.ask, b"status up\r\n")
+        for request in (b"delete q", b"flush_all", b"touch q"):
+            self.assertEqual(self.ask(request + b" noreply\r\nversion\r\n")[:8], b"VERSION ", request)
+
+    def test_browsers_are_hung_up_on(self) -> None:
+        self.set(b"kept")
+        form = b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\nflush_all\r\n"
+        for sent in (form, b"GET / HTTP/1.1\r\n\r\nflush_all\r\n", b"Host: x\r\nflush_all\r\n"):
+            client = self.connect()
+            self.assertEqual(self.ask(sent, client), b"")
+            self.assertTrue(client.closed)
+        self.assertEqual(self.ask(b"get q\r\n"), self.value(b"kept"))
+
+    def test_other_protocols_are_hung_up_on(self) -> None:
+        """They end no line, and would wait for a reply that never comes."""
+        for sent in (b"\x80\x0b" + bytes(22), b"\x16\x03\x01\x02\x00\x01"):
+            client = self.connect()
+            self.assertEqual(self.ask(sent, client), b"")
+            self.assertTrue(client.closed)
+
+    def test_many_keys(self) -> None:
+        names = [b"queue-with-a-rather-long-name-%04d" % number for number in range(1500)]
+        self.set(b"x", names[-1])
+        self.assertEqual(self.ask(b"get " + b" ".join(names) + b"\r\n"), self.value(b"x", names[-1]))
+        client = self.connect()
+        self.assertEqual(self.ask(b"get " + b"q " * 40_000 + b"\r\n", client), b"CLIENT_ERROR line too long\r\n")
+        self.assertTrue(client.closed)
 
     def test_unreadable_byte_count_ends_the_connection(self) -> None:
         for line in (b"set q 0 0", b"set q 0 0 -1", b"set q 0 0 1x", b"set q 0 0 " + b"9" * 30):

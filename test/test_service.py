@@ -34,6 +34,8 @@ from darner import service as service_module
 from darner.config.policies import Policies, QueueSettings
 from darner.config.settings import Settings
 from darner.errors import Stopped, StoreError, StoreUnusable
+from darner.net.clock import MonotonicClock
+from darner.net.listeners import Listener
 from darner.service import QueueService
 from darner.store.batch import Batch
 from darner.store.leveldb import LevelStore
@@ -210,6 +212,49 @@ class StartAndStopTests(ServiceTestCase):
         await service.stopService()
         service.startService()
         self.assertEqual((await service.get(b"q")).payload, LARGE)
+
+    async def test_text_in_place_of_bytes(self) -> None:
+        """Who gives text is told what to do, and nothing else comes of it."""
+        service: Any = self.started()
+        for call in (
+            service.put("jobs", b"x"), service.put(b"jobs", "x"), service.get("jobs"), service.open("jobs"),
+            service.peek("jobs"), service.flush("jobs"), service.delete("jobs"), service.requeue("a", b"b"),
+            service.requeue(b"a", "b"),
+        ):  # fmt: skip
+            with self.assertRaises(TypeError) as caught:
+                await call
+            self.assertIn("has to be bytes: encode it", str(caught.exception))
+        await service.put(b"jobs", b"x")
+        self.assertEqual(service.count(b"jobs"), 1)
+
+    async def test_a_stop_that_fails_in_parts(self) -> None:
+        """Whatever fails while it stops: the rest is done, and the process can end."""
+
+        def fails() -> None:
+            raise OSError(errno.EIO, "no")
+
+        class Failing:
+            """Queues that cannot be stopped."""
+
+            def __init__(self, queues: Any) -> None:
+                self._queues = queues
+
+            def stop(self) -> None:
+                fails()
+
+            def __getattr__(self, name: str) -> Any:
+                return getattr(self._queues, name)
+
+        service: Any = self.started()
+        store, clock = service._store, service._clock
+        service.queues = Failing(service.queues)
+        self.patch(clock, "stop", fails)
+        threads = service._pool
+        await service.stopService()
+        self.assertEqual(len(self.flushLoggedErrors(OSError)), 2)
+        self.assertEqual((service.queues, threads.threads), (None, []))
+        LevelStore(store.path).close()
+        MonotonicClock.stop(clock)
 
     async def test_the_open_reads_of_the_application_go_back(self) -> None:
         service = self.started()
@@ -417,14 +462,14 @@ class ListeningTests(ServiceTestCase):
         await client.expect(self, b"VALUE q 0 1\r\n1\r\nEND\r\n")
         self.assertEqual((await waiting).payload, b"2")
 
-    async def test_what_value_names(self) -> None:
+    async def test_dialects(self) -> None:
         for settings, pair, expected in (
             (Settings(), None, b"q"),
-            (Settings(reply_key="request"), None, b"q/t=1"),
-            (Settings(), "request", b"q/t=1"),
-            (Settings(reply_key="request"), "queue", b"q"),
+            (Settings(dialect="memcache"), None, b"q/t=1"),
+            (Settings(), "memcache", b"q/t=1"),
+            (Settings(dialect="memcache"), "kestrel", b"q"),
         ):
-            endpoint = loopback() if pair is None else (loopback(), pair)
+            endpoint = loopback() if pair is None else Listener(loopback(), dialect=pair)
             service = self.started(endpoint, settings=settings)
             await service.put(b"q", b"x")
             client = await self.connect(service)

@@ -6,6 +6,8 @@ It is read before anything of Twisted's network is imported (`darner.cli.plugin`
 
 from __future__ import annotations
 
+import os
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,17 @@ from typing import Any
 from twisted.python import usage
 
 import darner
+from darner.config.checks import meant
 from darner.config.settings import Listener, Settings, make_settings, read_toml
+
+
+def say(text: str) -> None:
+    """Print to standard output, whether or not somebody reads all of it."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        # What is flushed at the end of the process is not to fail again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 class Options(usage.Options):
@@ -34,7 +46,7 @@ class Options(usage.Options):
         ["password-file", None, None, "File with users and passwords; clients have to log in.  See darner-passwd."],
         ["min-free-bytes", None, None,
          "Room on the disk below which sets are refused, such as 1GiB; 0 for none.  [default: 64MiB, at most 5 %]"],
-        ["reply-key", None, None, "What VALUE names: the bare 'queue', or the key of the 'request'.  [default: queue]"],
+        ["dialect", None, None, "Whose clients replies are made for: 'kestrel' or 'memcache'.  [default: kestrel]"],
     ]
 
     optFlags = [
@@ -60,8 +72,31 @@ class Options(usage.Options):
 
     def opt_version(self) -> None:
         """Print darner's version, and exit."""
-        print(f"darner {darner.__version__}")
+        say(f"darner {darner.__version__}")
         sys.exit(0)
+
+    def opt_help(self) -> None:
+        """Display this help and exit."""
+        say(str(self))
+        sys.exit(0)
+
+    def parseArgs(self, *arguments: str) -> None:
+        """@raise usage.UsageError: there are arguments that belong to no option."""
+        if arguments:
+            raise usage.UsageError(f"unexpected argument: {arguments[0]}")
+
+    def parseOptions(self, options: Any = None) -> None:
+        """
+        @raise SystemExit: with status 2, after one line on standard error, where they are wrong.  twistd would print
+            all of its own help.
+        """
+        try:
+            super().parseOptions(options)
+        except usage.UsageError as error:
+            match = re.match(r"option (--\S+) not recognized", str(error))
+            hint = meant(match[1], ["--" + name.rstrip("=") for name in self.longOpt]) if match is not None else ""
+            print(f"darner: {error}{hint}; --help lists the options", file=sys.stderr)
+            sys.exit(2)
 
     def postOptions(self) -> None:
         """@raise usage.UsageError: a port is not a number."""
@@ -84,10 +119,12 @@ class Options(usage.Options):
         if self._config is not None:
             source = self["config"]
             values = read_toml(self._config, source)
-            make_settings(values, source)
+            # What the file has wrong is the file's; that users need passwords, both may see to.
+            named = {} if self["password-file"] is None else {"password_file": self["password-file"]}
+            make_settings({**values, **named}, source)
             source = f"{source} and command line"
         for name in (
-            "data-dir", "port", "text-port", "interface", "min-free-bytes", "reply-key", "password-file",
+            "data-dir", "port", "text-port", "interface", "min-free-bytes", "dialect", "password-file",
         ):  # fmt: skip
             if self[name] is not None:
                 values[name.replace("-", "_")] = self[name]

@@ -28,8 +28,10 @@ def makeService(options: Options) -> Server:
         sys.exit(f"darner: {error}")
     if not settings.listen:
         _leave_out_tls()
+    from darner.cli.log_files import open_without_umask
     from darner.cli.server import makeService
 
+    open_without_umask()
     return makeService(options, settings=settings)
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
+import re
 import signal
 import sys
 from contextlib import suppress
@@ -17,21 +18,25 @@ import attrs
 from attrs import evolve
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred
-from twisted.internet.endpoints import serverFromString
+from twisted.internet.endpoints import UNIXServerEndpoint, serverFromString
 from twisted.internet.error import CannotListenError, ReactorNotRunning
 from twisted.internet.interfaces import IStreamServerEndpoint
 from twisted.logger import Logger
 
 import darner
-from darner.cli.options import Options
+from darner.cli.options import Options, say
 from darner.config.passwords import Passwords
 from darner.config.settings import Settings
 from darner.errors import SettingsError, StoreDamaged, StoreError, StoreUnusable
-from darner.net.port import tcp_endpoint
+from darner.net.endpoints import tcp_endpoint
+from darner.net.listeners import MEMCACHE, TEXT, Listener, is_reachable
+from darner.net.unix import UnixEndpoint
 from darner.queues.control import Control
 from darner.rescue.repair import check, repair
 from darner.service import QueueService
 from darner.store.directory import check_directory
+from darner.store.interfaces import IStore
+from darner.store.leveldb import LevelStore
 
 
 class CannotStart(SystemExit, Exception):
@@ -45,6 +50,14 @@ class CannotStart(SystemExit, Exception):
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
         self.code = 1
+
+
+class Interrupted(CannotStart):
+    """Ends twistd where it is told to stop before anybody was served: cleanly."""
+
+    def __init__(self) -> None:
+        super().__init__("stopped before the start was over")
+        self.code = 0
 
 
 class Server(Service):
@@ -69,35 +82,104 @@ class Server(Service):
         self.queues = queues
         self._reactor = reactor
         self._options = options
-        self._on_hangup: Any = None
+        self._handlers: dict[int, Any] = {}
 
     def startService(self) -> None:
+        self._hear(signal.SIGTERM, self._hear_stop, signal.SIG_DFL)
+        self._hear(signal.SIGINT, self._hear_stop, signal.default_int_handler)
+        # It rotates twistd's log file, where there is one; where there is none, it is no reason to end.
+        self._hear(signal.SIGUSR1, signal.SIG_IGN, signal.SIG_DFL)
+        try:
+            self._start()
+        except BaseException:
+            self._hear_no_more()
+            raise
+
+    def _start(self) -> None:
         # LevelDB makes its files readable for everybody.  A stricter umask of twistd's stays.
         os.umask(os.umask(0o077) | 0o077)
         self._log.info("darner: queue server, version {version}", version=darner.__version__)
+        # What is loaded by the end of the start stays.  Left to itself, the collector walks all of it again and again:
+        # with many queues that takes longer than to load them, and clients wait for tens of milliseconds each time.
+        gc.collect()
+        gc.disable()
         try:
-            if self._repair:
-                self._repair_store()
             self.queues.startService()
+            gc.freeze()
+            gc.set_threshold(10_000, 20, 20)
         except (StoreError, SettingsError) as error:
             raise self._cannot_start(str(error)) from error
-        except (CannotListenError, OSError, OverflowError) as error:
+        except CannotListenError as error:
+            raise self._cannot_start(_cannot_listen(error)) from error
+        except (OSError, OverflowError) as error:
             raise self._cannot_start(f"cannot listen: {error}") from error
+        finally:
+            gc.enable()
         super().startService()
-        self._on_hangup = signal.signal(signal.SIGHUP, self._hear_hangup)
-        # What is loaded by now stays.  Left to itself, the collector walks all of it again and again, while everybody
-        # waits: tens of milliseconds each time, and less than one when it is frozen.
-        gc.collect()
-        gc.freeze()
-        gc.set_threshold(10_000, 20, 20)
-        plain = len(self.queues.ports) - (self._settings.text_port is not None)
-        for number, port in enumerate(self.queues.ports):
-            how = "" if number < plain else ", for the text protocol"
-            self._log.info("listening on {address}{how}", address=port.getHost(), how=how)
+        self._handlers[signal.SIGHUP] = signal.signal(signal.SIGHUP, self._hear_hangup)
+        for listener, port in zip(self.queues.listeners, self.queues.ports, strict=True):
+            self._log.info("listening on {address}{listener}", address=port.getHost(), listener=listener)
+        self._warn_of_strangers()
         self._log.info("data directory: {path}", path=Path(self._settings.data_dir).absolute())
         if self._settings.debug:
             self._log.info("debug logging is on")
         self._log.info("starting up")
+
+    def _hear(self, number: int, handler: Any, unless_other_than: Any) -> None:
+        """Handle a signal from now on, unless somebody else does."""
+        if signal.getsignal(number) is unless_other_than:
+            self._handlers[number] = signal.signal(number, handler)
+
+    def _hear_no_more(self) -> None:
+        """Leave signals to those who had them before, but for those that the reactor has taken."""
+        handlers, self._handlers = self._handlers, {}
+        for number, before in handlers.items():
+            if signal.getsignal(number) in (self._hear_stop, self._hear_hangup, signal.SIG_IGN):
+                signal.signal(number, before)
+
+    def _hear_stop(self, *_: object) -> None:
+        """
+        Stop, from the first moment on.  The reactor has a handler of its own once it runs.
+
+        @raise Interrupted: nobody is served yet.
+        """
+        if not self.queues.running:
+            raise Interrupted()
+        self._reactor.callFromThread(self._stop_reactor)
+
+    def _stop_reactor(self) -> None:
+        with suppress(ReactorNotRunning):
+            self._reactor.stop()
+
+    def _warn_of_strangers(self) -> None:
+        """Say what of this server is open to whoever reaches its machine."""
+        if self._settings.trusted_network:
+            return
+        users = self._settings.password_file is not None
+        for listener, port in zip(self.queues.listeners, self.queues.ports, strict=True):
+            address: Any = port.getHost()
+            if not is_reachable(address) or listener.client_certificates or (users and listener.tls):
+                continue
+            if users:
+                text = "passwords are sent to {host}:{port} without encryption: use TLS there"
+            else:
+                text = (
+                    "everybody who reaches {host}:{port} may read, change and delete all queues: set password_file, "
+                    "ask for client certificates (mtls:), or listen on 127.0.0.1 only"
+                )
+            text += "; trusted_network = true says that this is meant, and ends this warning"
+            self._log.critical("WARNING: " + text, host=address.host, port=address.port)
+            print(f"darner: WARNING: {text.format(host=address.host, port=address.port)}", file=sys.__stderr__)
+
+    def open_store(self, path: Path) -> IStore:
+        """
+        Open the store, for the service; repaired before, where that is asked for.
+
+        @raise StoreError: it cannot be served from.
+        """
+        if self._repair:
+            self._repair_store()
+        return LevelStore(path)
 
     def _repair_store(self) -> None:
         self._log.info("looking for damage in {path}", path=self.queues.data_dir)
@@ -149,8 +231,7 @@ class Server(Service):
     def shut_down(self) -> None:
         """Begin to stop, as by a signal."""
         self._log.info("a client stops the server")
-        with suppress(ReactorNotRunning):
-            self._reactor.stop()
+        self._stop_reactor()
 
     # The end
 
@@ -161,9 +242,7 @@ class Server(Service):
 
     def _stopped(self, _: None) -> None:
         self._log.info("stopped")
-        if self._on_hangup is not None:
-            signal.signal(signal.SIGHUP, self._on_hangup)
-            self._on_hangup = None
+        self._hear_no_more()
         # twistd would end by the signal that stopped it; but a clean stop has status 0.
         if getattr(self._reactor, "_exitSignal", None) is not None:
             self._reactor._exitSignal = None
@@ -178,13 +257,55 @@ def changes(before: Settings, after: Settings) -> list[str]:
     ]
 
 
+def _cannot_listen(error: CannotListenError) -> str:
+    """@return: why, in one line."""
+    reason = getattr(error.socketError, "strerror", None) or error.socketError
+    port = error.port.decode(errors="replace") if isinstance(error.port, bytes) else error.port
+    return f"cannot listen: {error.interface or 'any address'}:{port}: {reason}"
+
+
+def _why(description: str, error: Exception) -> str:
+    """@return: what is wrong with an endpoint, where what Twisted raises does not say it."""
+    if isinstance(error, ImportError):
+        return f"TLS needs more packages: pip install 'darner[tls]' ({error})"
+    if isinstance(error, KeyError) and description.startswith("systemd:"):
+        return f"systemd has passed no socket of that name ({error}), see FileDescriptorName= in systemd.socket(5)"
+    if isinstance(error, IndexError) and description.startswith("systemd:"):
+        return "systemd has passed no socket of that number"
+    if isinstance(error, KeyError):
+        return f"it lacks or misspells {error}"
+    return str(error)
+
+
 def _endpoint(reactor: Any, description: str) -> IStreamServerEndpoint:
     try:
         endpoint: IStreamServerEndpoint = serverFromString(reactor, description)
     except Exception as error:
         # Anything may come out of it, from an unknown kind of endpoint to a certificate that cannot be read.
-        raise SettingsError(f"bad endpoint to listen at: {description}: {error}") from error
+        raise SettingsError(f"bad endpoint to listen at: {description}: {_why(description, error)}") from error
+    if isinstance(endpoint, UNIXServerEndpoint):
+        return UnixEndpoint(reactor, endpoint._address, endpoint._backlog, endpoint._mode)
     return endpoint
+
+
+_TLS = re.compile(r"(?:haproxy:)?(?:ssl|tls|mtls):")
+"""How the endpoints begin that speak TLS."""
+
+
+def listeners(settings: Settings, reactor: Any) -> list[Listener]:
+    """
+    @return: where a server with these settings listens: first at its port, last at that of the text protocol.
+    @raise SettingsError: an endpoint is wrong.
+    """
+    found = []
+    if settings.tcp_port is not None:
+        found.append(Listener(tcp_endpoint(reactor, settings.tcp_port, settings.interface)))
+    for place in settings.listen:
+        tls, mtls = bool(_TLS.match(place.endpoint)), "mtls:" in place.endpoint[:13]
+        found.append(Listener(_endpoint(reactor, place.endpoint), MEMCACHE, place.dialect, tls, mtls))
+    if settings.text_port is not None:
+        found.append(Listener(tcp_endpoint(reactor, settings.text_port, settings.interface), TEXT))
+    return found
 
 
 def makeService(options: Options, reactor: Optional[Any] = None, settings: Optional[Settings] = None) -> Server:
@@ -199,17 +320,12 @@ def makeService(options: Options, reactor: Optional[Any] = None, settings: Optio
     try:
         if settings is None:
             settings = options.settings()
-        endpoints = [
-            (_endpoint(reactor, listener.endpoint), listener.reply_key or settings.reply_key)
-            for listener in settings.listen
-        ]
-        if settings.tcp_port is not None:
-            endpoints.insert(0, (tcp_endpoint(reactor, settings.tcp_port, settings.interface), settings.reply_key))
+        places = listeners(settings, reactor)
         if settings.password_file is not None:
             Passwords(Path(settings.password_file))
         if options["check"]:
             report = check(Path(settings.data_dir))
-            print("\n".join(report.lines()))
+            say("\n".join(report.lines()))
             sys.exit(0 if report.sound else 1)
         # Nothing is opened yet: twistd may still become a daemon.
         with contextlib.suppress(*([StoreDamaged] if options["repair"] else [])):
@@ -224,9 +340,6 @@ def makeService(options: Options, reactor: Optional[Any] = None, settings: Optio
         served = settings
     server: Server
     control = Control(lambda: server.reload(), (lambda: server.shut_down()) if settings.allow_shutdown else None)
-    text_endpoints = []
-    if settings.text_port is not None:
-        text_endpoints.append(tcp_endpoint(reactor, settings.text_port, settings.interface))
-    queues = QueueService(data_dir, endpoints, served, reactor, control=control, text_endpoints=text_endpoints)
+    queues = QueueService(data_dir, places, served, reactor, lambda path: server.open_store(path), control)
     server = Server(settings, queues, reactor, bool(options["repair"]), options)
     return server

@@ -1,5 +1,5 @@
 """
-The password file, and ``darner-passwd``, which writes it.
+The password file: reading it, checking passwords by it, and writing it.
 
 A line is ``user:hash``, where the hash is scrypt's (RFC 7914) in the notation of the modular crypt format::
 
@@ -11,21 +11,18 @@ that memcached reads.  Empty lines and those that start with ``#`` mean nothing.
 
 from __future__ import annotations
 
-import argparse
 import base64
 import binascii
-import getpass
 import hashlib
 import hmac
 import os
 import re
 import secrets
-import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Final, Optional, Union
+from typing import ClassVar, Final, Optional, Union
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from darner.errors import SettingsError
 
@@ -35,7 +32,8 @@ MAX_LOG_COST: Final = 20
 SALT_BYTES: Final = 16
 HASH_BYTES: Final = 32
 
-_USER: Final = re.compile(rb"[!-9;-~]{1,250}")
+USER: Final = re.compile(rb"[!-9;-~]{1,250}")
+"""What a user may be called."""
 _SCRYPT: Final = re.compile(
     rb"\$scrypt\$ln=([0-9]{1,2}),r=([0-9]{1,2}),p=([0-9]{1,2})\$([A-Za-z0-9+/=]+)\$([A-Za-z0-9+/=]+)"
 )
@@ -50,6 +48,12 @@ class _Scrypt:
     lanes: int
     salt: bytes
     digest: bytes
+
+    @property
+    def work(self) -> int:
+        """What it costs to check a password by it, in blocks of 128 bytes that are mixed."""
+        cost: int = 2**self.log_cost * self.block * self.lanes
+        return cost
 
     def matches(self, password: bytes) -> bool:
         return hmac.compare_digest(self.digest, self._hash(password))
@@ -67,6 +71,7 @@ class _Plain:
     """A password as it is."""
 
     password: bytes
+    work: ClassVar[int] = 0
 
     def matches(self, password: bytes) -> bool:
         # Digests, so that the time does not tell the length either.
@@ -74,6 +79,9 @@ class _Plain:
 
 
 Secret = Union[_Scrypt, _Plain]
+
+_NOBODY: Final[Secret] = _Plain(b"")
+"""In place of the secret of a user that is not in the file."""
 
 
 def hash_password(password: bytes) -> bytes:
@@ -118,7 +126,7 @@ def parse_passwords(content: bytes, source: str) -> dict[bytes, Secret]:
     for number, line in _lines(content):
         user, colon, text = line.partition(b":")
         try:
-            if not colon or not _USER.fullmatch(user):
+            if not colon or not USER.fullmatch(user):
                 raise ValueError("not of the form user:password")
             if user in secrets_:
                 raise ValueError(f"user {user.decode()} stands there twice")
@@ -126,6 +134,36 @@ def parse_passwords(content: bytes, source: str) -> dict[bytes, Secret]:
         except ValueError as error:
             raise SettingsError(f"{source}, line {number}: {error}") from error
     return secrets_
+
+
+def _fillers(secret: Secret, costliest: Secret) -> list[_Scrypt]:
+    """@return: what makes a check by C{secret} cost as much as one by C{costliest}, but for a few percent."""
+    fillers: list[_Scrypt] = []
+    if isinstance(costliest, _Plain):
+        return fillers
+    left = costliest.work - secret.work
+    unit = costliest.block * costliest.lanes
+    while left > max(2 * unit - 1, costliest.work // 32):
+        filler = evolve(costliest, log_cost=(left // unit).bit_length() - 1)
+        fillers.append(filler)
+        left -= filler.work
+    return fillers
+
+
+class _File:
+    """What stood in the password file when it was read."""
+
+    def __init__(self, secrets: Mapping[bytes, Secret]) -> None:
+        self.secrets = secrets
+        self._costliest = max(secrets.values(), key=lambda secret: secret.work, default=_NOBODY)
+
+    def matches(self, user: bytes, password: bytes) -> bool:
+        """The same work is done whatever stands there for the user, and also if there is no such user."""
+        secret = self.secrets.get(user, _NOBODY)
+        right = secret.matches(password) and secret is not _NOBODY
+        for filler in _fillers(secret, self._costliest):
+            filler.matches(password)
+        return right
 
 
 class Passwords:
@@ -136,14 +174,12 @@ class Passwords:
     often do not cost a hash each time.
     """
 
-    _NOBODY: Final = _Scrypt(LOG_COST, 8, 1, bytes(SALT_BYTES), bytes(HASH_BYTES))
-
     def __init__(self, path: Path) -> None:
         """@raise SettingsError: the file cannot be read or understood."""
         self._path = path
         self._key = secrets.token_bytes(32)
-        self._known: dict[bytes, bytes] = {}
-        self._secrets: dict[bytes, Secret] = {}
+        self._known: dict[bytes, tuple[Secret, bytes]] = {}
+        self._file = _File({})
         self._version: Optional[tuple[int, int, int]] = None
         self.refresh()
 
@@ -163,13 +199,16 @@ class Passwords:
             raise SettingsError(f"cannot read {self._path}: {error.strerror}") from error
         # One whose contents are wrong is not looked at again before it changes.
         self._version = version
-        self._secrets = parse_passwords(content, str(self._path))
-        self._known = {}
+        self._file = _File(parse_passwords(content, str(self._path)))
 
     @property
     def users(self) -> set[bytes]:
         """Who is in the file."""
-        return set(self._secrets)
+        return set(self._file.secrets)
+
+    def has(self, user: bytes) -> bool:
+        """@return: whether this user is in the file."""
+        return user in self._file.secrets
 
     @property
     def exposed(self) -> bool:
@@ -180,20 +219,27 @@ class Passwords:
         return hmac.digest(self._key, b"%b:%b" % (user, password), "sha256")
 
     def is_known(self, user: bytes, password: bytes) -> bool:
-        """@return: whether L{check} has found them to be right before.  Takes no time."""
-        known = self._known.get(user)
-        return known is not None and hmac.compare_digest(known, self._digest(user, password))
+        """
+        @return: whether L{check} has found them to be right before, and the user's line is still the same.  Takes no
+            time.
+        """
+        secret, known = self._known.get(user, (None, b""))
+        return (
+            secret is not None
+            and secret == self._file.secrets.get(user)
+            and hmac.compare_digest(known, self._digest(user, password))
+        )
 
     def check(self, user: bytes, password: bytes) -> bool:
         """
-        @return: whether this is the user's password.  Takes a while, and as long for a user that does not exist: to be
-            called in a worker thread.
+        @return: whether this is the user's password.  Takes a while, and as long for every user, in the file or not: to
+            be called in a worker thread.
         """
         # Of the same file, whatever is read meanwhile.
-        secret, known = self._secrets.get(user), self._known
-        right = (secret or self._NOBODY).matches(password) and secret is not None
+        file = self._file
+        right = file.matches(user, password)
         if right:
-            known[user] = self._digest(user, password)
+            self._known[user] = (file.secrets[user], self._digest(user, password))
         return right
 
 
@@ -221,45 +267,3 @@ def set_password(path: Path, user: bytes, secret: Optional[bytes]) -> bool:
         os.fsync(file)
     new.rename(path)
     return there
-
-
-def _ask() -> bytes:
-    if not sys.stdin.isatty():
-        return sys.stdin.readline().rstrip("\r\n").encode()
-    password = getpass.getpass("Password: ")
-    if getpass.getpass("Again: ") != password:
-        raise ValueError("the passwords differ")
-    return password.encode()
-
-
-def main(arguments: Optional[list[str]] = None) -> int:
-    """
-    ``darner-passwd FILE USER``: write a user's password, which is asked for or read from standard input.
-
-    @return: the exit status.
-    """
-    parser = argparse.ArgumentParser(
-        prog="darner-passwd",
-        description="Set a user's password in the file that darner's setting password_file names.  "
-        "It is asked for on a terminal, and else read from standard input.",
-    )
-    parser.add_argument("file", type=Path, help="the password file; made, for its owner alone, if it is missing")
-    parser.add_argument("user", type=os.fsencode)
-    parser.add_argument("--delete", action="store_true", help="take the user out instead")
-    options = parser.parse_args(arguments)
-    try:
-        if not _USER.fullmatch(options.user):
-            raise ValueError("a user is 1 to 250 printable characters without white space and colon")
-        secret = None
-        if not options.delete:
-            password = _ask()
-            if not password or b" " in password:
-                raise ValueError("a password has at least one character and no space")
-            secret = hash_password(password)
-        there = set_password(options.file, options.user, secret)
-        if options.delete and not there:
-            raise ValueError(f"there is no user {os.fsdecode(options.user)} in {options.file}")
-    except (ValueError, OSError) as error:
-        print(f"darner-passwd: {error}", file=sys.stderr)
-        return 1
-    return 0

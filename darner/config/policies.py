@@ -8,30 +8,56 @@ from __future__ import annotations
 
 import fnmatch
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Final, Optional, Union
 
 import attrs
 from attrs import field, frozen, validators
 from attrs.validators import optional
 
-from darner.config.units import LONGEST, duration_text, parse_duration, parse_size, size_text
+from darner.config.checks import meant, of_type
+from darner.config.units import LONGEST, duration_text, parse_duration, size_text
 from darner.errors import BadQueueName, SettingsError
 from darner.values.vocabulary import check_queue_name
 
 SYNC_WORDS: Final = ("never", "always")
 
-_TARGETS: Final = ("dead_letter_queue", "expire_to_queue")
+TARGETS: Final = ("dead_letter_queue", "expire_to_queue")
 """The settings that name a queue to which items are moved."""
 
-_SPECIAL: Final = re.compile(r"[*?\[]")
-
-_positive = validators.gt(0)
-_whole: Any = (validators.instance_of(int), _positive)
-_not_negative = validators.ge(0)
+SPECIAL: Final = re.compile(r"[*?\[]")
+_CLASS: Final = re.compile(r"\[!?\]?[^\]]*\]")
+"""A set of characters in a pattern, as fnmatch reads it."""
 
 
-class _Kind:
+def _whole(_: object, attribute: Any, value: Any) -> None:
+    """@raise ValueError: it is not a whole number above 0."""
+    of_type(int)(_, attribute, value)
+    validators.gt(0)(_, attribute, value)
+
+
+def _time(_: object, attribute: Any, value: Any) -> None:
+    """@raise ValueError: it is no time in seconds, above 0 and up to L{LONGEST}."""
+    of_type(float)(_, attribute, value)
+    validators.gt(0)(_, attribute, value)
+    validators.le(LONGEST)(_, attribute, value)
+
+
+def _target(_: object, __: Any, value: Any) -> None:
+    """@raise ValueError: it is not the name of a queue."""
+    queue_name(value)
+
+
+def _sync(_: object, __: Any, value: Any) -> None:
+    """@raise ValueError: it is neither a word nor a time."""
+    if value not in SYNC_WORDS:
+        sync_interval(value)
+
+
+_flag = of_type(bool)
+
+
+class Kind:
     """How a setting is written."""
 
     SIZE = "size"
@@ -41,13 +67,11 @@ class _Kind:
 
 
 def _size() -> Any:
-    return field(default=None, validator=optional(_whole), metadata={"kind": _Kind.SIZE})
+    return field(default=None, validator=optional(_whole), metadata={"kind": Kind.SIZE})
 
 
 def _duration() -> Any:
-    longest: Any = validators.le(LONGEST)
-    within = optional((_positive, longest))
-    return field(default=None, validator=within, metadata={"kind": _Kind.DURATION})
+    return field(default=None, validator=optional(_time), metadata={"kind": Kind.DURATION})
 
 
 def _count() -> Any:
@@ -55,7 +79,7 @@ def _count() -> Any:
 
 
 def _queue() -> Any:
-    return field(default=None, metadata={"kind": _Kind.QUEUE})
+    return field(default=None, validator=optional(_target), metadata={"kind": Kind.QUEUE})
 
 
 @frozen
@@ -71,9 +95,9 @@ class QueueSettings:
     """How many items the queue may hold, open ones not counted."""
     max_bytes: Optional[int] = _size()
     """How many bytes of payload the queue may hold, open ones not counted."""
-    max_item_bytes: int = field(default=2**30, validator=_whole, metadata={"kind": _Kind.SIZE})
+    max_item_bytes: int = field(default=2**30, validator=_whole, metadata={"kind": Kind.SIZE})
     """The largest item that is taken."""
-    discard_old_when_full: bool = False
+    discard_old_when_full: bool = field(default=False, validator=_flag)
     """Whether a full queue drops its oldest items for a new one; else it refuses the new one."""
     max_age: Optional[float] = _duration()
     """After which time every item expires, whatever its own expiry."""
@@ -94,15 +118,15 @@ class QueueSettings:
     """After which time items are to be had whose C{set} does not say."""
     dedupe_window: Optional[float] = _duration()
     """For how long an item is not put again under the same id."""
-    fanout_only: bool = False
+    fanout_only: bool = field(default=False, validator=_flag)
     """Whether items are put on the children alone."""
     max_open_reads: int = field(default=1, validator=_whole)
     """How many open reads a connection may have on the queue."""
-    durable: bool = True
+    durable: bool = field(default=True, validator=_flag)
     """
     Whether the queue is kept on disk; else in memory, as long as the server runs.  Asked for when the queue is made.
     """
-    sync: Union[str, float] = field(default="never", metadata={"kind": _Kind.SYNC})
+    sync: Union[str, float] = field(default="never", validator=_sync, metadata={"kind": Kind.SYNC})
     """
     When items are brought to stable storage, besides those whose C{set} asks for it: C{"never"}, C{"always"} before
     they are answered, or within so many seconds.
@@ -115,10 +139,10 @@ class QueueSettings:
 
     def as_text(self) -> dict[str, str]:
         """@return: every setting as it could stand in the file, without quotation marks."""
-        return {attribute.name: _text(attribute, getattr(self, attribute.name)) for attribute in _FIELDS.values()}
+        return {attribute.name: _text(attribute, getattr(self, attribute.name)) for attribute in FIELDS.values()}
 
 
-_FIELDS: Final[dict[str, Any]] = {attribute.name: attribute for attribute in attrs.fields(QueueSettings)}
+FIELDS: Final[dict[str, Any]] = {attribute.name: attribute for attribute in attrs.fields(QueueSettings)}
 
 
 def _text(attribute: Any, value: Any) -> str:
@@ -127,36 +151,14 @@ def _text(attribute: Any, value: Any) -> str:
         return "none"
     if isinstance(value, bool):
         return str(value).lower()
-    if kind == _Kind.SIZE:
+    if kind == Kind.SIZE:
         return size_text(value)
     if isinstance(value, float):
         return duration_text(value)
     return str(value)
 
 
-def _read(attribute: Any, value: Any) -> Any:
-    """
-    @param value: what stands in the file.
-    @raise ValueError: it is not of this setting's type.
-    """
-    kind = attribute.metadata.get("kind")
-    if value == "none" and attribute.default is None:
-        return None
-    if kind == _Kind.SIZE:
-        return parse_size(value)
-    if kind == _Kind.DURATION:
-        return parse_duration(value)
-    if kind == _Kind.SYNC:
-        return value if value in SYNC_WORDS else _sync_interval(value)
-    if kind == _Kind.QUEUE:
-        return _queue_name(value).decode()
-    expected: type = bool if isinstance(attribute.default, bool) else int
-    if type(value) is not expected:
-        raise ValueError(f"{value!r} is not of type {expected.__name__}")
-    return value
-
-
-def _sync_interval(value: Any) -> float:
+def sync_interval(value: Any) -> float:
     try:
         seconds = parse_duration(value)
     except ValueError as error:
@@ -166,7 +168,7 @@ def _sync_interval(value: Any) -> float:
     return seconds
 
 
-def _queue_name(value: Any) -> bytes:
+def queue_name(value: Any) -> bytes:
     if not isinstance(value, str):
         raise ValueError(f"{value!r} is not of type str")
     try:
@@ -198,13 +200,21 @@ class Policies:
     overrides: Mapping[str, Mapping[str, Any]] = field(factory=dict)
     aliases: Mapping[bytes, tuple[bytes, ...]] = field(factory=dict)
 
+    def __attrs_post_init__(self) -> None:
+        """@raise SettingsError: settings are wrong, each by itself; L{check_together} sees the rest."""
+        if not isinstance(self.defaults, QueueSettings):
+            raise SettingsError(f"defaults: {self.defaults!r} is not of type QueueSettings")
+        for name, changes in self.overrides.items():
+            _check_override(name, changes)
+        _check_aliases(self.aliases, self.overrides)
+
     def of(self, name: bytes) -> QueueSettings:
         """@return: the settings in force for a queue."""
         parent = parent_of(name)
         settings = self.defaults if parent is None else self.of(parent)
         text = name.decode("ascii")
         for pattern, changes in self.overrides.items():
-            if pattern != text and _SPECIAL.search(pattern) and fnmatch.fnmatchcase(text, pattern):
+            if pattern != text and SPECIAL.search(pattern) and fnmatch.fnmatchcase(text, pattern):
                 settings = attrs.evolve(settings, **changes)
         own = self.overrides.get(text)
         if own is not None:
@@ -221,114 +231,51 @@ def _without_itself(settings: QueueSettings, name: str) -> QueueSettings:
     return settings
 
 
-def _check(settings: QueueSettings, where: str) -> None:
-    """@raise SettingsError: settings contradict each other."""
-    reason = ""
-    if (settings.max_attempts is None) != (settings.dead_letter_queue is None):
-        reason = "max_attempts and dead_letter_queue go together"
-    elif settings.max_bytes is not None and settings.max_bytes < 1:
-        reason = "max_bytes holds nothing"
-    elif not settings.durable and settings.max_bytes is None:
-        reason = "durable = false needs max_bytes, which bounds its memory"
-    if reason:
-        raise SettingsError(f"{where}: {reason}")
+def unknown_names(names: Collection[str], known: Collection[str]) -> str:
+    """@return: that these settings are not known, and what may have been meant."""
+    return "unknown setting " + ", ".join(name + meant(name, known) for name in sorted(names))
 
 
-def _check_bounded(changes: Mapping[str, Any], some_volatile: bool, where: str) -> None:
-    """
-    See that no pattern, whatever else matches the same name, makes a queue that is in memory and has no bound.
-
-    @param changes: what the pattern says.
-    @param some_volatile: whether any queue may be in memory.
-    @raise SettingsError: it may.
-    """
-    durable = changes.get("durable")
-    if durable is False and changes.get("max_bytes") is None:
-        raise SettingsError(f"{where}.durable: a pattern that says false has to say max_bytes, which bounds the memory")
-    if some_volatile and not durable and changes.get("max_bytes", 0) is None:
-        raise SettingsError(f"{where}.max_bytes: none has to come with durable = true, as some queues are in memory")
-
-
-def _check_targets(changes: Mapping[str, Any], policies: Policies, where: str) -> None:
-    """@raise SettingsError: items are to be moved to where none can be kept."""
-    for setting in _TARGETS:
-        target = changes.get(setting)
-        if target is not None and target.encode() in policies.aliases:
-            raise SettingsError(f"{where}.{setting}: {target} is an alias")
-
-
-def _changes(table: Any, where: str) -> dict[str, Any]:
-    if not isinstance(table, dict):
-        raise SettingsError(f"{where}: not a table")
-    unknown = sorted(set(table) - set(_FIELDS))
+def check_values(changes: Mapping[str, Any], where: str) -> None:
+    """@raise SettingsError: a setting is unknown, of a wrong type or out of range."""
+    unknown = set(changes) - set(FIELDS)
     if unknown:
-        raise SettingsError(f"{where}: unknown setting {', '.join(unknown)}")
-    changes = {}
-    for name, value in table.items():
+        raise SettingsError(f"{where}: {unknown_names(unknown, FIELDS)}")
+    for name, value in changes.items():
         try:
-            changes[name] = _read(_FIELDS[name], value)
-            attrs.evolve(QueueSettings(), **{name: changes[name]})
+            attrs.evolve(QueueSettings(), **{name: value})
         except ValueError as error:
             # What attrs raises carries more than the text.
             raise SettingsError(f"{where}.{name}: {error.args[0]}") from error
-    return changes
 
 
-def _aliases(table: Any, overrides: Mapping[str, Any], source: str) -> dict[bytes, tuple[bytes, ...]]:
-    if not isinstance(table, dict):
-        raise SettingsError(f"{source}: aliases: not a table")
-    aliases: dict[bytes, tuple[bytes, ...]] = {}
-    for alias, queues in table.items():
-        where = f"{source}: aliases.{alias}"
-        if not isinstance(queues, list) or not queues:
-            raise SettingsError(f"{where}: not a list of queues")
-        try:
-            aliases[_queue_name(alias)] = tuple(dict.fromkeys(_queue_name(queue) for queue in queues))
-        except ValueError as error:
-            raise SettingsError(f"{where}: {error}") from error
-        nested = [queue for queue in queues if queue in table]
+def _check_override(name: str, changes: Mapping[str, Any]) -> None:
+    """@raise SettingsError: what is said of a queue or pattern is wrong by itself."""
+    where = f"queues.{name}"
+    try:
+        queue_name(name)
+    except ValueError as error:
+        raise SettingsError(f"{where}: {error}") from error
+    if "[" in name and not _CLASS.search(name):
+        raise SettingsError(f"{where}: the pattern's bracket is not closed; [[] stands for a bracket itself")
+    check_values(changes, where)
+    for setting in TARGETS:
+        if changes.get(setting) == name:
+            raise SettingsError(f"{where}.{setting}: the queue itself")
+
+
+def _check_aliases(aliases: Mapping[bytes, tuple[bytes, ...]], overrides: Mapping[str, Any]) -> None:
+    for alias, queues in aliases.items():
+        where = f"aliases.{alias.decode(errors='replace') if isinstance(alias, bytes) else alias}"
+        for name in (alias, *queues):
+            if not isinstance(name, bytes):
+                raise SettingsError(f"{where}: {name!r} is not of type bytes")
+            try:
+                check_queue_name(name)
+            except BadQueueName as error:
+                raise SettingsError(f"{where}: {name!r} is not the name of a queue") from error
+        nested = [queue.decode() for queue in queues if queue in aliases]
         if nested:
             raise SettingsError(f"{where}: {nested[0]} is an alias itself")
-        if alias in overrides:
+        if alias.decode() in overrides:
             raise SettingsError(f"{where}: there is a queue of that name with settings")
-    return aliases
-
-
-def make_policies(defaults: Any, queues: Any, aliases: Any, source: str) -> Policies:
-    """
-    Check the tables of a configuration file.
-
-    @param defaults: the table ``defaults``.
-    @param queues: the table ``queues``, of tables by name or pattern.
-    @param aliases: the table ``aliases``, of lists of queues.
-    @param source: where they come from, for the error.
-    @raise SettingsError: a setting is unknown, of a wrong type or out of range, or some contradict each other.
-    """
-    common = _changes(defaults, f"{source}: defaults")
-    basis = attrs.evolve(QueueSettings(), **common)
-    _check(basis, f"{source}: defaults")
-    if not isinstance(queues, dict):
-        raise SettingsError(f"{source}: queues: not a table")
-    overrides = {}
-    for name, table in queues.items():
-        where = f"{source}: queues.{name}"
-        try:
-            _queue_name(name)
-        except ValueError as error:
-            raise SettingsError(f"{where}: {error}") from error
-        changes = overrides[name] = _changes(table, where)
-        for setting in _TARGETS:
-            if changes.get(setting) == name:
-                raise SettingsError(f"{where}.{setting}: the queue itself")
-    policies = Policies(basis, overrides, _aliases(aliases, overrides, source))
-    _check_targets(common, policies, f"{source}: defaults")
-    for name, changes in overrides.items():
-        _check_targets(changes, policies, f"{source}: queues.{name}")
-    some_volatile = not basis.durable or any(changes.get("durable") is False for changes in overrides.values())
-    for name in overrides:
-        if _SPECIAL.search(name):
-            _check_bounded(overrides[name], some_volatile, f"{source}: queues.{name}")
-            _check(attrs.evolve(basis, **overrides[name]), f"{source}: queues.{name}")
-        else:
-            _check(policies.of(name.encode()), f"{source}: queues.{name}")
-    return policies

@@ -15,10 +15,12 @@ from attrs import frozen, validators
 from cattrs import ClassValidationError, Converter, ForbiddenExtraKeysError, transform_error
 from cattrs.gen import make_dict_structure_fn
 
-from darner.config.policies import Policies, make_policies
+from darner.config.checks import meant, of_type
+from darner.config.policies import Policies
+from darner.config.policy_tables import check_together, make_policies
 from darner.config.units import parse_duration, parse_size
 from darner.errors import SettingsError
-from darner.values.vocabulary import STATUSES
+from darner.values.vocabulary import DIALECTS, STATUSES
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -27,30 +29,45 @@ else:
 
 DEFAULT_PORT: Final = 22133
 
-REPLY_KEYS: Final = ("queue", "request")
+NO_PASSWORDS: Final = "without password_file nobody can log in, and everybody may do everything"
 
-_reply_key = validators.in_(REPLY_KEYS)
+_dialect = validators.in_(DIALECTS)
+
+
+def _all_of(kind: type) -> Any:
+    return validators.deep_iterable(of_type(kind), of_type(tuple))
+
+
+def _directory(_: object, __: Any, value: Any) -> None:
+    """@raise ValueError: it names no directory."""
+    of_type(str, Path)(_, __, value)
+    if not str(value):
+        raise ValueError("it is empty; '.' is the directory that the server is started in")
+
+
+_port: Any = validators.optional(validators.and_(of_type(int), validators.ge(0), validators.le(65535)))
+_not_negative: Any = validators.and_(of_type(float), validators.ge(0))
 
 
 @frozen
 class Listener:
     """One place to listen at."""
 
-    endpoint: str
+    endpoint: str = attrs.field(validator=of_type(str))
     """A Twisted server endpoint string: ``tcp6:22133``, ``unix:/run/darner.sock``, ``ssl:...``, ``systemd:...``."""
-    reply_key: Optional[str] = attrs.field(default=None, validator=validators.optional(_reply_key))
-    """As L{Settings.reply_key}, for this listener."""
+    dialect: Optional[str] = attrs.field(default=None, validator=validators.optional(_dialect))
+    """As L{Settings.dialect}, for this listener."""
 
 
 @frozen
 class Rights:
     """What a user may do, by patterns of queue names as in a shell: ``*``, ``jobs_*``, ``job?``, ``[a-f]*``."""
 
-    read: tuple[str, ...] = ("*",)
+    read: tuple[str, ...] = attrs.field(default=("*",), validator=_all_of(str))
     """Queues that may be read: taken from, opened, peeked at."""
-    write: tuple[str, ...] = ("*",)
+    write: tuple[str, ...] = attrs.field(default=("*",), validator=_all_of(str))
     """Queues on which items may be put."""
-    admin: tuple[str, ...] = ()
+    admin: tuple[str, ...] = attrs.field(default=(), validator=_all_of(str))
     """Queues that may be flushed and deleted; with ``*`` among them also C{flush_all}."""
 
 
@@ -58,55 +75,65 @@ class Rights:
 class Settings:
     """What a server runs with."""
 
-    data_dir: str = "data"
+    data_dir: str = attrs.field(default="data", validator=_directory)
     """Where the queues are kept; made if it is missing."""
-    port: Optional[int] = attrs.field(
-        default=None, validator=validators.optional(validators.and_(validators.ge(0), validators.le(65535)))
-    )
+    port: Optional[int] = attrs.field(default=None, validator=_port)
     """TCP port to listen on; 0 takes a free one.  By default 22133 where nothing else is listened at, else none."""
-    interface: str = "127.0.0.1"
+    interface: str = attrs.field(default="127.0.0.1", validator=of_type(str))
     """Address to listen on with L{port}."""
-    listen: tuple[Listener, ...] = ()
+    listen: tuple[Listener, ...] = attrs.field(default=(), validator=validators.deep_iterable(of_type(Listener)))
     """Further places to listen at."""
-    reply_key: str = attrs.field(default="queue", validator=_reply_key)
-    """
-    What C{VALUE} names: the bare ``queue``, as clients of Kestrel expect it, or the key of the ``request`` as it was
-    sent, options and all, as some stock memcache clients do.
-    """
-    policies: Policies = attrs.field(factory=Policies)
+    dialect: str = attrs.field(default="kestrel", validator=_dialect)
+    """Whose clients the replies of the memcache protocol are made for: those of ``kestrel`` or of ``memcache``."""
+    policies: Policies = attrs.field(factory=Policies, validator=of_type(Policies))
     """The settings of the queues; in the file the tables ``defaults``, ``queues`` and ``aliases``."""
-    max_connections: int = attrs.field(default=0, validator=validators.ge(0))
+    max_connections: int = attrs.field(default=0, validator=validators.and_(of_type(int), validators.ge(0)))
     """How many clients may be connected, over all listeners; 0 is as many as there are descriptors."""
-    idle_timeout: float = attrs.field(default=0.0, validator=validators.ge(0))
+    idle_timeout: float = attrs.field(default=0.0, validator=_not_negative)
     """Seconds after which a client that asks for nothing is disconnected; 0 is never.  To wait for items is to ask."""
-    stall_timeout: float = attrs.field(default=60.0, validator=validators.ge(0))
+    stall_timeout: float = attrs.field(default=60.0, validator=_not_negative)
     """
     Seconds after which a client is disconnected that stops in the middle of a request, does not read its replies, or
     does not log in; 0 is never.
     """
-    keep_alive: float = attrs.field(default=60.0, validator=validators.ge(0))
-    """Seconds of silence after which TCP asks whether a client is still there; 0 is never."""
-    password_file: Optional[str] = None
+    keep_alive: float = attrs.field(default=60.0, validator=validators.and_(_not_negative, validators.le(32767)))
+    """
+    Seconds of silence after which TCP asks whether a client is still there; 0 is never.  Linux takes no more than
+    32,767.
+    """
+    password_file: Optional[str] = attrs.field(default=None, validator=validators.optional(of_type(str, Path)))
     """File with users and passwords; C{None}: everybody may do everything."""
-    users: dict[str, Rights] = attrs.field(factory=dict)
+    users: dict[str, Rights] = attrs.field(
+        factory=dict, validator=validators.deep_mapping(of_type(str), of_type(Rights), of_type(dict))
+    )
     """The rights of users; who is not in here may read and write all queues."""
-    debug: bool = False
+    debug: bool = attrs.field(default=False, validator=of_type(bool))
     """Whether connections and refused requests are logged."""
-    min_free_bytes: Optional[int] = attrs.field(default=None, validator=validators.optional(validators.ge(0)))
+    min_free_bytes: Optional[int] = attrs.field(
+        default=None, validator=validators.optional(validators.and_(of_type(int), validators.ge(0)))
+    )
     """
     Room on the disk below which sets are refused, in bytes; 0 for none.  By default 64 MiB, or 5 % of a file system
     that is smaller than 1.25 GiB.
     """
-    allow_shutdown: bool = False
+    allow_shutdown: bool = attrs.field(default=False, validator=of_type(bool))
     """Whether clients may stop the server; with users, those who may administrate all queues."""
     default_status: str = attrs.field(default="up", validator=validators.in_(STATUSES))
     """The server's status where none was set before (`darner.queues.status`)."""
-    status_change_grace_period: float = attrs.field(default=0.0, validator=validators.ge(0))
+    status_change_grace_period: float = attrs.field(default=0.0, validator=_not_negative)
     """Seconds until a stricter status is enforced."""
-    text_port: Optional[int] = attrs.field(
-        default=None, validator=validators.optional(validators.and_(validators.ge(0), validators.le(65535)))
-    )
-    """TCP port for Kestrel's text protocol, at L{interface}; C{None} for none.  It knows no users."""
+    text_port: Optional[int] = attrs.field(default=None, validator=_port)
+    """TCP port for Kestrel's text protocol, at L{interface}; C{None} for none."""
+    trusted_network: bool = attrs.field(default=False, validator=of_type(bool))
+    """Whether everybody who reaches the server may be trusted, so that there is no warning of being open to them."""
+    max_queues: int = attrs.field(default=1_000_000, validator=validators.and_(of_type(int), validators.ge(0)))
+    """The maximum number of queues, including those that clients wait for; 0 is unlimited."""
+
+    def __attrs_post_init__(self) -> None:
+        """@raise SettingsError: settings contradict each other."""
+        check_together(self.policies)
+        if self.users and self.password_file is None:
+            raise SettingsError(f"users: {NO_PASSWORDS}")
 
     @property
     def tcp_port(self) -> Optional[int]:
@@ -168,7 +195,8 @@ _CONVERTER: Final = _converter()
 
 def _explain(error: BaseException, kind: object) -> str:
     if isinstance(error, ForbiddenExtraKeysError):
-        return "unknown setting " + ", ".join(sorted(error.extra_fields))
+        known = [field.name for field in attrs.fields(error.cl)] + ["defaults", "queues", "aliases"]
+        return "unknown setting " + ", ".join(name + meant(name, known) for name in sorted(error.extra_fields))
     if isinstance(error, KeyError):
         return "missing"
     if isinstance(error, AttributeError):

@@ -6,21 +6,24 @@ from __future__ import annotations
 
 import fnmatch
 import functools
+import ipaddress
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, Optional
 
-from twisted.internet.defer import Deferred, DeferredLock, fail, succeed
-from twisted.logger import Logger
+from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IAddress, IReactorTime
+from twisted.logger import Logger, LogLevel
 
 from darner.config.passwords import Passwords
 from darner.config.settings import Rights
-from darner.errors import AuthenticationFailed, SettingsError, TooManyLogins
+from darner.errors import AuthenticationFailed, SettingsError
+from darner.front.login_queue import LoginQueue
+from darner.net.log_limits import LimitedLog
 
 MAX_CREDENTIALS: Final = 1024
 """The longest payload, in bytes, that is looked at for a user and a password."""
-MAX_LOGINS: Final = 256
-"""How many passwords may wait to be checked; more logins are refused."""
 NAMES: Final = 1024
 """Of how many queue names each user's answers are remembered."""
 
@@ -62,18 +65,39 @@ class Grant:
         return self.may_read(queue) or self.may_write(queue) or self.may_administrate(queue)
 
 
+def network_of(address: Optional[IAddress]) -> str:
+    """
+    @return: what stands for those who are likely to be one client: the host, of IPv6 the network of 64 bits; empty for
+        unix sockets.
+    """
+    if isinstance(address, IPv4Address):
+        return str(address.host)
+    if not isinstance(address, IPv6Address):
+        return ""
+    host = ipaddress.IPv6Address(address.host.partition("%")[0])
+    if host.ipv4_mapped is not None:
+        return str(host.ipv4_mapped)
+    return str(ipaddress.IPv6Network((int(host) >> 64 << 64, 64)))
+
+
 class Access:
     """
     The users of a server.
 
-    A password is checked in a worker thread, one after the other, so that whoever guesses gets no more than one
-    thread's time, and everybody else is served meanwhile.
+    A password is checked in a worker thread, one after the other (`darner.front.login_queue`), so that whoever guesses
+    gets no more than one thread's time, and everybody else is served meanwhile.
+
+    @ivar log: where to log faults of log-ins.
     """
 
     _log = Logger()
 
     def __init__(
-        self, passwords: Passwords, rights: Mapping[str, Rights], in_thread: Callable[..., Deferred[Any]]
+        self,
+        passwords: Passwords,
+        rights: Mapping[str, Rights],
+        in_thread: Callable[..., Deferred[Any]],
+        clock: IReactorTime,
     ) -> None:
         """
         @param rights: of those users who have others than the usual: to read and write all queues.
@@ -82,28 +106,28 @@ class Access:
         self._passwords = passwords
         self._rights = {user.encode(): given for user, given in rights.items()}
         self._grants: dict[bytes, Grant] = {}
-        self._in_thread = in_thread
-        self._lock = DeferredLock()
+        self.log = LimitedLog(self._log, clock)
+        self._queue = LoginQueue(lambda user, password: in_thread(passwords.check, user, password), clock)
         for user in sorted(set(self._rights) - passwords.users):
             self._log.warn("user {user} has rights and no password", user=user.decode())
         if passwords.exposed:
             self._log.warn("the password file can be read by others than its owner")
 
-    def log_in(self, credentials: bytes) -> Deferred[Grant]:
+    def log_in(self, credentials: bytes, address: Optional[IAddress] = None) -> Deferred[Grant]:
         """
         @param credentials: user, a space, password.
-        @return: fires with what the user may do; fails with L{AuthenticationFailed} or L{TooManyLogins}.
+        @param address: the client's.
+        @return: fires with what the user may do; fails with L{AuthenticationFailed} or
+            L{darner.errors.TooManyLogins}.  To be cancelled when the client has gone.
         """
         try:
             self._passwords.refresh()
         except SettingsError as error:
-            self._log.error("{error}; the passwords read before stay in force", error=error)
+            self.log.emit(LogLevel.error, "{error}; the passwords read before stay in force", error=str(error))
         user, _, password = credentials.partition(b" ")
         if self._passwords.is_known(user, password):
             return succeed(self._grant(user))
-        if len(self._lock.waiting) >= MAX_LOGINS:
-            return fail(TooManyLogins())
-        checking = self._lock.run(self._in_thread, self._passwords.check, user, password)
+        checking = self._queue.add(user, password, network_of(address), self._passwords.has(user))
         return checking.addCallback(self._checked, user)
 
     def _checked(self, right: bool, user: bytes) -> Grant:

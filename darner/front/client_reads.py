@@ -32,12 +32,12 @@ class ClientReads:
     @ivar opens: the items it has open.
     """
 
-    def __init__(self, session: Session, queues: Queues, whole_key: bool) -> None:
+    def __init__(self, session: Session, queues: Queues) -> None:
         self._session = session
         self._queues = queues
         self._reads = queues.reads
         self._status = queues.status
-        self._whole_key = whole_key
+        self._whole_key = session.spelling.whole_key
         self.opens = OpenReads()
         self._wait: Optional[Wait] = None
         self._timer: Optional[IDelayedCall] = None
@@ -82,6 +82,7 @@ class ClientReads:
     def _fetch(self, fifo: Fifo, request: requests.Get) -> bool:
         """@return: whether there was an item; it is in the answers then."""
         session = self._session
+        session.numbered = request.numbered
         key = request.key if self._whole_key else request.queue
         if request.peek:
             return self._reads.peek(fifo, session.answers(), session, key)
@@ -142,7 +143,8 @@ class ClientReads:
                 self._wait = SweepWait(self._queues, fifo, partial(self._go_on_with_many, request))
                 self._session.update_busy()
                 return
-        self._check_children(names)
+        self._check_children(request, names)
+        self._session.numbered = request.numbered
         self._reads.take_each(names, self._session.answers(), self._session)
 
     @staticmethod
@@ -160,8 +162,8 @@ class ClientReads:
             self._session.reply(self._session.spelling.error(error))
         self._session.update_busy()
 
-    def _check_children(self, names: Sequence[bytes]) -> None:
-        """@raise darner.errors.NotAllowed: a read of these would make a child, and the client may not have it made."""
+    def _check_children(self, request: requests.Request, names: Sequence[bytes]) -> None:
+        """@raise darner.errors.NotAllowed: a read of these creates a child, and the user has no right to that."""
         log_in = self._session.log_in
         if log_in is None:
             return
@@ -170,14 +172,14 @@ class ClientReads:
             if parent is not None:
                 fifo = self._queues.find(name)
                 if fifo is None or not fifo.exists:
-                    log_in.check_new_child(name, parent)
+                    log_in.check_new_child(request, name, parent)
 
     # Waiting
 
     def _wait_or_miss(self, choices: Sequence[requests.Get]) -> None:
         """There is nothing to be had: wait, if the client wants to or nobody knows yet what will be found."""
         names = [request.queue for request in choices]
-        self._check_children(names)
+        self._check_children(choices[0], names)
         over = not choices[0].wait or self._hurried
         if over and not self._is_one_sweeping(choices):
             self._reads.nothing(self._session.answers(), self._session.spelling.nothing, names)
@@ -271,7 +273,7 @@ class ClientReads:
         if request.close_all:
             self._reads.close(self._session.answers(), b"", self.opens.all(request.queue))
         self._status.check_reads()
-        self._check_children((request.queue,))
+        self._check_children(request, (request.queue,))
         over = not request.seconds or self._hurried
         wait = MonitorWait(self._queues, self, request.queue, request.maximum, over)
         self._reads.expect((request.queue,), lambda error: self._break_off(wait, error))
@@ -289,6 +291,7 @@ class ClientReads:
 
     def open_for_monitor(self, fifo: Fifo) -> bool:
         session = self._session
+        session.numbered = False
         open = self._reads.open(fifo, session.answers(), session, fifo.name, whole=False)
         if open is None:
             return False

@@ -68,7 +68,10 @@ def touch(session: Session, request: requests.Touch) -> None:
 @performs(requests.Delete)
 def delete(session: Session, request: requests.Delete) -> None:
     session.queues.status.check_writes()
-    session.queues.delete(session.answers(), b"" if request.noreply else session.spelling.deleted, request.queue)
+    fifo = session.queues.find(request.queue)
+    known = fifo is not None and fifo.exists
+    deleted = session.spelling.deleted if known else session.spelling.not_found
+    session.queues.delete(session.answers(), b"" if request.noreply else deleted, request.queue)
 
 
 @performs(requests.Flush)
@@ -89,9 +92,9 @@ def flush_all(session: Session, request: requests.FlushAll) -> None:
         if flushed:
             answers.add(flushed if error is None else error)
 
-    session.flushing = True
-    session.update_busy()
-    session.queues.flush_all(done)
+    if not session.queues.flush_all(session.answers(), flushed, done):
+        session.flushing = True
+        session.update_busy()
 
 
 @performs(requests.FlushExpired, requests.FlushAllExpired)
@@ -187,6 +190,7 @@ def quit(session: Session, request: requests.Quit) -> None:
 
 @performs(requests.Refused)
 def refused(session: Session, request: requests.Refused) -> None:
-    session.reply(request.reply)
+    if not request.noreply:
+        session.reply(request.reply)
     if request.close:
         session.close()

@@ -14,7 +14,7 @@ from __future__ import annotations
 from typing import Any, Final, Optional, Protocol
 
 from darner.front import memcache
-from darner.front.memcache_requests import MAX_LINE, LineCache
+from darner.front.memcache_requests import BINARY, BINARY_STARTS, MAX_LINE, LineCache
 from darner.front.session import Session
 from darner.queues.collection import Queues
 from darner.queues.streams import PayloadWriter
@@ -48,6 +48,7 @@ class Framing:
     @ivar session: what they are handed to.
     @ivar active: set whenever anything is received or sent.
     @ivar quiet_since: see L{darner.net.limits.Quiet}.
+    @ivar connected_at: the same.
     """
 
     max_line: Final = MAX_LINE
@@ -75,6 +76,7 @@ class Framing:
         self._raw = False  # whether a payload is being taken, and not lines
         self.active = True
         self.quiet_since: Optional[float] = None
+        self.connected_at: float = queues.clock.seconds()
 
     # What the connection tells
 
@@ -145,15 +147,24 @@ class Framing:
         data, at = self._data, self._at
         end = data.find(b"\n", at)
         stop = end if end >= 0 else len(data)
-        # The carriage return is not of the line, and may come before the line feed does.
-        if stop - at > self.max_line and (stop - at > self.max_line + 1 or data[stop - 1 : stop] != b"\r"):
+        if stop - at > self.max_line and self._is_too_long(data[at:stop]):
             self._line_too_long()
             return False
         if end < 0:
+            if data[at : at + 1] in BINARY_STARTS:
+                self._lose_step(b"", BINARY)
             return False
         self._at = end + 1
         self._take(data[at:end])
         return True
+
+    def _is_too_long(self, line: bytes) -> bool:
+        """@param line: what there is of a line, longer than usual; only the keys of a get may come to so much."""
+        longest = self.max_line
+        if line[:4].lower() in (b"get ", b"gets"):
+            longest = max(longest, self._queues.client_bytes - 2)
+        # The carriage return is not of the line, and may come before the line feed does.
+        return len(line.removesuffix(b"\r")) > longest
 
     def _line_too_long(self) -> None:
         """No command is that long; where the next one starts, nobody knows."""
@@ -173,7 +184,7 @@ class Framing:
         if request.payload is None:
             self.session.perform(request)
         else:
-            self._refusal = request.reply
+            self._refusal = b"" if request.noreply else request.reply
             self._missing = request.payload
             self._expect_pieces()
 
@@ -247,11 +258,11 @@ class Framing:
         if inflow is not None:
             inflow.abandon()
 
-    def _lose_step(self, reply: bytes) -> None:
+    def _lose_step(self, reply: bytes, warning: str = "") -> None:
         """Where the next command starts, nobody knows."""
         self._data = b""
         self._at = 0
-        self._refuse(requests.Refused(reply, close=True))
+        self._refuse(requests.Refused(reply, close=True, warning=warning))
 
     # Silence
 
@@ -264,6 +275,11 @@ class Framing:
         if session.busy or self._held_back:
             return session.choked
         return session.anonymous or self._raw or self._at < len(self._data)
+
+    @property
+    def anonymous(self) -> bool:
+        """Whether the client still has to say who it is."""
+        return self.session.anonymous
 
     @property
     def idle(self) -> bool:

@@ -19,7 +19,7 @@ from typing import Final
 
 from darner.errors import ClientError
 from darner.front import memcache, memcache_requests
-from darner.front.memcache import Memcache
+from darner.front.memcache import KestrelDialect
 from darner.values import requests
 from darner.values.vocabulary import MAX_WAIT, check_queue_name
 
@@ -68,7 +68,7 @@ def error_reply(error: BaseException) -> bytes:
     return refusal(reason or kind)
 
 
-class Kestrel(Memcache):
+class TextSpelling(KestrelDialect):
     """How clients of the text protocol are answered; what it has no request for is spelled as memcache does."""
 
     def __init__(self) -> None:
@@ -76,6 +76,7 @@ class Kestrel(Memcache):
         self.nothing = NOTHING
         self.flushed = DONE
         self.deleted = DONE
+        self.not_found = DONE
         self.status_changed = DONE
 
     def error(self, error: BaseException) -> bytes:
@@ -103,7 +104,7 @@ class Kestrel(Memcache):
         return line(number)
 
 
-KESTREL: Final = Kestrel()
+TEXT: Final = TextSpelling()
 
 
 _Parser = Callable[[list[bytes]], requests.Request]
@@ -129,6 +130,8 @@ def parse(line: bytes) -> requests.Request:
     @return: a request.  What cannot be served comes out as L{requests.Refused}, or as a L{requests.PutItems} with its
         refusal; nothing is raised.
     """
+    if line[:1] in memcache_requests.BINARY_STARTS:
+        return requests.Refused(b"", close=True, warning=memcache_requests.BINARY)
     line = line.rstrip()
     has_items = line.endswith(b":")
     words = (line[:-1] if has_items else line).split()

@@ -10,10 +10,11 @@ from __future__ import annotations
 from typing import Optional
 
 from darner.front import kestrel
-from darner.front.access import MAX_CREDENTIALS
+from darner.front.access import MAX_CREDENTIALS, Access
 from darner.front.framing import Carrier, Framing
 from darner.front.memcache_requests import LineCache
 from darner.front.protocol import QueueFactory
+from darner.net.limits import Limits
 from darner.queues.collection import Queues
 from darner.values import requests
 
@@ -44,6 +45,9 @@ class TextFraming(Framing):
             self._refuse(request)
         else:
             self.session.perform(request)
+
+    def _is_too_long(self, line: bytes) -> bool:
+        return len(line.removesuffix(b"\r")) > self.max_line
 
     def _line_too_long(self) -> None:
         self._lose_step(kestrel.LINE_TOO_LONG)
@@ -102,7 +106,13 @@ class TextFactory(QueueFactory):
     """Connections by the text protocol to one set of queues."""
 
     refusal = kestrel.TOO_MANY_CONNECTIONS
-    spelling = kestrel.KESTREL
+
+    def __init__(
+        self, queues: Queues, debug: bool = False, limits: Limits = Limits(),  # noqa: B008  (it is frozen)
+        access: Optional[Access] = None,
+    ) -> None:  # fmt: skip
+        """As L{QueueFactory}."""
+        super().__init__(queues, kestrel.TEXT, debug, limits, access)
 
     def make_framing(self, carrier: Carrier) -> Framing:
         return TextFraming(carrier, self.queues, self.lines)

@@ -5,13 +5,14 @@ Who a client is, where it has to say so, and what it may ask for then.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import ClassVar, Optional
+from typing import Any, Optional
 
-from twisted.logger import Logger
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.failure import Failure
 
 from darner.errors import DarnerError, NotAllowed, Unauthenticated
 from darner.front.access import MAX_CREDENTIALS, Access, Grant
+from darner.front.audit import AuditTrail
 from darner.values.requests import Request
 
 
@@ -23,32 +24,48 @@ class LogIn:
     @ivar checking: whether its password is being checked.
     """
 
-    _log: ClassVar[Logger] = Logger()
-
-    def __init__(self, access: Access) -> None:
+    def __init__(self, access: Access, trail: AuditTrail) -> None:
+        """@param trail: where to log log-ins and refusals."""
         self._access = access
+        self._trail = trail
+        self._check: Optional[Deferred[Any]] = None
         self.grant: Optional[Grant] = None
         self.checking = False
 
+    @property
+    def anonymous(self) -> bool:
+        """Whether the client has not logged in, and no password of it is being checked either."""
+        return self.grant is None and not self.checking
+
     def check(self, request: Request) -> None:
         """
+        Log a refusal, if it is one.
+
         @raise Unauthenticated: the client has not logged in.
         @raise NotAllowed: its user has no right to this.
         """
         if request.for_all():
             return
-        if self.grant is None:
-            raise Unauthenticated()
-        if not request.allowed(self.grant):
-            raise NotAllowed()
+        grant = self.grant
+        if grant is not None and request.allowed(grant):
+            return
+        error = Unauthenticated() if grant is None else NotAllowed()
+        self._trail.refused(request, error)
+        raise error
 
-    def check_new_child(self, child: bytes, parent: bytes) -> None:
-        """@raise NotAllowed: the client's user may not have a read make this child, which costs all who put there."""
+    def check_new_child(self, request: Request, child: bytes, parent: bytes) -> None:
+        """
+        Check that a read may create a child, which makes each set on the parent cost more, and log a refusal.
+
+        @raise NotAllowed: the user may neither write to nor administrate the child or its parent.
+        """
         grant = self.grant
         if grant is None or not any(
             grant.may_write(queue) or grant.may_administrate(queue) for queue in (child, parent)
         ):
-            raise NotAllowed()
+            error = NotAllowed()
+            self._trail.refused(request, error)
+            raise error
 
     def may_see(self, queue: bytes) -> bool:
         """Whether the figures of a queue are shown."""
@@ -64,20 +81,34 @@ class LogIn:
         @param ended: called when they are checked; with the error, if they are not good.
         """
         self.checking = True
-        self._access.log_in(credentials).addCallbacks(
-            self._logged_in, self._turned_away, callbackArgs=(ended,), errbackArgs=(ended,)
+        self._check = self._access.log_in(credentials, self._trail.address)
+        self._check.addCallbacks(
+            self._logged_in, self._turned_away, callbackArgs=(credentials, ended), errbackArgs=(credentials, ended)
         ).addErrback(self._fault)
 
-    def _logged_in(self, grant: Grant, ended: Callable[[Optional[BaseException]], None]) -> None:
+    def cancel(self) -> None:
+        """The client has gone: nobody wants to know any more whether its password is right."""
+        if self.checking and self._check is not None:
+            self._check.cancel()
+
+    def _logged_in(self, grant: Grant, credentials: bytes, ended: Callable[[Optional[BaseException]], None]) -> None:
         self.checking = False
         self.grant = grant
+        self._trail.logged_in(credentials)
         ended(None)
 
-    def _turned_away(self, failure: Failure, ended: Callable[[Optional[BaseException]], None]) -> None:
+    def _turned_away(
+        self, failure: Failure, credentials: bytes, ended: Callable[[Optional[BaseException]], None]
+    ) -> None:
         self.checking = False
-        if not isinstance(failure.value, DarnerError):
+        error = failure.value
+        if isinstance(error, CancelledError):
+            return
+        if isinstance(error, DarnerError):
+            self._trail.log_in_failed(credentials, error)
+        else:
             self._fault(failure)
-        ended(failure.value)
+        ended(error)
 
     def _fault(self, failure: Failure) -> None:
-        self._log.failure("could not check a password", failure)
+        self._access.log.failure("could not check a password", failure)

@@ -7,8 +7,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Final, Union
 
-from darner.errors import ClientError, DarnerError, QueueFull
+from darner.errors import ClientError, DarnerError, ItemTooLarge, QueueFull
 from darner.front.spelling import Spelling
+from darner.values.vocabulary import MAX_RELATIVE_EXPIRY
 
 STORED: Final = b"STORED\r\n"
 NOT_STORED: Final = b"NOT_STORED\r\n"
@@ -22,6 +23,9 @@ FLUSHED_ALL: Final = b"Flushed all queues.\r\n"
 RELOADED: Final = b"Reloaded config.\r\n"
 AFTER_PAYLOAD: Final = b"\r\n"
 
+KESTREL_RELATIVE_EXPIRY: Final = 999_999
+"""What Kestrel takes for seconds from now at most."""
+
 
 def client_error(reason: bytes) -> bytes:
     return b"CLIENT_ERROR %b\r\n" % reason
@@ -31,6 +35,7 @@ def server_error(reason: bytes) -> bytes:
     return b"SERVER_ERROR %b\r\n" % reason
 
 
+TOO_LARGE: Final = server_error(b"object too large for cache")
 LINE_TOO_LONG: Final = client_error(b"line too long")
 BAD_DATA_CHUNK: Final = client_error(b"bad data chunk")
 
@@ -61,11 +66,14 @@ def count(number: int) -> bytes:
     return b"%d\r\n" % number
 
 
-class Memcache(Spelling):
-    """How memcache's clients are answered."""
+class KestrelDialect(Spelling):
+    """Replies as Kestrel's clients expect them."""
 
     def __init__(self) -> None:
-        super().__init__(stored=STORED, nothing=END, closed=END, flushed=END, deleted=DELETED, status_changed=END)
+        super().__init__(
+            stored=STORED, nothing=END, closed=END, flushed=END, deleted=DELETED, not_found=DELETED, status_changed=END,
+            whole_key=False, relative_expiry=KESTREL_RELATIVE_EXPIRY,
+        )  # fmt: skip
 
     def error(self, error: BaseException) -> bytes:
         return error_reply(error)
@@ -75,6 +83,9 @@ class Memcache(Spelling):
 
     def before_item(self, key: bytes, flags: int, size: int) -> bytes:
         return value_header(key, flags, size)
+
+    def before_numbered_item(self, key: bytes, flags: int, size: int, number: int) -> bytes:
+        return self.before_item(key, flags, size)
 
     def after_item(self, whole: bool) -> bytes:
         return AFTER_PAYLOAD + END if whole else AFTER_PAYLOAD
@@ -120,4 +131,35 @@ class Memcache(Spelling):
         return END
 
 
-MEMCACHE: Final = Memcache()
+class MemcacheDialect(KestrelDialect):
+    """Replies as memcached's stock clients expect them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.flushed = OK
+        self.not_found = NOT_FOUND
+        self.status_changed = OK
+        self.whole_key = True
+        self.relative_expiry = MAX_RELATIVE_EXPIRY
+
+    def error(self, error: BaseException) -> bytes:
+        return TOO_LARGE if isinstance(error, ItemTooLarge) else error_reply(error)
+
+    def before_numbered_item(self, key: bytes, flags: int, size: int, number: int) -> bytes:
+        return b"VALUE %b %d %d %d\r\n" % (key, flags, size, number)
+
+    def confirmed(self, count: int) -> bytes:
+        return OK if count else NOT_FOUND
+
+    def flushed_all(self, delayed: bool) -> bytes:
+        return OK
+
+    def reloaded(self) -> bytes:
+        return OK
+
+
+KESTREL: Final = KestrelDialect()
+MEMCACHE: Final = MemcacheDialect()
+
+DIALECTS: Final[dict[str, KestrelDialect]] = {"kestrel": KESTREL, "memcache": MEMCACHE}
+"""How replies are spelled, by the setting C{dialect}."""

@@ -17,10 +17,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Final, Optional
 
 from darner.errors import ClientError
-from darner.front.memcache import ERROR, client_error, error_reply
+from darner.front.memcache import ERROR, KESTREL_RELATIVE_EXPIRY, client_error, error_reply
 from darner.values.items import PutOptions
 from darner.values.requests import (
     Confirm,
@@ -48,7 +49,7 @@ from darner.values.requests import (
     Touch,
     Version,
 )
-from darner.values.vocabulary import MAX_DELAY, MAX_FLAGS, MAX_WAIT, STATUSES, check_id, check_queue_name
+from darner.values.vocabulary import MAX_DELAY, MAX_FLAGS, MAX_WAIT, STATUSES, check_expiry, check_id, check_queue_name
 
 MAX_LINE: Final = 2048
 """The longest request line, in bytes, without its line end."""
@@ -58,6 +59,15 @@ _UNSIGNED: Final = re.compile(rb"[0-9]{1,18}")
 _SIGNED: Final = re.compile(rb"-?[0-9]{1,18}")
 
 
+
+HTTP: Final = "closed a connection on which HTTP was sent: a browser may have been led here"
+BINARY: Final = "closed a connection on which TLS or memcached's binary protocol was spoken: this port has neither"
+BINARY_STARTS: Final = (b"\x80", b"\x16")
+"""How a request of memcached's binary protocol begins, and how TLS does."""
+_HTTP: Final = (b"host:", b"post")
+"""Of what a browser sends, what nobody else does: a form may have commands in its body."""
+_QUIET: Final = (b"delete", b"touch", b"flush_all", b"incr", b"decr", b"verbosity")
+"""The commands without a payload that clients may ask to have no reply."""
 
 _Parser = Callable[[list[bytes]], Request]
 
@@ -75,23 +85,39 @@ def _parses(*commands: str) -> Callable[[_Parser], _Parser]:
     return register
 
 
-def parse(line: bytes) -> Request:
+def parse(line: bytes, relative_expiry: int = KESTREL_RELATIVE_EXPIRY) -> Request:
     """
     Understand one request line.
 
     @param line: the line without its line end, at most L{MAX_LINE} bytes.
+    @param relative_expiry: the longest expiry, in seconds, that counts from now.
     @return: a request.  What cannot be served comes out as L{Refused}; nothing is raised.
     """
     words = line.split()
     if not words:
         return Refused(ERROR)
-    parser = _PARSERS.get(words[0].lower())
+    if words[0][:1] in BINARY_STARTS:
+        return Refused(b"", close=True, warning=BINARY)
+    command = words[0].lower()
+    parser = _PARSERS.get(command)
+    if (len(words) == 3 and words[2].startswith(b"HTTP/")) or command in _HTTP:
+        return Refused(b"", close=True, warning=HTTP)
+    noreply = len(words) > 1 and command in _QUIET and words[-1].lower() == b"noreply"
     if parser is None:
-        return Refused(ERROR)
+        return Refused(ERROR, noreply=noreply)
     try:
-        return parser(words[1:])
+        request = parser(words[1:])
+        return _check_expiry(request, relative_expiry) if isinstance(request, Set) else request
     except ClientError as error:
-        return Refused(error_reply(error))
+        return Refused(error_reply(error), noreply=noreply)
+
+
+def _check_expiry(request: Set, relative_expiry: int) -> Request:
+    try:
+        check_expiry(request.expiry, relative_expiry)
+    except ClientError as error:
+        return Refused(b"" if request.noreply else error_reply(error), payload=request.size)
+    return request
 
 
 def _number(word: bytes, what: str, form: re.Pattern[bytes] = _UNSIGNED) -> int:
@@ -118,8 +144,27 @@ def _parse_set(words: list[bytes]) -> Request:
         if len(words) > 5 or (len(words) == 5 and not noreply):
             raise ClientError("bad command line format")
     except ClientError as error:
-        return Refused(b"" if noreply else error_reply(error), payload=size)
+        return Refused(error_reply(error), payload=size, noreply=noreply)
     return Set(queue, flags, expiry, size, noreply, sync, asked)
+
+
+@_parses("add", "replace", "append", "prepend", "cas")
+def _parse_not_served(words: list[bytes]) -> Request:
+    """memcached's other commands with a payload, which is skipped: it is no command."""
+    return _skipped(words, 3)
+
+
+@_parses("ms")
+def _parse_meta_set(words: list[bytes]) -> Request:
+    return _skipped(words, 1)
+
+
+def _skipped(words: list[bytes], at: int) -> Request:
+    """@param at: which of the words is the length of the payload."""
+    if len(words) <= at or not _UNSIGNED.fullmatch(words[at]):
+        return Refused(ERROR, close=True)
+    noreply = words[-1].lower() == b"noreply"
+    return Refused(ERROR, payload=int(words[at]), noreply=noreply)
 
 
 def _put_options(options: list[bytes]) -> tuple[bool, Optional[PutOptions]]:
@@ -140,7 +185,16 @@ def _put_options(options: list[bytes]) -> tuple[bool, Optional[PutOptions]]:
     return sync, PutOptions(delay, id) if delay is not None or id else None
 
 
-@_parses("get", "gets")
+@_parses("gets")
+def _parse_gets(words: list[bytes]) -> Request:
+    request = _parse_get(words)
+    if isinstance(request, GetFirst):
+        return GetFirst(tuple(replace(choice, numbered=True) for choice in request.choices))
+    assert isinstance(request, (Get, GetMany))
+    return replace(request, numbered=True)
+
+
+@_parses("get")
 def _parse_get(words: list[bytes]) -> Request:
     if not words:
         raise ClientError("get needs a queue name")
@@ -172,7 +226,7 @@ def _parse_get_several(words: list[bytes]) -> Request:
     if not any(option.lower().startswith(b"t=") for option in options):
         return GetMany(tuple(check_queue_name(word) for word in words))
     queues = dict.fromkeys(check_queue_name(word) for word in [*words[:-1], last])
-    choices = tuple(_get(queue, queue, options) for queue in queues)
+    choices = tuple(_get(queue, words[-1] if queue == last else queue, options) for queue in queues)
     if choices[0].abort:
         raise ClientError("abort must be by itself")
     return GetFirst(choices)
@@ -268,20 +322,21 @@ def _parse_status(words: list[bytes]) -> Request:
     return SetStatus(status)
 
 
-def _alone(request: Request, command: str) -> _Parser:
+def _alone(request: Request, command: str, lenient: bool) -> _Parser:
     def parse_alone(words: list[bytes]) -> Request:
-        if words:
+        if words and not lenient:
             raise ClientError(f"{command} takes no arguments")
         return request
 
     return parse_alone
 
 
-for _command, _request in (
-    ("flush_all_expired", FlushAllExpired()), ("stats", Stats()), ("reload", Reload()), ("shutdown", Shutdown()),
-    ("version", Version()), ("quit", Quit()),
+# Kestrel does not look at what stands behind those that change nothing, and memcache clients ask for `stats items`.
+for _command, _request, _lenient in (
+    ("flush_all_expired", FlushAllExpired(), False), ("reload", Reload(), False), ("shutdown", Shutdown(), False),
+    ("stats", Stats(), True), ("version", Version(), True), ("quit", Quit(), True),
 ):  # fmt: skip
-    _parses(_command)(_alone(_request, _command))
+    _parses(_command)(_alone(_request, _command, _lenient))
 
 
 class LineCache:
@@ -295,14 +350,16 @@ class LineCache:
     MAX_LINES: Final = 4096
     MAX_LENGTH: Final = 128
 
-    def __init__(self) -> None:
+    def __init__(self, relative_expiry: int = KESTREL_RELATIVE_EXPIRY) -> None:
+        """@param relative_expiry: as for L{parse}."""
+        self._relative_expiry = relative_expiry
         self._requests: dict[bytes, Request] = {}
 
     def parse(self, line: bytes) -> Request:
         """As L{parse}."""
         request = self._requests.get(line)
         if request is None:
-            request = parse(line)
+            request = parse(line, self._relative_expiry)
             if len(line) <= self.MAX_LENGTH:
                 if len(self._requests) >= self.MAX_LINES:
                     self._requests.clear()

@@ -6,12 +6,13 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, ClassVar, Final, Optional, Protocol
+from typing import Any, Final, Optional, Protocol
 
-from twisted.logger import Logger
+from twisted.logger import LogLevel
 
 from darner.errors import StoreError
 from darner.front.spelling import Spelling
+from darner.net.log_limits import LimitedLog
 from darner.queues.streams import PayloadReader
 
 PIECES: Final = 2
@@ -97,13 +98,15 @@ class Outbox:
     @ivar choked: whether the client takes no more for now.
     """
 
-    _log: ClassVar[Logger] = Logger()
-
-    def __init__(self, outlet: Outlet, spelling: Spelling, more: Callable[[], object]) -> None:
-        """@param more: called when there is more than fits in a turn; it has L{pump} called when there is time."""
+    def __init__(self, outlet: Outlet, spelling: Spelling, more: Callable[[], object], log: LimitedLog) -> None:
+        """
+        @param more: called when there is more than fits in a turn; it has L{pump} called when there is time.
+        @param log: where to log items that cannot be read.
+        """
         self._outlet = outlet
         self._spelling = spelling
         self._more = more
+        self._log = log
         self._replies: deque[Any] = deque()
         self.choked = False
 
@@ -140,7 +143,7 @@ class Outbox:
                     piece = reply.piece()
                 except StoreError as error:
                     # Half of it is sent: the client cannot be told but by the end of the connection.
-                    self._log.error("cannot read a large item: {error}", error=error)
+                    self._log.emit(LogLevel.error, "cannot read a large item: {error}", error=str(error))
                     self._outlet.abort()
                     return False
                 if piece is not None:

@@ -7,42 +7,39 @@ session's (`darner.front.session`), and how they are spelled that of `darner.fro
 
 from __future__ import annotations
 
-import socket
 from typing import Final, Optional
 
-from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import (
     IAddress,
     IConsumer,
     IHalfCloseableProtocol,
     IPushProducer,
-    ITCPTransport,
     ITransport,
 )
 from twisted.internet.protocol import Protocol, ServerFactory, connectionDone
-from twisted.logger import Logger
+from twisted.logger import Logger, LogLevel
 from twisted.protocols.basic import LineReceiver
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from darner.front import commands, memcache  # noqa: F401  (the commands register themselves)
 from darner.front.access import Access
+from darner.front.audit import AuditLog, AuditTrail
 from darner.front.framing import Carrier, Framing
 from darner.front.log_in import LogIn
-from darner.front.memcache import MEMCACHE
+from darner.front.memcache import KESTREL
 from darner.front.memcache_requests import MAX_LINE, LineCache
 from darner.front.outbox import Outlet
 from darner.front.session import Session
 from darner.front.spelling import Spelling
 from darner.net.limits import ClientTimeouts, Limits
+from darner.net.log_limits import LimitedLog
+from darner.net.socket_options import SocketOptions
 from darner.queues.collection import Queues
 from darner.values import requests
 
 TOO_MANY_CONNECTIONS: Final = memcache.server_error(b"too many connections")
-
-_PROBES: Final = (("TCP_KEEPINTVL", 15), ("TCP_KEEPCNT", 4))
-"""How TCP asks for a silent client: every 15 seconds, and four times in vain mean that it is gone."""
 
 
 class IClientTransport(ITransport, IConsumer, IPushProducer):
@@ -84,29 +81,16 @@ class QueueProtocol(LineReceiver):
 
     def connectionMade(self) -> None:
         self.framing = self.factory.make_framing(self)
-        self.framing.session = self.factory.make_session(self.framing)
-        self.factory.joined(self)
+        self.framing.session = self.factory.make_session(self.framing, self.transport.getPeer())
+        # First: every bound on what is held for a client rests on it.
         self.transport.registerProducer(_Sending(self.session), True)
-        if ITCPTransport.providedBy(self.transport):
-            self.transport.setTcpNoDelay(True)
-            self._keep_alive(self.transport, self.factory.limits.keep_alive)
+        self.factory.joined(self)
+        self.factory.socket_options.apply(self.transport)
 
     @property
     def session(self) -> Session:
         """The client's state."""
         return self.framing.session
-
-    @staticmethod
-    def _keep_alive(transport: ITCPTransport, silence: float) -> None:
-        """Have TCP find out when the client's machine is gone."""
-        # A unix socket calls itself TCP as well.
-        if not silence or not isinstance(transport.getPeer(), (IPv4Address, IPv6Address)):
-            return
-        transport.setTcpKeepAlive(True)
-        handle = getattr(transport, "getHandle", lambda: None)()
-        for name, number in (("TCP_KEEPIDLE", max(1, round(silence))), *_PROBES):
-            if isinstance(handle, socket.socket) and hasattr(socket, name):
-                handle.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), number)
 
     def dataReceived(self, data: bytes) -> None:
         self.framing.received(data)
@@ -153,26 +137,25 @@ class QueueFactory(ServerFactory):
     @ivar clock: the queues' clock.
     @ivar lines: the requests that clients repeat.
     @ivar connections: the clients that are there.
+    @ivar audit: where to log who does what.
     """
 
     noisy = False
     refusal = TOO_MANY_CONNECTIONS
     """What a client is told that there is no room for."""
-    spelling: Spelling = MEMCACHE
-    """How replies are spelled."""
 
     _log = Logger()
 
     def __init__(
         self,
         queues: Queues,
-        whole_key: bool = False,
+        spelling: Spelling = KESTREL,
         debug: bool = False,
         limits: Limits = Limits(),  # noqa: B008  (it is frozen)
         access: Optional[Access] = None,
     ) -> None:
         """
-        @param whole_key: whether C{VALUE} names the key as it was sent, options and all, and not the bare queue.
+        @param spelling: how replies are spelled: a protocol, or a dialect of it.
         @param debug: whether to log connections and refused requests.
         @param limits: what is asked of clients.
         @param access: who may do what; C{None}: everybody may do everything.
@@ -180,13 +163,15 @@ class QueueFactory(ServerFactory):
         self.queues = queues
         self.commit = queues.commit
         self.clock = queues.clock
-        self.whole_key = whole_key
+        self.spelling = spelling
         self.debug = debug
         self.limits = limits
+        self.socket_options = SocketOptions(limits)
         self._access = access
         self._gone: Optional[Deferred[None]] = None
-        self._refusing = False
-        self.lines = LineCache()
+        self._limited = LimitedLog(self._log, queues.clock)
+        self.audit = AuditLog(queues.clock, debug)
+        self.lines = LineCache(spelling.relative_expiry)
         self.connections: set[Framing] = set()
         self._patience = ClientTimeouts(limits, queues.clock, self.connections, queues.stats)
 
@@ -212,18 +197,19 @@ class QueueFactory(ServerFactory):
     def rejected(self) -> None:
         """A client is told that there is no room for it."""
         self.queues.stats.rejected_connections += 1
-        if not self._refusing:
-            self._refusing = True
-            self._log.warn("too many connections: refusing new ones")
+        self._limited.emit(LogLevel.warn, "too many connections: refusing new ones")
 
-    def make_session(self, outlet: Outlet) -> Session:
-        """@return: a new client's state."""
-        log_in = None if self._access is None else LogIn(self._access)
-        return Session(self.queues, outlet, self.spelling, self.whole_key, log_in)
+    def make_session(self, outlet: Outlet, address: Optional[IAddress] = None) -> Session:
+        """
+        @param address: the client's.
+        @return: a new client's state.
+        """
+        trail = AuditTrail(self.audit, address)
+        log_in = None if self._access is None else LogIn(self._access, trail)
+        return Session(self.queues, outlet, self.spelling, log_in, trail)
 
     def joined(self, connection: QueueProtocol) -> None:
         """A client has connected."""
-        self._refusing = False
         self.connections.add(connection.framing)
         self.queues.joined()
         self._patience.update()
@@ -244,6 +230,12 @@ class QueueFactory(ServerFactory):
 
     def refused(self, connection: QueueProtocol, request: requests.Refused) -> None:
         """A client has sent what is not served."""
+        if request.warning:
+            self._limited.emit(LogLevel.warn, request.warning + ", from {peer}", peer=connection.transport.getPeer())
+        elif request.noreply:
+            self._limited.emit(
+                LogLevel.warn, "a request with noreply was refused: {reply!r}", reply=request.reply
+            )
         if self.debug:
             peer = connection.transport.getPeer()
             self._log.debug("{peer} was refused: {reply!r}", peer=peer, reply=request.reply)
@@ -254,6 +246,10 @@ class QueueFactory(ServerFactory):
 
         @return: fires when all are gone.
         """
+        self._limited.close()
+        self.audit.close()
+        if self._access is not None:
+            self._access.log.close()
         if not self.connections:
             return succeed(None)
         self._gone = Deferred()

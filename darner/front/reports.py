@@ -31,13 +31,17 @@ def _names(session: Session, count: int) -> Iterator[list[bytes]]:
         some = names.after(some[-1], count)
 
 
-def _seen(session: Session, names: list[bytes]) -> list[bytes]:
-    """@return: those of them that exist and that the client may see."""
+def _seen(session: Session, names: list[bytes], waiting: bool) -> list[bytes]:
+    """
+    @param waiting: whether also those that do not exist yet, and for whose items somebody waits.
+    @return: those of the queues that exist and that the client may see.
+    """
     queues, log_in = session.queues, session.log_in
     seen = []
     for name in names:
         fifo = queues.find(name)
-        if fifo is not None and fifo.exists and (log_in is None or log_in.may_see(name)):
+        known = fifo is not None and (fifo.exists or (waiting and fifo.waiters.line))
+        if known and (log_in is None or log_in.may_see(name)):
             seen.append(name)
     return seen
 
@@ -55,22 +59,24 @@ def stats(session: Session) -> Iterator[bytes]:
             yield b""
     piece = spelling.stats(queues.figures(darner.__version__, totals), ())
     for names in _names(session, QUEUES):
-        yield piece + spelling.stats({}, [(name, queues.queue_figures(name)) for name in _seen(session, names)])
+        yield piece + spelling.stats({}, [(name, queues.queue_figures(name)) for name in _seen(session, names, True)])
         piece = b""
     yield piece + spelling.after_report()
 
 
 def dump(
-    session: Session, asked: tuple[bytes, ...], tell: Callable[[bytes], Mapping[str, Union[int, str]]]
-) -> Iterator[bytes]:
+    session: Session, asked: tuple[bytes, ...], tell: Callable[[bytes], Mapping[str, Union[int, str]]],
+    waiting: bool = True,
+) -> Iterator[bytes]:  # fmt: skip
     """
+    @param waiting: whether also of queues that do not exist yet, and for whose items somebody waits.
     @param asked: the queues that are told of; none: all that the client may see.
     @param tell: gives what is told of one; of those without anything, nothing is.
     @return: the pieces of that.
     """
     spelling = session.spelling
     for names in _asked(asked) if asked else _names(session, QUEUES):
-        told = [(name, tell(name)) for name in (names if asked else _seen(session, names))]
+        told = [(name, tell(name)) for name in (names if asked else _seen(session, names, waiting))]
         yield spelling.dump([(name, figures) for name, figures in told if figures])
     yield spelling.after_report()
 
@@ -85,4 +91,4 @@ def dump_config(session: Session, asked: tuple[bytes, ...]) -> Iterator[bytes]:
     @param asked: the queues that are told of, whether they exist or not; none: all that the client may see.
     @return: the pieces of their settings.
     """
-    return dump(session, asked, lambda name: session.queues.policy(name).as_text())
+    return dump(session, asked, lambda name: session.queues.policy(name).as_text(), False)

@@ -14,6 +14,7 @@ from typing import Any, Final, Optional
 from twisted.internet.interfaces import IDelayedCall
 
 from darner.errors import DarnerError, ItemTooLarge, NotAllowed, QueueFull, StoreError, Unauthenticated
+from darner.front.audit import AuditTrail
 from darner.front.client_reads import ClientReads
 from darner.front.log_in import LogIn
 from darner.front.outbox import Outbox, Outlet, Report, Value, discard
@@ -41,30 +42,33 @@ class Session(Reader):
     @ivar spelling: how its replies are spelled.
     @ivar log_in: who the client is; C{None}: everybody may do everything.
     @ivar reads: what it reads, waits for and has open.
+    @ivar numbered: whether the reply to the read that is being served has numbers that identify items.
     @ivar flushing: whether it waits for work on all queues, such as dropping what has expired.
     @ivar transfer: what it waits to be moved.
     @ivar busy: whether requests have to be held back.
     """
 
     def __init__(
-        self, queues: Queues, outlet: Outlet, spelling: Spelling, whole_key: bool = False,
-        log_in: Optional[LogIn] = None,
+        self, queues: Queues, outlet: Outlet, spelling: Spelling, log_in: Optional[LogIn] = None,
+        trail: Optional[AuditTrail] = None,
     ) -> None:  # fmt: skip
-        """@param whole_key: whether replies name the key as it was sent, and not the bare queue."""
+        """@param trail: where to log what administrates; C{None}: nowhere."""
         self.queues = queues
         self.spelling = spelling
         self.log_in = log_in
+        self._trail = trail
         self._commit = queues.commit
         self._puts = queues.puts
         self._outlet = outlet
         self._answers: Optional[Answers] = None
-        self.reads = ClientReads(self, queues, whole_key)
+        self.reads = ClientReads(self, queues)
+        self.numbered = False
         self.flushing = False
         self.transfer: Optional[Transfer] = None
         self._relief: Optional[IDelayedCall] = None
         self._held_back = 0
         self._streaming = 0
-        self._outbox = Outbox(outlet, spelling, self._rest)
+        self._outbox = Outbox(outlet, spelling, self._rest, queues.commit.log)
         self._resting = False
         self._closing = False
         self._ended = False
@@ -101,8 +105,8 @@ class Session(Reader):
 
     @property
     def anonymous(self) -> bool:
-        """Whether the client still has to say who it is."""
-        return self.log_in is not None and self.log_in.grant is None
+        """Whether the client has not logged in, and no password of it is being checked either."""
+        return self.log_in is not None and self.log_in.anonymous
 
     @property
     def congested(self) -> bool:
@@ -146,11 +150,16 @@ class Session(Reader):
                 self.reads.get(request)  # nearly all of them are that
             else:
                 PERFORMERS[type(request)](self, request)
-        except (Unauthenticated, NotAllowed) as error:
+                if self._trail is not None:
+                    self._trail.performed(request)
+        except (Unauthenticated, NotAllowed) as error:  # which the log-in has logged
             if not getattr(request, "noreply", False):
                 self.reply(self.spelling.error(error))
         except DarnerError as error:
-            self.reply(self.spelling.error(error))
+            if not getattr(request, "noreply", False):
+                self.reply(self.spelling.error(error))
+            elif self._trail is not None:
+                self._trail.refused(request, error)
         if self._has_had_enough():
             self.busy = True
 
@@ -233,8 +242,7 @@ class Session(Reader):
             self._not_stored(request, error)
         else:
             self.queues.stats.cmd_set += 1
-            if self._has_had_enough():
-                self.busy = True
+            self.update_busy()
 
     def _not_stored(self, request: requests.Set, error: DarnerError) -> None:
         self.queues.stats.cmd_set += 1
@@ -282,13 +290,18 @@ class Session(Reader):
     # Items on their way to the client
 
     def hand_out(self, item: Item, key: bytes, whole: bool) -> Any:
-        if not item.stream:
-            return self.spelling.item(key, item.flags, item.payload, whole)
+        spelling = self.spelling
+        if self.numbered:
+            before = spelling.before_numbered_item(key, item.flags, item.size, item.id + 1)
+            if not item.stream:
+                return b"%b%b%b" % (before, item.payload, spelling.after_item(whole))
+        elif not item.stream:
+            return spelling.item(key, item.flags, item.payload, whole)
+        else:
+            before = spelling.before_item(key, item.flags, item.size)
         self._streaming += 1
         self.update_busy()
-        outflow = self.queues.reads.outflow(item, self._streamed)
-        before = self.spelling.before_item(key, item.flags, item.size)
-        return Value(before, outflow, self.spelling.after_item(whole))
+        return Value(before, self.queues.reads.outflow(item, self._streamed), spelling.after_item(whole))
 
     def end(self, error: Optional[StoreError]) -> bytes:
         return self.spelling.nothing if error is None else self.spelling.error(error)
@@ -318,6 +331,8 @@ class Session(Reader):
         self.reads.stop_waiting()
         if self.transfer is not None:
             self.transfer.stop()
+        if self.log_in is not None:
+            self.log_in.cancel()
         if self._relief is not None:
             self._relief.cancel()
             self._relief = None

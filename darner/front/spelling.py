@@ -1,5 +1,5 @@
 """
-How replies are spelled: one class for each protocol, so that sessions know none.
+How replies are spelled: one class for each protocol and dialect of it, so that sessions know none.
 """
 
 from __future__ import annotations
@@ -10,25 +10,33 @@ from typing import Union
 
 class Spelling:
     """
-    How the replies of one protocol are spelled.
+    How the replies of one protocol, or of one dialect of it, are spelled.
 
     @ivar stored: an item is stored.
     @ivar nothing: there is no item to be had.
     @ivar closed: an open read is closed or given back.
     @ivar flushed: a queue is flushed.
     @ivar deleted: a queue is deleted.
+    @ivar not_found: a queue that was to be deleted does not exist.
     @ivar status_changed: the server has another status.
+    @ivar whole_key: whether the reply to a read names the key as the client sent it, options and all, and not the bare
+        queue.
+    @ivar relative_expiry: the longest expiry, in seconds, that counts from now; above it is Unix time.
     """
 
     def __init__(
-        self, stored: bytes, nothing: bytes, closed: bytes, flushed: bytes, deleted: bytes, status_changed: bytes
-    ) -> None:
+        self, stored: bytes, nothing: bytes, closed: bytes, flushed: bytes, deleted: bytes, not_found: bytes,
+        status_changed: bytes, whole_key: bool, relative_expiry: int,
+    ) -> None:  # fmt: skip
         self.stored = stored
         self.nothing = nothing
         self.closed = closed
         self.flushed = flushed
         self.deleted = deleted
+        self.not_found = not_found
         self.status_changed = status_changed
+        self.whole_key = whole_key
+        self.relative_expiry = relative_expiry
 
     def error(self, error: BaseException) -> bytes:
         """@param error: a L{darner.errors.DarnerError}, or anything else, which tells the client nothing more."""
@@ -40,6 +48,14 @@ class Spelling:
 
     def before_item(self, key: bytes, flags: int, size: int) -> bytes:
         """@return: what comes before the payload of a large item."""
+        raise NotImplementedError
+
+    def before_numbered_item(self, key: bytes, flags: int, size: int, number: int) -> bytes:
+        """
+        As L{before_item}, for a client that wants a number that identifies the item (memcache's C{gets}).
+
+        @param number: such a number, above 0.
+        """
         raise NotImplementedError
 
     def after_item(self, whole: bool) -> bytes:

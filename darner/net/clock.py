@@ -25,6 +25,8 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from zope.interface import implementer
 
+from darner.net.log_limits import LimitedLog
+
 _NEVER = float("inf")
 _LONGEST = 86_400.0
 """Seconds of one sleep; poll takes no more than some weeks."""
@@ -49,6 +51,7 @@ class MonotonicClock:
         self._due = _NEVER
         self._thread: Optional[threading.Thread] = None
         self._stopping = False
+        self._limited = LimitedLog(self._log, self)
         # At once: the first call may be that which waits for the end of a shortage of descriptors.
         self._pipe: Optional[tuple[int, int]] = self._open_pipe()
 
@@ -74,6 +77,7 @@ class MonotonicClock:
 
     def stop(self) -> None:
         """End the thread.  Calls that are not due yet will not run, unless another L{callLater} follows."""
+        self._limited.close()
         thread, self._thread = self._thread, None
         if thread is not None:
             self._stopping = True
@@ -105,10 +109,19 @@ class MonotonicClock:
         if self._thread is None:
             if self._pipe is None:
                 self._pipe = self._open_pipe()
-            self._thread = threading.Thread(target=self._sleep, name="darner-clock", daemon=True)
-            self._thread.start()
+            self._start_thread()
         else:
             self._wake()
+
+    def _start_thread(self) -> None:
+        """@raise RuntimeError: there can be no thread now; the next call is another try."""
+        self._thread = threading.Thread(target=self._sleep, name="darner-clock", daemon=True)
+        try:
+            self._thread.start()
+        except RuntimeError:
+            self._thread = None
+            self._due = _NEVER
+            raise
 
     def _wake(self) -> None:
         """Have the thread look again."""
@@ -147,6 +160,6 @@ class MonotonicClock:
                 try:
                     call.func(*call.args, **call.kw)
                 except Exception:
-                    self._log.failure("a delayed call failed")
+                    self._limited.failure("a delayed call failed")
         if self._thread is not None and self._calls:
             self._arm(self._calls[0][0])

@@ -9,6 +9,7 @@ import select
 import socket
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Final, Optional, Protocol, Union
 
 from twisted.internet.address import IPv4Address, IPv6Address
@@ -123,9 +124,12 @@ class FastConnection:
         producer, self._producer = self._producer, None
         self._port.forget(self)
         self._socket.close()
-        if producer is not None:
-            producer.stopProducing()
-        self.protocol.connectionLost(reason)
+        try:
+            if producer is not None:
+                producer.stopProducing()
+        finally:
+            # Whatever else fails: what the client had open goes back.
+            self.protocol.connectionLost(reason)
 
     def _watch(self) -> None:
         """Tell epoll what to look for."""
@@ -217,7 +221,8 @@ class FastConnection:
     def abortConnection(self) -> None:
         if self.connected:
             # The peer is told by a reset, and nothing unsent lingers in the kernel.
-            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+            with suppress(OSError):
+                self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
             self.disconnecting = True
             self._reading = False
             self._watch()

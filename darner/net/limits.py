@@ -46,10 +46,16 @@ class Quiet(Protocol):
     """Whether anything was received or sent since somebody last set this to false."""
     quiet_since: Optional[float]
     """When it was found to be silent for the first time, in seconds of the clock; C{None} while it is not."""
+    connected_at: float
+    """When the connection was made, in seconds of the clock."""
 
     @property
     def stalled(self) -> bool:
         """Whether the client owes something: the rest of a request, the reading of its replies, its log-in."""
+
+    @property
+    def anonymous(self) -> bool:
+        """Whether the client still has to log in, and nothing that it sent for that is being checked."""
 
     @property
     def idle(self) -> bool:
@@ -64,7 +70,7 @@ class Quiet(Protocol):
 
 class ClientTimeouts:
     """
-    Disconnects those who are silent for too long.
+    Disconnects those who are silent for too long, and those who do not log in, whatever else they send.
 
     Nothing is done for each request but to note that there was one; a sweep a few times in each time-out looks.  So a
     client goes between one and one and a half time-outs after its last sign of life.
@@ -95,6 +101,9 @@ class ClientTimeouts:
     def _sweep(self) -> None:
         now = self._clock.seconds()
         for connection in list(self._connections):
+            if self._stall and now - connection.connected_at >= self._stall and connection.anonymous:
+                self._kick(connection, connection.abort)
+                continue
             if connection.active or connection.quiet_since is None:
                 connection.active = False
                 connection.quiet_since = now

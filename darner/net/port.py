@@ -1,5 +1,5 @@
 """
-How we listen: Twisted's own transports for every endpoint, and a faster one for plain TCP.
+A faster transport than Twisted's own, for plain TCP.
 
 Most of what a small request costs over Twisted's TCP transport is the reactor's work for each event.  A L{FastPort}
 keeps all its connections in an epoll of its own and shows the reactor that one descriptor.  When the reactor says that
@@ -18,24 +18,22 @@ import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, ClassVar, Final, Optional, Protocol, cast
+from typing import Any, ClassVar, Final, Optional, Protocol
 
 from twisted.internet.defer import Deferred, execute
-from twisted.internet.endpoints import TCP4ServerEndpoint, TCP6ServerEndpoint
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import (
     IListeningPort,
     IProtocol,
-    IProtocolFactory,
     IReactorTime,
     IReadDescriptor,
-    IStreamServerEndpoint,
 )
-from twisted.logger import Logger
+from twisted.logger import Logger, LogLevel
 from twisted.python.failure import Failure
 from zope.interface import classImplements
 
 from darner.net.connection import IN, Address, FastConnection, socket_address
+from darner.net.log_limits import LimitedLog
 from darner.net.processors import processors
 
 EVENTS: Final = 256
@@ -111,12 +109,14 @@ class FastPort:
 
     _log: ClassVar[Logger] = Logger()
 
-    def __init__(self, reactor: Any, port: int, factory: ServedFactory, interface: str) -> None:
+    def __init__(self, reactor: Any, port: int, interface: str) -> None:
         self._reactor = reactor
         self._port = port
         self._interface = interface
-        self._factory = factory
-        self._commit = factory.commit
+        self._factory: ServedFactory
+        self._commit: Batch
+        self._limited: LimitedLog
+        self._started = False
         self._seconds = time.monotonic
         self._connections: dict[int, FastConnection] = {}
         self._listening: Optional[socket.socket] = None
@@ -129,20 +129,40 @@ class FastPort:
     # Listening
 
     def startListening(self) -> None:
-        """@raise CannotListenError: the address cannot be listened at."""
+        """
+        Take the address.  Clients are refused until L{serve}.
+
+        @raise CannotListenError: it is taken, or cannot be had.
+        """
         family = socket.AF_INET6 if ":" in self._interface else socket.AF_INET
         listening = socket.socket(family, socket.SOCK_STREAM)
         try:
             listening.setblocking(False)
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listening.bind((self._interface, self._port))
-            listening.listen(BACKLOG)
         except OSError as error:
             listening.close()
             raise CannotListenError(self._interface, self._port, error) from error
         self._listening = listening
         self._listening_fd = listening.fileno()
         self._epoll = select.epoll()
+
+    def serve(self, factory: ServedFactory) -> None:
+        """
+        Begin to accept clients.
+
+        @param factory: makes their protocols.
+        @raise CannotListenError: somebody else listens at the address by now.
+        """
+        assert self._listening is not None
+        try:
+            self._listening.listen(BACKLOG)
+        except OSError as error:
+            raise CannotListenError(self._interface, self._port, error) from error
+        self._factory = factory
+        self._commit = factory.commit
+        self._limited = LimitedLog(self._log, factory.clock)
+        self._started = True
         self._epoll.register(self._listening_fd, IN)
         self._factory.doStart()
         self._reactor.addReader(self)
@@ -155,14 +175,17 @@ class FastPort:
         listening, self._listening = self._listening, None
         if listening is None:
             return
-        self._epoll.unregister(listening.fileno())
+        if self._started:
+            self._epoll.unregister(listening.fileno())
+            self._factory.doStop()
         listening.close()
-        self._factory.doStop()
         self._end_if_done()
 
     def _end_if_done(self) -> None:
         if self._listening is None and not self._connections and not self._epoll.closed and not self._serving:
-            self._reactor.removeReader(self)
+            if self._started:
+                self._reactor.removeReader(self)
+                self._limited.close()
             self._epoll.close()
 
     def getHost(self) -> Address:
@@ -180,14 +203,30 @@ class FastPort:
                 if error.errno not in (errno.ECONNABORTED, errno.EPROTO, errno.EPERM):
                     return
                 continue
-            sock.setblocking(False)
-            if self._factory.full():
-                self._refuse(sock)
-            elif sock.fileno() >= _descriptor_limit():
-                self._factory.rejected()
-                self._refuse(sock)
-            else:
-                self._connect(sock, name)
+            try:
+                self._welcome(sock, name)
+            except Exception:
+                self._log.failure("a new connection failed")
+                self._give_up(sock)
+
+    def _welcome(self, sock: socket.socket, name: tuple[Any, ...]) -> None:
+        """Serve a new client, or tell it that there is no room."""
+        sock.setblocking(False)
+        if self._factory.full():
+            self._refuse(sock)
+        elif sock.fileno() >= _descriptor_limit():
+            self._factory.rejected()
+            self._refuse(sock)
+        else:
+            self._connect(sock, name)
+
+    def _give_up(self, sock: socket.socket) -> None:
+        """Something was raised while a client was welcomed: it alone is lost."""
+        connection = self._connections.get(sock.fileno())
+        if connection is not None:
+            self.later(connection.lose, Failure())
+        else:
+            sock.close()
 
     def _connect(self, sock: socket.socket, name: tuple[Any, ...]) -> None:
         try:
@@ -198,8 +237,7 @@ class FastPort:
             return
         peer = socket_address(name, sock.family)
         connection = FastConnection(self, sock, peer)
-        protocol = self._factory.buildProtocol(peer)
-        connection.protocol = protocol
+        connection.protocol = protocol = self._factory.buildProtocol(peer)
         self._connections[connection.fd] = connection
         protocol.makeConnection(connection)
 
@@ -211,7 +249,7 @@ class FastPort:
 
     def _accept_none(self, error: OSError) -> None:
         """Not even a descriptor to refuse with: accept again in a while."""
-        self._log.error("cannot accept connections: {error}", error=error.strerror)
+        self._limited.emit(LogLevel.error, "cannot accept connections: {error}", error=error.strerror)
         self._epoll.modify(self._listening_fd, 0)
         self._factory.clock.callLater(RETRY_ACCEPT, self._accept_again)
 
@@ -228,7 +266,17 @@ class FastPort:
         return "darner"
 
     def doRead(self) -> None:
-        """Serve the connections that are ready, one turn after the other, until none is or others have to be served."""
+        """
+        Serve the connections that are ready, one turn after the other, until none is or others have to be served.
+
+        Nothing is raised: Twisted would not look at this port any more.
+        """
+        try:
+            self._serve_all()
+        except Exception:
+            self._log.failure("serving failed; it goes on")
+
+    def _serve_all(self) -> None:
         until = self._seconds() + WORK
         ready = self._epoll.poll(0, EVENTS)
         while ready:
@@ -266,10 +314,21 @@ class FastPort:
             if 1 < len(ready) < FEW:
                 self._take(self._epoll.poll(0, EVENTS))
         finally:
-            self._commit.end()
+            try:
+                self._commit.end()
+            except Exception:
+                self._log.failure("a turn could not be ended")
+                self._lose(ready)
             self._serving = False
         if self._later:
             self._do_later()
+
+    def _lose(self, ready: list[tuple[int, int]]) -> None:
+        """End these connections: nobody knows which of them were answered."""
+        for fd, _ in ready:
+            connection = self._connections.get(fd)
+            if connection is not None:
+                self.later(connection.lose, Failure())
 
     def _take(self, ready: list[tuple[int, int]]) -> None:
         """Have these connections take what they have received."""
@@ -282,7 +341,7 @@ class FastPort:
                 elif fd == self._listening_fd and self._listening is not None:
                     self._accept()
             except Exception:
-                self._log.failure("a connection failed")
+                self._limited.failure("a connection failed")
                 if connection is not None:
                     self.later(connection.lose, Failure())
 
@@ -313,7 +372,7 @@ class FastPort:
                 call(*arguments)
             except Exception:
                 # The reactor would take the port for lost.
-                self._log.failure("a connection failed")
+                self._limited.failure("a connection failed")
 
 
 classImplements(FastPort, IListeningPort, IReadDescriptor)
@@ -325,34 +384,3 @@ def _descriptor_limit() -> int:
     if limit == resource.RLIM_INFINITY:
         return sys.maxsize
     return limit - min(SPARE_DESCRIPTORS, limit // 4)
-
-
-class FastEndpoint:
-    """A TCP endpoint whose connections are served by a L{FastPort}."""
-
-    def __init__(self, reactor: Any, port: int, interface: str) -> None:
-        self._reactor = reactor
-        self._port = port
-        self._interface = interface
-
-    def listen(self, protocolFactory: IProtocolFactory) -> Deferred[IListeningPort]:
-        """@param protocolFactory: a L{ServedFactory}."""
-        return execute(self._listen, cast(ServedFactory, protocolFactory))
-
-    def _listen(self, factory: ServedFactory) -> IListeningPort:
-        port = FastPort(self._reactor, self._port, factory, self._interface)
-        port.startListening()
-        return port
-
-
-classImplements(FastEndpoint, IStreamServerEndpoint)
-
-
-def tcp_endpoint(reactor: Any, port: int, interface: str) -> IStreamServerEndpoint:
-    """
-    @return: the fastest endpoint for plain TCP that this reactor can carry.
-    """
-    if type(reactor).__name__ == "EPollReactor":
-        return FastEndpoint(reactor, port, interface)
-    kind = TCP6ServerEndpoint if ":" in interface else TCP4ServerEndpoint
-    return kind(reactor, port, interface=interface)

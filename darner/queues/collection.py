@@ -13,7 +13,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
 from darner.config.policies import Policies, QueueSettings
-from darner.errors import ClientError, StoreError
+from darner.errors import ClientError, StoreError, TooManyQueues
 from darner.net.limits import client_bytes
 from darner.queues.answers import Answers
 from darner.queues.commit import GroupCommit
@@ -29,7 +29,7 @@ from darner.queues.reclaiming import Reclaimer
 from darner.queues.routing import Routing
 from darner.queues.status import ServerStatus
 from darner.queues.volatile import VolatileStore
-from darner.queues.walk import Adoption, Walks
+from darner.queues.walk import QUEUES_A_TURN, Adoption, Walks
 from darner.store.interfaces import IStore
 from darner.values.items import Item
 from darner.values.stats import Health, Removal, ServerStats
@@ -78,12 +78,14 @@ class Queues:
         status: Optional[ServerStatus] = None,
         control: Control = Control(),  # noqa: B008  (it is frozen)
         window_bytes: int = WINDOW_BYTES,
+        max_queues: int = 0,
     ) -> None:
         """
         @param min_free_bytes: room on the disk below which nothing is put (L{DiskSpace}).
         @param status: what is refused for now; by default the server is up, and that is not kept.
         @param control: what clients may ask of the process.
         @param window_bytes: about how much of each queue's head is held in memory.
+        @param max_queues: the maximum number of queues, including those that clients wait for; 0 is unlimited.
         """
         self.store = store
         self.clock = surroundings.clock
@@ -103,12 +105,15 @@ class Queues:
         self.walks = Walks(self._fifos, self.commit)
         self.adoption = Adoption(self.walks, self._adopt)
         self.puts = Puts(
-            self, self._fifos, self._routing, store, self.commit, self.reclaimer, self.space, self.stats, self.status
-        )
+            self, self._fifos, self._routing, store, self.commit, self.reclaimer, self.space, self.stats, self.status,
+            surroundings.wall,
+        )  # fmt: skip
         self._budget = MemoryBudget()
         self._window_bytes = window_bytes
+        self._max_queues = max_queues
         self.reads = Reads(self, self._fifos, store, self.commit, self.reclaimer, self.stats, self.status)
         self._memory = VolatileStore()
+        self._nowhere = Fifo(b"", store, self.commit, self.reclaimer, self.expiry, self._budget, window_bytes)
         self._started = surroundings.clock.seconds()
         self.stopped = False
 
@@ -222,6 +227,7 @@ class Queues:
         if fifo.idle and self._fifos.get(fifo.name) is fifo:
             del self._fifos[fifo.name]
             self.walks.names.discard(fifo.name)
+            fifo.storage.retire(self._nowhere.storage)
 
     def names(self) -> list[bytes]:
         """@return: the names of the queues that exist, sorted."""
@@ -251,11 +257,15 @@ class Queues:
         """
         @return: the queue of that name, which exists.
         @raise StoreError: the store cannot make it.
+        @raise TooManyQueues: there are C{max_queues} already.
         """
         fifo = self._fifos.get(name)
         if fifo is None:
             fifo = self.make(name)
         if fifo.number is None:
+            if 0 < self._max_queues < len(self._fifos):
+                self.release(fifo)
+                raise TooManyQueues(self._max_queues)
             try:
                 fifo.storage.make()
             except StoreError as error:
@@ -288,13 +298,21 @@ class Queues:
             fifo.flush()
         self._consumed(answers, reply)
 
-    def flush_all(self, done: Callable[[Optional[StoreError]], object]) -> None:
+    def flush_all(self, answers: Answers, reply: bytes, done: Callable[[Optional[StoreError]], object]) -> bool:
         """
-        L{flush} every queue, a bounded number in a turn.  What was put before is gone when this is done.
+        L{flush} every queue: at once where they are few, else a bounded number in a turn.  What was put before is gone
+        when this is done.
 
-        @param done: called when all of it is written, or with the error of what could not be.
+        @param done: called when it was not done at once and all of it is written, or with the error of what could not.
+        @return: whether it is done at once; C{reply} is told then.
         """
-        self.walks.begin(Fifo.flush, done)
+        if len(self._fifos) > QUEUES_A_TURN:
+            self.walks.begin(Fifo.flush, done)
+            return False
+        for fifo in self._fifos.values():
+            fifo.flush()
+        self._consumed(answers, reply)
+        return True
 
     def flush_expired(
         self, name: Optional[bytes], flushed: Callable[[int], tuple[Answers, bytes]]
@@ -354,5 +372,5 @@ class Queues:
             totals.add(self._fifos[name])
 
     def queue_figures(self, name: bytes) -> dict[str, int]:
-        """@return: the statistics of one queue, by name; empty where there is no such queue."""
+        """@return: the statistics of one queue, by name; empty where there is none, and nobody waits for one."""
         return queue_figures(self._fifos.get(name))

@@ -19,14 +19,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import islice
-from typing import Any, ClassVar, Final, Optional, Union
+from typing import Any, Final, Optional, Union
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
-from twisted.logger import Logger
+from twisted.logger import Logger, LogLevel
 from twisted.python.failure import Failure
 
 from darner.errors import StoreError
+from darner.net.log_limits import LimitedLog
 from darner.queues.answers import Answers, Asker, Resting, Verdict
 from darner.queues.turn import Changing, Chunk, Emptied, Move, Read, Turn, Writer
 from darner.store.batch import Batch
@@ -36,11 +37,12 @@ from darner.values.stats import Health, Removal
 
 RETRY: Final = 1.0
 """Seconds after which a store that refused a write is tried again."""
-
 RESUMED: Final = 16
 """How many of those who have had as much as they get in a turn go on in the next: the rest come after them."""
 ENOUGH: Final = 256
 """After how many C{copies} of items no more of them go on."""
+_REFUSED: Final = "the store refused a write: {error}"
+
 
 def _tell(_: None, waiting: list[Deferred[None]]) -> None:
     for waiter in waiting:
@@ -51,14 +53,12 @@ class GroupCommit:
     """
     What is gathering now, and what is being written.
 
-    @ivar now: the time of this turn by the wall clock, in ms since the epoch.  It is 1 at least, where the clock is set
-        to before 1970: so it can be written down, and what had expired from the start still has.
+    @ivar now: the time of this turn by the wall clock, in ms since the epoch; 1 at least, also before 1970.
     @ivar health: whether the store takes what is put, as far as was seen.
     @ivar clock: the time that passes, whatever the wall clock is set to.
     @ivar copies: how many items came of the sets of this turn that are for several queues.
+    @ivar log: the log of all queues, in which what happens again and again is counted.
     """
-
-    _log: ClassVar[Logger] = Logger()
 
     def __init__(
         self,
@@ -74,6 +74,7 @@ class GroupCommit:
         self._in_thread = in_thread
         self._wall = wall
         self.clock = clock
+        self.log = LimitedLog(Logger("darner.queues"), clock)
         self._retry: Optional[IDelayedCall] = None
         self.health = Health()
         self._gathering = Turn()
@@ -119,7 +120,7 @@ class GroupCommit:
             try:
                 resting.go_on()
             except Exception:
-                self._log.failure("could not go on with {resting}", resting=resting)
+                self.log.failure("could not go on with a client")
         if self._resting:
             self._soon()
 
@@ -136,10 +137,7 @@ class GroupCommit:
         return answers
 
     def rest(self, resting: Resting) -> None:
-        """
-        Call C{go_on} in a later turn, so that those who want much do not keep the others waiting: 1,000 clients that
-        ask for all they can get would make a turn of 64 MiB.
-        """
+        """Call C{go_on} in a later turn: else 1,000 clients that ask for all they get would make a turn of 64 MiB."""
         self._resting[resting] = None
         if not self._scheduled:
             self._soon()
@@ -292,7 +290,7 @@ class GroupCommit:
 
     def _fault(self, failure: Failure, error: Optional[BaseException]) -> StoreError:
         """A fault of ours is no reason to leave anybody without an answer."""
-        self._log.failure("a write failed unexpectedly", failure)
+        self.log.failure("a write failed unexpectedly", failure)
         unexpected = StoreError(f"cannot write: {error}")
         unexpected.uncertain = True
         return unexpected
@@ -321,12 +319,11 @@ class GroupCommit:
             try:
                 answers.asker.deliver(answers)
             except Exception:
-                self._log.failure("could not answer {asker}", asker=answers.asker)
+                self.log.failure("could not answer a client")
 
     # Failing
 
     def _failed(self, turn: Turn, error: StoreError) -> None:
-        self._log.error("the store refused a write: {error}", error=error)
         error.forget()
         turn.refuse_puts(error, self._gathering)
         try:
@@ -354,7 +351,8 @@ class GroupCommit:
     # Until it works again
 
     def trouble(self, error: StoreError) -> None:
-        """The store refused something that was to be put."""
+        """The store refused something that was to be put; also at each attempt until it works again."""
+        self.log.emit(LogLevel.error, _REFUSED, error=str(error))
         self.health = Health(False, str(error), self.health.since or self._wall())
         self._later()
 
@@ -381,12 +379,13 @@ class GroupCommit:
         except StoreError as error:
             self.trouble(error)
         else:
-            self._log.info("the store takes writes again")
+            self.log.end("the store takes writes again; it refused {total} in {seconds} s", _REFUSED)
             self.health = Health()
 
     def stop(self) -> None:
         """Do nothing by the clock any more."""
         self._forget_late_sync()
+        self.log.close()
         if self._retry is not None:
             self._retry.cancel()
             self._retry = None

@@ -10,11 +10,12 @@ from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, ClassVar, Final, Optional
+from typing import Any, Final, Optional
 
-from twisted.logger import Logger
+from twisted.logger import LogLevel
 
 from darner.errors import StoreError
+from darner.net.log_limits import LimitedLog
 from darner.queues.head import Head, MemoryBudget
 from darner.queues.interfaces import Expires
 from darner.queues.ledger import Ledger
@@ -57,17 +58,17 @@ class Contents:
     """
 
     __slots__ = (
-        "_expiry", "_heavy", "_ledger", "_medium", "_name", "_oldest_id", "_oldest_time", "_queue", "bytes", "count",
-        "head", "open", "perishable",
+        "_expiry", "_heavy", "_ledger", "_log", "_medium", "_name", "_oldest_id", "_oldest_time", "_queue", "bytes",
+        "count", "head", "open", "perishable",
     )  # fmt: skip
 
-    _log: ClassVar[Logger] = Logger()
-
     def __init__(
-        self, queue: Any, name: bytes, medium: Medium, ledger: Ledger, expiry: Expires, count: int = 0, size: int = 0
-    ) -> None:
+        self, queue: Any, name: bytes, medium: Medium, ledger: Ledger, expiry: Expires, log: LimitedLog,
+        count: int = 0, size: int = 0,
+    ) -> None:  # fmt: skip
         """
         @param queue: the one that is watched for what expires.
+        @param log: where to log that items are missing.
         @param count: how many items there are, all of them in the store.
         @param size: how many bytes of payload they have.
         """
@@ -76,6 +77,7 @@ class Contents:
         self._medium = medium
         self._ledger = ledger
         self._expiry = expiry
+        self._log = log
         self.count = count
         self.bytes = size
         self.head = Head(0, medium.window_bytes)
@@ -205,10 +207,9 @@ class Contents:
         missing = self._ledger.lose(start, stop)
         if missing:
             self.count -= missing
-            self._log.error(
-                "{missing} items of queue {name!r} before item {stop} are missing from the store",
-                missing=missing, name=self._name, stop=stop,
-            )  # fmt: skip
+            message = "{missing} items of queue {name!r} before item {stop} are missing from the store"
+            kind = (message, self._name)
+            self._log.emit(LogLevel.error, message, kind, missing=missing, name=self._name, stop=stop)
 
     # Payloads
 

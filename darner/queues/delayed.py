@@ -10,10 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from itertools import chain
-from typing import ClassVar, Final, Optional, Protocol
+from typing import Final, Optional, Protocol
 
 from twisted.internet.interfaces import IDelayedCall
-from twisted.logger import Logger
+from twisted.logger import LogLevel
 
 from darner.errors import StoreError
 from darner.queues.commit import RETRY, GroupCommit
@@ -65,8 +65,6 @@ class DelayedItems:
     @ivar count: how many there are.
     @ivar bytes: how many bytes of payload they have.
     """
-
-    _log: ClassVar[Logger] = Logger()
 
     def __init__(
         self, queue: Delaying, ledger: Ledger, store: IStore, commit: GroupCommit, reclaimer: Reclaims,
@@ -184,10 +182,10 @@ class DelayedItems:
             if done:
                 self._move()
         except StoreError as error:
-            self._log.error(
-                "cannot see which delayed items of queue {name!r} are due, will try again: {error}",
-                name=self._queue.name, error=error,
-            )  # fmt: skip
+            message = "cannot see which delayed items of queue {name!r} are due, will try again: {error}"
+            self._commit.log.emit(
+                LogLevel.error, message, (message, self._queue.name), name=self._queue.name, error=str(error)
+            )
             done = False
         if done:
             self._arm()
@@ -216,10 +214,10 @@ class DelayedItems:
             self._moved.append((due, item))
             self._queue.put_due(item)
         if not self._next_due and self.count:
-            self._log.error(
-                "{count} delayed items of queue {name!r} are missing from the store",
-                count=self.count, name=self._queue.name,
-            )  # fmt: skip
+            message = "{count} delayed items of queue {name!r} are missing from the store"
+            self._commit.log.emit(
+                LogLevel.error, message, (message, self._queue.name), count=self.count, name=self._queue.name
+            )
             self.count = self.bytes = 0
             self._change()
 

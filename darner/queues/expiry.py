@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from typing import Final, Optional
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
-from twisted.logger import Logger
+from twisted.logger import LogLevel
 
 from darner.errors import StoreError
 from darner.queues.agenda import Agenda
@@ -35,8 +35,6 @@ class Expiry:
 
     @ivar stats: the server's counters.
     """
-
-    _log = Logger()
 
     def __init__(
         self,
@@ -140,7 +138,7 @@ class Expiry:
                 del self._sweeps[fifo]
                 self._sweep_on(fifo)
         except Exception:
-            self._log.failure("could not sweep")
+            self._commit.log.failure("could not sweep")
         if self._looks or self._sweeps:
             self._soon()
 
@@ -154,9 +152,10 @@ class Expiry:
                 self._looks.popleft()
             self._look(fifo, deleted)
         if deleted:
-            self._log.info(
-                "{count} queues were empty for long enough, among them {name!r}", count=len(deleted), name=deleted[0]
-            )
+            self._commit.log.emit(
+                LogLevel.info, "{count} queues were empty for long enough, among them {name!r}",
+                count=len(deleted), name=deleted[0],
+            )  # fmt: skip
 
     def _sweep_on(self, fifo: Fifo) -> None:
         if not fifo.sweep_on():

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
-from typing import ClassVar, Final, Optional
+from typing import Final, Optional
 
-from twisted.logger import Logger
+from twisted.logger import LogLevel
 
 from darner.config.policies import QueueSettings
 from darner.errors import StoreError
@@ -48,8 +48,6 @@ class Fifo(Emptied):
 
     __slots__ = ("_commit", "_expiry", "limited", "name", "policy", "spreads", "storage", "sweeping", "waiters")
 
-    _log: ClassVar[Logger] = Logger()
-
     def __init__(
         self, name: bytes, store: IStore, commit: GroupCommit, reclaimer: Reclaims, expiry: Expires,
         budget: MemoryBudget, window_bytes: int = WINDOW_BYTES, policy: QueueSettings = DEFAULTS,
@@ -66,7 +64,7 @@ class Fifo(Emptied):
         self.limited = policy.max_items is not None or policy.max_bytes is not None
         self.spreads = False
         self.sweeping = False
-        self.waiters = Waiters()
+        self.waiters = Waiters(expiry.stats)
         self._commit = commit
         self._expiry = expiry
         self.storage = Storage(self, Medium(store, budget, window_bytes, True), memory, commit, reclaimer, expiry)
@@ -384,4 +382,5 @@ class Fifo(Emptied):
             while self.waiters.line and self.peek() is not None:
                 self.waiters.serve_next()
         except StoreError as error:
-            self._log.error("cannot read queue {name!r}: {error}", name=self.name, error=error)
+            message = "cannot read queue {name!r}: {error}"
+            self._commit.log.emit(LogLevel.error, message, (message, self.name), name=self.name, error=str(error))

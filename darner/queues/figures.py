@@ -48,8 +48,8 @@ def _health_figures(health: Health) -> dict[str, int | str]:
 
 
 def queue_figures(fifo: Optional[Fifo]) -> dict[str, int]:
-    """@return: the statistics of one queue; empty where there is none."""
-    if fifo is None or not fifo.exists:
+    """@return: the statistics of one queue; empty where there is none, and nobody waits for one."""
+    if fifo is None or not (fifo.exists or fifo.waiters.line):
         return {}
     age = fifo.stats.age_msec if fifo.count else 0
     return {

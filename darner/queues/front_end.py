@@ -5,7 +5,7 @@ What a front end may use of the queues.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any, Optional, Protocol
+from typing import TYPE_CHECKING, Any, Optional, Protocol
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
@@ -73,8 +73,6 @@ class IQueues(Protocol):
 
     def policy(self, name: bytes) -> QueueSettings: ...
 
-    def names(self) -> list[bytes]: ...
-
     def add_up(self, totals: Totals, names: Iterable[bytes]) -> None: ...
 
     def figures(self, version: str, totals: Optional[Totals] = None) -> dict[str, Any]: ...
@@ -85,8 +83,17 @@ class IQueues(Protocol):
 
     def flush(self, answers: Answers, reply: bytes, name: bytes) -> None: ...
 
-    def flush_all(self, done: Callable[[Optional[StoreError]], object]) -> None: ...
+    def flush_all(
+        self, answers: Answers, reply: bytes, done: Callable[[Optional[StoreError]], object]
+    ) -> bool: ...
 
     def flush_expired(
         self, name: Optional[bytes], flushed: Callable[[int], tuple[Answers, bytes]]
     ) -> Deferred[None]: ...
+
+
+if TYPE_CHECKING:
+    from darner.queues.collection import Queues
+
+    def _is_one(queues: Queues) -> IQueues:
+        return queues

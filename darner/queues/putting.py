@@ -22,13 +22,10 @@ from darner.queues.streams import PayloadWriter
 from darner.store.interfaces import IStore
 from darner.values.items import ITEM_OVERHEAD, PutOptions
 from darner.values.stats import ServerStats
-from darner.values.vocabulary import CHUNK_BYTES
+from darner.values.vocabulary import CHUNK_BYTES, MAX_RELATIVE_EXPIRY
 
 if TYPE_CHECKING:
     from darner.queues.collection import Queues
-
-RELATIVE_EXPIRY: Final = 1_000_000
-"""An expiry below this is in seconds from now, else in seconds since the epoch (Kestrel's rule)."""
 
 COPIED_BYTES: Final = 1024 * 1024
 """
@@ -49,9 +46,12 @@ class Puts:
 
     def __init__(
         self, queues: Queues, fifos: dict[bytes, Fifo], routing: Routing, store: IStore, commit: GroupCommit,
-        reclaimer: Reclaimer, space: DiskSpace, stats: ServerStats, status: ServerStatus,
+        reclaimer: Reclaimer, space: DiskSpace, stats: ServerStats, status: ServerStatus, wall: Callable[[], float],
     ) -> None:  # fmt: skip
-        """@param fifos: the queues by name, as C{queues} keeps them."""
+        """
+        @param fifos: the queues by name, as C{queues} keeps them.
+        @param wall: the time in seconds since the epoch.
+        """
         self._queues = queues
         self._fifos = fifos
         self._routing = routing
@@ -61,6 +61,7 @@ class Puts:
         self._space = space
         self._stats = stats
         self._status = status
+        self._wall = wall
 
     def item_limit(self, name: bytes) -> int:
         """@return: the size of the largest item that may be set on a name."""
@@ -146,7 +147,7 @@ class Puts:
         @raise DarnerError: the first was refused, and not because the queue is full.
         """
         # By memcache's rules, which take what is far away for Unix time.
-        ends = (expiry if expiry < 1000 * RELATIVE_EXPIRY else self._commit.now + expiry) / 1000
+        ends = (expiry if expiry <= 1000 * MAX_RELATIVE_EXPIRY else self._commit.now + expiry) / 1000
         count = 0
         for payload in payloads:
             self._stats.cmd_set += 1
@@ -214,10 +215,18 @@ class Puts:
         for fifo in fifos:
             delay = self._delay(fifo, options)
             if delay:
-                fifo.delay(self._commit.now + delay, flags, ends, size, payload, stream, shared)
+                fifo.delay(self._after(delay), flags, ends, size, payload, stream, shared)
             else:
                 fifo.put(flags, ends, size, payload, stream, shared)
         self._stats.total_items += len(fifos)
+
+    def _after(self, delay: int) -> int:
+        """
+        @param delay: in ms.
+        @return: when it has passed, in ms since the epoch.  It counts from this moment and not from the beginning of
+            the turn, which may be some ms ago: a delayed item never comes early.
+        """
+        return int(self._wall() * 1000 + 0.99) + delay
 
     @staticmethod
     def _delay(fifo: Fifo, options: Optional[PutOptions]) -> int:
@@ -332,6 +341,6 @@ class Puts:
         """@return: an expiry that is not 0, by memcache's rules, in ms since the epoch."""
         if expiry < 0:
             return 1
-        if expiry < RELATIVE_EXPIRY:
+        if expiry <= MAX_RELATIVE_EXPIRY:
             return self._commit.now + int(expiry * 1000)
         return min(int(expiry * 1000), LAST_EXPIRY)

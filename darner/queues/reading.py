@@ -159,5 +159,4 @@ class Reads:
     def abort(self, answers: Answers, reply: bytes, read: OpenRead) -> None:
         """Give an item back; harmless where it is not open any more."""
         read.abort()
-        if reply:
-            self._commit.consumed(answers, answers.add(reply))
+        self._commit.consumed(answers, answers.add(reply))

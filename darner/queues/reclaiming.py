@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple, Optional
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
-from twisted.logger import Logger
+from twisted.logger import LogLevel
 from twisted.python.failure import Failure
 
 from darner.errors import StoreError
@@ -48,8 +48,6 @@ class Gone(NamedTuple):
 
 class Reclaimer:
     """Reclaims for all queues of one store."""
-
-    _log = Logger()
 
     def __init__(
         self, store: IStore, commit: GroupCommit, in_thread: Callable[..., Deferred[Any]], clock: IReactorTime
@@ -160,7 +158,9 @@ class Reclaimer:
             try:
                 await self._jobs[0]()
             except StoreError as error:
-                self._log.error("cannot reclaim room, will try again: {error}", error=error)
+                self._commit.log.emit(
+                    LogLevel.error, "cannot reclaim room, will try again: {error}", error=str(error)
+                )
                 self._soon(RETRY)
                 return
             self._jobs.popleft()
@@ -172,7 +172,7 @@ class Reclaimer:
     def _rest(self, result: object) -> None:
         working, self._working = self._working, None
         if isinstance(result, Failure):
-            self._log.failure("reclaiming failed unexpectedly", result)
+            self._commit.log.failure("reclaiming failed unexpectedly", result)
             self._jobs.popleft()
             self._soon(0)
         assert working is not None

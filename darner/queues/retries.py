@@ -11,10 +11,10 @@ from collections import OrderedDict, deque
 from collections.abc import Collection
 from heapq import heapify, heappop, heappush
 from math import inf
-from typing import ClassVar, Final, Optional, Protocol
+from typing import Final, Optional, Protocol
 
 from twisted.internet.interfaces import IDelayedCall
-from twisted.logger import Logger
+from twisted.logger import LogLevel
 
 from darner.config.policies import QueueSettings
 from darner.errors import StoreError
@@ -69,8 +69,6 @@ class Retries:
 
     @ivar set_aside_bytes: how many bytes of payload the items have that are set aside.
     """
-
-    _log: ClassVar[Logger] = Logger()
 
     def __init__(self, queue: Retried, commit: GroupCommit, ledger: Ledger, contents: Contents) -> None:
         self._queue = queue
@@ -181,9 +179,10 @@ class Retries:
         try:
             self._queue.move_to_dead_letters(item)
         except StoreError as error:
-            self._log.error(
-                "cannot move item {id} of queue {name!r} to the dead letters, will try again: {error}",
-                id=item.id, name=self._queue.name, error=error,
+            message = "cannot move item {id} of queue {name!r} to the dead letters, will try again: {error}"
+            self._commit.log.emit(
+                LogLevel.error, message, (message, self._queue.name),
+                id=item.id, name=self._queue.name, error=str(error),
             )  # fmt: skip
             self.set_aside(item)
 

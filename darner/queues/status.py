@@ -10,9 +10,10 @@ from __future__ import annotations
 from typing import Final, Optional
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
-from twisted.logger import Logger
+from twisted.logger import Logger, LogLevel
 
 from darner.errors import ClientError, StoreError, Unavailable
+from darner.net.log_limits import LimitedLog
 from darner.store.status_file import StatusFile
 from darner.values.vocabulary import STATUSES
 
@@ -24,6 +25,7 @@ class ServerStatus:
     What the server is told to refuse.
 
     @ivar name: the status, one of L{STATUSES}; with a grace period it may not be enforced yet.
+    @ivar log: where changes are logged; those that repeat are counted.
     @ivar refuses_writes: whether nothing may be put, flushed or deleted.
     @ivar refuses_reads: whether nothing may be taken or looked at.  What is open may still be closed or given back.
     """
@@ -39,6 +41,7 @@ class ServerStatus:
         @param kept: where it is kept; C{None}: nowhere.
         """
         self._clock = clock
+        self.log = LimitedLog(self._log, clock)
         self._grace = grace
         self._kept = kept
         self._pending: Optional[IDelayedCall] = None
@@ -80,9 +83,9 @@ class ServerStatus:
                 self._kept.write(name)
             except OSError as error:
                 raise StoreError(f"cannot keep the status: {error.strerror}") from error
-        self.stop()
+        self._stop_grace()
         self.name = name
-        self._log.info("status {name}, before it was {before}", name=name, before=before)
+        self.log.emit(LogLevel.info, "status {name}, before it was {before}", name, name=name, before=before)
         if stricter and self._grace:
             self._pending = self._clock.callLater(self._grace, self._grace_is_over)
         else:
@@ -90,7 +93,7 @@ class ServerStatus:
 
     def _grace_is_over(self) -> None:
         self._enforce()
-        self._log.info("status {name} is enforced now", name=self.name)
+        self.log.emit(LogLevel.info, "status {name} is enforced now", ("enforced", self.name), name=self.name)
 
     def check_writes(self) -> None:
         """@raise Unavailable: nothing may be put, flushed or deleted."""
@@ -104,6 +107,10 @@ class ServerStatus:
 
     def stop(self) -> None:
         """Let no time pass any more."""
+        self.log.close()
+        self._stop_grace()
+
+    def _stop_grace(self) -> None:
         if self._pending is not None:
             self._pending.cancel()
             self._pending = None

@@ -66,7 +66,7 @@ class Storage(Changing):
         self._expiry = expiry
         self.sides = Sides()
         self.ledger = Ledger(self, commit, QueueState(queue.name, 0, 0), False)
-        self.contents = Contents(queue, queue.name, disk, self.ledger, expiry)
+        self.contents = Contents(queue, queue.name, disk, self.ledger, expiry, commit.log)
         self.bounds = Bounds(queue, self.contents, self.sides, commit, expiry, 0)
         self.begin_anew()
 
@@ -97,7 +97,7 @@ class Storage(Changing):
         self.sides = Sides()
         self.ledger = Ledger(self, self._commit, state, made)
         self.contents = Contents(
-            self._queue, self.name, self.medium, self.ledger, self._expiry,
+            self._queue, self.name, self.medium, self.ledger, self._expiry, self._commit.log,
             state.next_id - len(state.consumed), state.bytes_put - state.bytes_consumed,
         )  # fmt: skip
         self.bounds = Bounds(self._queue, self.contents, self.sides, self._commit, self._expiry, state.next_id)
@@ -170,6 +170,19 @@ class Storage(Changing):
         if self._deletions is None:
             self._deletions = Deletions(self._reclaimer)
         return self._deletions
+
+    def retire(self, nowhere: Storage) -> None:
+        """
+        Let go of all that refers back to the queue, which no one knows any more, so that its memory is free at once.
+        Only the collector would find it otherwise, which seldom looks at objects that are old.
+
+        @param nowhere: the storage of a queue that never exists; its parts replace this one's.
+        """
+        self._queue = nowhere._queue
+        self.sides = nowhere.sides
+        self.ledger = nowhere.ledger
+        self.contents = nowhere.contents
+        self.bounds = nowhere.bounds
 
     @property
     def idle(self) -> bool:

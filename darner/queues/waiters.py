@@ -7,6 +7,8 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable
 
+from darner.values.stats import ServerStats
+
 
 class Waiter:
     """
@@ -29,9 +31,11 @@ class Waiters:
     @ivar line: those in it; nobody else changes it.
     """
 
-    __slots__ = ("line",)
+    __slots__ = ("_stats", "line")
 
-    def __init__(self) -> None:
+    def __init__(self, stats: ServerStats) -> None:
+        """@param stats: the server's, in which they are counted."""
+        self._stats = stats
         self.line: OrderedDict[Waiter, None] = OrderedDict()
 
     def __len__(self) -> int:
@@ -40,15 +44,19 @@ class Waiters:
     def join(self, waiter: Waiter) -> Waiter:
         """Stand at the end of the line."""
         self.line[waiter] = None
+        self._stats.waiters += 1
         return waiter
 
     def leave(self, waiter: Waiter) -> None:
         """Step out of the line.  Harmless for one who was served already."""
-        self.line.pop(waiter, None)
+        if waiter in self.line:
+            del self.line[waiter]
+            self._stats.waiters -= 1
 
     def serve_next(self) -> None:
         """Serve the one who came first."""
         waiter, _ = self.line.popitem(last=False)
+        self._stats.waiters -= 1
         waiter.serve()
 
     def serve_for_nothing(self, go_on: Callable[[], bool]) -> None:

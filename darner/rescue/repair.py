@@ -30,6 +30,7 @@ from darner.store.directory import (
     MARKER_TEXT,
     SAVED,
     SAVING,
+    check_access,
     check_directory,
     claim,
     in_use,
@@ -41,6 +42,8 @@ from darner.store.inspection import foreign_files, is_new, why_missing
 
 REPORT: Final = "report.txt"
 """The file with a repair's report, beside what it has set aside."""
+
+_NAMES_LOST: Final = "names of queues may be lost, and whole queues with them"
 
 _log = Logger()
 
@@ -81,11 +84,17 @@ class Report:
         whole = [queue for queue in self.queues if not (queue.lost or queue.uncertain or queue.unnamed)]
         lines += [_line(queue) for queue in self.queues if queue not in whole]
         lines.append(f"{len(whole)} queues are whole, with {sum(queue.saved for queue in whole)} items")
-        lines.append(f"total: {self.saved} items found, {self.lost} lost")
+        lines.append(f"total: {self.saved} items found, {self._losses()}")
         lines += [f"not part of the store, ignored: {name}" for name in self.foreign]
         if self.aside is not None:
             lines.append(f"what was there before the repair is in {self.aside}")
         return lines
+
+    def _losses(self) -> str:
+        """@return: how many items are lost; what was in queues that are not known any more cannot be counted."""
+        if _NAMES_LOST not in self.notes and all(damage.file != DATABASE for damage in self.damages):
+            return f"{self.lost} lost"
+        return f"at least {self.lost} lost" if self.lost else "it is not known how many are lost"
 
 
 def _line(queue: QueueFinding) -> str:
@@ -120,6 +129,8 @@ def repair(path: Path) -> Report:
     @raise StoreError: it cannot be written.  Nothing was changed.
     """
     try:
+        if not path.exists():
+            return Report()  # there is no store yet
         with _exclusively(path):
             return _repair(path)
     except OSError as error:
@@ -190,7 +201,7 @@ def _examine(path: Path) -> tuple[Report, Optional[Survey], Optional[Salvage]]:
 
 def _notes(survey: Survey, salvage: Salvage) -> Iterator[str]:
     if salvage.may_have_lost(records.NAME, records.NAME + b"\xff"):
-        yield "names of queues may be lost, and whole queues with them"
+        yield _NAMES_LOST
     if salvage.manifest is None:
         yield "the list of tables is lost: every table in the directory was read, so items deleted last may come back"
     if survey.unreadable:
@@ -212,10 +223,12 @@ def _exclusively(path: Path) -> Iterator[None]:
     """
     Keep servers out meanwhile, and tools that use LevelDB.
 
-    @raise StoreUnusable: it is in use, or not ours.
+    @raise StoreUnusable: it is in use, or not ours, or a file may not be read.
     """
     with contextlib.suppress(StoreDamaged):
         check_directory(path)
+    if (path / DATABASE).is_dir():
+        check_access(path / DATABASE)
     with contextlib.ExitStack() as files:
         for name, lock in ((MARKER, fcntl.flock), (f"{DATABASE}/LOCK", fcntl.lockf)):
             with contextlib.suppress(FileNotFoundError):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -20,7 +21,7 @@ from twisted.logger import Logger
 from darner.errors import StoreError, StoreUnusable
 from darner.store import records
 from darner.store.batch import Write
-from darner.store.directory import DataDirectory, in_use, sync
+from darner.store.directory import DataDirectory, in_use, no_access, sync
 from darner.store.mapped_memory import MappedMemory
 from darner.store.rollback import Rollback
 
@@ -232,7 +233,7 @@ class Database:
             raise StoreError(self.damage)
         reserve = self.directory.reserve
         if not reserve.held and not reserve.take():
-            raise StoreError(f"cannot write: {os.strerror(errno.ENOSPC)}")
+            raise StoreError(f"cannot write: {reserve.reason}")
 
     def write(self, writes: Sequence[Write], sync: bool = False) -> None:
         """
@@ -369,6 +370,9 @@ def reason(error: BaseException) -> str:
         return os.strerror(error.errno)
     said = error.args[0] if error.args else ""
     text = " ".join((said.decode(errors="replace") if isinstance(said, bytes) else str(said)).split())
+    denied = re.fullmatch(f"IO error: (.*): {os.strerror(errno.EACCES)}", text)
+    if denied is not None:
+        return no_access(os.path.basename(denied[1]))
     for number in (errno.ENOSPC, errno.EIO, errno.EFBIG, errno.EDQUOT, errno.EROFS):
         if os.strerror(number) in text:
             return os.strerror(number)

@@ -53,16 +53,17 @@ _FORMAT: Final = re.compile(rb"darner data directory, format \d+\n")
 
 def check_directory(path: Path) -> None:
     """
-    See whether a data directory can be served from, without changing anything but making it where it is missing.
+    See whether a data directory can be served from, without changing anything.  One that is missing can be.
 
-    @raise StoreUnusable: it cannot be made or written, or what is in it is not ours.
+    @raise StoreUnusable: it cannot be written, or what is in it is not ours.
     """
     try:
-        _make_directory(path)
-    except FileExistsError:
-        raise StoreUnusable(f"{path} is not a directory: name another data directory") from None
+        if not path.exists():
+            return
+        if not path.is_dir():
+            raise StoreUnusable(f"{path} is not a directory: name another data directory")
     except OSError as error:
-        raise StoreUnusable(f"cannot make the data directory {path}: {error.strerror}") from None
+        raise StoreUnusable(f"cannot read the data directory {path}: {error.strerror}") from None
     if not os.access(path, os.R_OK | os.W_OK | os.X_OK):
         raise StoreUnusable(f"cannot write to the data directory {path}: change its owner or mode, or name another")
     try:
@@ -87,17 +88,47 @@ def check_directory(path: Path) -> None:
             )
 
 
-def _make_directory(path: Path) -> None:
-    """Make a directory where it is missing, and have the machine remember it."""
-    made = [directory for directory in (path, *path.parents) if not directory.exists()]
-    path.mkdir(mode=0o700, parents=True, exist_ok=True)
-    for directory in made:
-        sync(directory.parent)
+def make_directory(path: Path) -> None:
+    """
+    Make a data directory where it is missing, and have the machine remember it.
+
+    @raise StoreUnusable: it cannot be made.
+    """
+    try:
+        made = [directory for directory in (path, *path.parents) if not directory.exists()]
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for directory in made:
+            # Where that cannot be read, the file system has to do without.
+            with contextlib.suppress(PermissionError):
+                sync(directory.parent)
+    except FileExistsError:
+        raise StoreUnusable(f"{path} is not a directory: name another data directory") from None
+    except OSError as error:
+        raise StoreUnusable(f"cannot make the data directory {path}: {error.strerror}") from None
 
 
 def belongs(name: str) -> bool:
     """@return: whether a file of that name may be in a data directory."""
     return name.startswith((".", ASIDE)) or name in _HARMLESS or name in _OURS
+
+
+def no_access(file: str) -> str:
+    """@return: what to do about a file that may not be read."""
+    return (
+        f"{file}: {os.strerror(errno.EACCES)}: nothing is damaged; "
+        "give it to the user who runs the server (chown), and let that user read and write it (chmod 600)"
+    )
+
+
+def check_access(database: Path) -> None:
+    """
+    See whether the files of a database may be read: one that may not is no sign of damage.
+
+    @raise StoreUnusable: one may not.
+    """
+    for name in sorted(os.listdir(database)):
+        if not os.access(database / name, os.R_OK):
+            raise StoreUnusable(f"cannot read {no_access(str(database / name))}")
 
 
 def _matters(entry: Path) -> bool:
@@ -148,6 +179,9 @@ class Reserve:
     Room on the disk that is kept for the time when there is no other.
 
     A full disk must not keep anybody from taking items away, and to do that takes some writing.
+
+    @ivar held: whether the room is kept.
+    @ivar reason: the system's word for what kept it from being taken the last time.
     """
 
     def __init__(self, path: Path, size: int) -> None:
@@ -155,13 +189,21 @@ class Reserve:
         self._path = path
         self._size = size
         self.held = False
+        self.reason = ""
 
     def take(self) -> bool:
-        """@return: whether the room is kept now; it is not taken from the last that there is."""
+        """
+        Keep the room, unless that would take the last that there is.
+
+        Nothing is raised: this is asked for while clients are served, on a disk that fails.
+
+        @return: whether it is kept now; if not, C{reason} says why.
+        """
         if not self.held:
             try:
                 self._allocate()
-            except OSError:
+            except OSError as error:
+                self.reason = os.strerror(error.errno or errno.EIO)
                 self.give_up()
         return self.held
 
@@ -178,9 +220,14 @@ class Reserve:
             os.close(file)
 
     def give_up(self) -> None:
-        """Let the room be used."""
+        """Let the room be used, if the disk allows that.  Nothing is raised."""
         self.held = False
-        self._path.unlink(missing_ok=True)
+        try:
+            self._path.unlink(missing_ok=True)
+        except OSError:
+            # A file that stays may be made empty all the same.
+            with contextlib.suppress(OSError):
+                os.truncate(self._path, 0)
 
 
 def _log_number(name: str) -> int:
@@ -235,6 +282,7 @@ class DataDirectory:
 
         @raise StoreUnusable: see L{check_directory}; also when another process serves from it.
         """
+        make_directory(path)
         check_directory(path)
         self._path = path
         self._marker: Optional[IO[bytes]] = None

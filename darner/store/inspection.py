@@ -15,7 +15,7 @@ from pathlib import Path
 from attrs import frozen
 
 from darner.errors import StoreDamaged
-from darner.store.directory import DATABASE, SAVED, belongs
+from darner.store.directory import DATABASE, SAVED, belongs, check_access
 from darner.store.files.damage import BadFile, Damage
 from darner.store.files.log import LogFile, ends_well
 from darner.store.files.manifest import Manifest, TableInfo, current
@@ -60,6 +60,7 @@ def inspect(path: Path) -> Inspection:
     Look at the store in a data directory, without changing anything.
 
     @raise StoreDamaged: something is missing, or not as it was written.
+    @raise StoreUnusable: a file may not be read.
     """
     database = path / DATABASE
     if not database.is_dir():
@@ -69,8 +70,10 @@ def inspect(path: Path) -> Inspection:
     try:
         return Inspection(foreign_files(path), tuple(_inspect(database)))
     except BadFile as error:
+        check_access(database)
         raise StoreDamaged(path, error) from error
     except OSError as error:
+        check_access(database)
         raise StoreDamaged(path, f"{Path(str(error.filename)).name}: {error.strerror}") from error
 
 

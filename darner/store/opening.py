@@ -16,7 +16,7 @@ from twisted.logger import Logger
 from darner.errors import StoreDamaged, StoreError, StoreUnusable
 from darner.store import records, rollback
 from darner.store.database import Database, reason
-from darner.store.directory import LOST, set_aside
+from darner.store.directory import LOST, check_access, set_aside
 from darner.store.inspection import first_damage, inspect, is_new, why_missing
 from darner.store.power_loss import drop_unsafe_tail, truncate
 from darner.store.rollback import Rollback
@@ -66,6 +66,7 @@ def recovering(database: Database) -> Iterator[None]:
 
 def _damaged(database: Database, error: Exception) -> StoreDamaged:
     database.roll_back()
+    check_access(database.directory.database)
     return StoreDamaged(database.path, first_damage(database.path) or reason(error))
 
 

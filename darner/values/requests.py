@@ -45,7 +45,7 @@ class Set(Request):
     queue: bytes
     flags: int
     expiry: int
-    """As in memcache: 0 never; below 1,000,000 seconds from now; else Unix seconds; below 0 at once."""
+    """0 never; below 0 at once; up to L{darner.values.vocabulary.MAX_RELATIVE_EXPIRY} s from now; else Unix time."""
     size: int
     noreply: bool = False
     sync: bool = False
@@ -85,6 +85,8 @@ class Get(Request):
     peek: bool = False
     close_all: bool = False
     """Whether to close every open read of the queue first."""
+    numbered: bool = False
+    """Whether the client wants a number that identifies the item, in those dialects that have one."""
 
     @property
     def fetches(self) -> bool:
@@ -100,6 +102,8 @@ class GetMany(Request):
     """At most one item of each of several queues."""
 
     queues: tuple[bytes, ...]
+    numbered: bool = False
+    """As L{Get.numbered}."""
 
     def allowed(self, user: Permissions) -> bool:
         return all(user.may_read(queue) for queue in self.queues)
@@ -265,16 +269,10 @@ class Version(Request):
     def for_all(self) -> bool:
         return True
 
-    def allowed(self, user: Permissions) -> bool:
-        return True
-
 
 @dataclass(frozen=True)
 class Quit(Request):
     def for_all(self) -> bool:
-        return True
-
-    def allowed(self, user: Permissions) -> bool:
         return True
 
 
@@ -290,9 +288,10 @@ class Refused(Request):
     reply: bytes
     payload: Optional[int] = None
     close: bool = False
+    noreply: bool = False
+    """Whether the client asked for no reply: what it would have been is logged."""
+    warning: str = ""
+    """What the operator is told, where no client of a queue server sends that."""
 
     def for_all(self) -> bool:
-        return True
-
-    def allowed(self, user: Permissions) -> bool:
         return True

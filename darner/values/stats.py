@@ -48,6 +48,8 @@ class ServerStats:
     get_misses: int = 0
     bytes_read: int = 0
     bytes_written: int = 0
+    waiters: int = 0
+    """Places in the lines of queues, whether these exist or not."""
     queue_creates: int = 0
     queue_deletes: int = 0
     queue_expires: int = 0

@@ -17,6 +17,18 @@ MAX_WAIT: Final = 2**31 - 1
 MAX_DELAY: Final = 100 * 365 * 24 * 3600 * 1000
 """The longest delay, in ms (100 years); who asks for more gets this."""
 
+DIALECTS: Final = ("kestrel", "memcache")
+"""Whose clients the replies of the memcache protocol are made for."""
+
+MAX_RELATIVE_EXPIRY: Final = 30 * 24 * 3600
+"""An expiry up to this, in seconds, counts from now; a later one is Unix time."""
+
+FIRST_EXPIRY_DATE: Final = 1_000_000_000
+"""
+The earliest Unix time that is taken for an expiry (September 2001).  Whoever sends less means a time from now that is
+longer than the protocol has it, and would lose the item at once.
+"""
+
 STATUSES: Final = ("up", "readonly", "quiescent")
 """What a server may be told to be; each refuses more than the one before."""
 
@@ -44,6 +56,17 @@ def check_id(id: bytes) -> bytes:
     if not _QUEUE_NAME.fullmatch(id):
         raise ClientError("bad id")
     return id
+
+
+def check_expiry(expiry: int, longest: int = MAX_RELATIVE_EXPIRY) -> int:
+    """
+    @param longest: the longest expiry, in seconds, that counts from now.
+    @return: C{expiry}
+    @raise ClientError: it would be a date that is decades in the past.
+    """
+    if longest < expiry < FIRST_EXPIRY_DATE:
+        raise ClientError(f"expiry is over {longest} s, and too early for a date")
+    return expiry
 
 
 def chunk_count(size: int) -> int:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import io
-import os
-import sys
+import hashlib
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from darner.config.passwords import Passwords, hash_password, main, parse_passwords
+from darner.config.passwords import Passwords, hash_password, parse_passwords
 from darner.errors import SettingsError
 
 HASHED = b"$scrypt$ln=4,r=8,p=1$c2FsdHNhbHRzYWx0c2FsdA==$8fMVNQRIS3XNsc6gAOqWRDEoI09km9Ol5J49QfkUo8E="
@@ -115,67 +114,62 @@ class PasswordsTests(SynchronousTestCase):
         self.path.chmod(0o640)
         self.assertTrue(self.passwords.exposed)
 
+    def test_known_while_others_change(self) -> None:
+        """What was right stays known where the user's own line is what it was."""
+        self.assertTrue(self.passwords.check(b"ann", b"secret") and self.passwords.check(b"bob", b"plain"))
+        self.path.write_bytes(b"eve:new\nann:" + HASHED + b"\nbob:other\n")
+        self.passwords.refresh()
+        self.assertTrue(self.passwords.is_known(b"ann", b"secret"))
+        self.assertFalse(self.passwords.is_known(b"bob", b"plain"))
+        self.path.write_bytes(b"bob:plain\n")
+        self.passwords.refresh()
+        self.assertFalse(self.passwords.is_known(b"ann", b"secret"))
 
-class CommandTests(SynchronousTestCase):
-    """``darner-passwd``."""
+    def test_has(self) -> None:
+        self.assertTrue(self.passwords.has(b"ann"))
+        self.assertFalse(self.passwords.has(b"eve"))
 
-    def setUp(self) -> None:
-        self.path = Path(self.mktemp())
 
-    def run_with(self, typed: str, *arguments: str) -> tuple[int, str]:
-        with patch.object(sys, "stdin", io.StringIO(typed)), patch.object(sys, "stderr", io.StringIO()) as errors:
-            status = main([str(self.path), *arguments])
-        return status, errors.getvalue()
+class WorkTests(SynchronousTestCase):
+    """How long a check takes does not tell whether there is a user of that name, nor how the password is kept."""
 
-    def test_set(self) -> None:
-        old = os.umask(0)
-        self.addCleanup(os.umask, old)
-        self.assertEqual(self.run_with("secret\n", "ann"), (0, ""))
-        self.assertEqual(self.path.stat().st_mode & 0o777, 0o600)
-        self.assertNotIn(b"secret", self.path.read_bytes())
-        self.assertEqual(self.run_with("other\n", "bob"), (0, ""))
-        passwords = Passwords(self.path)
-        self.assertTrue(passwords.check(b"ann", b"secret"))
-        self.assertTrue(passwords.check(b"bob", b"other"))
+    def work(self, passwords: Passwords, user: bytes, password: bytes) -> int:
+        """@return: the work of all hashes of one check."""
+        real, done = hashlib.scrypt, []
 
-    def test_change(self) -> None:
-        """The rest of the file stays, and so does its mode."""
-        self.path.write_bytes(b"# ours\nann:old\nbob:plain\n")
-        self.path.chmod(0o640)
-        self.assertEqual(self.run_with("new\n", "ann"), (0, ""))
-        self.assertEqual(self.path.read_bytes().splitlines()[:2], [b"# ours", b"bob:plain"])
-        self.assertEqual(self.path.stat().st_mode & 0o777, 0o640)
-        self.assertFalse(Passwords(self.path).check(b"ann", b"old"))
-        self.assertTrue(Passwords(self.path).check(b"ann", b"new"))
+        def scrypt(password: bytes, *, salt: bytes, n: int, r: int, p: int, **sizes: int) -> Any:
+            done.append(n * r * p)
+            return real(password, salt=salt, n=n, r=r, p=p, **sizes)
 
-    def test_delete(self) -> None:
-        self.path.write_bytes(b"ann:x\nbob:y\n")
-        self.assertEqual(self.run_with("", "--delete", "ann"), (0, ""))
-        self.assertEqual(self.path.read_bytes(), b"bob:y\n")
-        status, errors = self.run_with("", "--delete", "ann")
-        self.assertEqual((status, errors), (1, f"darner-passwd: there is no user ann in {self.path}\n"))
+        with patch("hashlib.scrypt", scrypt):
+            passwords.check(user, password)
+        return sum(done)
 
-    def test_refusals(self) -> None:
-        for typed, user, reason in (
-            ("x\n", "a b", "a user is 1 to 250 printable characters without white space and colon"),
-            ("x\n", "a:b", "a user is 1 to 250 printable characters without white space and colon"),
-            ("\n", "ann", "a password has at least one character and no space"),
-            ("a b\n", "ann", "a password has at least one character and no space"),
-        ):
-            self.assertEqual(self.run_with(typed, user), (1, f"darner-passwd: {reason}\n"))
-            self.assertFalse(self.path.exists())
+    def assert_equal_work(self, content: bytes) -> int:
+        path = Path(self.mktemp())
+        path.write_bytes(content)
+        passwords = Passwords(path)
+        found = [
+            self.work(passwords, user, password)
+            for user in [*passwords.users, b"nobody", b""] for password in (b"secret", b"wrong", b"")
+        ]  # fmt: skip
+        self.assertGreater(min(found) * 1.04, max(found), found)
+        return max(found)
 
-    def test_cannot_write(self) -> None:
-        self.path = self.path / "below"
-        status, errors = self.run_with("x\n", "ann")
-        self.assertEqual(status, 1)
-        self.assertIn("No such file or directory", errors)
+    def test_kinds(self) -> None:
+        costlier = HASHED.replace(b"ln=4", b"ln=8")
+        others = b"ann:" + costlier + b"\nbob:" + HASHED + b"\ncat:plain\n"
+        self.assertEqual(self.assert_equal_work(others), 2**8 * 8)
+        for other in (b"ln=7,r=8,p=1", b"ln=6,r=16,p=3", b"ln=3,r=1,p=1", b"ln=8,r=3,p=2"):
+            self.assert_equal_work(others + b"eve:" + HASHED.replace(b"ln=4,r=8,p=1", other) + b"\n")
 
-    def test_terminal(self) -> None:
-        """On a terminal the password is asked for twice, and not shown."""
-        with patch.object(sys.stdin, "isatty", lambda: True, create=True):
-            with patch("getpass.getpass", side_effect=["secret", "secret"]):
-                self.assertEqual(main([str(self.path), "ann"]), 0)
-            with patch("getpass.getpass", side_effect=["secret", "sekret"]), patch.object(sys, "stderr", io.StringIO()):
-                self.assertEqual(main([str(self.path), "bob"]), 1)
-        self.assertEqual(Passwords(self.path).users, {b"ann"})
+    def test_cheap(self) -> None:
+        """The smallest that there can be."""
+        self.assert_equal_work(b"ann:" + HASHED.replace(b"ln=4,r=8,p=1", b"ln=1,r=1,p=1") + b"\nbob:plain\n")
+
+    def test_plain_alone(self) -> None:
+        """Where nobody has a hash, none is made."""
+        path = Path(self.mktemp())
+        path.write_bytes(b"ann:x\nbob:y\n")
+        for user in (b"ann", b"eve"):
+            self.assertEqual(self.work(Passwords(path), user, b"z"), 0)

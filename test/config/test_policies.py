@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from darner.config.policies import Policies, QueueSettings, make_policies, parent_of
+from darner.config.policies import Policies, QueueSettings, parent_of
+from darner.config.policy_tables import make_policies
 from darner.config.settings import tomllib
 from darner.config.units import duration_text, parse_duration, parse_size, size_text
 from darner.errors import SettingsError
@@ -31,7 +32,7 @@ class InheritanceTests(SynchronousTestCase):
     def test_what_is_counted_is_whole(self) -> None:
         """Also where it does not come from a file."""
         for name in ("max_items", "max_bytes", "max_item_bytes", "max_expire_sweep", "max_open_reads", "max_attempts"):
-            self.assertRaises(TypeError, QueueSettings, **{name: 1e6})
+            self.assertRaises(ValueError, QueueSettings, **{name: 1e6})
 
     def test_defaults(self) -> None:
         self.assertEqual(policies("[defaults]\nmax_items = 5").of(b"q"), QueueSettings(max_items=5))
@@ -169,6 +170,28 @@ class RefusalTests(SynchronousTestCase):
             message = str(self.assertRaises(SettingsError, policies, text))
             self.assertTrue(message.startswith(f"darner.toml: {reason}"), message)
             self.assertNotIn("\n", message)
+
+    def test_given_in_python(self) -> None:
+        """They are checked as those of a file are."""
+        wrong: list[dict[str, Any]] = [
+            {"dead_letter_queue": b"dead"}, {"dead_letter_queue": "dead/x"}, {"expire_to_queue": "a b"},
+            {"sync": "sometimes"}, {"sync": 0}, {"durable": "no"}, {"fanout_only": 1}, {"max_age": "1d"},
+            {"max_age": 0}, {"max_items": True}, {"max_bytes": 1.5}, {"retry_delay": float("inf")},
+        ]  # fmt: skip
+        for settings in wrong:
+            self.assertRaises(ValueError, QueueSettings, **settings)
+        policies: list[tuple[tuple[Any, ...], str]] = [
+            (({"max_items": 3},), "defaults: {'max_items': 3} is not of type QueueSettings"),
+            ((QueueSettings(), {"q": {"max_itmes": 3}}), "queues.q: unknown setting max_itmes (is max_items meant?)"),
+            ((QueueSettings(), {"q": {"sync": "often"}}), "queues.q.sync: 'often' is neither never nor always nor a"),
+            ((QueueSettings(), {"mail_[": {}}), "queues.mail_[: the pattern's bracket is not closed"),
+            ((QueueSettings(), {}, {"log": (b"a",)}), "aliases.log: 'log' is not of type bytes"),
+            ((QueueSettings(), {}, {b"log": (b"a b",)}), "aliases.log: b'a b' is not the name of a queue"),
+        ]
+        for arguments, reason in policies:
+            self.assertIn(reason, str(self.assertRaises(SettingsError, Policies, *arguments)))
+        for name in ("mail_[ab]", "mail_[]]", "mail_[!]a]", "mail_[[]"):
+            Policies(QueueSettings(), {name: {"max_items": 1}})
 
     def test_what_is_not_durable_and_has_a_bound(self) -> None:
         found = policies(

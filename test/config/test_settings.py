@@ -39,7 +39,7 @@ class SettingsTests(SynchronousTestCase):
         settings = make_settings({}, "darner.toml")
         self.assertEqual(settings, Settings())
         self.assertEqual((settings.data_dir, settings.interface), ("data", "127.0.0.1"))
-        self.assertEqual((settings.reply_key, settings.policies), ("queue", Policies()))
+        self.assertEqual((settings.dialect, settings.policies), ("kestrel", Policies()))
         self.assertFalse(settings.debug)
         self.assertIsNone(settings.min_free_bytes)
 
@@ -66,12 +66,13 @@ class SettingsTests(SynchronousTestCase):
                     "data_dir": "/srv/queues",
                     "port": 0,
                     "interface": "::",
-                    "listen": ["tcp6:1", {"endpoint": "unix:/s", "reply_key": "request"}],
-                    "reply_key": "request",
+                    "listen": ["tcp6:1", {"endpoint": "unix:/s", "dialect": "memcache"}],
+                    "dialect": "memcache",
                     "defaults": {"max_item_bytes": "16MiB"},
                     "queues": {"q": {"max_open_reads": 100}},
                     "aliases": {"a": ["b"]},
                     "max_connections": 5,
+                    "max_queues": 6,
                     "idle_timeout": "2h",
                     "stall_timeout": 1.5,
                     "keep_alive": 0,
@@ -82,15 +83,42 @@ class SettingsTests(SynchronousTestCase):
                 "darner.toml",
             ),
             Settings(
-                "/srv/queues", 0, "::", (Listener("tcp6:1"), Listener("unix:/s", "request")), "request",
+                "/srv/queues", 0, "::", (Listener("tcp6:1"), Listener("unix:/s", "memcache")), "memcache",
                 Policies(QueueSettings(max_item_bytes=16 * 2**20), {"q": {"max_open_reads": 100}}, {b"a": (b"b",)}),
                 5, 7200.0, 1.5, 0.0, "/etc/passwords",
-                {"ann": Rights(read=("a*",)), "bob": Rights()}, True,
+                {"ann": Rights(read=("a*",)), "bob": Rights()}, True, max_queues=6,
             ),
         )  # fmt: skip
 
+    def test_users_without_passwords(self) -> None:
+        """Nobody could log in, and everybody would be let in."""
+        self.assertIn("without password_file nobody can log in", self.refusal(users={"ann": {}}))
+
+    def test_given_in_python(self) -> None:
+        """They are checked as those of a file are."""
+        wrong: list[dict[str, Any]] = [
+            {"policies": QueueSettings()}, {"port": "1"}, {"port": True}, {"debug": 1}, {"idle_timeout": "1h"},
+            {"listen": ["tcp:1"]}, {"data_dir": b"data"}, {"users": {"ann": {}}, "password_file": "p"},
+            {"min_free_bytes": 1.5}, {"trusted_network": "yes"}, {"max_connections": 1.0}, {"max_queues": True},
+            {"max_queues": -1}, {"port": 70000},
+        ]  # fmt: skip
+        for settings in wrong:
+            self.assertRaises(ValueError, Settings, **settings)
+        together: list[tuple[dict[str, Any], str]] = [
+            ({"users": {"ann": Rights()}}, "users: without password_file"),
+            ({"policies": Policies(QueueSettings(max_attempts=3))}, "defaults: max_attempts and dead_letter_queue go"),
+            ({"policies": Policies(QueueSettings(durable=False))}, "defaults: durable = false needs max_bytes"),
+        ]
+        for settings, reason in together:
+            self.assertIn(reason, str(self.assertRaises(SettingsError, Settings, **settings)))
+
+    def test_keep_alive(self) -> None:
+        """Linux takes no more."""
+        self.assertEqual(make_settings({"keep_alive": 32767}, "").keep_alive, 32767)
+        self.assertIn("keep_alive", self.refusal(keep_alive="10h"))
+
     def test_unknown(self) -> None:
-        self.assertEqual(self.refusal(prot=1, data=2), "unknown setting data, prot")
+        self.assertEqual(self.refusal(prot=1, data=2), "unknown setting data, prot (is port meant?)")
         self.assertEqual(self.refusal(policies={}), "unknown setting policies")
 
     def test_types(self) -> None:
@@ -105,7 +133,7 @@ class SettingsTests(SynchronousTestCase):
         self.assertEqual(self.refusal(max_connections=-1), "'max_connections' must be >= 0: -1")
         self.assertEqual(self.refusal(queues={"q": {"max_items": 0}}), "queues.q.max_items: 'max_items' must be > 0: 0")
         self.assertEqual(
-            self.refusal(reply_key="both"), "'reply_key' must be in ('queue', 'request') (got 'both')"
+            self.refusal(dialect="both"), "'dialect' must be in ('kestrel', 'memcache') (got 'both')"
         )
 
     def test_users(self) -> None:
@@ -114,7 +142,7 @@ class SettingsTests(SynchronousTestCase):
             ({"ann": "all"}, "users['ann']: 'all' is not a table of rights"),
             ({"ann": {"read": "*"}}, "users['ann'].read: '*' is not a list of patterns of queue names"),
             ({"ann": {"read": [5]}}, "users['ann'].read[0]: 5 is not of type str"),
-            ({"ann": {"reed": []}}, "users['ann']: unknown setting reed"),
+            ({"ann": {"reed": []}}, "users['ann']: unknown setting reed (is read meant?)"),
         ):
             self.assertEqual(self.refusal(users=users), reason)
 
@@ -136,11 +164,11 @@ class SettingsTests(SynchronousTestCase):
             ("tcp:1", "listen: 'tcp:1' is not a list of endpoints"),
             (5, "listen: 5 is not a list of endpoints"),
             ([5], "listen[0]: 5 is neither an endpoint nor a table with one"),
-            (["tcp:1", {"reply_key": "queue"}], "listen[1].endpoint: missing"),
+            (["tcp:1", {"dialect": "kestrel"}], "listen[1].endpoint: missing"),
             ([{"endpoint": "tcp:1", "port": 2}], "listen[0]: unknown setting port"),
             (
-                [{"endpoint": "tcp:1", "reply_key": "both"}],
-                "listen[0]: 'reply_key' must be in ('queue', 'request') (got 'both')",
+                [{"endpoint": "tcp:1", "dialect": "both"}],
+                "listen[0]: 'dialect' must be in ('kestrel', 'memcache') (got 'both')",
             ),
         ):
             self.assertEqual(self.refusal(listen=listen), reason)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
@@ -13,9 +14,12 @@ from darner.config.passwords import Passwords
 from darner.config.policies import Policies, QueueSettings
 from darner.config.settings import Rights
 from darner.errors import AuthenticationFailed, NotAllowed, TooManyLogins
-from darner.front.access import MAX_CREDENTIALS, MAX_LOGINS, Access, Grant
+from darner.front.access import MAX_CREDENTIALS, Access, Grant, network_of
+from darner.front.audit import AuditLog, AuditTrail
 from darner.front.log_in import LogIn
+from darner.front.login_queue import MAX_OF_PLACE
 from darner.net.limits import Limits
+from darner.values.requests import Get
 from darner.values.vocabulary import CHUNK_BYTES
 from test.front.test_protocol import MemoryClient, MemoryTestCase
 
@@ -77,7 +81,7 @@ class AccessTestCase(MemoryTestCase):
         self.clock.advance(0)
 
     def access(self, **rights: Rights) -> Access:
-        return Access(Passwords(self.path), rights, self.in_thread)
+        return Access(Passwords(self.path), rights, self.in_thread, self.clock)
 
 
 class AccessTests(AccessTestCase):
@@ -108,13 +112,29 @@ class AccessTests(AccessTestCase):
         self.assertNoResult(access.log_in(b"ann other"))
 
     def test_too_many(self) -> None:
+        """From one address: those are refused, and a user who comes from another is not."""
         access = self.access()
         self.holding = True
-        waiting = [access.log_in(b"eve %d" % number) for number in range(MAX_LOGINS + 1)]
-        self.failureResultOf(access.log_in(b"ann secret"), TooManyLogins)
-        self.release()
+        bad, good = IPv4Address("TCP", "10.0.0.1", 1), IPv4Address("TCP", "10.0.0.2", 1)
+        waiting = [access.log_in(b"ann %d" % number, bad) for number in range(MAX_OF_PLACE + 2)]
+        ann = access.log_in(b"ann secret", good)
+        self.failureResultOf(waiting[-1], TooManyLogins)
+        self.clock.advance(1)
+        for _ in range(2):
+            self.release()
         self.failureResultOf(waiting[0], AuthenticationFailed)
-        self.assertNoResult(access.log_in(b"ann secret"))
+        self.successResultOf(ann)
+
+    def test_networks(self) -> None:
+        for address, network in (
+            (None, ""),
+            (UNIXAddress("/socket"), ""),
+            (IPv4Address("TCP", "10.0.0.1", 5), "10.0.0.1"),
+            (IPv6Address("TCP", "::ffff:10.0.0.1", 5), "10.0.0.1"),
+            (IPv6Address("TCP", "2001:db8:1:2:3:4:5:6", 5), "2001:db8:1:2::/64"),
+            (IPv6Address("TCP", "fe80::1%eth0", 5), "fe80::/64"),
+        ):
+            self.assertEqual(network_of(address), network)
 
     def test_file_changes(self) -> None:
         access = self.access()
@@ -124,8 +144,13 @@ class AccessTests(AccessTestCase):
         self.successResultOf(access.log_in(b"ann changed"))
         self.path.unlink()
         with capturedLogs() as logs:
-            self.successResultOf(access.log_in(b"ann changed"))
-        self.assertIn("stay in force", formatEvent(logs[0]))
+            for _ in range(3):
+                self.successResultOf(access.log_in(b"ann changed"))
+        self.assertEqual(
+            [formatEvent(event) for event in logs],
+            [f"cannot read {self.path}: No such file or directory; the passwords read before stay in force"],
+            "once, and not at each login",
+        )
 
     def test_warnings(self) -> None:
         with capturedLogs() as logs:
@@ -300,18 +325,22 @@ class GuardTests(AccessTestCase):
         self.assertEqual(self.queues.names(), [b"a", b"b1", b"b1+n", b"o1", b"w1"])
 
     def test_who_may_make_a_child(self) -> None:
-        log_in = LogIn(self.guard)
         for child, parent, allowed in (
             (b"w+n", b"w", True), (b"w+n", b"x", True), (b"x+n", b"w", True), (b"a+n", b"x", True),
             (b"x+n", b"a", True), (b"x+n", b"x", False),
         ):  # fmt: skip
-            log_in.grant = None
-            self.assertRaises(NotAllowed, log_in.check_new_child, child, parent)
+            read = Get(child, child)
+            log_in = LogIn(self.guard, AuditTrail(AuditLog(self.clock), None))
             log_in.grant = Grant(Rights(read=("*",), write=("w", "w+*"), admin=("a", "a+*")))
             if allowed:
-                log_in.check_new_child(child, parent)
+                log_in.check_new_child(read, child, parent)
             else:
-                self.assertRaises(NotAllowed, log_in.check_new_child, child, parent)
+                with capturedLogs() as logs:
+                    self.assertRaises(NotAllowed, log_in.check_new_child, read, child, parent)
+                said = [formatEvent(event) for event in logs]
+                self.assertEqual(said, ["refused: get x+n of user - from unix: not allowed"])
+            log_in.grant = None
+            self.assertRaises(NotAllowed, log_in.check_new_child, read, child, parent)
 
     def test_rights_to_aliases(self) -> None:
         self.queues.apply(Policies(aliases={b"w_all": (b"a", b"b1"), b"all": (b"w1",)}))
@@ -358,9 +387,48 @@ class GuardTests(AccessTestCase):
 
     def test_who_never_logs_in(self) -> None:
         """Is disconnected after a while, whatever it says."""
-        client = self.anonymous(limits=Limits(stall_timeout=10))
-        user = self.connect(access=self.guard, limits=Limits(stall_timeout=10))
+        limits = Limits(stall_timeout=10)
+        silent, talkative, half = (self.anonymous(limits=limits) for _ in range(3))
+        user = self.anonymous(limits=limits)
         user.send(b"set auth 0 0 10\r\nann secret\r\n")
-        self.advance(20)
-        self.assertTrue(client.closed)
-        self.assertFalse(user.closed)
+        half.send(b"set auth 0 0 100\r\n")
+        for _ in range(20):
+            for client, request in ((talkative, b"version\r\n"), (half, b"x"), (user, b"version\r\n")):
+                if not client.closed:
+                    client.send(request)
+            self.advance(1)
+        self.assertEqual([client.closed for client in (silent, talkative, half, user)], [True, True, True, False])
+
+    def test_time_while_a_password_is_checked(self) -> None:
+        """That is the server's."""
+        self.holding = True
+        client = self.anonymous(limits=Limits(stall_timeout=10))
+        client.send(b"set auth 0 0 10\r\nann secret\r\n")
+        self.advance(30)
+        self.assertFalse(client.closed)
+        self.release()
+        self.assertEqual(client.receive(), b"STORED\r\n")
+
+    def test_gone_before_its_turn(self) -> None:
+        """A client that has gone costs no check."""
+        self.holding = True
+        clients = [self.anonymous() for _ in range(10)]
+        for number, client in enumerate(clients):
+            client.send(b"set auth 0 0 9\r\nann %05d\r\n" % number)
+        for client in clients:
+            client.hang_up()
+        self.release()
+        self.assertEqual(self.checks, [])
+        self.assertEqual(self.queues.figures("")["auth_errors"], 0)
+
+    def test_flood(self) -> None:
+        """400 connections with a wrong password keep nobody out who logs in from the same address."""
+        self.holding = True
+        bad = [self.anonymous() for _ in range(400)]
+        for client in bad:
+            client.send(b"set auth 0 0 10\r\nevil wrong\r\n")
+        self.client.send(b"set auth 0 0 10\r\nann secret\r\n")
+        for _ in range(3):
+            self.release()
+        self.assertEqual(self.client.receive(), b"STORED\r\n")
+        self.assertEqual({client.receive() for client in bad}, {b"CLIENT_ERROR authentication failure\r\n"})

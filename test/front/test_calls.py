@@ -175,8 +175,8 @@ class PutAndGetTests(CallsTestCase):
 
     async def test_an_item_that_expired_is_not_had(self) -> None:
         await self.service.put(b"q", b"gone", expiry=-1)
-        await self.service.put(b"q", b"gone", expiry=1_000_000)
-        await self.service.put(b"q", b"soon", expiry=1000)
+        await self.service.put(b"q", b"gone", expiry=1_000_000_000)
+        await self.service.put(b"q", b"soon", expiry=2_592_000)
         await self.service.put(b"q", b"late", expiry=10**30)
         self.assertEqual(await self.payloads(b"q"), [b"soon", b"late"])
 
@@ -237,6 +237,9 @@ class RefusalTests(CallsTestCase):
 
     def test_bad_expiry(self) -> None:
         self.refused(self.service.put(b"q", b"x", expiry=1.5), ClientError, "bad expiry")
+        decades = "expiry is over 2592000 s, and too early for a date"
+        for expiry in 2_592_001, 999_999_999:
+            self.refused(self.service.put(b"q", b"x", expiry=expiry), ClientError, decades)
 
     def test_bad_delay(self) -> None:
         for delay in (-1, 1e12):

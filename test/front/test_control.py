@@ -192,8 +192,8 @@ class ReloadTests(TestCase):
 
     async def test_settings_of_the_server(self) -> None:
         """They are named, and have to wait for a restart; the command line still wins."""
-        server = self.make("max_connections = 5", "--reply-key=request")
-        lines = self.reloaded(server, "max_connections = 6\nidle_timeout = '1h'\nreply_key = 'queue'\nport = 5")
+        server = self.make("max_connections = 5", "--dialect=memcache")
+        lines = self.reloaded(server, "max_connections = 6\nidle_timeout = '1h'\ndialect = 'kestrel'\nport = 5")
         self.assertEqual(lines, [
             "reloaded the settings of queues",
             "these settings have changed and need a restart: max_connections, idle_timeout",

@@ -5,18 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Optional
 
+from twisted.logger import LogLevel, capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
 from darner.front import memcache, memcache_requests
 from darner.front.framing import Framing
-from darner.front.log_in import LogIn
-from darner.front.outbox import Outbox
 from darner.front.session import Session
 from darner.net.port import FastPort
-from darner.queues.commit import GroupCommit
-from darner.queues.contents import Contents
-from darner.queues.delayed import DelayedItems
-from darner.queues.fifo import Fifo
 from darner.values import requests
 from test.harness import Server, value
 
@@ -85,9 +80,10 @@ class LogTests(SynchronousTestCase):
     """Also what is compiled knows whose its log is."""
 
     def test_names(self) -> None:
-        for kind in (Contents, GroupCommit, Fifo, DelayedItems, LogIn, Outbox, FastPort):
-            self.assertEqual(kind._log.namespace, f"{kind.__module__}.{kind.__name__}")
-        self.assertEqual(Server().queues.commit._log.namespace, "darner.queues.commit.GroupCommit")
+        self.assertEqual(FastPort._log.namespace, "darner.net.port.FastPort")
+        with capturedLogs() as logs:
+            Server().queues.commit.log.emit(LogLevel.info, "something")
+        self.assertEqual([event["log_namespace"] for event in logs], ["darner.queues"])
 
 
 class FramingTests(SynchronousTestCase):
@@ -95,7 +91,7 @@ class FramingTests(SynchronousTestCase):
         self.server = Server()
         self.carrier = Carrier()
         self.framing = Framing(self.carrier, self.server.queues, memcache_requests.LineCache())
-        self.framing.session = Session(self.server.queues, self.framing, memcache.MEMCACHE)
+        self.framing.session = Session(self.server.queues, self.framing, memcache.KESTREL)
         self.calls = self.carrier.transport.calls
 
     def said(self) -> bytes:

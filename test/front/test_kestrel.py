@@ -10,7 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from darner.errors import ItemTooLarge, QueueFull, StoreError, TooManyOpenReads
 from darner.front import kestrel
-from darner.front.kestrel import KESTREL, parse
+from darner.front.kestrel import TEXT, parse
 from darner.values import requests
 from darner.values.requests import Get, PutItems, Refused, Request
 from darner.values.vocabulary import MAX_WAIT, check_queue_name
@@ -99,7 +99,7 @@ class ParseTests(SynchronousTestCase):
 
 class ReplyTests(SynchronousTestCase):
     def test_replies(self) -> None:
-        self.assertEqual(KESTREL.item(b"q", 0, b"a b", True), b":a b\n")
+        self.assertEqual(TEXT.item(b"q", 0, b"a b", True), b":a b\n")
         self.assertEqual((kestrel.count(3), kestrel.DONE, kestrel.NOTHING), (b"+3\n", b"+0\n", b"*\n"))
         self.assertEqual(kestrel.line("UP"), b":UP\n")
 

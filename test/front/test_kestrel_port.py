@@ -10,7 +10,7 @@ from typing import Any
 
 from attrs import evolve
 from twisted.internet.address import IPv4Address
-from twisted.internet.defer import maybeDeferred
+from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.endpoints import TCP4ServerEndpoint
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
@@ -24,6 +24,7 @@ from darner.front.access import Access
 from darner.front.kestrel_port import TextFactory
 from darner.front.protocol import QueueFactory
 from darner.net.limits import Limits
+from darner.net.listeners import TEXT, Listener
 from darner.queues.collection import Queues
 from darner.queues.control import Control
 from darner.queues.fifo import Fifo
@@ -356,7 +357,8 @@ class UsersTests(TextTestCase):
         path = Path(self.mktemp())
         path.write_text("ann:secret\nbob:hidden\n")
         rights = {"bob": Rights(read=("jobs",), write=("mail",))}
-        self.access = Access(Passwords(path), rights, maybeDeferred)
+        self.passwords = Passwords(path)
+        self.access = Access(self.passwords, rights, maybeDeferred, self.clock)
         self.client = self.text_client(access=self.access)
 
     def test_log_in(self) -> None:
@@ -377,6 +379,18 @@ class UsersTests(TextTestCase):
         self.assertEqual(self.says(b"get jobs\nget mail\n"), b"*\n-not allowed\n")
         self.assertEqual(self.says(b"delete jobs\nshutdown\nstatus readonly\n"), b"-not allowed\n" * 3)
         self.assertEqual(self.says(b"status\n"), b":UP\n")
+
+    def test_checking(self) -> None:
+        """While its password is checked a client owes nothing; and what it sent behind is served then."""
+        done: Deferred[Any] = Deferred()
+        access = Access(self.passwords, {}, lambda *_: done, self.clock)
+        client = self.text_client(access=access)
+        self.assertTrue(client.protocol.session.anonymous)
+        client.send(b"put q:\nann secret\n\nversion\n")
+        self.assertEqual((client.protocol.session.anonymous, client.receive()), (False, b""))
+        done.callback(True)
+        self.clock.advance(0)
+        self.assertEqual(client.receive(), b"+1\n:%b\n" % darner.__version__.encode())
 
     def test_wrong_password(self) -> None:
         self.assertEqual(self.says(b"put q:\nann guessed\n\n"), b"-authentication failure\n")
@@ -400,7 +414,7 @@ class ServiceTests(TestCase):
         passwords.write_text("ann:secret\n")  # noqa: ASYNC240  (a test)
         endpoint = TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1")
         service = QueueService(
-            self.mktemp(), [endpoint], evolve(Settings(), password_file=str(passwords)), text_endpoints=[endpoint]
+            self.mktemp(), [endpoint, Listener(endpoint, TEXT)], evolve(Settings(), password_file=str(passwords))
         )
         service.startService()
         sessions = [factory.make_session(None) for factory in service._factories]
@@ -411,7 +425,7 @@ class ServiceTests(TestCase):
         from twisted.internet import reactor
 
         endpoint = TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1")
-        service = QueueService(self.mktemp(), [endpoint], text_endpoints=[endpoint])
+        service = QueueService(self.mktemp(), [endpoint, Listener(endpoint, TEXT)])
         service.startService()
         self.assertIsInstance(service.ports[1].getHost(), IPv4Address)
         kinds = [type(factory) for factory in service._factories]
@@ -425,7 +439,7 @@ class TwistdTests(SynchronousTestCase):
     def test_text_port(self) -> None:
         server = servers.Server(self, "--port=0", "--text-port=0")
         self.assertEqual(len(server.addresses), 2)
-        self.assertIn(", for the text protocol", server.text)
+        self.assertIn("(text protocol)", server.text)
         with server.client() as plain, server.client(server.addresses[1]) as client:
             client.send(b"put q:\none\ntwo\n\nget q\nget r 50\nstatus\n")
             expected = b"+2\n:one\n*\n:UP\n"

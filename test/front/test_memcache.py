@@ -21,7 +21,7 @@ from darner.errors import (
     TooManyOpenReads,
 )
 from darner.front import memcache
-from darner.front.memcache_requests import LineCache, parse
+from darner.front.memcache_requests import HTTP, LineCache, parse
 from darner.values import requests
 from darner.values.items import PutOptions
 from darner.values.requests import (
@@ -113,8 +113,9 @@ class SetTests(SynchronousTestCase):
 
     def test_refused_without_reply(self) -> None:
         """Who wants no reply gets none to a refusal either."""
-        self.assertEqual(parse(b"set q x 0 5 noreply"), Refused(b"", payload=5))
-        self.assertEqual(parse(b"set q 0 0 5 more noreply"), Refused(b"", payload=5))
+        refusal = Refused(b"CLIENT_ERROR bad flags\r\n", payload=5, noreply=True)
+        self.assertEqual(parse(b"set q x 0 5 noreply"), refusal)
+        self.assertEqual(parse(b"set q 0 0 5 more noreply"), Refused(BAD_FORMAT, payload=5, noreply=True))
 
     def test_a_size_is_not_noreply(self) -> None:
         self.assertEqual(parse(b"set q 0 0 noreply"), Refused(BAD_FORMAT, close=True))
@@ -125,7 +126,7 @@ class GetTests(SynchronousTestCase):
 
     def test_plain(self) -> None:
         self.assertEqual(parse(b"get q"), Get(b"q", b"q"))
-        self.assertEqual(parse(b"gets q"), Get(b"q", b"q"))
+        self.assertEqual(parse(b"gets q"), Get(b"q", b"q", numbered=True))
 
     def test_options(self) -> None:
         for line, options in (
@@ -188,6 +189,7 @@ class GetTests(SynchronousTestCase):
 
     def test_several_queues(self) -> None:
         self.assertEqual(parse(b"get a b a"), GetMany((b"a", b"b", b"a")))
+        self.assertEqual(parse(b"gets a b a"), GetMany((b"a", b"b", b"a"), numbered=True))
 
     def test_several_queues_take_no_options(self) -> None:
         self.assertEqual(parse(b"get a b/open"), Refused(BAD_NAME))
@@ -203,7 +205,11 @@ class GetTests(SynchronousTestCase):
             (b"get a b/close/t=0", {"close": True}),
             (b"get a b/peek/t=5", {"wait": 5, "peek": True}),
         ):
-            self.assertEqual(parse(line), GetFirst((Get(b"a", b"a", **options), Get(b"b", b"b", **options))), line)
+            last = line.split()[-1]
+            a, b = (b"a", last) if last.startswith(b"b") else (last, b"b")
+            self.assertEqual(parse(line), GetFirst((Get(b"a", a, **options), Get(b"b", b, **options))), line)
+            choices = Get(b"a", a, **options, numbered=True), Get(b"b", b, **options, numbered=True)
+            self.assertEqual(parse(line.replace(b"get", b"gets")), GetFirst(choices), line)
         for line, reason in (
             (b"get a/t=5 b", b"bad queue name"),
             (b"get a/t=5 b/t=5", b"bad queue name"),
@@ -314,9 +320,6 @@ class OtherRequestTests(SynchronousTestCase):
             (b"flush_all soon", b"bad delay"),
             (b"flush_all 10", b"flush_all cannot be delayed"),
             (b"flush_all 0 0", b"bad command line format"),
-            (b"stats items", b"stats takes no arguments"),
-            (b"version 2", b"version takes no arguments"),
-            (b"quit now", b"quit takes no arguments"),
             (b"reload now", b"reload takes no arguments"),
             (b"shutdown now", b"shutdown takes no arguments"),
             (b"dump_stats a/b", b"bad queue name"),
@@ -332,6 +335,42 @@ class OtherRequestTests(SynchronousTestCase):
             (b"requeue a b -1", b"bad count"),
         ):
             self.assertEqual(parse(line), Refused(b"CLIENT_ERROR %b\r\n" % reason), line)
+
+    def test_words_behind_what_changes_nothing(self) -> None:
+        """As in Kestrel."""
+        for line, request in ((b"stats items", Stats()), (b"version 2", Version()), (b"quit now", Quit())):
+            self.assertEqual(parse(line), request)
+
+    def test_payloads_of_what_is_not_served(self) -> None:
+        """memcached's other commands have a payload, which is skipped.  Without a size the client is cut."""
+        for line, size in (
+            (b"add q 0 0 9", 9), (b"REPLACE q 0 0 0", 0), (b"append q 0 0 12", 12), (b"prepend q 0 0 3", 3),
+            (b"cas q 0 0 9 17", 9), (b"ms q 5 T0", 5),
+        ):  # fmt: skip
+            self.assertEqual(parse(line), Refused(b"ERROR\r\n", payload=size), line)
+        self.assertEqual(parse(b"add q 0 0 9 noreply"), Refused(b"ERROR\r\n", payload=9, noreply=True))
+        self.assertEqual(parse(b"cas q 0 0 9 17 NOREPLY"), Refused(b"ERROR\r\n", payload=9, noreply=True))
+        for line in (b"add", b"add q 0 0", b"add q 0 0 x", b"append q 0 0 -1", b"ms q", b"ms q S5"):
+            self.assertEqual(parse(line), Refused(b"ERROR\r\n", close=True), line)
+
+    def test_refused_and_quiet(self) -> None:
+        """A client that wants no reply would take it for that of its next request."""
+        for line in (
+            b"touch q 60 noreply", b"delete a/b noreply", b"flush_all 10 noreply", b"incr q 1 noreply",
+            b"DECR q 1 NOREPLY", b"verbosity 1 noreply", b"touch a b c noreply",
+        ):  # fmt: skip
+            request = parse(line)
+            assert isinstance(request, Refused)
+            self.assertTrue(request.noreply, line)
+        for line in (b"noreply", b"bogus noreply", b"touch q 60"):
+            request = parse(line)
+            assert isinstance(request, Refused)
+            self.assertFalse(request.noreply, line)
+
+    def test_http(self) -> None:
+        """A form on any page can have a browser send commands; the first line of HTTP ends that."""
+        for line in (b"GET / HTTP/1.1", b"POST /x HTTP/1.0", b"PRI * HTTP/2.0", b"Host: localhost:22133", b"post"):
+            self.assertEqual(parse(line), Refused(b"", close=True, warning=HTTP), line)
 
     def test_unknown(self) -> None:
         """Clients compare the reply: there is nothing behind the word."""
@@ -421,7 +460,7 @@ class AnyLineTests(SynchronousTestCase):
                 self.assertTrue(request.reply.endswith(b"\r\n"))
                 self.assertEqual(request.reply.count(b"\n"), 1)
             else:
-                self.assertIsNotNone(request.payload)
+                self.assertTrue(request.close and request.warning)
 
     @given(LINES)
     @settings(deadline=None, max_examples=100)
@@ -469,7 +508,7 @@ class ReplyTests(SynchronousTestCase):
 
     def test_value(self) -> None:
         self.assertEqual(value(b"q", b"a\r\n\0b", 7), b"VALUE q 7 5\r\na\r\n\0b\r\nEND\r\n")
-        self.assertEqual(memcache.MEMCACHE.item(b"q", 0, b"", False), b"VALUE q 0 0\r\n\r\n")
+        self.assertEqual(memcache.KESTREL.item(b"q", 0, b"", False), b"VALUE q 0 0\r\n\r\n")
 
     def test_value_in_pieces(self) -> None:
         """The header of a large item and what comes after it make up the same reply."""
@@ -478,18 +517,18 @@ class ReplyTests(SynchronousTestCase):
 
     def test_stat(self) -> None:
         self.assertEqual(
-            memcache.MEMCACHE.stats({"curr_items": 3, "version": "1.0"}, [(b"q", {"items": 3})]),
+            memcache.KESTREL.stats({"curr_items": 3, "version": "1.0"}, [(b"q", {"items": 3})]),
             b"STAT curr_items 3\r\nSTAT version 1.0\r\nSTAT queue_q_items 3\r\n",
         )
 
     def test_queue_dump(self) -> None:
         self.assertEqual(
-            memcache.MEMCACHE.dump([(b"q", {"items": 1, "bytes": 2})]),
+            memcache.KESTREL.dump([(b"q", {"items": 1, "bytes": 2})]),
             b"queue 'q' {\r\n  items=1\r\n  bytes=2\r\n}\r\n",
         )
 
     def test_version(self) -> None:
-        self.assertEqual(memcache.MEMCACHE.version("1.2.3"), b"VERSION 1.2.3\r\n")
+        self.assertEqual(memcache.KESTREL.version("1.2.3"), b"VERSION 1.2.3\r\n")
 
     def test_errors(self) -> None:
         for error, reply in (

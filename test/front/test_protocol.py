@@ -9,13 +9,14 @@ from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.error import ConnectionDone
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
-from twisted.logger import formatEvent, globalLogPublisher
+from twisted.logger import capturedLogs, formatEvent, globalLogPublisher
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
-from darner.front.protocol import QueueFactory
+from darner.front.protocol import TOO_MANY_CONNECTIONS, QueueFactory
 from darner.front.session import RELIEF, RELIEFS
-from darner.net.limits import CLIENT_BYTES
+from darner.net.limits import CLIENT_BYTES, Limits
+from darner.net.log_limits import PERIOD
 from darner.queues.collection import Queues, Surroundings
 from darner.store.memory import MemoryStore
 from test.protocol_contract import LARGE, ProtocolContract
@@ -268,3 +269,22 @@ class FlowTests(MemoryTestCase):
         self.connect().hang_up()
         stats = self.queues.stats
         self.assertEqual((stats.curr_connections, stats.total_connections), (1, 2))
+
+
+class LogTests(MemoryTestCase):
+    """What clients can have logged, however many there are."""
+
+    def test_too_many_connections(self) -> None:
+        """Not a line for each that is refused, also where others come and go in between."""
+        factory = QueueFactory(self.queues, limits=Limits(max_connections=1))
+        with capturedLogs() as logs:
+            for _ in range(10):
+                client = MemoryClient(self.clock, factory)
+                self.assertEqual(MemoryClient(self.clock, factory).receive(), TOO_MANY_CONNECTIONS)
+                client.hang_up()
+            self.clock.pump([PERIOD] * 2)
+        refusing = "too many connections: refusing new ones"
+        self.assertEqual(
+            [formatEvent(event) for event in logs],
+            [refusing, f"{refusing} (9 more in the last 60 s)", f"{refusing} (over: 10 times in 120 s)"],
+        )

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
 import darner
 from darner.front import memcache, memcache_requests
+from darner.net.log_limits import PERIOD
 from darner.values import requests
 from darner.values.vocabulary import CHUNK_BYTES
 from test.harness import REFUSED, Client, Server, value
@@ -51,7 +53,7 @@ class GetTests(SessionTestCase):
 
     def test_the_key_as_it_was_sent(self) -> None:
         self.a.sets(b"q", b"1")
-        client = self.server.client(whole_key=True)
+        client = self.server.client(memcache.MEMCACHE)
         self.check(client, b"get q/peek", value(b"q/peek", b"1"))
         self.check(client, b"get q/t=10/open", value(b"q/t=10/open", b"1"))
         self.check(client, b"get q/close/open", memcache.END)
@@ -292,7 +294,7 @@ class WaitTests(SessionTestCase):
         self.a.ask(b"version")
         self.a.session.reads.hurry()
         self.server.commit()
-        self.assertEqual(self.a.hears(), memcache.END * 2 + memcache.MEMCACHE.version(darner.__version__))
+        self.assertEqual(self.a.hears(), memcache.END * 2 + memcache.KESTREL.version(darner.__version__))
         self.check(self.a, b"get q/t=1000", memcache.END)
         self.b.sets(b"q", b"1")
         self.check(self.a, b"get q/t=1000", value(b"q", b"1"))
@@ -375,7 +377,7 @@ class LargeItemTests(SessionTestCase):
             reader.session.unchoke()
         self.assertEqual(received, value(b"q", LARGE))
         self.server.commit()
-        self.assertEqual(reader.hears(), memcache.MEMCACHE.version(darner.__version__))
+        self.assertEqual(reader.hears(), memcache.KESTREL.version(darner.__version__))
 
     def test_replies_behind_a_large_one_keep_their_order(self) -> None:
         self.a.sets(b"q", LARGE)
@@ -455,6 +457,25 @@ class LargeItemTests(SessionTestCase):
         self.assertFalse(said.endswith(b"END\r\n"))
         self.b.leave()
         self.check(self.a, b"get q", memcache.END)
+
+    def test_log_of_what_cannot_be_read(self) -> None:
+        """Clients that read it again and again do not fill the log."""
+        with capturedLogs() as logs:
+            for _ in range(3):
+                self.a.sets(b"q", LARGE)
+                (chunks,) = self.store.store.chunks.values()
+                del chunks[2]
+                client = self.server.client()
+                client.ask(b"get q")
+                self.server.commit()
+                self.assertTrue(client.aborted)
+                client.leave()
+                self.check(self.a, b"flush q", memcache.END)
+                self.server.clock.pump([1] * 3)
+            self.server.clock.advance(PERIOD)
+        lines = [formatEvent(event) for event in logs if "cannot read a large item" in formatEvent(event)]
+        self.assertEqual(len(lines), 2)
+        self.assertIn("(2 more in the last", lines[1])
 
     def test_half_sent_when_the_queue_is_flushed_or_deleted(self) -> None:
         for line in (b"flush q", b"delete q", b"flush_all"):
@@ -550,7 +571,7 @@ class PipelineTests(SessionTestCase):
         self.check(self.a, b"version", b"")
         self.a.session.unchoke()
         self.server.commit()
-        self.assertEqual(self.a.hears(), memcache.MEMCACHE.version(darner.__version__))
+        self.assertEqual(self.a.hears(), memcache.KESTREL.version(darner.__version__))
 
 
 class EndTests(SessionTestCase):

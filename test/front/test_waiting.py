@@ -136,10 +136,11 @@ class FirstOfSeveralTests(WaitsTestCase):
         self.idle()
 
     def test_name(self) -> None:
-        """As with several queues in any case, it is the bare one."""
-        self.a = self.server.client(whole_key=True)
-        self.sets(b"low:1")
-        self.does(b"get high low/t=5", value(b"low", b"1"))
+        """Stock clients of memcache look for the key that they asked for."""
+        self.a = self.server.client(memcache.MEMCACHE)
+        self.sets(b"low:1", b"high:2")
+        self.does(b"get high low/t=5", value(b"high", b"2"))
+        self.does(b"get high low/t=5", value(b"low/t=5", b"1"))
 
     def test_large(self) -> None:
         self.does(b"get high low/t=1000", b"")

@@ -13,10 +13,13 @@ import time
 from collections.abc import Callable
 
 from twisted.internet.interfaces import IReactorTime
+from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from darner.net.clock import MonotonicClock
+from darner.net.log_limits import PERIOD
+from test import allow_critical
 
 SOON = 10.0
 """Seconds after which a test gives up to wait for another thread."""
@@ -50,6 +53,19 @@ class MonotonicClockTests(ClockTestCase):
 
     def test_interface(self) -> None:
         self.assertTrue(verifyObject(IReactorTime, self.clock))
+
+    def test_no_thread_for_a_while(self) -> None:
+        """The clock goes on when there can be a thread again."""
+
+        def fails(_: threading.Thread) -> None:
+            raise RuntimeError("can't start new thread")
+
+        restore = self.patch(threading.Thread, "start", fails)
+        self.assertRaises(RuntimeError, self.clock.callLater, 1, self.called.append, "early")
+        restore.restore()
+        self.clock.callLater(2, self.called.append, "late")
+        self.advance(3)
+        self.assertEqual(self.called, ["early", "late"])
 
     def test_seconds(self) -> None:
         self.assertEqual(self.clock.seconds(), 1000.0)
@@ -155,6 +171,19 @@ class MonotonicClockTests(ClockTestCase):
         self.advance(1)
         self.assertEqual(self.called, ["next"])
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
+    def test_call_that_fails_again_and_again(self) -> None:
+        """It is logged once, and then counted."""
+        allow_critical(self, "9 more in the last 60 s")
+        for _ in range(10):
+            self.clock.callLater(1, lambda: 1 // 0)
+        self.advance(1)
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+        with capturedLogs() as logs:
+            self.advance(PERIOD)
+        lines = [formatEvent(event) for event in logs]
+        self.assertEqual(lines.count("a delayed call failed: integer division or modulo by zero "
+                                     "(9 more in the last 60 s)"), 1)  # fmt: skip
 
     def test_delayed_calls(self) -> None:
         """Those that will be made, each once."""

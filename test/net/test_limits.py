@@ -7,7 +7,15 @@ from typing import Optional
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from darner.net.limits import ALL_CLIENTS_BYTES, CLIENT_BYTES, LEAST_CLIENT_BYTES, ClientTimeouts, Limits, client_bytes
+from darner.net.limits import (
+    ALL_CLIENTS_BYTES,
+    CLIENT_BYTES,
+    LEAST_CLIENT_BYTES,
+    SWEEPS,
+    ClientTimeouts,
+    Limits,
+    client_bytes,
+)
 from darner.values.stats import ServerStats
 from test.front.test_protocol import MemoryTestCase
 
@@ -24,9 +32,11 @@ class ClientBytesTests(SynchronousTestCase):
 class Connection:
     """A client that does what the test says."""
 
-    def __init__(self, stalled: bool = False, idle: bool = False) -> None:
+    def __init__(self, stalled: bool = False, idle: bool = False, anonymous: bool = False) -> None:
         self.active = True
         self.quiet_since: Optional[float] = None
+        self.connected_at = 0.0
+        self.anonymous = anonymous
         self.stalled = stalled
         self.idle = idle
         self.end = ""
@@ -63,6 +73,25 @@ class PatienceTests(SynchronousTestCase):
         self.assertEqual(client.end, "")
         self.clock.pump([1] * 12)
         self.assertEqual(client.end, "aborted")
+
+    def test_never_logs_in(self) -> None:
+        """Whatever it sends: the time to log in begins with the connection."""
+        client, user = Connection(anonymous=True), Connection()
+        self.start(client, user, stall_timeout=8)
+        for _ in range(10):
+            self.assertLess(self.clock.seconds(), 8 + 8 / SWEEPS)
+            client.active = user.active = True
+            self.clock.advance(1)
+            if client.end:
+                break
+        self.assertEqual((client.end, user.end), ("aborted", ""))
+        self.assertGreaterEqual(self.clock.seconds(), 8)
+
+    def test_never_logs_in_without_a_limit(self) -> None:
+        client = Connection(anonymous=True)
+        self.start(client, idle_timeout=8)
+        self.clock.pump([1] * 100)
+        self.assertEqual(client.end, "")
 
     def test_both(self) -> None:
         """Each by its own time; a stalled one that is idle as well goes by the shorter."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,10 @@ from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
+from darner.config.policies import Policies, QueueSettings
 from darner.errors import ItemTooLarge
 from darner.front import memcache
+from darner.queues.collection import Queues
 from darner.queues.fifo import Fifo
 from darner.store.interfaces import IStore
 from darner.store.leveldb import LevelStore
@@ -58,11 +61,31 @@ class NamesTests(QueuesTestCase):
         self.assertIsNone(self.server.queues.find(b"q"))
         self.assertEqual(self.fifos(), [])
 
+    def test_memory_is_free_at_once(self) -> None:
+        """Without the help of the collector, which would come late; also where clients had items of it."""
+        gc.collect()
+        gc.disable()
+        self.addCleanup(gc.enable)
+        reader = self.server.client()
+        for number in range(20):
+            name = b"q%d" % number
+            self.client.sets(name, b"x" * 2000)
+            reader.does(b"get " + name + b"/open")
+            self.client.sets(name, b"2", expiry=3)
+            reader.does(b"get waited%d/t=1" % number)
+            self.client.does(b"delete " + name)
+            self.server.clock.advance(10)
+        reader.does(b"get q3/close")
+        reader.leave()
+        self.server.clock.advance(10)
+        alive = [found for found in gc.get_objects() if isinstance(found, Fifo)]
+        self.assertEqual([fifo.name for fifo in alive if fifo._commit is self.server.queues.commit], [b""])
+
     def fifos(self) -> list[Fifo]:
         """@return: the objects of this server's queues that are in memory, whoever has them."""
         gc.collect()
         alive = [found for found in gc.get_objects() if isinstance(found, Fifo)]
-        return [fifo for fifo in alive if fifo._commit is self.server.queues.commit]
+        return [fifo for fifo in alive if fifo.name and fifo._commit is self.server.queues.commit]
 
     def test_that_cannot_be_made(self) -> None:
         """Nothing is left of it, whatever names are tried."""
@@ -135,6 +158,51 @@ class NamesTests(QueuesTestCase):
             self.assertEqual(self.server.queues.queue_figures(b"q").get("items", 0), 0)
 
 
+class LimitTests(SynchronousTestCase):
+    """C{max_queues}."""
+
+    def setUp(self) -> None:
+        self.server = Server(make=partial(Queues, max_queues=3))
+        self.client = self.server.client()
+
+    def test_one_too_many(self) -> None:
+        refused = b"SERVER_ERROR too many queues: max_queues is 3\r\n"
+        for name in (b"a", b"a+b", b"c"):
+            self.assertEqual(self.client.sets(name, b"x"), memcache.STORED)
+        self.assertEqual(self.client.sets(b"d", b"x"), refused)
+        self.assertEqual(self.client.does(b"get a+e"), refused)
+        self.assertEqual(self.client.does(b"get c a+e"), value(b"c", b"x", end=refused))
+        self.assertEqual(self.server.queues.names(), [b"a", b"a+b", b"c"])
+        self.assertEqual(self.client.sets(b"a", b"y"), memcache.STORED)
+        self.assertEqual(self.client.does(b"get d"), memcache.END)
+        self.assertTrue(self.server.queues.health().writable)
+        self.client.does(b"delete c")
+        self.assertEqual(self.client.sets(b"d", b"x"), memcache.STORED)
+
+    def test_more_are_recovered(self) -> None:
+        """Those that are there stay, also where fewer are allowed."""
+        for name in (b"a", b"b", b"c"):
+            self.client.sets(name, b"x")
+        self.server._make = partial(Queues, max_queues=1)
+        self.server.start()
+        self.client = self.server.client()
+        self.assertEqual(self.server.queues.names(), [b"a", b"b", b"c"])
+        self.assertEqual(self.client.sets(b"c", b"y"), memcache.STORED)
+        self.assertEqual(self.client.sets(b"d", b"y"), b"SERVER_ERROR too many queues: max_queues is 1\r\n")
+
+    def test_where_dead_letters_go(self) -> None:
+        """They wait until there may be a queue for them."""
+        self.server.queues.apply(Policies(QueueSettings(max_attempts=1, dead_letter_queue="dead")))
+        for name in (b"a", b"b", b"c"):
+            self.client.sets(name, b"x")
+        self.client.does(b"get a/open")
+        self.client.does(b"get a/abort")
+        self.assertEqual(self.server.figures(b"a"), (1, 1))
+        self.client.does(b"delete b")
+        self.server.clock.pump([1] * 60)
+        self.assertEqual(self.server.queues.names(), [b"a", b"c", b"dead"])
+
+
 class PutTests(QueuesTestCase):
     def test_over_the_limit(self) -> None:
         server = Server(max_item_bytes=3)
@@ -187,6 +255,36 @@ class FiguresTests(QueuesTestCase):
         client.does(b"flush q")
         figures = self.server.queues.queue_figures(b"q")
         self.assertEqual((figures["items"], figures["total_flushes"], figures["age_msec"]), (0, 1, 0))
+
+    def test_of_those_who_wait_for_a_queue_that_does_not_exist(self) -> None:
+        """They are seen in all figures; a read makes no queue by that."""
+        queues = self.server.queues
+        self.client.sets(b"other", b"x")
+        waiting = self.server.client()
+        waiting.ask(b"get jobs/t=1000")
+        several = self.server.client()
+        several.ask(b"get jobs more/t=1000")
+        watching = self.server.client()
+        watching.ask(b"monitor jobs 10")
+        self.assertEqual((queues.names(), queues.stats.queue_creates), ([b"other"], 1))
+        self.assertEqual(queues.figures("")["waiters"], 4)
+        figures = queues.queue_figures(b"jobs")
+        self.assertEqual((figures["waiters"], figures["items"], figures["create_time"]), (3, 0, 0))
+        self.assertEqual(figures.keys(), queues.queue_figures(b"other").keys())
+        stats = self.client.does(b"stats")
+        for line in (b"waiters 4", b"queue_jobs_waiters 3", b"queue_more_waiters 1", b"queue_other_waiters 0"):
+            self.assertIn(b"STAT %b\r\n" % line, stats)
+        dump = self.client.does(b"dump_stats")
+        self.assertEqual(self.client.does(b"dump_stats jobs more other"), dump)
+        self.assertRegex(dump, rb"(?s)queue 'jobs' {.*  waiters=3.*queue 'more' {.*queue 'other' {")
+        self.assertNotIn(b"jobs", self.client.does(b"dump_config"))
+        self.client.sets(b"jobs", b"1")
+        self.assertEqual((queues.figures("")["waiters"], queues.queue_figures(b"jobs")["waiters"]), (3, 2))
+        several.leave()
+        watching.leave()
+        self.client.does(b"delete jobs")
+        self.assertEqual((queues.figures("")["waiters"], queues.names()), (0, [b"other"]))
+        self.assertEqual(queues.queue_figures(b"jobs"), {})
 
     def test_begin_anew_when_the_queue_is_deleted(self) -> None:
         self.client.sets(b"q", b"1")

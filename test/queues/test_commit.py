@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from twisted.internet.defer import Deferred
+from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
 from darner.front import memcache, memcache_requests
+from darner.net.log_limits import PERIOD
 from darner.queues.commit import RESUMED, RETRY
 from darner.values import requests
 from darner.values.stats import Health
@@ -297,7 +299,7 @@ class FaultTests(TurnTestCase):
         self.b.ask(b"get q")
         self.server.commit()
         self.assertHears(a=error, b=error)
-        self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 2)
+        self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1, "of the same fault")
         self.assertEqual(self.b.does(b"get q"), value(b"q", b"1"))
 
 
@@ -535,8 +537,44 @@ class RetryTests(TurnTestCase):
         self.server.clock.advance(RETRY)
         self.assertEqual(self.store.recover(), [])
         self.assertEqual(self.queues.health(), Health())
-        self.server.clock.advance(RETRY)
+        self.server.clock.advance(PERIOD)
         self.assertEqual(self.server.clock.getDelayedCalls(), [])
+
+    def test_log(self) -> None:
+        """A full disk is logged once, then once a minute, and when it is over: not for each write that is refused."""
+        refused = "the store refused a write: no room"
+        with capturedLogs() as logs:
+            self.store.full = True
+            for _ in range(90):
+                for _ in range(10):
+                    self.assertEqual(self.a.sets(b"q", b"x"), REFUSED)
+                self.server.clock.advance(RETRY)
+            self.store.full = False
+            self.server.clock.advance(RETRY)
+        first, period, last = map(formatEvent, logs)
+        self.assertEqual(first, refused)
+        self.assertRegex(period, refused + r" \(\d+ more in the last 60 s\)")
+        self.assertRegex(last, r"the store takes writes again; it refused \d+ in 91 s")
+
+    def test_log_while_nobody_asks(self) -> None:
+        """It is not over before the store has taken a write."""
+        self.store.full = True
+        with capturedLogs() as logs:
+            self.a.sets(b"q", b"x")
+            self.server.clock.pump([RETRY] * 130)
+            self.assertNotIn("over", " ".join(map(formatEvent, logs)))
+            self.store.full = False
+            self.server.clock.advance(RETRY)
+        self.assertIn("takes writes again", formatEvent(logs[-1]))
+
+    def test_log_at_the_stop(self) -> None:
+        self.store.full = True
+        with capturedLogs() as logs:
+            for _ in range(3):
+                self.a.sets(b"q", b"x")
+            self.commit.stop()
+        self.assertEqual(len(logs), 2)
+        self.assertIn("(2 more in the last 0 s)", formatEvent(logs[1]))
 
     def test_health(self) -> None:
         self.assertEqual(self.queues.health(), Health())

@@ -70,6 +70,16 @@ class DelayTests(Base):
         self.assertEqual(self.client.does(b"get q"), value(b"q", b"late", 7))
         self.assertEqual(self.figures(), (0, 0))
 
+    def test_never_early(self) -> None:
+        """A delay counts from its set, though the turn began before."""
+        self.assertGreater(self.server.queues.commit.now, 0)
+        self.server.clock.rightNow += 0.005
+        self.assertEqual(self.client.sets(b"q/delay=500", b"late"), STORED)
+        self.later(0.498)
+        self.assertEqual(self.figures(), (0, 1))
+        self.later(0.02)
+        self.assertEqual(self.figures(), (1, 0))
+
     def test_to_the_end(self) -> None:
         """It comes behind what was put before it is due."""
         self.client.sets(b"q/delay=500", b"late")

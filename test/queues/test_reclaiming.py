@@ -9,6 +9,7 @@ from typing import Any, Optional
 
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.task import Clock
+from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
 from darner.errors import StoreError
@@ -537,6 +538,20 @@ class StopTests(ReclaimTestCase):
         self.assertEqual((self.kept(fifo), self.held), ([2, 3, 4], []))
         self.assertEqual(fifo.storage.ledger.floor, 0)
 
+    def test_log(self) -> None:
+        """An attempt each second does not fill the log, and at the stop it says what was left out."""
+        fifo = self.fifo(MUCH, MUCH)
+        self.store.faults = [StoreError("no") for _ in range(30)]
+        with capturedLogs() as logs:
+            self.take(fifo, 2)
+            self.clock.pump([RETRY] * 10)
+            self.reclaimer.stop()
+            self.commit.stop()
+        failed = "cannot reclaim room, will try again: no"
+        first, last = map(formatEvent, logs)
+        self.assertEqual(first, failed)
+        self.assertRegex(last, failed + r" \(\d+ more in the last 10 s\)")
+
     def test_under_a_compaction(self) -> None:
         """It is told that it is not wanted any more: it may have hundreds of ranges to go."""
         fifo = self.fifo(10)
@@ -562,6 +577,7 @@ class StopTests(ReclaimTestCase):
             stopped = self.reclaimer.stop()
             self.release()
             self.successResultOf(stopped)
+            self.commit.log.close()
             self.assertEqual(self.clock.getDelayedCalls(), [])
         self.flushLoggedErrors(ZeroDivisionError)
 

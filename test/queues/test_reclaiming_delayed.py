@@ -26,7 +26,7 @@ class Store(MemoryStore):
         super().__init__()
         self.told: list[tuple[int, int, int]] = []
 
-    def spent(self, number: int, since: int, until: int) -> None:
+    def delayed_deleted(self, number: int, since: int, until: int) -> None:
         self.told.append((number, since, until))
 
 

@@ -7,13 +7,14 @@ from typing import Any, Optional
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
 from darner.config.policies import Policies, QueueSettings
 from darner.front import memcache
 from darner.queues.contents import HEAVY
 from darner.queues.head import WINDOW_BYTES
-from darner.queues.retries import AT_ONCE
+from darner.queues.retries import AT_ONCE, DEAD_LETTER_RETRY
 from darner.store.leveldb import LevelStore
 from darner.store.memory import MemoryStore
 from darner.values.vocabulary import CHUNK_BYTES
@@ -401,6 +402,23 @@ class AttemptsTests(Case):
         self.server.clock.advance(1)
         self.assertEqual(self.had(b"dead"), [b"poison"])
         self.assertEqual(len(self.flushLoggedErrors()), 0)
+
+    def test_log(self) -> None:
+        """An attempt each second does not fill the log."""
+        self.puts(b"poison")
+        self.fails(b"poison")
+        self.server.store.numberless = True
+        with capturedLogs() as logs:
+            self.fails(b"poison")
+            self.server.clock.pump([DEAD_LETTER_RETRY] * 90)
+            self.server.store.numberless = False
+            self.server.clock.pump([DEAD_LETTER_RETRY] * 120)
+        self.assertEqual(self.had(b"dead"), [b"poison"])
+        failed = r"cannot move item 0 of queue b'q' to the dead letters, will try again: no numbers"
+        first, *more, last = [line for line in map(formatEvent, logs) if "dead letters" in line]
+        self.assertEqual((first, len(more)), (failed, 2))
+        self.assertRegex(more[0], failed + r" \(\d+ more in the last 60 s\)")
+        self.assertRegex(last, failed + r" \(over: 9\d times in 180 s\)")
 
     def test_nothing_can_be_written(self) -> None:
         """What could not be written down is, later."""

@@ -17,6 +17,7 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 from darner.config.settings import Settings
 from darner.errors import ClientError, StoreError, StoreUnusable, Unavailable
 from darner.front import memcache_requests
+from darner.net.log_limits import PERIOD
 from darner.queues.collection import Queues
 from darner.queues.status import ServerStatus
 from darner.service import QueueService
@@ -150,6 +151,28 @@ class ServerStatusTests(SynchronousTestCase):
         self.assertEqual(self.refuses(status), (True, False))
         status.change("up")
         self.assertEqual(self.refuses(status), (False, False))
+        self.clock.advance(PERIOD)
+        self.assertEqual((self.refuses(status), self.clock.getDelayedCalls()), ((False, False), []))
+
+    def test_log(self) -> None:
+        """A client that changes it all the time does not fill the log."""
+        status = self.status()
+        with capturedLogs() as logs:
+            for _ in range(50):
+                status.change("readonly")
+                status.change("up")
+            self.clock.advance(PERIOD)
+        readonly, up = "status readonly, before it was up", "status up, before it was readonly"
+        more = " (49 more in the last 60 s)"
+        self.assertEqual([formatEvent(event) for event in logs], [readonly, up, readonly + more, up + more])
+
+    def test_log_at_the_stop(self) -> None:
+        status = self.status()
+        for name in ("readonly", "up", "readonly"):
+            status.change(name)
+        with capturedLogs() as logs:
+            status.stop()
+        self.assertEqual(len(logs), 1)
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_back_within_the_grace_period(self) -> None:

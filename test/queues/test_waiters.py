@@ -10,11 +10,13 @@ from functools import partial
 from twisted.trial.unittest import SynchronousTestCase
 
 from darner.queues.waiters import Waiter, Waiters
+from darner.values.stats import ServerStats
 
 
 class WaitersTests(SynchronousTestCase):
     def setUp(self) -> None:
-        self.waiters = Waiters()
+        self.stats = ServerStats()
+        self.waiters = Waiters(self.stats)
         self.served: list[str] = []
 
     def join(self, name: str, even_if_empty: bool = False) -> Waiter:
@@ -27,6 +29,7 @@ class WaitersTests(SynchronousTestCase):
         self.waiters.serve_next()
         self.waiters.serve_next()
         self.assertEqual((self.served, len(self.waiters)), (["a", "b"], 1))
+        self.assertEqual(self.stats.waiters, 1)
 
     def test_leave(self) -> None:
         waiter = self.join("a")
@@ -35,6 +38,7 @@ class WaitersTests(SynchronousTestCase):
         self.waiters.leave(waiter)
         self.waiters.serve_next()
         self.assertEqual((self.served, len(self.waiters)), (["b"], 0))
+        self.assertEqual(self.stats.waiters, 0)
 
     def test_for_nothing(self) -> None:
         """Only those that want it, and as long as it is known that there is nothing."""
@@ -44,3 +48,4 @@ class WaitersTests(SynchronousTestCase):
         answers = [True, True, False]
         self.waiters.serve_for_nothing(lambda: answers.pop(0))
         self.assertEqual((self.served, len(self.waiters)), (["b", "c"], 2))
+        self.assertEqual(self.stats.waiters, 2)

@@ -19,6 +19,7 @@ from typing import Any
 from unittest.mock import patch
 
 import plyvel
+from attrs import evolve
 from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -388,6 +389,10 @@ class CaseTests(DamagedTestCase):
         report = repair(path)
         self.assertTrue(all(queue.uncertain for queue in report.queues))
         self.assertIn("names of queues may be lost, and whole queues with them", report.notes)
+        self.assertEqual(report.lost, 0)
+        self.assertIn(f"total: {report.saved} items found, it is not known how many are lost", report.lines())
+        some = evolve(report, queues=(evolve(report.queues[0], lost=3), *report.queues[1:]))
+        self.assertIn(f"total: {report.saved} items found, at least 3 lost", some.lines())
         for queue, payloads in serve(path).items():
             self.places(kept, queue, payloads)
 

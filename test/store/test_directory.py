@@ -56,6 +56,22 @@ class ReserveTests(SynchronousTestCase):
         self.leave(2 * MIB)
         self.assertTrue(self.reserve.take())
 
+    def test_a_disk_that_does_neither(self) -> None:
+        """It can be neither made nor removed: nothing is raised, and the reason is said."""
+
+        def fails(*_: object, **__: object) -> None:
+            raise OSError(errno.EROFS, "this text is not used")
+
+        self.reserve.take()
+        self.patch(Path, "unlink", fails)
+        self.reserve.give_up()
+        self.assertEqual((self.reserve.held, self.path.stat().st_size), (False, 0))
+        self.patch(os, "truncate", fails)
+        self.patch(os, "open", fails)
+        self.reserve.give_up()
+        self.assertFalse(self.reserve.take())
+        self.assertEqual(self.reserve.reason, os.strerror(errno.EROFS))
+
 
 class OlderLogsTests(SynchronousTestCase):
     """A write with sync is safe together with all that was written before it."""

@@ -28,12 +28,12 @@ class InspectTests(SynchronousTestCase):
 
     def test_sound(self) -> None:
         inspection = inspect(self.path)
-        self.assertEqual((inspection.strange, inspection.cuts), ((), ()))
+        self.assertEqual((inspection.foreign, inspection.cuts), ((), ()))
 
-    def test_strangers(self) -> None:
+    def test_foreign_files(self) -> None:
         (self.path / "letter").touch()
         (self.path / "leveldb" / "letter").touch()
-        self.assertEqual(inspect(self.path).strange, ("letter", "leveldb/letter"))
+        self.assertEqual(inspect(self.path).foreign, ("letter", "leveldb/letter"))
 
     def test_no_database(self) -> None:
         shutil.rmtree(self.path / "leveldb")

@@ -23,7 +23,7 @@ from bench.remains import disk_usage
 from darner.errors import StoreDamaged, StoreError, StoreUnusable
 from darner.store import opening
 from darner.store.database import Database
-from darner.store.directory import MARKER, MARKER_TEXT, check_directory
+from darner.store.directory import MARKER, MARKER_TEXT, check_access, check_directory
 from darner.store.interfaces import IStore
 from darner.store.leveldb import LevelStore, records
 from darner.store.mapped_memory import MappedMemory
@@ -604,6 +604,14 @@ class FaultTests(LevelTestCase):
         self.store.mend()
         self.store.ready()
 
+    def test_may_not(self) -> None:
+        """A file that may not be read while the server runs is no damage: the error says what to do."""
+        self.disk.full = True
+        self.disk.error = b"IO error: /d/leveldb/000005.ldb: Permission denied"
+        error = str(self.fail_to_put())
+        self.assertTrue(error.startswith("cannot write: 000005.ldb: Permission denied: nothing is damaged; "), error)
+        self.assertIn("(chown)", error)
+
     def test_nothing_to_mend(self) -> None:
         opened = self.disk.opened
         self.store.mend()
@@ -802,7 +810,29 @@ class DirectoryTests(LevelTestCase):
     def test_check_changes_nothing(self) -> None:
         path = self.directory()
         check_directory(path)
+        self.assertFalse(path.exists())
+        path.mkdir()
+        check_directory(path)
         self.assertEqual(list(path.iterdir()), [])
+
+    def test_what_may_not_be_read(self) -> None:
+        """Neither the directory nor a file in it: that is no damage."""
+        path = self.directory()
+        LevelStore(path).close()
+        may = os.access
+
+        def access(file: Any, mode: int) -> bool:
+            return not str(file).endswith("CURRENT") and may(file, mode)
+
+        def exists(_: Path) -> bool:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+        self.patch(os, "access", access)
+        error = str(self.assertRaises(StoreUnusable, check_access, path / "leveldb"))
+        self.assertIn("CURRENT: Permission denied: nothing is damaged; ", error)
+        self.patch(Path, "exists", exists)
+        error = str(self.assertRaises(StoreUnusable, check_directory, path))
+        self.assertEqual(error, f"cannot read the data directory {path}: Permission denied")
 
     def test_empty_and_harmless(self) -> None:
         """What a file system or twistd leaves there is no reason to refuse."""

@@ -32,17 +32,17 @@ class RollbackTests(SynchronousTestCase):
         (self.path / "leveldb" / "CURRENT.new").write_text("new")
         (self.path / "leveldb" / "CURRENT.new").rename(self.path / "leveldb" / "CURRENT")
 
-    def test_put_back(self) -> None:
+    def test_restored(self) -> None:
         rollback = Rollback(self.path)
         self.change()
-        rollback.put_back()
+        rollback.restore()
         self.assertEqual(self.files(), {"leveldb/CURRENT": "old"})
 
-    def test_forgotten(self) -> None:
+    def test_discarded(self) -> None:
         rollback = Rollback(self.path)
         self.change()
-        rollback.forget()
-        rollback.put_back()
+        rollback.discard()
+        rollback.restore()
         self.assertEqual(self.files(), {"leveldb/CURRENT": "new", "leveldb/new": "new"})
 
     def test_no_links(self) -> None:
@@ -55,7 +55,7 @@ class RollbackTests(SynchronousTestCase):
         rollback = Rollback(self.path)
         self.assertFalse(rollback.kept)
         self.change()
-        rollback.put_back()
+        rollback.restore()
         self.assertEqual(self.files(), {"leveldb/CURRENT": "new", "leveldb/new": "new"})
 
     def test_what_was_made_beside_it(self) -> None:
@@ -66,5 +66,5 @@ class RollbackTests(SynchronousTestCase):
         (self.path / "letter").write_text("Dear Sir")
         (self.path / "lost").mkdir()
         (self.path / "lost" / "file").write_text("damaged")
-        rollback.put_back()
+        rollback.restore()
         self.assertEqual(self.files(), {"leveldb/CURRENT": "old", "letter": "Dear Sir"})

@@ -7,6 +7,7 @@ C{python -m bench.diskfaults} lets every call fail; here it is a sample.
 from __future__ import annotations
 
 import random
+import resource
 import shutil
 import subprocess
 import sys
@@ -19,7 +20,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from bench.diskfaults import CALLS, Fault, differs, faults, run
 from bench.powerloss import open_queues, payload, scratch
-from bench.syscalls import missing
+from bench.syscalls import attach, missing
 from test.harness import Asker
 from test.servers import FOREGROUND, ROOT, Client, Server, make_directory, until
 
@@ -55,13 +56,84 @@ class FaultTests(SynchronousTestCase):
         chance = random.Random(1)
         told = 0
         for call in CALLS:
-            for lasting in (6, 0) if call in ("write", "fdatasync", "openat") else (1,):
+            if not plain.calls[call]:
+                continue  # there are two names for making a link
+            for lasting in (6, 0) if call in ("write", "fdatasync", "openat", "unlink", "fallocate") else (1,):
                 fault = chance.choice([one for one in every if (one.call, one.lasting) == (call, lasting)])
                 outcome = run(self.directory, fault)
                 self.assertEqual(outcome.fault, "", str(fault))
                 self.assertTrue(outcome.recovered or not fault.lasting, str(fault))
                 told += bool(outcome.errors)
         self.assertGreater(told, 3)
+
+
+SERVED = ("openat", "unlink", "rename", "fallocate", "fsync", "fdatasync", "link,linkat", "statfs,fstatfs", "mkdir")
+"""Calls that fail for good while clients are served."""
+
+
+class ServedTests(SynchronousTestCase):
+    """A server whose disk fails for good: it goes on to answer, and stops when it is told to."""
+
+    skip = missing() and f"calls cannot be made to fail: {missing()}"
+
+    def serve(self, server: Server, clients: list[Client]) -> None:
+        """
+        Ask for something of everything.  What the disk keeps from being done is refused, and everybody is answered.
+        """
+        for _ in range(3):
+            for client in clients:
+                client.send_set(b"q", bytes(70_000))
+                client.send_set(b"q/sync", b"synced")
+                client.send(b"get q\r\nversion\r\n")
+            for client in clients:
+                for _set in range(2):
+                    self.assertIn(client.line()[:12], (b"STORED", b"SERVER_ERROR"))
+                line = client.line()
+                if line.startswith(b"VALUE"):
+                    self.assertEqual(len(client.read(int(line.split()[3]) + 2)), int(line.split()[3]) + 2)
+                    self.assertEqual(client.line(), b"END")
+                else:
+                    self.assertIn(line[:12], (b"END", b"SERVER_ERROR"))
+                self.assertEqual(client.line()[:8], b"VERSION ")
+        with server.client() as late:
+            self.assertEqual(late.ask(b"version")[:8], b"VERSION ")
+
+    def test_served_meanwhile_and_stopped(self) -> None:
+        for calls in SERVED:
+            self.check(calls)
+
+    def check(self, calls: str) -> None:
+        server = Server(self)
+        clients = [server.client() for _ in range(3)]
+        for number in range(20):
+            self.assertEqual(clients[0].set(b"q", b"%d" % number), b"STORED")
+        for error in ("EIO", "EROFS"):
+            strace = attach(server.pid, server.directory / "trace", calls, ["-e", f"inject={calls}:error={error}"])
+            self.serve(server, clients)
+            if error == "EIO":
+                strace.terminate()
+                strace.wait()
+                until(lambda: clients[0].set(b"q", b"x") == b"STORED", f"sets after a time without {calls}")
+        self.assertEqual(server.stop(), 0, calls)
+        strace.wait()
+        for client in clients:
+            client.close()
+        for name in ("Unhandled", "serving failed", "turn could not be ended"):
+            self.assertNotIn(name, server.text, calls)
+
+    def test_no_file_grows_any_more(self) -> None:
+        """Every write to a file is refused, the log's among them."""
+        server = Server(self)
+        clients = [server.client() for _ in range(3)]
+        resource.prlimit(server.pid, resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
+        self.serve(server, clients)
+        resource.prlimit(server.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        until(lambda: clients[0].set(b"q", b"x") == b"STORED", "sets once files may grow again")
+        resource.prlimit(server.pid, resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
+        self.serve(server, clients)
+        self.assertEqual(server.stop(), 0)
+        for client in clients:
+            client.close()
 
 
 class CheckTests(SynchronousTestCase):

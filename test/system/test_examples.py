@@ -21,11 +21,14 @@ TWISTD = [sys.executable, "-c", "from twisted.scripts.twistd import run; run()",
 PATIENCE = 60
 
 OUTPUT = {
+    "fleet_worker.py": (
+        "photo 3 failed: out of memory\nresized: photo 1, photo 2, photo 3, photo 4, photo 5\n5 succeeded, 1 failed\n"
+    ),
     "iterate.py": "3\n2\n1\n0\nstill there: left over\n",
     "listener.py": "STORED\nHELLO\nstopped\n",
     "mailer.tac": (
-        "sent: Hello ann\naccepted a mail for ann\nsent: Hello bob\naccepted a mail for bob\n"
-        "sent: Hello cid\naccepted a mail for cid\n"
+        "accepted a mail for ann\nsent: Hello ann\naccepted a mail for bob\nsent: Hello bob\n"
+        "accepted a mail for cid\nsent: Hello cid\n"
     ),
     "manage.py": (
         "put: blue 1, red 2\npeek: red an item 7\nstill there: blue 1, red 2\nflushed: blue 1, red 0\n"
@@ -64,8 +67,8 @@ class ExamplesTests(SynchronousTestCase):
         check_output(done.stdout)
         return done.stdout
 
-    def check(self, name: str, argument: Optional[str] = None) -> None:
-        command = [sys.executable, str(EXAMPLES / name), self.data_dir if argument is None else argument]
+    def check(self, name: str, argument: Optional[str] = None, *more: str) -> None:
+        command = [sys.executable, str(EXAMPLES / name), self.data_dir if argument is None else argument, *more]
         self.assertEqual(self.run_to_its_end(command), OUTPUT[name])
 
     def test_every_example_has_a_test(self) -> None:
@@ -88,12 +91,18 @@ class ExamplesTests(SynchronousTestCase):
     def test_manage(self) -> None:
         self.check("manage.py")
 
-    def test_memcache_client(self) -> None:
-        host, port = Server(self, "--port=0", "--reply-key=request", program=MODULE).address
-        self.check("memcache_client.py", f"{host}:{port}")
+    def check_with_server(self, name: str, *more: str) -> None:
+        host, port = Server(self, "--port=0", "--dialect=memcache", program=MODULE).address
+        self.check(name, f"{host}:{port}", *more)
 
     def test_testing(self) -> None:
         self.check("testing.py")
+
+    def test_memcache_client(self) -> None:
+        self.check_with_server("memcache_client.py")
+
+    def test_fleet_worker(self) -> None:
+        self.check_with_server("fleet_worker.py", "--until-idle")
 
     def test_two_services(self) -> None:
         self.check("two_services.py")

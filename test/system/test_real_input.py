@@ -107,7 +107,7 @@ class StandardLibraryTests(SynchronousTestCase):
         names, hashes = self.fill()
         self.restart()
         # Options in the key: this client finds its reply under the key that it asked for.
-        self.server.options += ("--reply-key=request",)
+        self.server.options += ("--dialect=memcache",)
         self.restart()
         for number, (name, hash) in enumerate(zip(names, hashes, strict=True)):
             if number == len(names) // 2:

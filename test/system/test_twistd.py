@@ -18,6 +18,7 @@ import threading
 import time
 from itertools import pairwise
 from pathlib import Path
+from unittest import skipUnless
 
 import plyvel
 from twisted.trial.unittest import SynchronousTestCase
@@ -88,7 +89,7 @@ class OptionsTests(SynchronousTestCase):
 
     def test_short_options(self) -> None:
         directory = make_directory(self)
-        (directory / "darner.toml").write_text('reply_key = "request"\n')
+        (directory / "darner.toml").write_text('dialect = "memcache"\n')
         server = Server(
             self, "-d", "there", "-p", "0", "-i", "127.0.0.2", "-c", "darner.toml", directory=directory
         )  # fmt: skip
@@ -106,6 +107,7 @@ class OptionsTests(SynchronousTestCase):
             self, f"--listen=unix:{path}", "--listen=tcp6:0", "--listen=tcp:0:interface=127.0.0.1",
             directory=directory,
         )  # fmt: skip
+        server.allow("everybody who reaches")
         self.assertEqual([host for host, _ in server.addresses], ["::", "127.0.0.1"])
         self.serves(server.client(path))
         host = "::1" if socket.has_ipv6 and _has_address("::1") else "127.0.0.1"
@@ -141,6 +143,31 @@ class OptionsTests(SynchronousTestCase):
             client.sendall(b"set q 5 0 %d\r\n%b\r\nget q\r\nquit\r\n" % (len(payload), payload))
             replies = client.makefile("rb").read()
         self.assertEqual(replies, b"STORED\r\nVALUE q 5 %d\r\n%b\r\nEND\r\n" % (len(payload), payload))
+        self.assertEqual(server.stop(), 0)
+
+    def test_tls_client_that_does_not_read(self) -> None:
+        """The bounds hold over TLS as well: on what is held for a client, and on how long it may stall."""
+        directory = make_directory(self)
+        certificate = make_certificate(directory, "own")
+        (directory / "config.toml").write_text('stall_timeout = "2s"\n')
+        server = Server(
+            self, "--listen=ssl:0:interface=127.0.0.1:privateKey=own.pem", "--port=0", "--config=config.toml",
+            directory=directory,
+        )  # fmt: skip
+        feeder = server.client()
+        self.addCleanup(feeder.close)
+        self.assertEqual(feeder.set(b"q", bytes(60_000)), b"STORED")
+        server.reset_peak_memory()
+        before = server.memory("VmHWM")
+        context = ssl.create_default_context(cafile=str(certificate))
+        context.check_hostname = False
+        plain = socket.create_connection(server.addresses[1], 10)
+        plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16384)
+        with context.wrap_socket(plain) as client:
+            client.sendall(b"get q/peek\r\n" * 4000)
+            until(lambda: feeder.stats()[b"curr_connections"] == b"1", "the end of a client that stalls")
+        self.assertLess(server.memory("VmHWM") - before, 32 * 2**20)
+        self.assertNotIn("Traceback", server.text)
         self.assertEqual(server.stop(), 0)
 
     def test_memory_without_tls(self) -> None:
@@ -197,7 +224,7 @@ class OptionsTests(SynchronousTestCase):
         )
         for user in ("reader", "writer"):
             done = subprocess.run(
-                [sys.executable, "-c", "import sys; from darner.config.passwords import main; sys.exit(main())",
+                [sys.executable, "-c", "import sys; from darner.cli.passwd import main; sys.exit(main())",
                  "passwords", user],
                 input=f"{user}-secret\n", text=True, cwd=directory, env=environment(), timeout=60,
             )  # fmt: skip
@@ -215,6 +242,8 @@ class OptionsTests(SynchronousTestCase):
             self.assertEqual(reader.ask(b"get other"), b"CLIENT_ERROR not allowed")
         self.assertEqual(server.stop(), 0)
         self.assertNotIn("secret", server.text)
+        self.assertIn("[darner.audit#warn] user reader failed to log in from 127.0.0.1:", server.text)
+        self.assertIn("[darner.audit#warn] refused: get other of user reader from 127.0.0.1:", server.text)
 
     def test_private(self) -> None:
         """Directories are for their owner alone, and so is every file in them."""
@@ -259,10 +288,21 @@ class OptionsTests(SynchronousTestCase):
         self.assertEqual(done.returncode, 0)
         options = (
             "-d, --data-dir=", "-p, --port=", "-i, --interface=", "-c, --config=", "--listen=", "--debug",
-            "--reply-key=", "--check", "--repair", "--version",
+            "--dialect=", "--check", "--repair", "--version",
         )  # fmt: skip
         for option in options:
             self.assertRegex(done.stdout, option + r" +\w+")
+
+    def test_help_that_nobody_reads(self) -> None:
+        """As with C{--help | head -1}."""
+        for option in ("--help", "--version"):
+            reader, writer = os.pipe()
+            os.close(reader)
+            done = subprocess.run(
+                [*MODULE, option], cwd=make_directory(self), env=environment(), stdout=writer, stderr=subprocess.PIPE
+            )
+            os.close(writer)
+            self.assertEqual((done.returncode, done.stderr), (0, b""))
 
     def test_twistd_lists_it(self) -> None:
         done = run(*TWISTD, "--help", cwd=make_directory(self))
@@ -305,7 +345,7 @@ class OptionsTests(SynchronousTestCase):
             (["--config=wrong.toml"], "wrong.toml: unknown setting prot"),
             (["--config=not.toml"], "not.toml is not TOML: "),
             (["--port=65536"], "port"),
-            (["--reply-key=other"], "reply_key"),
+            (["--dialect=other"], "dialect"),
             (["--listen=carrier-pigeon:1"], "bad endpoint to listen at: "),
         ]:
             text = self.assert_refused(*options)
@@ -486,6 +526,24 @@ class DamageTests(SynchronousTestCase):
         self.assertEqual(contents(self.server.data), before)
         return done.returncode, done.stdout.splitlines()
 
+    @skipUnless(os.getuid() == 0, "root may read everything, and only root can become somebody else")
+    def test_what_may_not_be_read_is_not_damaged(self) -> None:
+        directory = make_directory(self)
+        directory.chmod(0o755)
+        data = directory / "data"
+        LevelStore(data).close()
+        for path in (data, *data.rglob("*")):
+            os.chown(path, 65534, 65534)
+        log = next((data / "leveldb").glob("*.log"))
+        log.chmod(0)
+        for options in ([], ["--check"], ["--repair"]):
+            program = (*TWISTD, "--nodaemon", "--pidfile=", "darner", "--port=0", f"--data-dir={data}", *options)
+            user = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
+            done = run(*user, *program, cwd=directory, allowed=["cannot start"])
+            self.assertEqual(done.returncode, 1, options)
+            self.assertIn(f"{log.name}: Permission denied: nothing is damaged", done.stdout + done.stderr)
+        self.assertEqual([path for path in data.iterdir() if path.name.startswith("damaged")], [])
+
     def test_sound(self) -> None:
         self.assertEqual(
             self.check(), (0, ["2 queues are whole, with 20001 items", "total: 20001 items found, 0 lost"])
@@ -528,7 +586,7 @@ class DamageTests(SynchronousTestCase):
             replies = client.rest()
             taken = replies.count(b"VALUE jobs 0 8\r\n")
             self.assertEqual(replies.count(refused), 20_000 - taken)
-        self.server.wait_for("and some items cannot be read: stop the server and start it with --repair")
+        self.server.wait_for("some items cannot be read.  To repair it, stop the server and start it with --repair")
         self.assertEqual(self.server.stop(), 0)
         status, lines = self.check()
         self.assertEqual(status, 1)
@@ -585,6 +643,33 @@ class StopTests(SynchronousTestCase):
 
     def test_sigterm(self) -> None:
         self.assert_stops(Server(self), signal.SIGTERM)
+
+    def test_at_the_first_moment(self) -> None:
+        """As soon as anybody can connect, a stop is a clean one."""
+        directory = make_directory(self)
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        for number in range(4):
+            server = Server(
+                self, f"--port={port}", f"--data-dir={directory / str(number)}", directory=directory, ready=False
+            )
+
+            def connects() -> bool:
+                with contextlib.suppress(ConnectionError), socket.create_connection(("127.0.0.1", port)):
+                    return True
+                return False
+
+            until(connects, "somebody who accepts")
+            self.assertEqual(server.stop(), 0)
+
+    def test_sigusr1(self) -> None:
+        """It rotates twistd's log, where there is a file; where there is none it is ignored."""
+        server = Server(self)
+        server.process.send_signal(signal.SIGUSR1)
+        with server.client() as client:
+            self.assertEqual(client.ask(b"version")[:7], b"VERSION")
+        self.assertEqual(server.stop(), 0)
 
     def test_sigint(self) -> None:
         self.assert_stops(Server(self), signal.SIGINT)
@@ -751,6 +836,32 @@ class RunningTests(SynchronousTestCase):
         server = Server(self, directory=directory)
         with server.client() as client:
             self.assertEqual(client.get(b"q"), b"x")
+
+    @skipUnless(os.getuid() == 0, "only root can give up root's rights")
+    def test_another_user(self) -> None:
+        """The data directory is made with the rights with which it is used; the log is rotated with them too."""
+        directory = make_directory(self)
+        directory.chmod(0o755)
+        home = directory / "home"
+        home.mkdir()
+        os.chown(home, 65534, 65534)
+        log = home / "log"
+        log.touch()
+        os.chown(log, 65534, 65534)
+        server = Server(
+            self, "--port=0", f"--data-dir={home / 'data'}", directory=directory, ready=False,
+            program=(*TWISTD, "--nodaemon", "--pidfile=", "--uid=65534", "--gid=65534", f"--logfile={log}", "darner"),
+        )  # fmt: skip
+        server.log = log
+        server.wait_for("] starting up")
+        with server.client(server.addresses[0]) as client:
+            for _ in range(3):
+                server.process.send_signal(signal.SIGUSR1)
+                self.assertEqual(client.set(b"q", bytes(100_000)), b"STORED")
+        until((home / "log.3").exists, "three rotations")
+        self.assertEqual(server.stop(), 0)
+        for path in (home / "data", *(home / "data").rglob("*")):
+            self.assertEqual((path.stat().st_uid, path.stat().st_mode & 0o077), (65534, 0), path)
 
     def test_run_directory(self) -> None:
         """A relative data directory is meant from where twistd was called, also where it goes elsewhere to run."""

@@ -18,6 +18,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Final, Optional, Union
 
+from darner.front.memcache import MEMCACHE
 from test.servers import Address, Client, Owner, Server, make_certificate, make_directory, open_socket
 
 TRANSPORTS: Final = ("tcp", "endpoint", "ssl", "mtls", "unix")
@@ -197,8 +198,8 @@ class PatientClient:
 def settings_of(options: dict[str, Any]) -> tuple[str, ...]:
     """@return: the lines of a configuration file for the options of the contract's C{connect}."""
     lines = []
-    if options.get("whole_key"):
-        lines.append('reply_key = "request"')
+    if options.get("spelling") is MEMCACHE:
+        lines.append('dialect = "memcache"')
     limits = options.get("limits")
     if limits is not None:
         if limits.max_connections:

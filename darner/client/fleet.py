@@ -1,0 +1,382 @@
+"""
+Many servers as one loosely ordered queue, as Kestrel's and Darner's users run it.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Awaitable, Callable
+from itertools import islice
+from typing import Any, Final, Optional
+
+from darner.client import requests
+from darner.client.addresses import Address, address
+from darner.client.commands import MOST_AT_ONCE, Commands, Queues, names
+from darner.client.core import Place
+from darner.client.errors import (
+    ClientClosed,
+    ConnectionFailed,
+    InDoubt,
+    TimedOut,
+    TooManyConnections,
+    Unavailable,
+)  # fmt: skip
+from darner.client.figures import Stats
+from darner.client.links import Runtime, Timer
+from darner.client.members import Member, Race
+from darner.client.protocol import Item
+from darner.client.reads import OpenRead
+from darner.client.requests import Name, Request
+from darner.client.servers import Servers, source
+from darner.errors import DarnerError, QueueFull, ServerError
+
+_FAILING: Final = (ConnectionFailed, InDoubt, TooManyConnections, Unavailable)
+"""What sets a server aside."""
+_PAUSE: Final = 0.05
+"""Seconds before all are tried again where none took an item."""
+
+
+class BaseFleet:
+    """
+    Items are put to one server by chance, and read from whichever has one: their order is that of each server alone.
+
+    A server that fails is set aside, and tried again after a pause that grows up to 10 s.  Servers may be added and
+    removed at any time; an item that is open is closed on the server that it came from.
+    """
+
+    def __init__(
+        self, runtime: Runtime, servers: Servers, *, user: str = "", password: str = "", timeout: float = 10.0,
+        connect_timeout: float = 2.0, again: bool = True,
+    ) -> None:  # fmt: skip
+        """
+        @param servers: see `darner.client.servers.Servers`.
+        @param timeout: seconds that each call may take, besides its wait for an item.
+        @param connect_timeout: seconds for one attempt to connect to one server.
+        @param again: whether a put that is in doubt is made again on another server, so that there may be two of it;
+            else
+            it raises C{InDoubt}.  A put with an id is made again on the same server alone.
+        """
+        self.timeout = timeout
+        self._runtime = runtime
+        self._source = source(servers)
+        self._options: dict[str, Any] = {
+            "user": user, "password": password, "connect_timeout": connect_timeout, "reconnect": False,
+        }  # fmt: skip
+        self._again = again
+        self._members: dict[Address, Member] = {}
+        self._races: set[Race] = set()
+        self._watching: Optional[Timer] = None
+        self._closed = False
+
+    async def start(self) -> None:
+        """Find out which servers there are, and go on watching where they may change."""
+        self._become(await self._source.look(self._runtime))
+        if self._source.every is not None:
+            self._watching = self._runtime.spawn(self._watch(self._source.every))
+
+    async def close(self) -> None:
+        """End all connections, when what was sent is answered.  What is open goes back."""
+        self._closed = True
+        if self._watching is not None:
+            self._watching.cancel()
+        for race in list(self._races):
+            race.end(None)
+        for member in list(self._members.values()):
+            await member.client._close()
+
+    @property
+    def servers(self) -> list[str]:
+        """The addresses of all servers."""
+        return [str(place) for place in self._members]
+
+    @property
+    def available(self) -> list[str]:
+        """The addresses of those that are not set aside."""
+        now = self._runtime.now()
+        return [str(place) for place, member in self._members.items() if member.aside_until <= now]
+
+    def add(self, server: Place) -> None:
+        """Use another server from now on; reads that wait, wait there as well."""
+        place = address(server)
+        if place in self._members:
+            return
+        member = Member(Commands(self._runtime, place, timeout=self.timeout, **self._options))
+        self._members[place] = member
+        for race in self._races:
+            self._join(race, place, member)
+
+    def remove(self, server: Place) -> None:
+        """Use a server no longer.  What is open there can still be closed."""
+        place = address(server)
+        member = self._members.pop(place, None)
+        if member is None:
+            return
+        for race in self._races:
+            wait = race.waits.pop(place, None)
+            if wait is not None:
+                wait.cancel()
+        client = member.client
+        for link in client._idle:
+            link.abort()
+        client._idle.clear()
+        client._max_idle = 0
+        if client._main is not None and not client._main.closed:
+            main = client._main
+            client._main = None
+            main.tell(requests.version(), lambda result, error: main.abort())
+
+    def _become(self, places: list[Address]) -> None:
+        for place in list(self._members):
+            if place not in places:
+                self.remove(place)
+        for place in places:
+            self.add(place)
+
+    async def _watch(self, every: float) -> None:
+        while not self._closed:
+            await self._runtime.sleep(every)
+            try:
+                self._become(await self._source.look(self._runtime))
+            except Exception:
+                continue  # those of before stay
+
+    # Putting
+
+    async def put(
+        self, queue: Name, payload: bytes, *, flags: int = 0, expiry: int = 0, delay: Optional[float] = None,
+        id: Optional[Name] = None, sync: bool = False, timeout: Optional[float] = None,
+    ) -> str:  # fmt: skip
+        """
+        Put an item to one of the servers; where it fails or refuses, to another one.
+
+        @return: the address of the server that has it.
+        @raise QueueFull, ServerError: all that could be reached refuse it.
+        @raise ConnectionFailed: none could be reached in time.
+        """
+        request = requests.put(queue, payload, flags=flags, expiry=expiry, delay=delay, id=id, sync=sync)
+        deadline = self._runtime.now() + (self.timeout if timeout is None else timeout)
+        refused: dict[Member, DarnerError] = {}
+        failed: set[Member] = set()
+        doubt: Optional[InDoubt] = None
+        while True:
+            left = deadline - self._runtime.now()
+            if left <= 0:
+                raise doubt or next(iter(refused.values()), TimedOut("no server took the item in time"))
+            member = self._choose({*refused, *failed})
+            if member is None:
+                if refused and len(refused) + len(failed) >= len(self._members):
+                    raise next(iter(refused.values()))
+                failed.clear()
+                await self._runtime.sleep(min(_PAUSE, left))
+                continue
+            try:
+                await member.client._call(request, min(left, max(self.timeout / 3, 0.05)))
+                member.went_well()
+                return str(member.client.address)
+            except ConnectionFailed as error:
+                self._note(member, error)
+                failed.add(member)
+            except (ServerError, QueueFull) as error:
+                self._note(member, error)
+                refused[member] = error
+            except InDoubt as error:
+                self._note(member, error)
+                failed.add(member)
+                doubt = error
+                if id is not None:
+                    await self._put_until(member, request, deadline)
+                    return str(member.client.address)
+                if not self._again:
+                    raise
+
+    async def put_many(self, queue: Name, payloads: Any, *, timeout: Optional[float] = None, **options: Any) -> int:
+        """
+        Put many, so many at a time to one of the servers; those that it does not take, to others.
+
+        @param options: those of L{put}, but for the id.
+        @return: how many: all of them.
+        """
+        count = 0
+        every = iter(payloads)
+        while batch := list(islice(every, MOST_AT_ONCE)):
+            asked = [requests.put(queue, payload, **options) for payload in batch]
+            member = self._choose(set())
+            results: list[Any] = [None] * len(batch)
+            if member is not None:
+                try:
+                    results = await member.client._call_all(asked, max(self.timeout / 3, 0.05))
+                except (ConnectionFailed, TooManyConnections) as error:
+                    self._note(member, error)
+            for payload, result in zip(batch, results, strict=True):
+                if result is not True:
+                    if isinstance(result, InDoubt) and not self._again:
+                        raise result
+                    await self.put(queue, payload, timeout=timeout, **options)
+            count += len(batch)
+        return count
+
+    async def _put_until(self, member: Member, request: Request, deadline: float) -> None:
+        """Send a put with an id to the server that may have it, until it is answered."""
+        while True:
+            left = deadline - self._runtime.now()
+            if left <= 0:
+                raise InDoubt(f"{member.client.address} may have the item")
+            try:
+                await member.client._call(request, min(left, max(self.timeout / 3, 0.05)))
+                return
+            except (ConnectionFailed, InDoubt, TooManyConnections):
+                await self._runtime.sleep(min(_PAUSE, left))
+
+    def _choose(self, without: set[Member]) -> Optional[Member]:
+        """@return: one by chance of those that are not set aside; where all are, of those whose time comes first."""
+        if self._closed:
+            raise ClientClosed()
+        members = [member for member in self._members.values() if member not in without]
+        if not members:
+            return None
+        now = self._runtime.now()
+        ready = [member for member in members if member.aside_until <= now]
+        if ready:
+            return random.choice(ready)
+        if len(members) == len(self._members):
+            return min(members, key=lambda member: member.aside_until)
+        return None
+
+    def _note(self, member: Member, error: DarnerError) -> None:
+        if isinstance(error, _FAILING):
+            member.failed(self._runtime.now())
+
+    # Reading
+
+    async def open(self, queue: Queues, timeout: float = 0, *, heartbeat: Optional[float] = None) -> Optional[OpenRead]:
+        """
+        Open an item of any server.
+
+        Each is asked in turn, in another order each time; where none has one, it is waited for at all of them.
+
+        @param timeout: for how many seconds to wait for one.
+        @return: None where there is none; it is closed on the server that it came from.
+        @raise ConnectionFailed: no server could be reached.
+        """
+        queues = names(queue)
+        until = self._runtime.now() + max(0.0, timeout)
+        errors: list[DarnerError] = []
+        members = list(self._members.values())
+        random.shuffle(members)
+        for member in members:
+            if member.aside_until > self._runtime.now():
+                continue
+            try:
+                read = await member.client.open(queues, heartbeat=heartbeat)
+            except (*_FAILING, ServerError) as error:
+                self._note(member, error)
+                errors.append(error)
+                continue
+            member.went_well()
+            if read is not None:
+                return read
+        if self._runtime.now() < until:
+            return await self._race(queues, until, heartbeat)
+        if len(errors) and len(errors) >= len(members):
+            raise errors[0]
+        return None
+
+    async def _race(self, queues: tuple[Name, ...], until: float, heartbeat: Optional[float]) -> Optional[OpenRead]:
+        race = Race(queues, until, heartbeat, self._runtime.future())
+        timer: Optional[Timer] = None
+        if math.isfinite(until):
+            timer = self._runtime.call_later(until - self._runtime.now(), lambda: race.end(None))
+        self._races.add(race)
+        try:
+            for place, member in self._members.items():
+                self._join(race, place, member)
+            read: Optional[OpenRead] = await race.won
+            return read
+        except BaseException:
+            # The caller was cancelled when the item was there already.
+            if race.won.done() and not race.won.cancelled() and race.won.exception() is None and race.won.result():
+                race.won.result()._give_back()
+            raise
+        finally:
+            self._races.discard(race)
+            if timer is not None:
+                timer.cancel()
+            for wait in list(race.waits.values()):
+                wait.cancel()
+
+    def _join(self, race: Race, place: Address, member: Member) -> None:
+        race.waits[place] = self._runtime.spawn(self._wait(race, member))
+
+    async def _wait(self, race: Race, member: Member) -> None:
+        """Wait for an item at one server, also one that is set aside or away, as soon as it is there again."""
+        now = self._runtime.now
+        while not race.won.done() and not self._closed:
+            aside = member.aside_until - now()
+            if aside > 0:
+                await self._runtime.sleep(aside)
+                continue
+            try:
+                read = await member.client.open(race.queues, race.until - now(), heartbeat=race.heartbeat)
+            except (*_FAILING, ServerError) as error:
+                self._note(member, error)
+                await self._runtime.sleep(_PAUSE)
+                continue
+            except DarnerError as error:
+                if not race.won.done():
+                    race.won.set_exception(error)
+                return
+            member.went_well()
+            if read is None:
+                return
+            race.end(read)
+
+    async def get(self, queue: Queues, timeout: float = 0) -> Optional[Item]:
+        """
+        Take an item of any server: it is opened, and closed when it is here.
+
+        @return: None where there is none.
+        """
+        read = await self.open(queue, timeout)
+        if read is None:
+            return None
+        link = read._leave()
+        if link is not None:
+            link.tell(requests.close(read.queue))
+            read._client._release(link)
+        return read.item
+
+    # All servers
+
+    async def stats(self) -> dict[str, Stats]:
+        """@return: the figures of the servers that can be reached, by address."""
+        found = {}
+        for place, member in list(self._members.items()):
+            try:
+                found[str(place)] = await member.client.stats()
+            except _FAILING as error:
+                self._note(member, error)
+        return found
+
+    async def flush(self, queue: Name) -> None:
+        """
+        Drop all items of the queue, on all servers, but those that are open.
+
+        @raise DarnerError: why the first of those that failed did; the others have done it.
+        """
+        await self._everywhere(lambda client: client.flush(queue))
+
+    async def delete(self, queue: Name) -> None:
+        """Drop the queue, on all servers; errors as for L{flush}."""
+        await self._everywhere(lambda client: client.delete(queue))
+
+    async def _everywhere(self, call: Callable[[Commands], Awaitable[None]]) -> None:
+        errors: list[DarnerError] = []
+        for member in list(self._members.values()):
+            try:
+                await call(member.client)
+            except DarnerError as error:
+                self._note(member, error)
+                errors.append(error)
+        if errors:
+            raise errors[0]

@@ -1,0 +1,96 @@
+"""
+Listening at unix sockets, also where a server that was killed has left one behind.
+
+Twisted's own endpoint keeps a lock file with a process id in it, and takes that for a sign of life.  In a container the
+next server has the same id.  Here a socket is in use if, and only if, somebody answers to it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import socket
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+from twisted.internet.defer import Deferred, execute
+from twisted.internet.error import CannotListenError
+from twisted.internet.interfaces import IListeningPort, IProtocolFactory, IStreamServerEndpoint
+from zope.interface import implementer
+
+PATIENCE: Final = 1.0
+"""Seconds that somebody who listens at a socket gets to take a connection; who does not is there all the same."""
+
+
+@implementer(IStreamServerEndpoint)
+class UnixEndpoint:
+    """A unix socket to listen at."""
+
+    def __init__(self, reactor: Any, path: str, backlog: int = 50, mode: int = 0o666) -> None:
+        """
+        @param path: where the socket is made; of the abstract namespace where it starts with a NUL.
+        @param mode: the socket's permissions.
+        """
+        self._reactor = reactor
+        self._path = path
+        self._backlog = backlog
+        self._mode = mode
+
+    def listen(self, protocolFactory: IProtocolFactory) -> Deferred[IListeningPort]:
+        """@return: fails with L{CannotListenError} where the path cannot be used, or somebody listens there."""
+        return execute(self._listen, protocolFactory)
+
+    def _listen(self, factory: IProtocolFactory) -> IListeningPort:
+        if self._path.startswith("\0"):
+            return self._bind(factory)
+        path = Path(self._path)
+        if not path.parent.is_dir():
+            raise self._cannot(f"the directory {path.parent} does not exist")
+        with self._alone(path.parent):
+            self._clear(path)
+            return self._bind(factory)
+
+    def _bind(self, factory: IProtocolFactory) -> IListeningPort:
+        port: IListeningPort = self._reactor.listenUNIX(
+            self._path, factory, backlog=self._backlog, mode=self._mode, wantPID=False
+        )
+        return port
+
+    @contextmanager
+    def _alone(self, directory: Path) -> Iterator[None]:
+        """Keep another one that starts just now from taking this one's socket for one that was left behind."""
+        try:
+            lock = os.open(directory, os.O_RDONLY)
+        except OSError:
+            yield  # it may be used, and not be read
+            return
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(lock)
+
+    def _clear(self, path: Path) -> None:
+        """Remove a socket to which nobody listens any more."""
+        try:
+            mode = path.lstat().st_mode
+        except FileNotFoundError:
+            return
+        if not stat.S_ISSOCK(mode):
+            raise self._cannot("there is a file of that name, which is no socket")
+        with socket.socket(socket.AF_UNIX) as client:
+            client.settimeout(PATIENCE)
+            try:
+                client.connect(self._path)
+            except ConnectionRefusedError:
+                path.unlink(missing_ok=True)
+                return
+            except OSError:
+                pass
+        raise self._cannot("somebody listens there already")
+
+    def _cannot(self, reason: str) -> CannotListenError:
+        return CannotListenError("unix", self._path, OSError(reason))

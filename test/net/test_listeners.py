@@ -1,0 +1,50 @@
+"""Tests of `darner.net.listeners`."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
+from twisted.internet.interfaces import IStreamServerEndpoint
+from twisted.internet.protocol import Factory, Protocol
+from twisted.trial.unittest import SynchronousTestCase
+
+from darner.net.listeners import MEMCACHE, TEXT, Door, Listener, is_reachable
+
+ENDPOINT = cast(IStreamServerEndpoint, object())
+
+
+class ListenerTests(SynchronousTestCase):
+    def test_what_the_log_says_of_it(self) -> None:
+        for listener, text in (
+            (Listener(ENDPOINT), ""),
+            (Listener(ENDPOINT, TEXT), " (text protocol)"),
+            (Listener(ENDPOINT, MEMCACHE, "request", tls=True), " (TLS)"),
+            (Listener(ENDPOINT, tls=True, client_certificates=True), " (TLS, client certificates)"),
+            (Listener(ENDPOINT, TEXT, tls=True), " (TLS, text protocol)"),
+        ):
+            self.assertEqual(str(listener), text)
+
+    def test_reachable(self) -> None:
+        for address, expected in (
+            (IPv4Address("TCP", "127.0.0.1", 1), False),
+            (IPv4Address("TCP", "127.8.0.1", 1), False),
+            (IPv6Address("TCP", "::1", 1), False),
+            (UNIXAddress(b"/s"), False),
+            (IPv4Address("TCP", "0.0.0.0", 1), True),
+            (IPv4Address("TCP", "10.0.0.1", 1), True),
+            (IPv6Address("TCP", "::", 1), True),
+        ):
+            self.assertEqual(is_reachable(address), expected, address)
+
+
+class DoorTests(SynchronousTestCase):
+    def test_nobody_gets_in_before_it_is_open(self) -> None:
+        door = Door()
+        told: list[Any] = []
+        door.when_open(told.append)
+        self.assertIsNone(door.buildProtocol(None))
+        factory = Factory.forProtocol(Protocol)
+        door.open(factory)
+        self.assertEqual(told, [factory])
+        self.assertIsInstance(door.buildProtocol(None), Protocol)
