@@ -11,8 +11,7 @@ the next one: a single fsync serves everybody who was waiting, and replies keep 
 When a write fails, the puts of the turn are refused and all that was read stands, if that can be written; what cannot
 is undone (`darner.queues.turn`).  Until a write succeeds again, the rest is tried by the clock.
 
-Queues in memory add nothing to the batch.  A turn of theirs alone leaves the store alone, and what is left to be
-written as well; in a turn with others they share its lot.
+Queues in memory add nothing to the batch.  A turn of theirs alone writes nothing, not even what is left from before.
 """
 
 from __future__ import annotations
@@ -243,15 +242,17 @@ class GroupCommit:
         if self._writing is not None:
             return
         turn = self._gathering
-        # Before the turn is answered: who asks then, asks for the next turn.
-        waiting, self._waiting = self._waiting, []
+        waiting, self._waiting = self._waiting, []  # who asks while the turn is answered, asks for the next one
         if turn.queues or turn.answers or turn.chunks or turn.sync or self._owed:
             self._gathering = Turn()
             for answers in turn.answers:
                 answers.asker.seal()
             self._write(turn)
         if waiting:
-            (self._writing or succeed(None)).addCallback(_tell, waiting)
+            self._when_written().addCallback(_tell, waiting)
+
+    def _when_written(self) -> Deferred[None]:
+        return succeed(None) if self._writing is None else self._writing
 
     def _add_owed(self, turn: Turn, batch: Batch) -> None:
         owed, self._owed = self._owed, {}
