@@ -1,19 +1,19 @@
 """
-What can go wrong, as types.
+The errors that darner raises.
 
-A front end turns an error into its reply in one place, by these types alone: a L{ClientError} is the peer's doing, a
-L{ServerError} is ours.  `darner.front.memcache.error_reply` spells them for the memcache text protocol.
+A front end chooses its reply by these types alone: the client caused a L{ClientError}, the server a L{ServerError}.
+`darner.front.memcache.error_reply` spells them for the memcache text protocol.
 """
 
 from __future__ import annotations
 
 
 class DarnerError(Exception):
-    """The root of every error that darner raises on purpose."""
+    """Base class of all errors that darner raises."""
 
 
 class ClientError(DarnerError):
-    """The request cannot be done as it was asked.  Its text says what is wrong, in one line."""
+    """The request is wrong.  The text says why, in one line."""
 
 
 class BadQueueName(ClientError):
@@ -24,67 +24,67 @@ class BadQueueName(ClientError):
 
 
 class TooManyOpenReads(ClientError):
-    """This client has as many open reads on the queue as it may have."""
+    """The client has reached its limit of open reads on the queue."""
 
     def __init__(self) -> None:
         super().__init__("close current item first")
 
 
 class Unauthenticated(ClientError):
-    """The connection has to name a user and a password first."""
+    """The client must log in first."""
 
     def __init__(self) -> None:
         super().__init__("unauthenticated")
 
 
 class AuthenticationFailed(ClientError):
-    """There is no such user, or the password is another."""
+    """The user does not exist, or the password is wrong."""
 
     def __init__(self) -> None:
         super().__init__("authentication failure")
 
 
 class NotAllowed(ClientError):
-    """The user has no right to this."""
+    """The user does not have the right to do this."""
 
     def __init__(self) -> None:
         super().__init__("not allowed")
 
 
 class ServerError(DarnerError):
-    """A well-formed request could not be served.  Nothing was changed by it."""
+    """The server could not serve a well-formed request.  The request changed nothing."""
 
 
 class Unavailable(ServerError):
-    """The server was told not to do this for now (`darner.queues.status`)."""
+    """The server's status forbids this (`darner.queues.status`)."""
 
     def __init__(self, status: str) -> None:
         super().__init__(f"server is {status}")
 
 
 class ItemTooLarge(ServerError):
-    """An item is over the limit of its queue."""
+    """The item is larger than its queue allows."""
 
     def __init__(self) -> None:
         super().__init__("object too large")
 
 
 class QueueFull(DarnerError):
-    """A queue is at its limit and refuses the item (`NOT_STORED` on the wire)."""
+    """The queue is at its limit and refuses the item (`NOT_STORED` on the wire)."""
 
     def __init__(self) -> None:
         super().__init__("queue is full")
 
 
 class TooManyLogins(ServerError):
-    """So many passwords wait to be checked that this one was not looked at."""
+    """Too many passwords wait to be checked; the server did not check this one."""
 
     def __init__(self) -> None:
         super().__init__("too many logins, try again")
 
 
 class Stopped(ServerError):
-    """The service is not running: it was not started yet, or it is stopping or has stopped."""
+    """The service is not running: it has not started yet, is stopping, or has stopped."""
 
     def __init__(self) -> None:
         super().__init__("server is stopping")
@@ -94,17 +94,13 @@ class StoreError(ServerError):
     """
     The store could not read or write.  The text carries the operating system's reason.
 
-    @ivar uncertain: whether what was to be written may be there all the same, as when it was the fsync that failed.
+    @ivar uncertain: whether the write may have happened all the same, for example because only the fsync failed.
     """
 
     uncertain = False
 
     def forget(self) -> None:
-        """
-        Forget where it came from.
-
-        Who keeps an error would keep every payload that was on its way there, and often himself.
-        """
+        """Drop traceback and causes: a kept error would keep alive every payload on the stack where it was raised."""
         self.__traceback__ = self.__cause__ = self.__context__ = None
 
 
@@ -117,30 +113,30 @@ class TooManyQueues(StoreError):
 
 
 class DiskAlmostFull(StoreError):
-    """There is so little room on the disk that nothing is put, so that what is there can be taken away."""
+    """The disk is nearly full.  The server refuses puts, so that clients can still consume."""
 
     def __init__(self, free: int, kept: int) -> None:
         """
-        @param free: bytes that are free.
-        @param kept: bytes that are to be kept free.
+        @param free: free bytes on the disk.
+        @param kept: bytes that the server keeps free (C{min_free_bytes}, or its default).
         """
         super().__init__(f"disk almost full: {free} bytes are free, {kept} are kept free")
 
 
 class StoreUnusable(StoreError):
     """
-    A data directory cannot be served from: it cannot be made or written, another process has it, or what is in it is
-    not ours.  The text is one line that says what is wrong and what to do.
+    The server cannot use a data directory: it cannot create or write it, another process uses it, or its contents are
+    not darner's.  The text says in one line what is wrong and what to do.
     """
 
 
 class StoreDamaged(StoreUnusable):
-    """Files of a store are missing or not as they were written.  The text names one of them and the reason."""
+    """Files of a store are missing or damaged.  The text names one of them and the reason."""
 
     def __init__(self, path: object, what: object) -> None:
-        """@param what: the file and what is wrong with it."""
+        """@param what: the file, and what is wrong with it."""
         super().__init__(f"the store in {path} is damaged: {what}: start with --repair to save what can be read")
 
 
 class SettingsError(DarnerError):
-    """A setting is wrong.  The text names the file, the key and the reason."""
+    """A setting is invalid.  The text names the file, the key and the reason."""

@@ -1,5 +1,5 @@
 """
-For tests of applications that embed darner: queues in memory, with time that the test moves.
+A queue service in memory whose clock the test advances, for tests of applications that embed darner.
 
 `docs/embedding.rst` shows it in use.
 """
@@ -30,13 +30,13 @@ class MemoryQueueService(QueueService):
     """
     A L{QueueService} without disk, threads, reactor and listeners.
 
-    Nothing happens but by C{clock.advance}: as in a server, the calls of one turn are written together at its end, so
-    that the Deferred of a put fires with C{clock.advance(0)}.  L{result} does that as well.
+    Only C{clock.advance} makes anything happen.  As in a server, the calls of one turn are written together at its end:
+    the Deferred of a put fires with C{clock.advance(0)}, which L{result} calls as well.
 
-    A service that is stopped can be started again, and so can another one on the same store: the queues are there.
+    A stopped service can be started again, and so can another one on the same store: the queues are still there.
 
-    @ivar clock: its time; what expires and what is delayed goes by it as well, from L{EPOCH} on.
-    @ivar store: what it keeps.
+    @ivar clock: its time, also for expiry and delays; C{clock} 0 is L{EPOCH}.
+    @ivar store: its store.
     """
 
     def __init__(
@@ -44,8 +44,8 @@ class MemoryQueueService(QueueService):
     ) -> None:
         """
         @param clock: by default a new one.
-        @param settings: as those of a L{QueueService}.
-        @param store: what an earlier service has left; by default there is nothing.
+        @param settings: as for a L{QueueService}.
+        @param store: the store of an earlier service; by default a new one.
         """
         self.clock = Clock() if clock is None else clock
         self.store = MemoryStore() if store is None else store
@@ -55,10 +55,10 @@ class MemoryQueueService(QueueService):
         """
         End the turn.
 
-        @param deferred: of a call to this service.
-        @return: what it fires with.
-        @raise Exception: what it fails with.
-        @raise AssertionError: it has not fired: it waits for an item, or for a later time.
+        @param deferred: the Deferred of a call to this service.
+        @return: its result.
+        @raise Exception: its failure.
+        @raise AssertionError: it has not fired: the call waits for an item, or for a later time.
         """
         results: list[Any] = []
         failures: list[Any] = []

@@ -116,7 +116,7 @@ def _check_expiry(request: Set, relative_expiry: int) -> Request:
     try:
         check_expiry(request.expiry, relative_expiry)
     except ClientError as error:
-        return Refused(b"" if request.noreply else error_reply(error), payload=request.size)
+        return Refused(error_reply(error), payload=request.size, noreply=request.noreply)
     return request
 
 

@@ -1,5 +1,5 @@
 """
-When queues are to be looked at next: times in the future, each for any number of queues.
+The times when queues are due to be checked.
 """
 
 from __future__ import annotations
@@ -9,18 +9,18 @@ from typing import Final
 from darner.queues.fifo import Fifo
 
 SECOND: Final = 1000
-"""Milliseconds, to which what is due soon is distinguished."""
+"""The smallest unit of time, in ms."""
 STEPS: Final = 1000
-"""What is due later than so many of one unit from now is put down by a unit that is so many times as long."""
+"""A time more than so many units ahead is recorded in a unit that is so many times as long."""
 
 
 class Agenda:
     """
-    Which queues are due when.
+    The queues by the time when they are due.
 
-    Queues that are due in the same second lie together: so neither a queue that is put down nor a look at what is due
-    takes longer where there are more of them.  What is due far from now lies together by longer units, the beginning
-    of which counts: it is looked at too early, and put down anew.
+    Queues that are due in the same second share an entry, so that neither L{put} nor L{take} takes longer with more
+    queues.  Times far ahead share entries for longer units.  The start of a unit counts: such a queue is taken too
+    early and must be put again.
     """
 
     def __init__(self) -> None:
@@ -32,9 +32,10 @@ class Agenda:
 
     def put(self, fifo: Fifo, due: int, now: int) -> None:
         """
-        A queue is due then, and not when it was before.
+        Set the time when a queue is due.
 
-        @param due: in ms since the epoch; after C{now}.
+        @param due: in ms since the epoch; later than C{now}.
+        @param now: in ms since the epoch.
         """
         self.discard(fifo)
         unit = SECOND
@@ -48,7 +49,7 @@ class Agenda:
         queues[fifo] = None
 
     def discard(self, fifo: Fifo) -> None:
-        """A queue is due no more."""
+        """Remove a queue."""
         time = self._times.pop(fifo, None)
         if time is not None:
             queues = self._due.get(time)
@@ -58,5 +59,5 @@ class Agenda:
                     del self._due[time]
 
     def take(self, now: int) -> list[dict[Fifo, None]]:
-        """@return: the queues that are due now, or soon, and to be put down anew if they are not."""
+        """@return: the queues that are due now, or perhaps later, to be L{put} again if they are not."""
         return [self._due.pop(time) for time in [time for time in self._due if time <= now]]

@@ -1,5 +1,5 @@
 """
-What a queue may hold, and for how long.
+The limits of a queue, and the expiry of its items.
 """
 
 from __future__ import annotations
@@ -18,33 +18,31 @@ from darner.values.items import ITEM_OVERHEAD, Item
 from darner.values.stats import QueueStats, Removal
 
 SWEEP_BYTES: Final = 1024 * 1024
-"""About how many bytes of items, as they are in memory, are dropped in one go at most."""
+"""Approximate bytes of items, as in memory, that one sweep drops at most."""
 
 
 class Bounded(Emptied, Protocol):
-    """The queue, as far as this goes."""
+    """The queue, as L{Bounds} sees it."""
 
     policy: QueueSettings
 
     @property
-    def durable(self) -> bool:
-        """Whether it is kept on disk."""
+    def durable(self) -> bool: ...
 
     @property
-    def stats(self) -> QueueStats:
-        """Its counters."""
+    def stats(self) -> QueueStats: ...
 
     def consume(self, item: Item) -> None:
-        """An item that was taken out of memory is gone."""
+        """Consume an item that was taken out of memory."""
 
 
 class Bounds:
     """
-    The limits of a queue, and the expiry of its items and of itself, as its settings say: what is over, or too old, is
-    refused or dropped from its head.
+    The limits and the expiry in a queue's settings.  Puts over the limit are refused, or the oldest items are evicted;
+    expired items are dropped from the head.
 
-    @ivar max_age: how long items may be there, in ms; 0 is for ever.
-    @ivar lifetime: how long the queue may be there when it is empty, in ms; 0 is for ever.
+    @ivar max_age: maximum age of items, in ms; 0 is unlimited.
+    @ivar lifetime: maximum age of the queue once it is empty, in ms; 0 is unlimited.
     """
 
     __slots__ = ("_commit", "_contents", "_expiry", "_perishable_id", "_queue", "_sides", "lifetime", "max_age")
@@ -63,7 +61,7 @@ class Bounds:
         self.lifetime = int((queue.policy.max_queue_age or 0) * 1000)
 
     def adopt(self) -> None:
-        """The queue has other settings.  Items keep the expiry that they have."""
+        """Apply new settings of the queue.  Items keep their expiry."""
         self.max_age = int((self._queue.policy.max_age or 0) * 1000)
         self.lifetime = int((self._queue.policy.max_queue_age or 0) * 1000)
 
@@ -71,9 +69,9 @@ class Bounds:
 
     def check(self, size: int) -> None:
         """
-        See whether one more item keeps within the limits, or L{enforce} would see to it: only what has expired goes.
+        Check that the queue accepts another item.  This drops expired items only; L{enforce} evicts others.
 
-        @param size: of the item, in bytes; no more than C{max_bytes}.
+        @param size: of the item, in bytes; at most C{max_bytes}.
         @raise QueueFull: it does not.
         """
         if self._queue.policy.discard_old_when_full:
@@ -84,11 +82,11 @@ class Bounds:
 
     def enforce(self, size: int) -> None:
         """
-        See that one more item keeps within the limits: what has expired goes, and where the settings say so the oldest
-        items that are to be had.  More of these than may be dropped in one go are dropped in the turns that follow.
+        Make space for another item: drop expired items and, if the settings say so, evict the oldest available ones.
+        One sweep drops a bounded number; the following turns drop the rest.
 
-        @param size: of the item, in bytes; no more than C{max_bytes}.
-        @raise QueueFull: it does not.
+        @param size: of the item, in bytes; at most C{max_bytes}.
+        @raise QueueFull: there is no space.
         """
         self.check(size)
         if self._queue.policy.discard_old_when_full and not self.drop_old(1, size):
@@ -101,7 +99,7 @@ class Bounds:
         )
 
     def _is_stuffed(self, size: int) -> bool:
-        """Whether an item of that size would be too much though all be dropped that can be."""
+        """@return: whether an item of that size would exceed the limits even after all evictions."""
         items, overhead = 1, 0
         delays, retries = self._sides.delays, self._sides.retries
         if delays is not None:
@@ -120,7 +118,7 @@ class Bounds:
         return ids.count * ID_OVERHEAD if ids is not None else 0
 
     def _is_over(self, items: int, size: int) -> bool:
-        """Whether it would be over its limits with so many more items and bytes."""
+        """@return: whether the queue would exceed its limits with so many more items and bytes."""
         delays, retries = self._sides.delays, self._sides.retries
         items += self._contents.count
         size += self._contents.bytes
@@ -128,10 +126,10 @@ class Bounds:
             items += delays.count
             size += delays.bytes
         if not self._queue.durable:
-            # It is for memory, which ids take as well, and items that are set aside.
+            # The limit is one of memory, which ids and items that are set aside also take.
             size += items * ITEM_OVERHEAD + self._bytes_of_ids()
         if retries is not None:
-            # They are not to be had, as open ones are not.
+            # They do not count, as they are not available; nor do open items.
             items -= retries.set_aside_count
             if self._queue.durable:
                 size -= retries.set_aside_bytes
@@ -139,17 +137,17 @@ class Bounds:
 
     def drop_old(self, items: int, size: int) -> bool:
         """
-        Have so many more items and bytes keep within the limits, as far as items at the head may be dropped for that:
-        all that have expired, and where the settings say so any; as many as may be dropped in one go.
+        Make space for so many more items and bytes by dropping items at the head: expired ones and, if the settings say
+        so, any; at most as many as one sweep may drop.
 
-        @return: whether they do.
+        @return: whether there is space.
         """
         policy = self._queue.policy
         left, bytes_left = policy.max_expire_sweep, SWEEP_BYTES
         while self._is_over(items, size):
             item = self._contents.read_first()
             if item is None:
-                # What is over then is set aside: to go on would be no use.
+                # The rest is set aside and cannot be evicted.
                 return policy.discard_old_when_full
             if not left or bytes_left <= 0:
                 return False
@@ -164,7 +162,7 @@ class Bounds:
         return True
 
     def _discard(self) -> None:
-        """Drop the item at the head, unless what came in its place cannot be written."""
+        """Evict the item at the head.  It comes back if the put that replaces it cannot be written."""
         item = self._contents.take_first()
         self._queue.consume(item)
         self._commit.moved(self._queue, item, Removal.DISCARDED)
@@ -179,8 +177,8 @@ class Bounds:
     def expiry_of(self, id: int, expiry: int) -> int:
         """
         @param id: of an item that is about to be put.
-        @param expiry: when it would expire by itself; 0 is never.
-        @return: when it expires.
+        @param expiry: the expiry that the client asked for; 0 is never.
+        @return: the expiry of the item.
         """
         if self.max_age:
             latest = self._commit.now + self.max_age
@@ -193,7 +191,7 @@ class Bounds:
 
     def due(self) -> int:
         """
-        @return: when the item at the head expires, in ms since the epoch; 0 where it never does, or there is none.
+        @return: when the item at the head expires, in ms since the epoch; 0 if it does not, or there is none.
         @raise StoreError: it cannot be read.
         """
         item = self._contents.glance()
@@ -204,10 +202,10 @@ class Bounds:
 
     def drop_expired(self) -> bool:
         """
-        Drop what has expired at the head, as much as may be dropped in one go.
+        Drop expired items at the head, at most as many as one sweep may drop.
 
-        @return: whether there is more.
-        @raise StoreError: the head cannot be read, or an item not be moved.
+        @return: whether there are more.
+        @raise StoreError: the head cannot be read, or an item cannot be moved.
         """
         left, bytes_left = self._queue.policy.max_expire_sweep, SWEEP_BYTES
         while (item := self._first_expired()) is not None:
@@ -224,7 +222,7 @@ class Bounds:
 
     def _expire(self, item: Item) -> None:
         """
-        Drop the item at the head, or have it moved where such items go.
+        Drop the item at the head, or move it to C{expire_to_queue}.
 
         @raise StoreError: it cannot be moved, and is still there.
         """
@@ -232,7 +230,7 @@ class Bounds:
         if target is not None:
             written = self._queue.durable or self._expiry.is_durable(target.encode())
             if written and not self._commit.health.writable:
-                # Nor will this be written: each attempt would open the store anew.
+                # This would not be written either, and each attempt would reopen the store.
                 raise StoreError(self._commit.health.reason)
             if item.unloaded and not self._contents.load_first():
                 return

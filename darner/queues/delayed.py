@@ -1,9 +1,9 @@
 """
-Items that are not to be had yet.
+Delayed items, which are not available yet.
 
-They lie in the store, in the order in which they come due, under a number of their own; memory knows how many there
-are, and from when on there may be something to do.  When that time comes they are put at the end of the queue, a
-bounded number in a turn, and taken from where they were in the same write.
+The store keeps them in the order in which they become due, under a number of their own; memory has their count and the
+earliest time when one may be due.  Items that are due are put at the end of the queue, a bounded number in a turn; the
+same batch deletes them from the delayed items.
 """
 
 from __future__ import annotations
@@ -25,52 +25,52 @@ from darner.values.items import Delayed, Item
 
 BYTES_AT_ONCE: Final = 64 * 1024
 """
-About how many bytes of items, as they are in memory, are put on a queue in a turn.  How many queues have theirs in a
-turn is up to L{darner.queues.commit.RESUMED}.
+Approximate bytes of items, as in memory, that become available in one queue in a turn.
+L{darner.queues.commit.RESUMED} limits the number of queues in a turn.
 """
 
 LONGEST: Final = 600.0
-"""Seconds after which to look at the wall clock again in any case: it may have been set forward."""
+"""Maximum seconds between two looks at the wall clock, which may be set forward."""
 
 Due = tuple[int, Item]
-"""When an item is due, in ms since the epoch, and the item; its id is not one of the queue's."""
+"""When an item is due, in ms since the epoch, and the item, whose id is not one of the queue's."""
 
 
 class Delaying(Protocol):
-    """The queue, as far as this goes."""
+    """The queue, as L{DelayedItems} sees it."""
 
     name: bytes
 
     def put_due(self, item: Item) -> None:
-        """An item is due: put it at the end."""
+        """Put an item that is due at the end."""
 
 
 class Pins(Protocol):
-    """Who sees to it that the streams of large items stay which a queue in memory has, as far as this goes."""
+    """The pins on the streams of a volatile queue's delayed items."""
 
     def pin_delayed(self, number: int, id: int, stream: int) -> None:
-        """A delayed item has this stream."""
+        """Keep the stream of a delayed item."""
 
     def unpin_delayed(self, number: int, id: int) -> None:
-        """It has it no more: its put was refused, or it is on the queue, and that is written."""
+        """Release the stream, as the item's put was refused, or the item is on the queue and that is written."""
 
     def unpin_all_delayed(self, number: int) -> None:
-        """Nothing is kept under this number any more."""
+        """Release all streams of the delayed items under a number."""
 
 
 class DelayedItems:
     """
-    The delayed items of one queue; a side of it.
+    A L{Side} of a queue: its delayed items.
 
-    @ivar count: how many there are.
-    @ivar bytes: how many bytes of payload they have.
+    @ivar count: the number of items.
+    @ivar bytes: their payload bytes.
     """
 
     def __init__(
         self, queue: Delaying, ledger: Ledger, store: IStore, commit: GroupCommit, reclaimer: Reclaims,
         pins: Optional[Pins] = None,
     ) -> None:  # fmt: skip
-        """@param pins: where the queue is in memory."""
+        """@param pins: C{None} if the queue is durable."""
         self._pins = pins
         self._queue = queue
         self._ledger = ledger
@@ -88,27 +88,27 @@ class DelayedItems:
         self.count = known.items if known else 0
         self.bytes = known.bytes if known else 0
         self._next_id = known.next_id if known else 0
-        self._next_due = max(1, known.due) if known and known.items else 0  # nothing is due before; 0 is never
+        self._next_due = max(1, known.due) if known and known.items else 0  # no item is due before; 0: never
         self._changed = False
         self._fresh: list[Due] = []  # since the last batch
         self._writing: list[Due] = []  # in the batch that is being written
         self._shares: list[tuple[int, int]] = []
         self._moved: list[Due] = []  # put on the queue since the last batch
         self._moving: list[Due] = []  # in the batch that is being written
-        # Where it is not certain what the store has of a batch that was refused:
-        self._undone: list[Due] = []  # put with it, and to be taken away
-        self._again: list[Due] = []  # moved with it, and to be written anew
+        # If it is uncertain whether a refused batch is in the store:
+        self._undone: list[Due] = []  # put by that batch, to be deleted
+        self._again: list[Due] = []  # moved by that batch, to be written again
 
     def recover(self, known: Delayed) -> None:
-        """Begin with what the store has."""
+        """Start with the summary in the store."""
         self._begin(known)
         self._arm()
 
     def begin(self) -> None:
         """
-        Be ready to L{put} an item.
+        Prepare for L{put}.
 
-        @raise StoreError: the store has no number for them.
+        @raise StoreError: the store cannot give the items a number.
         """
         if self._number is None:
             try:
@@ -119,7 +119,7 @@ class DelayedItems:
 
     def put(self, due: int, flags: int, expiry: int, size: int, payload: bytes, stream: int, shared: bool) -> None:
         """
-        Keep an item until it is due.  The arguments are those of L{darner.queues.fifo.Fifo.put}.
+        Keep an item until it is due.  The arguments are as for L{darner.queues.fifo.Fifo.put}.
 
         @param due: in ms since the epoch.
         """
@@ -148,7 +148,6 @@ class DelayedItems:
         self._arm()
 
     def _arm(self) -> None:
-        """See to it that what is due next is looked at in time."""
         if self._next_due:
             self._sleep(min(max(0, self._next_due - self._commit.now) / 1000, LONGEST))
 
@@ -165,24 +164,23 @@ class DelayedItems:
         self._timer = None
         self._trying_again = False
         self._looking = True
-        self._commit.rest(self)  # as there may be many queues whose items are due at once
+        self._commit.rest(self)  # many queues may have items that are due at once
 
     def go_on(self) -> None:
-        """It is this queue's turn."""
-        # Once all is in the store that it should have: then what is found there is all that is due, and only once.
+        # Read only once everything is written: so the store has all items that are due, each once.
         self._commit.written().addCallback(self._look)
 
     def _look(self, _: None) -> None:
         self._looking = False
         if self._stopped:
             return
-        # Where nothing can be written this would not be either, and each attempt opens the store anew.
+        # If the store refuses writes, this would fail too, and each attempt reopens the store.
         done = self._pins is not None or self._commit.health.writable
         try:
             if done:
                 self._move()
         except StoreError as error:
-            message = "cannot see which delayed items of queue {name!r} are due, will try again: {error}"
+            message = "cannot read which delayed items of queue {name!r} are due, will try again: {error}"
             self._commit.log.emit(
                 LogLevel.error, message, (message, self._queue.name), name=self._queue.name, error=str(error)
             )
@@ -195,13 +193,13 @@ class DelayedItems:
 
     def _move(self) -> None:
         """
-        Put on the queue what is due, a bounded part of it.
+        Put items that are due on the queue, a bounded number.
 
         @raise StoreError: the store cannot be read.
         """
         if self._number is None or not self._next_due or self._next_due > self._commit.now:
             return
-        # What is not in the store yet comes behind all that is, and is due in its turn.
+        # Items not written yet must come after those in the store, so stop before them.
         later = [due for due, _ in chain(self._writing, self._fresh)]
         until = min([self._commit.now, *later])
         items, next_due = self._store.read_delayed(self._number, self._next_due, until, BYTES_AT_ONCE)
@@ -222,7 +220,7 @@ class DelayedItems:
             self._change()
 
     def stop(self) -> None:
-        """Do nothing by the clock any more."""
+        """Cancel the timer, for good."""
         self._stopped = True
         self._sleep_no_more()
 
@@ -257,7 +255,7 @@ class DelayedItems:
                 assert self._number is not None
                 batch.due(self._number, self._moving)
         self._changed = bool(fresh or moved)
-        # Where puts are left out, what is fresh is not in the store yet, and what was moved still is.
+        # Without puts, the fresh items are not in the store yet, and the moved ones still are.
         count = self.count - len(fresh) + len(moved)
         size = self.bytes - sum(item.size for _, item in fresh) + sum(item.size for _, item in moved)
         due = min([due for due, _ in moved] + [self._next_due] * bool(self._next_due), default=0)
@@ -267,7 +265,7 @@ class DelayedItems:
         batch.delayed(self._ledger.number, known)
 
     def _correct(self, batch: Batch) -> None:
-        """Have the store right, whether it has a batch that was refused or not."""
+        """Correct the store, whether it has a refused batch or not."""
         if self._undone:
             assert self._number is not None
             batch.undelay(self._number, self._undone)
@@ -276,7 +274,7 @@ class DelayedItems:
             batch.delay(self._number, self._again)
             for _, item in self._again:
                 if item.stream:
-                    # The item on the queue may hold it, and is consumed.
+                    # The item on the queue, which is consumed, may hold it as well.
                     batch.share(item.stream, self._number, item.id)
 
     def written(self) -> None:

@@ -1,8 +1,8 @@
 """
-Room on the disk that is not to be filled: puts are refused before it is, so that consumers can always go on.
+The disk space that puts must leave free, so that clients can always consume.
 
-To write down that items are gone takes some room as well, and so does giving room back.  The data directory's reserve
-(`darner.store.directory`) is the last resort for that; this comes long before it.
+Consuming and reclaiming write records as well.  The data directory's reserve (`darner.store.directory`) is the last
+resort for these; puts are refused long before it is needed.
 """
 
 from __future__ import annotations
@@ -17,30 +17,31 @@ from darner.store.interfaces import IStore
 from darner.values.stats import Health
 
 KEPT: Final = 64 * 1024 * 1024
-"""What is kept free by default, in bytes."""
+"""Bytes that are kept free by default."""
 KEPT_PART: Final = 20
-"""On a small file system this part of it is kept free by default, where that is less."""
+"""On a small file system, 1/20 of it is kept free by default, if that is less."""
 OFTEN: Final = 64 * 1024
-"""The file system is not asked more often than after so many bytes."""
+"""Minimum bytes of puts between two queries of the file system."""
 INTERVAL: Final = 1.0
-"""Seconds after which it is asked in any case when something is put, or how often while puts are refused."""
+"""Maximum seconds between two queries, while there are puts or puts are refused."""
 _FOR_EVER: Final = float("inf")
 
 
 class DiskSpace:
     """
-    Whether there is room to put something.
+    The check for free disk space.
 
-    The file system is asked now and then only, by time and by what was put; in between, a put costs a subtraction.
+    It queries the file system from time to time, depending on the time and the bytes put; in between, a put costs a
+    subtraction.
 
-    @ivar health: whether there is, as far as was seen.
+    @ivar health: whether there was space at the last query.
     """
 
     def __init__(
         self, store: IStore, clock: IReactorTime, min_free_bytes: Optional[int], wall: Callable[[], float]
     ) -> None:
         """
-        @param min_free_bytes: what is kept free; 0 for nothing, C{None} for L{KEPT} or the L{KEPT_PART}.
+        @param min_free_bytes: bytes to keep free; 0: none, C{None}: L{KEPT} or the L{KEPT_PART}.
         @param wall: the time in seconds since the epoch.
         """
         self._store = store
@@ -55,10 +56,10 @@ class DiskSpace:
 
     def take(self, size: int) -> None:
         """
-        Something is to be put.
+        Check that there is space for a put.
 
         @param size: in bytes.
-        @raise DiskAlmostFull: it is refused.
+        @raise DiskAlmostFull: there is not.
         """
         self._left -= size
         if self._left < 0:
@@ -72,7 +73,7 @@ class DiskSpace:
             raise DiskAlmostFull(self._free, self._kept)
 
     def stop(self) -> None:
-        """Look no more."""
+        """Cancel the timer."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -84,10 +85,10 @@ class DiskSpace:
             return
         self._free, size = space
         self._kept = min(KEPT, size // KEPT_PART) if self._wanted is None else self._wanted
-        # A little more than that before puts are taken again, so that it does not change with each item.
+        # Accept puts again only with a little more than that, so that it does not change with each item.
         if self._free >= self._kept + (0 if self.health.writable else self._kept // 8):
             self.health = Health()
-            # Half of what there is: others use the disk as well, and LevelDB to merge what it has.
+            # At most half of the free space: LevelDB needs space to merge tables, and others use the disk too.
             self._left = float(max(OFTEN, min(self._kept // 8, (self._free - self._kept) // 2)))
         else:
             reason = str(DiskAlmostFull(self._free, self._kept))
@@ -101,4 +102,4 @@ class DiskSpace:
         if not self.health.writable:
             self._look()
         else:
-            self._left = -1.0  # the next put looks; where there is none, nobody needs to
+            self._left = -1.0  # so that the next put queries

@@ -1,7 +1,7 @@
 """
-One queue: who puts items on it, reads them, has them open, and waits for them.
+One queue: puts, reads, open reads and waiters.
 
-Its items are in the parts that L{darner.queues.storage.Storage} puts together.
+L{darner.queues.storage.Storage} has its items.
 """
 
 from __future__ import annotations
@@ -32,18 +32,18 @@ DEFAULTS: Final = QueueSettings()
 
 class Fifo(Emptied):
     """
-    A queue by its name.
+    A queue.
 
-    The object stays as long as somebody knows the queue: also before the first item is put (clients may wait for it),
-    and after a deletion.
+    The object may exist before the first put, as clients may wait for it, and after a deletion of the queue.
 
-    @ivar policy: its settings; change them by L{adopt}.
-    @ivar limited: whether the settings limit what it holds.
-    @ivar sweeping: whether more has expired at its head than is dropped in one go.  The rest is dropped in the turns
-        that follow; until then nobody knows what is behind it.
-    @ivar spreads: whether what is set on its name is for other queues as well, or instead (`darner.queues.routing`).
-    @ivar storage: its items, and what is kept beside them.
-    @ivar waiters: those who wait for an item.
+    @ivar policy: its settings; change them with L{adopt}.
+    @ivar limited: whether the settings limit its items or bytes.
+    @ivar sweeping: whether more items at its head have expired than one sweep drops.  The following turns drop the
+        rest; until then it is unknown whether the queue has available items.
+    @ivar spreads: whether a put on its name may go to other queues, as well or instead (`darner.queues.routing`), or
+        be delayed.
+    @ivar storage: its items and other data.
+    @ivar waiters: the clients that wait for an item.
     """
 
     __slots__ = ("_commit", "_expiry", "limited", "name", "policy", "spreads", "storage", "sweeping", "waiters")
@@ -54,10 +54,10 @@ class Fifo(Emptied):
         memory: Optional[VolatileStore] = None,
     ) -> None:  # fmt: skip
         """
-        @param budget: what the windows of all queues have together.
-        @param window_bytes: about how much of the queue's head is held in memory.
+        @param budget: shared by all queues.
+        @param window_bytes: approximate size of the queue's window.
         @param policy: the queue's settings.
-        @param memory: for queues that are not durable; C{None} makes it durable whatever the settings say.
+        @param memory: the store for volatile queues; C{None} makes the queue durable whatever its settings say.
         """
         self.name = name
         self.policy = policy
@@ -70,39 +70,39 @@ class Fifo(Emptied):
         self.storage = Storage(self, Medium(store, budget, window_bytes, True), memory, commit, reclaimer, expiry)
 
     def adopt(self, policy: QueueSettings) -> None:
-        """Have these settings from now on.  Items keep the expiry that they have."""
+        """Apply new settings.  Items keep their expiry."""
         self.policy = policy
         self.limited = policy.max_items is not None or policy.max_bytes is not None
         self.storage.adopt()
 
     def recover(self, state: QueueState) -> None:
-        """Begin with what the store has of this queue: it stays there whatever the settings say."""
+        """Start with the state in the store.  The queue stays on disk whatever its settings say."""
         self.storage.recover(state)
 
     def flush(self) -> None:
-        """Consume all that is to be had; what is open stays open."""
+        """Consume all items except the open ones."""
         if self.storage.number is not None:
             self.storage.flush()
             self._commit.flushed(self)
 
     def delete(self) -> None:
-        """Forget everything.  Open reads have nowhere to go back to; those who wait go on waiting."""
+        """Delete the queue, with its open reads.  Waiters keep waiting."""
         if self.storage.number is not None:
             self.storage.delete()
 
     def stop(self) -> None:
-        """Do nothing by the clock any more."""
+        """Cancel all timers."""
         self.storage.sides.stop()
 
     def give_up(self, numbers: list[int]) -> None:
         self.storage.give_up(numbers)
 
     def changed(self) -> None:
-        """There may be something to write with this turn."""
+        """Register the queue with this turn."""
         self._commit.changed(self.storage)
 
     def remark(self) -> None:
-        """Write down how far it is consumed with the next turn, whether that has changed or not."""
+        """Write the mark with the next turn, whether it has changed or not."""
         if self.storage.number is not None:
             self.storage.ledger.remark()
 
@@ -110,52 +110,50 @@ class Fifo(Emptied):
 
     @property
     def number(self) -> Optional[int]:
-        """The number under which the store keeps it; C{None} while there is no such queue."""
+        """As L{Storage.number}."""
         return self.storage.number
 
     @property
     def durable(self) -> bool:
-        """Whether it is kept on disk, and not in memory; where it does not exist, whether it will be."""
+        """As L{Storage.durable}."""
         return self.storage.durable
 
     @property
     def stats(self) -> QueueStats:
-        """Its counters."""
         return self.storage.stats
 
     @property
     def exists(self) -> bool:
-        """Whether there is such a queue: items were put on it, and it was not deleted since."""
+        """Whether the queue exists: it was created by a put and not deleted since."""
         return self.storage.number is not None
 
     @property
     def unwritten(self) -> bool:
-        """Whether it exists, but the store does not know it yet."""
+        """Whether it exists but is not in the store yet."""
         return self.storage.number is not None and not self.storage.ledger.made
 
     @property
     def idle(self) -> bool:
-        """Whether nobody would miss the object: the store knows no such queue, and nobody waits."""
+        """Whether the object is not needed: the queue does not exist, and no client waits for it."""
         return self.storage.idle and not self.waiters.line
 
     @property
     def created(self) -> int:
-        """When it was made, in ms since the epoch; 0 while it does not exist."""
+        """When it was created, in ms since the epoch; 0 while it does not exist."""
         return self.storage.ledger.created
 
     @property
     def count(self) -> int:
-        """How many items are to be had, or set aside."""
+        """The number of items that are available or set aside."""
         return self.storage.contents.count
 
     @property
     def open_count(self) -> int:
-        """How many items are open."""
         return len(self.storage.contents.open)
 
     @property
     def oldest_age(self) -> int:
-        """How long the item at the head has been there, in ms; 0 where there is none, or it cannot be read."""
+        """How long the item at the head has been in the queue, in ms; 0 if there is none or it cannot be read."""
         time = self.storage.contents.oldest()
         return 0 if time is None else max(0, self._commit.now - time)
 
@@ -163,19 +161,19 @@ class Fifo(Emptied):
 
     @property
     def perishable(self) -> bool:
-        """Whether it may hold what expires, or expires itself."""
+        """As L{Contents.perishable<darner.queues.contents.Contents.perishable>}."""
         return self.storage.contents.perishable
 
     @property
     def ends(self) -> int:
-        """When the queue expires if it is empty then, in ms since the epoch; 0 is never."""
+        """When the queue expires, if it is empty then, in ms since the epoch; 0 is never."""
         return self.storage.bounds.lifetime and self.created + self.storage.bounds.lifetime
 
     def sweep_on(self) -> bool:
         """
-        Drop more of what has expired, or is too much, and serve those who wait for that.
+        Drop more items that have expired or exceed the limits, then serve waiters.
 
-        @return: whether it could be done; false where the store refuses.
+        @return: false if the store could not be read or written.
         """
         self.sweeping = False
         done = True
@@ -190,19 +188,19 @@ class Fifo(Emptied):
         return done
 
     def _is_swept(self) -> bool:
-        with suppress(StoreError):  # where it cannot be read the waiter hears of it
+        with suppress(StoreError):  # the waiter gets the error when it reads
             self.peek()
         return not self.sweeping
 
     def _sweep(self) -> None:
-        """Drop what has expired at the head, as much as may be dropped in one go."""
-        self.sweeping = True  # so that nobody else does while items are moved
+        """Drop expired items at the head, at most as many as one sweep may drop."""
+        self.sweeping = True  # so that moving items does not start another sweep
         more = False
         try:
             more = self.storage.bounds.drop_expired()
         finally:
             self.sweeping = more
-        # An item may have come back to this queue by way of another; who waits for it was not served meanwhile.
+        # An item may have come back to this queue by way of another.  Waiters were not served meanwhile.
         if more or (self.waiters.line and self.policy.expire_to_queue):
             self._expiry.sweep(self)
 
@@ -210,13 +208,14 @@ class Fifo(Emptied):
 
     def put(self, flags: int, expiry: int, size: int, payload: bytes, stream: int = 0, shared: bool = False) -> Item:
         """
-        Put an item at the end, and serve whoever waits for it.
+        Put an item at the end, and serve waiters.
 
         @param expiry: in ms since the epoch; 0 is never.
-        @param size: its length in bytes.
-        @param payload: the payload, or empty where C{stream} is the number of the stream that holds it.
+        @param size: length of the payload in bytes.
+        @param payload: the payload; empty if it is in C{stream}.
+        @param stream: the number of the stream with the payload; 0 if there is none.
         @param shared: whether other items hold the stream as well.
-        @raise darner.errors.StoreError: the queue is new, and the store has no number for it.
+        @raise darner.errors.StoreError: the queue is new, and the store cannot give it a number.
         """
         storage = self.storage
         if storage.number is None:
@@ -240,9 +239,9 @@ class Fifo(Emptied):
         self, due: int, flags: int, expiry: int, size: int, payload: bytes, stream: int = 0, shared: bool = False
     ) -> None:
         """
-        As L{put}, but later; the queue exists, and L{begin_delays} was called.
+        As L{put}, but later.  The queue exists, and L{begin_delays} was called.
 
-        @param due: when, in ms since the epoch.
+        @param due: when the item becomes available, in ms since the epoch.
         """
         assert self.storage.sides.delays is not None
         self.storage.sides.delays.put(due, flags, expiry, size, payload, stream, shared)
@@ -252,22 +251,22 @@ class Fifo(Emptied):
 
     def begin_delays(self) -> None:
         """
-        An item is about to be put that comes later.
+        Prepare for L{delay}.
 
-        @raise StoreError: the store has no number for what keeps it.
+        @raise StoreError: the store cannot give a number to the delayed items.
         """
         (self.storage.sides.delays or self.storage.add_delays()).begin()
 
     def put_due(self, item: Item) -> None:
         self.put(item.flags, item.expiry, item.size, item.payload, item.stream, shared=True)
-        self.storage.stats.total_items -= 1  # it was counted when it was set
+        self.storage.stats.total_items -= 1  # delay() has counted it
 
     # Reading
 
     def peek(self) -> Optional[Item]:
         """
-        @return: the item at the head, which stays there; C{None} where there is nothing, or where nobody knows yet as
-            it is L{sweeping}.
+        @return: the item at the head, which stays there; C{None} if there is none, or if that is unknown as the queue
+            is C{sweeping}.
         """
         storage = self.storage
         while True:
@@ -286,7 +285,7 @@ class Fifo(Emptied):
                 self._sweep()
 
     def take(self) -> Optional[Item]:
-        """@return: the item at the head, which is consumed by that; C{None} where there is nothing."""
+        """Consume and return the item at the head; C{None} if there is none."""
         item = self.peek()
         if item is not None:
             storage = self.storage
@@ -300,7 +299,7 @@ class Fifo(Emptied):
 
     def payload(self, item: Item) -> bytes:
         """
-        @return: an item's payload; empty where a stream has it.
+        @return: an item's payload; empty if it is in a stream.
         @raise StoreError: it cannot be read.
         """
         return self.storage.contents.payload(item)
@@ -308,23 +307,19 @@ class Fifo(Emptied):
     # Moving to another queue
 
     def take_out(self) -> Item:
-        """
-        Take the item out of memory that L{peek} returned, for L{move_out} or L{put_back}.
-
-        @return: the item, which is neither to be had nor consumed.
-        """
+        """Take the item that L{peek} returned out of memory, for L{move_out} or L{put_back}."""
         return self.storage.contents.take_first()
 
     def put_back(self, item: Item) -> None:
-        """An item that was taken out is to be had again."""
+        """Make an item that was taken out available again."""
         self.storage.contents.give_back(item)
 
     def move_out(self, item: Item, removal: Removal) -> None:
         """
-        Consume an item that was put on another queue in this turn (`Queues.move`).  Where that cannot be written, it is
-        an item of this queue again.
+        Consume an item that this turn has put on another queue (`Queues.move`).  If that cannot be written, the item is
+        available here again.
 
-        @param item: one that was taken out of memory: neither to be had nor consumed.
+        @param item: an item that was taken out of memory.
         @param removal: why.
         """
         if item.stream and self.storage.durable:
@@ -340,7 +335,7 @@ class Fifo(Emptied):
     # Open reads
 
     def open(self) -> Optional[OpenRead]:
-        """@return: the item at the head, which nobody else can have for now; C{None} where there is nothing."""
+        """Take the item at the head tentatively.  @return: the open read; C{None} if there is no item."""
         item = self.peek()
         if item is None:
             return None
@@ -365,19 +360,19 @@ class Fifo(Emptied):
 
     def wait(self, serve: Callable[[], None], even_if_empty: bool = False) -> Waiter:
         """
-        Stand in line.
+        Wait for an item.
 
-        @param serve: called once, when there is an item and everybody who came earlier was served.
-        @param even_if_empty: call it also when the queue, which is L{sweeping}, turns out to have nothing.
+        @param serve: called once, when there is an item and all earlier waiters are served.
+        @param even_if_empty: call it also when the queue, which is C{sweeping}, turns out to be empty.
         """
         return self.waiters.join(Waiter(serve, even_if_empty))
 
     def leave(self, waiter: Waiter) -> None:
-        """Step out of the line.  Harmless for one who was served already."""
+        """Stop waiting.  Does nothing if the waiter is served already."""
         self.waiters.leave(waiter)
 
     def serve(self) -> None:
-        """Serve those who wait, in the order in which they came, as long as there are items."""
+        """Serve waiters in the order of their arrival, as long as there are items."""
         try:
             while self.waiters.line and self.peek() is not None:
                 self.waiters.serve_next()

@@ -1,8 +1,8 @@
 """
-What the store knows of a queue's items, and what it does not know yet.
+The ids of a queue's items: which are in the store, and which are still to be written.
 
-Every change goes to memory at once, and to the store at the end of the turn, which writes all of it or refuses it.
-What is in the queue follows from the next id and the set of consumed ids alone.
+Memory changes at once, the store at the end of the turn, which writes all changes or refuses them.  The next id and the
+set of consumed ids alone tell what the queue contains.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from darner.values.items import ITEM_OVERHEAD, Item, Mark, QueueState
 
 class Ledger:
     """
-    The ids of a queue's items, from when it is made until it is deleted.
+    The ids of a queue's items, from its creation until its deletion.
 
-    Each id below C{next_id} is consumed or an item, and each item is in the store, in the batch that is being written
-    (C{_writing}) or to be written with the next one (C{_fresh}), in the order of their ids.
+    Each id below C{next_id} is consumed or an item.  Each item is in the store, in the batch that is being written
+    (C{_writing}), or in the next batch (C{_fresh}), in the order of the ids.
 
     @ivar number: the number under which the store keeps the queue; 0 while it does not exist.
-    @ivar created: when it was made, in ms since the epoch; 0 while it does not exist.
-    @ivar made: whether the store knows it.
-    @ivar next_id: the id of the item that is put next.
-    @ivar consumed: the ids of all items that are gone.
-    @ivar floor: everything below this id is reclaimed.
-    @ivar unreclaimed: about how many bytes were consumed since the reclaimer last looked.
+    @ivar created: when the queue was created, in ms since the epoch; 0 while it does not exist.
+    @ivar made: whether the queue is in the store.
+    @ivar next_id: the id of the next item.
+    @ivar consumed: the ids of all consumed items.
+    @ivar floor: every item below this id is reclaimed.
+    @ivar unreclaimed: approximate bytes consumed since the reclaimer last looked.
     """
 
     __slots__ = (
@@ -40,7 +40,7 @@ class Ledger:
     )  # fmt: skip
 
     def __init__(self, queue: Changing, commit: GroupCommit, state: QueueState, made: bool) -> None:
-        """@param queue: what the turn is told of when there is something to write."""
+        """@param queue: registered with the turn when there are changes to write."""
         self._queue = queue
         self._commit = commit
         self.number = state.number
@@ -53,33 +53,33 @@ class Ledger:
         self.floor = state.floor
         self.consumed = state.consumed
         self.unreclaimed = 0
-        self._marked = False  # whether it is to be written how far the queue is consumed
+        self._marked = False  # whether the mark must be written
         self._handed_changes: list[tuple[int, int]] = []  # of the consumed ids, in the batch that is being written
         self._fresh: list[Item] = []  # put since the last batch
         self._writing: list[Item] = []  # in the batch that is being written
-        self._shares: list[tuple[int, int]] = []  # streams that are held by others as well, and by which item here
+        self._shares: list[tuple[int, int]] = []  # streams with other holders, and the ids of the items here
 
     def make(self, number: int) -> None:
-        """The queue exists from now on, under this number."""
+        """Create the queue, under this number."""
         self.number = number
         self.created = self._commit.now
 
     @property
     def begun(self) -> bool:
-        """Whether the store knows the queue, or will when the batch is in it that is being written."""
+        """Whether the queue is in the store or in the batch that is being written."""
         return self.made or self._making
 
     # What changes
 
     def append(self, item: Item) -> None:
-        """Put an item at the end; it has the next id."""
+        """Add an item with the next id."""
         self.next_id = item.id + 1
         self._bytes_put += item.size
         self._fresh.append(item)
         self._commit.changed(self._queue)
 
     def share(self, item: Item) -> None:
-        """Others hold the stream of this item as well."""
+        """Record that the stream of this item has other holders."""
         self._shares.append((item.stream, item.id))
 
     def consume(self, item: Item) -> None:
@@ -91,9 +91,9 @@ class Ledger:
 
     def restore(self, item: Item) -> bool:
         """
-        That the item was consumed could not be written.
+        Undo the consumption of an item, which could not be written.
 
-        @return: whether it is an item again; it may be one already.
+        @return: whether the item was consumed.
         """
         if item.id not in self.consumed:
             return False
@@ -104,9 +104,9 @@ class Ledger:
 
     def lose(self, start: int, stop: int) -> int:
         """
-        Items from C{start} up to C{stop} should be in the store and are not: take them for consumed.
+        Take items from C{start} up to C{stop}, which are missing from the store, for consumed.
 
-        @return: how many there are.
+        @return: the number of these items.
         """
         lost = 0
         start = self.consumed.next_missing(start)
@@ -119,15 +119,15 @@ class Ledger:
         return lost
 
     def lose_bytes(self, size: int) -> None:
-        """So many bytes of payload are lost with what L{lose} says."""
+        """Account for the payload bytes of items that L{lose} counts."""
         self._bytes_consumed += size
 
     def flush(self, open: Collection[int], count: int, size: int) -> None:
         """
-        Consume all but what is open.
+        Consume all items except the open ones.
 
-        @param count: how many items that are.
-        @param size: how many bytes of payload they have.
+        @param count: the number of items that this consumes.
+        @param size: their payload bytes.
         """
         start = self.consumed.low
         for id in sorted(open):
@@ -139,49 +139,49 @@ class Ledger:
         self.remark()
 
     def remark(self) -> None:
-        """Write the mark anew with the next turn."""
+        """Write the mark with the next turn."""
         self._marked = True
         self._commit.changed(self._queue)
 
     def changed(self) -> None:
-        """Have L{Changing.written} called at the end of this turn."""
+        """Register the queue with this turn, so that L{Changing.written} is called."""
         self._commit.changed(self._queue)
 
     # What the store does not have yet
 
     @property
     def unwritten_id(self) -> int:
-        """From which id on items are neither in the store nor in the batch that is being written."""
+        """The first id that is neither in the store nor in the batch that is being written."""
         return self._fresh[0].id if self._fresh else self.next_id
 
     @property
     def pending(self) -> bool:
-        """Whether there are items to be written with the next turn."""
+        """Whether there are items for the next batch."""
         return bool(self._fresh)
 
     def unwritten(self) -> list[Item]:
-        """@return: the items that are not in the store yet, whether they are consumed or not."""
+        """@return: the items that are not in the store yet, consumed or not."""
         return list(chain(self._writing, self._fresh))
 
     def find_unwritten(self, id: int) -> Optional[Item]:
-        """@return: the item with this id; C{None} where the store has it."""
+        """@return: the item with this id if it is not in the store yet, else C{None}."""
         for items in (self._writing, self._fresh):
             if items and items[0].id <= id <= items[-1].id:
                 return items[id - items[0].id]
         return None
 
     def is_writing(self, item: Item) -> bool:
-        """Whether the put of the item is in the batch that is being written, or is to be written after that."""
+        """@return: whether a batch is being written and the put of the item is in that or in a later one."""
         return bool(self._writing) and item.id >= self._writing[0].id
 
     # The store
 
     def write_to(self, batch: Batch, name: bytes, puts: bool) -> bool:
         """
-        Add what changed to the batch.
+        Add the changes to the batch.
 
-        @param puts: whether to add what was put.
-        @return: whether it says how far the queue is consumed.
+        @param puts: whether to add the puts.
+        @return: whether the batch has a new mark.
         """
         if puts:
             if not self.made:
@@ -209,8 +209,8 @@ class Ledger:
 
     def _part_mark(self, changes: list[tuple[int, int]]) -> tuple[Mark, list[tuple[int, int]]]:
         """
-        @return: how far the queue is consumed but for the items that were put since the last batch.  They are not in
-            the store yet, and if this process ends now they never were; the turn that puts them writes all of it.
+        @return: the mark and changes without the items put since the last batch, which are not in the store: if the
+            process dies now, they are lost.  The batch that puts them writes the complete mark.
         """
         first = self._fresh[0].id
         put = sum(item.size for item in self._fresh)
@@ -223,7 +223,6 @@ class Ledger:
         return mark, [(start, min(stop, first)) for start, stop in changes if start < first]
 
     def written(self) -> None:
-        """The batch is in the store."""
         if self._making:
             self.made, self._making = True, False
         if self._writing:
@@ -233,9 +232,9 @@ class Ledger:
 
     def refuse(self) -> list[Item]:
         """
-        The batch is not in the store, and what was put with it never will be.
+        Drop the puts of the batch, which is not written.
 
-        @return: the items that were put; they are refused.
+        @return: the refused items.
         """
         self._making = False
         items, self._writing = self._writing, []
@@ -244,14 +243,14 @@ class Ledger:
         return items
 
     def not_written(self) -> None:
-        """What was consumed is to be written with the next turn."""
+        """Add the consumption to the next batch."""
         self._marked = True
         self.consumed.put_back_changes(self._handed_changes)
         self._handed_changes = []
 
     def abandon(self, deletions: Deletions) -> list[Item]:
         """
-        The queue is deleted, and this is of no use any more.
+        Pass unwritten items on to C{deletions}, as the queue is deleted and this ledger is dropped.
 
         @return: the items that are in no batch, and never will be.
         """
@@ -261,19 +260,18 @@ class Ledger:
 
 class Deletions:
     """
-    What is left of what was deleted, until that is written: numbers under which the store has something that nobody
-    needs any more, and items that may have been handed out, so that it matters whether their puts are refused.
+    Deletions that are not written yet: numbers under which the store has unneeded data, and items of deleted queues
+    which may have been delivered, so that their replies depend on whether their puts are refused.
 
-    It outlives the ledger: a queue may be deleted and made again in one turn.
+    It outlives the ledger: a queue may be deleted and created again in one turn.
     """
 
     __slots__ = ("_abandoned", "_abandoning", "_handed_numbers", "_handed_queues", "_numbers", "_queues", "_reclaimer")
 
     def __init__(self, reclaimer: Reclaims) -> None:
-        """@param reclaimer: who reclaims what the store has under these numbers."""
         self._reclaimer = reclaimer
-        self._queues: list[int] = []  # numbers of queues, which go with their name
-        self._numbers: list[int] = []  # and others
+        self._queues: list[int] = []  # numbers of queues, whose names are deleted as well
+        self._numbers: list[int] = []  # other numbers
         self._handed_queues = 0
         self._handed_numbers = 0
         self._abandoned: list[Item] = []  # put since the last batch, before the queue was deleted
@@ -281,28 +279,28 @@ class Deletions:
 
     @property
     def pending(self) -> bool:
-        """Whether the store still has something under these numbers."""
+        """Whether there are deletions to write."""
         return bool(self._queues or self._numbers)
 
     @property
     def done(self) -> bool:
-        """Whether nothing is left to be written or decided."""
+        """Whether everything is written and no item's outcome is open."""
         return not (self._queues or self._numbers or self._abandoned or self._abandoning)
 
     def add_queue(self, number: int) -> None:
-        """The queue that the store knows by this number is deleted, or has to be if it is there."""
+        """Delete the queue with this number, which may not be in the store."""
         self._queues.append(number)
 
     def add(self, numbers: list[int]) -> None:
-        """Nothing else is kept under these numbers any more."""
+        """Delete the data under these numbers, which are not queues."""
         self._numbers += numbers
 
     def abandon(self, fresh: list[Item], writing: list[Item]) -> None:
         """
-        Nobody can find these items any more.
+        Track items of a deleted queue until they are written or refused.
 
-        @param fresh: those that are in no batch.
-        @param writing: those in the batch that is being written.
+        @param fresh: items that are in no batch.
+        @param writing: items in the batch that is being written.
         """
         self._abandoned += fresh
         self._abandoning += writing

@@ -1,5 +1,5 @@
 """
-The names of the queues in order, for work that goes over all of them a few in a turn.
+The sorted names of all queues, for work on all of them, a few in a turn.
 """
 
 from __future__ import annotations
@@ -9,14 +9,14 @@ from collections.abc import Iterator
 from typing import Final
 
 BLOCK: Final = 512
-"""How many names a block holds at most: this many are moved at most when one is added or taken away."""
+"""Maximum number of names in a block, and so of names that an insertion or deletion moves."""
 
 
 class Names:
     """
-    Names in order.  Names may be added and taken away while somebody walks over them by L{after}.
+    Sorted names.  Names may be added and removed between calls of L{after}.
 
-    They lie in blocks, so that neither adding a name nor going on behind one takes longer where there are many.
+    They are in blocks, so that neither L{add} nor L{after} takes longer with more names.
     """
 
     __slots__ = ("_blocks", "_firsts")
@@ -30,7 +30,7 @@ class Names:
             yield from block
 
     def add(self, name: bytes) -> None:
-        """Add a name, which is not there yet."""
+        """Add a new name."""
         if not self._blocks:
             self._blocks.append([name])
             self._firsts.append(name)
@@ -46,7 +46,7 @@ class Names:
         self._firsts[at] = block[0]
 
     def discard(self, name: bytes) -> None:
-        """Take a name away, which is there."""
+        """Remove a name, which must exist."""
         at = bisect_right(self._firsts, name) - 1
         block = self._blocks[at]
         del block[bisect_left(block, name)]
@@ -57,8 +57,8 @@ class Names:
 
     def after(self, name: bytes, count: int) -> list[bytes]:
         """
-        @param name: where to go on, whether it is still there or not; empty: at the beginning.
-        @return: some of the names that follow, in order, C{count} at most; none where there are no more.
+        @param name: the name after which to continue, which need not exist any more; empty: from the start.
+        @return: some of the following names, in order, at most C{count}; none if there are no more.
         """
         at = max(0, bisect_right(self._firsts, name) - 1)
         if at >= len(self._blocks):

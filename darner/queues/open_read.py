@@ -1,5 +1,5 @@
 """
-An item that a reader has, and has yet to close or give back.
+An open read: an item that a client has, and has yet to close or abort.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 class OpenRead:
     """
-    An item that was taken tentatively: it is neither to be had nor consumed until it is closed or aborted.
+    An item that was taken tentatively.  It is neither available nor consumed until the read is closed or aborted.
 
-    @ivar late: whether it was given back as it was open for too long, behind the back of whoever opened it.
-    @ivar since: when it was opened or extended, where the queue asks for that.
+    @ivar late: whether the read has timed out, so that the item was given back.
+    @ivar since: when it was opened or extended, by the monotonic clock, if the queue has L{Retries}.
     """
 
     __slots__ = ("_storage", "fifo", "item", "late", "since")
@@ -32,12 +32,12 @@ class OpenRead:
 
     @property
     def is_open(self) -> bool:
-        """Whether it still is: not closed, not aborted, the queue not deleted under it, and its item really stored."""
+        """False once it is closed, aborted or timed out, the queue is deleted, or the item's put is refused."""
         return not self.late and self._storage.contents.open.get(self.item.id) is self.item
 
     @property
     def refused(self) -> bool:
-        """Whether the store refused the item, so that there never was one."""
+        """Whether the store refused the item's put."""
         return self.item.refused
 
     def close(self) -> bool:
@@ -54,8 +54,7 @@ class OpenRead:
 
     def abort(self) -> bool:
         """
-        Give the item back, ahead of all that came after it; where it was opened too often, or there is a
-        C{retry_delay}, see L{darner.queues.retries.Retries.give_back}.
+        Give the item back, to its place in the queue, or as L{darner.queues.retries.Retries.give_back} says.
 
         @return: whether it was open.
         """
@@ -73,7 +72,7 @@ class OpenRead:
 
     def touch(self) -> bool:
         """
-        Have the time for which it may be open begin anew.
+        Restart the timeout.
 
         @return: whether it was open.
         """
@@ -84,6 +83,6 @@ class OpenRead:
         return True
 
     def time_out(self) -> None:
-        """It was open for too long: give it back."""
+        """Give the item back, as it was open for too long."""
         self.abort()
         self.late = True

@@ -1,10 +1,10 @@
 """
-The ids under which items were put on a queue, so that a producer may try again without doing the work twice.
+Deduplication by producers' ids, so that a producer can retry a put without doubling the item.
 
-Only queues with a C{dedupe_window} have this.  An id is written down in the batch that puts its item, and forgotten
-with all others of its I{generation}: after a window the current generation becomes the previous one, and a window later
-that is given up as a whole.  So every id is known for a window at least, none is ever cleared away by itself, and
-memory holds no ids but those that are not written yet.
+Only queues with a C{dedupe_window} have this.  The batch that puts an item writes its id.  Ids are deleted by
+I{generation}: after one window the current generation becomes the previous one, and another window later the previous
+one is deleted as a whole.  So every id is known for at least one window, no id is deleted on its own, and memory
+contains only the ids that are not written yet.
 """
 
 from __future__ import annotations
@@ -26,20 +26,20 @@ from darner.store.interfaces import IStore
 from darner.values.items import Generation
 
 ID_OVERHEAD: Final = 120
-"""About how many bytes an id takes in memory, where the queue is there."""
+"""Approximate bytes that an id takes in memory if the queue is volatile."""
 
 WRITTEN: Final = Verdict()
-"""That of a put that is written already."""
+"""The outcome of a put that is already written."""
 
 
 class Deduplication:
     """
-    A set under an id, perhaps not for the first time.
+    A put with an id, which may be a retry.
 
-    @ivar id: what the producer calls the item.
-    @ivar left_out: the queues that have it already.
-    @ivar first: what the sets were told that put it there.
-    @ivar anew: whether something is to be written for it all the same.
+    @ivar id: the producer's id of the item.
+    @ivar left_out: the queues that have the item already.
+    @ivar first: the outcomes of the earlier puts there.
+    @ivar anew: whether this put needs a write all the same.
     """
 
     __slots__ = ("anew", "first", "id", "left_out")
@@ -51,7 +51,7 @@ class Deduplication:
         self.anew = False
 
     def answered(self, commit: GroupCommit, answers: Answers, slot: int) -> None:
-        """The reply at C{slot} says that the item is stored."""
+        """Register the reply at C{slot}, which says that the item is stored."""
         for first in self.first:
             commit.follow(first, answers, slot)
         if self.anew:
@@ -59,17 +59,17 @@ class Deduplication:
 
 
 class Remembering(Protocol):
-    """The queue, as far as this goes."""
+    """The queue, as L{ProducerIds} sees it."""
 
     policy: QueueSettings
 
     def give_up(self, numbers: list[int]) -> None:
-        """Nothing is kept under these numbers any more."""
+        """Delete the data under these numbers."""
 
 
 @dataclass(frozen=True)
 class _Dated:
-    """A generation, and when it was by the monotonic clock what it is now."""
+    """A generation, and when it became current or previous, by the monotonic clock."""
 
     kept: Generation
     at: float
@@ -80,7 +80,7 @@ def _kept(dated: Optional[_Dated]) -> Optional[Generation]:
 
 
 class _Put(NamedTuple):
-    """A put under an id that is not written yet."""
+    """A put with an id that is not written yet."""
 
     generation: int
     time: int
@@ -93,11 +93,11 @@ def _digest(id: bytes) -> bytes:
 
 class ProducerIds:
     """
-    The ids of one queue.
+    A L{Side} of a queue: the producers' ids of its items.
 
-    How old an id is goes by the wall clock, as its time has to outlive the process.  When generations end goes by the
-    monotonic one, so that a wall clock that jumps makes nothing be forgotten for good, nor kept for ever; it is only
-    at the start that the wall clock has to tell how old they are.
+    The age of an id depends on the wall clock, as its time must survive the process.  The end of a generation depends
+    on the monotonic clock, so that no jump of the wall clock deletes ids too early or keeps them for ever; only at the
+    start the wall clock tells the age of a generation.
     """
 
     def __init__(self, queue: Remembering, ledger: Ledger, commit: GroupCommit, store: IStore) -> None:
@@ -111,18 +111,18 @@ class ProducerIds:
         self._handed_mark = False
         self._fresh: dict[bytes, _Put] = {}
         self._writing: dict[bytes, _Put] = {}
-        self._refused: dict[bytes, int] = {}  # they may be in the store all the same
+        self._refused: dict[bytes, int] = {}  # refused, but possibly in the store
         self._handed: list[bytes] = []
         self._timer: Optional[IDelayedCall] = None
-        self._counts = (0, 0)  # ids that this process has added, to the current generation and to the one before
+        self._counts = (0, 0)  # ids added by this process to the current and the previous generation
 
     @property
     def count(self) -> int:
-        """How many ids were added and may not be forgotten yet; those of an earlier process do not count."""
+        """The number of known ids that this process has added."""
         return sum(self._counts)
 
     def recover(self, current: Optional[Generation], previous: Optional[Generation]) -> None:
-        """Begin with what the store has."""
+        """Start with the generations in the store."""
         self._current = self._dated(current)
         self._previous = self._dated(previous)
         self.adopt()
@@ -164,9 +164,9 @@ class ProducerIds:
 
     def begin(self) -> None:
         """
-        Be ready to L{add} an id.
+        Prepare for L{add}.
 
-        @raise StoreError: the store has no number for the generation.
+        @raise StoreError: the store cannot give the generation a number.
         """
         self._age()
         if self._current is None:
@@ -180,7 +180,7 @@ class ProducerIds:
             self._arm()
 
     def add(self, id: bytes, reply: Verdict) -> None:
-        """An item is put under this id in this turn; C{reply} is what that is told."""
+        """Record that this turn puts an item with this id; C{reply} is the outcome."""
         assert self._current is not None
         self._counts = (self._counts[0] + 1, self._counts[1])
         self._fresh[_digest(id)] = _Put(self._current.kept.number, self._commit.now, reply)
@@ -188,17 +188,17 @@ class ProducerIds:
     # Generations
 
     def adopt(self) -> None:
-        """The window may be another one now."""
+        """Apply new settings of the queue."""
         self._age()
         self._arm()
 
     def _age(self) -> None:
-        """End the generations whose time has come."""
+        """End the generations that are older than a window."""
         now = self._commit.clock.seconds()
         if self._previous is not None and self._previous.at + self._window <= now:
             self._give_up_previous()
         if self._current is not None and self._current.at + self._window <= now:
-            # All that is in the one before is older than this one.
+            # The previous generation is older still.
             self._give_up_previous()
             self._previous = _Dated(Generation(self._current.kept.number, self._commit.now), now)
             self._current = None
@@ -231,7 +231,7 @@ class ProducerIds:
 
     @property
     def pending(self) -> bool:
-        return False  # ids are of items, which hold the queue
+        return False  # the items keep the queue in existence
 
     def write_to(self, batch: Batch, puts: bool) -> None:
         if self._marked:
@@ -264,13 +264,13 @@ class ProducerIds:
         self._handed = []
 
     def flush(self, open: Collection[int]) -> list[int]:
-        return []  # work that was given up is not to be done again by a retry
+        return []  # a retry must not put a flushed item again
 
     def delete(self) -> list[int]:
         return [dated.kept.number for dated in (self._current, self._previous) if dated is not None]
 
     def stop(self) -> None:
-        """Do nothing by the clock any more."""
+        """Cancel the timer."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

@@ -1,8 +1,8 @@
 """
-Giving back the room of what is consumed, deleted or was never finished.
+Reclaiming the disk space of items that are consumed, deleted or were never completed.
 
-The work is done in a worker thread, in bounded steps, one at a time.  Nothing depends on it but the room on disk: what
-is still to be done follows from the store, so a crash loses none of it.
+A worker thread does the work in bounded steps, one at a time.  Only the disk space depends on it.  The store tells what
+is left to do, so a crash loses nothing.
 """
 
 from __future__ import annotations
@@ -24,30 +24,30 @@ from darner.store.interfaces import IStore
 from darner.values.items import Step
 
 RECLAIM_BYTES: Final = 4 * 1024 * 1024
-"""Consumed bytes that make it worth while to look for room at once rather than in a quiet moment."""
+"""Consumed bytes after which a queue is reclaimed at once and not in a quiet moment."""
 COMPACT_BYTES: Final = 32 * 1024 * 1024
-"""Bytes given up that make it worth while to compact at once rather than in a quiet moment."""
+"""Deleted bytes after which the store is compacted at once and not in a quiet moment."""
 QUIET: Final = 0.5
-"""Seconds after which a queue that was read from is looked at in any case."""
+"""Seconds after which consumed items are reclaimed in any case."""
 RETRY: Final = 1.0
-"""Seconds after which a step that failed is tried again."""
+"""Seconds until a failed step is retried."""
 STEP: Final = 256
-"""Runs or chunks that are given up in one step."""
+"""Runs or chunks that one step deletes."""
 
 
 class Gone(NamedTuple):
-    """Delayed items that are not kept any more."""
+    """Deleted delayed items."""
 
     since: int
-    """The first was due then, in ms since the epoch."""
+    """When the first was due, in ms since the epoch."""
     until: int
-    """The last was due then."""
+    """When the last was due."""
     size: int
-    """How many bytes they had."""
+    """Their bytes."""
 
 
 class Reclaimer:
-    """Reclaims for all queues of one store."""
+    """The reclaimer of a store."""
 
     def __init__(
         self, store: IStore, commit: GroupCommit, in_thread: Callable[..., Deferred[Any]], clock: IReactorTime
@@ -69,7 +69,7 @@ class Reclaimer:
         self._stopped = False
 
     def start(self) -> None:
-        """Take up what an earlier process left."""
+        """Continue the work of an earlier process."""
         numbers, streams = self._store.leftovers()
         for number in numbers:
             self.queue(number)
@@ -80,7 +80,7 @@ class Reclaimer:
             self._soon(QUIET)
 
     def stop(self) -> Deferred[None]:
-        """@return: fires when no step is under way any more, and none will be."""
+        """@return: fires when no step is running, and none will be."""
         self._stopped = True
         if self._timer is not None:
             self._timer.cancel()
@@ -91,7 +91,7 @@ class Reclaimer:
 
     @property
     def pending(self) -> bool:
-        """Whether there is work to do or under way."""
+        """Whether there is work left or running."""
         return bool(self._jobs or self._touched or self._gone or self._freed or self._working)
 
     # What there is to do
@@ -121,18 +121,13 @@ class Reclaimer:
             self._job(self._reclaim_delayed, number)
 
     def stream(self, stream: int) -> None:
-        # Its last chunks may still be on their way to the store.
+        # After the turn, which may still write its last chunks.
         self._commit.written().addCallback(lambda _: self._job(self._reclaim_stream, stream))
 
     def pin(self, stream: int) -> None:
-        """
-        Somebody reads this stream, or has it in memory alone: it is not reclaimed until as many calls of L{unpin} were
-        made.
-        """
         self._pins[stream] = self._pins.get(stream, 0) + 1
 
     def unpin(self, stream: int) -> None:
-        """One of those that had this stream needs it no more."""
         self._pins[stream] -= 1
         if not self._pins[stream]:
             del self._pins[stream]
@@ -145,7 +140,7 @@ class Reclaimer:
     def _job(self, work: Callable[..., Coroutine[Any, Any, None]], *arguments: Any) -> None:
         self._jobs.append(partial(work, *arguments))
         if self._working is None:
-            # Not at once: the turn that wrote down what is consumed is still being answered.
+            # Not at once: the turn that wrote the consumption is still being answered.
             self._soon(0)
 
     def _go(self) -> None:
@@ -159,7 +154,7 @@ class Reclaimer:
                 await self._jobs[0]()
             except StoreError as error:
                 self._commit.log.emit(
-                    LogLevel.error, "cannot reclaim room, will try again: {error}", error=str(error)
+                    LogLevel.error, "cannot reclaim disk space, will try again: {error}", error=str(error)
                 )
                 self._soon(RETRY)
                 return
@@ -194,7 +189,7 @@ class Reclaimer:
             self._timer = self._clock.callLater(delay, self._look)
 
     def _look(self) -> None:
-        """Do what there is to do; in a quiet moment see to what was too little to do at once."""
+        """Start the jobs; in a quiet moment also the work that was too little to start at once."""
         self._timer = None
         if self._jobs:
             self._go()
@@ -208,18 +203,18 @@ class Reclaimer:
             fifo.storage.ledger.unreclaimed = RECLAIM_BYTES
             fifo.remark()
         if touched and self._freed:
-            # Where they were deleted since, nothing follows from that.
+            # Compact later, even if the queues are deleted by now and remark() starts no job.
             self._soon(QUIET)
         elif self._freed:
             self._jobs.append(self._compact)
             self._go()
         if self._timer is not None and not self.pending:
-            # What was to be done in the next quiet moment is done already.
+            # The work for the next quiet moment is done already.
             self._timer.cancel()
             self._timer = None
 
     async def _steps(self, step: Callable[[int], Step], next_id: int = 0) -> bool:
-        """@return: whether all steps were made, and not cut short by L{stop}."""
+        """@return: whether all steps were made; false if L{stop} has interrupted them."""
         while not self._stopped:
             self._store.mend()
             made: Step = await self._in_thread(step, next_id)
@@ -230,7 +225,7 @@ class Reclaimer:
                 return True
             next_id = made.next_id
             if self._freed >= COMPACT_BYTES:
-                # A little at a time: what is compacted is in memory meanwhile.
+                # Compact little at a time, as a compaction needs memory for what it compacts.
                 await self._compact()
         return False
 

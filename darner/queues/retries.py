@@ -1,8 +1,8 @@
 """
-What becomes of an item that is given back: it is to be had again, now or later, or goes to the dead letters.
+Items that are given back: they become available again, now or later, or become dead letters.
 
-Only queues with settings for that have this, or had them when the items were opened.  Attempts are written down with
-the turn in which the item is opened, so that one that ends the process counts as well; the times are in memory alone.
+Only queues with settings for this have a L{Retries}, or queues that had them when items were opened.  The turn that
+opens an item writes the attempt, so that an attempt that kills the process counts as well.  Times are in memory alone.
 """
 
 from __future__ import annotations
@@ -25,26 +25,26 @@ from darner.store.batch import Batch
 from darner.values.items import Item
 
 AT_ONCE: Final = 100
-"""How many items go back, or to the dead letters, before others have their turn."""
+"""The number of items that are given back or moved to the dead letters before other work is done."""
 BYTES_AT_ONCE: Final = 1024 * 1024
-"""And how many bytes of payload of dead letters that were found at the start."""
+"""The limit of payload bytes for dead letters that are found at the start."""
 DEAD_LETTER_RETRY: Final = 1.0
-"""Seconds after which an item that could not be moved to the dead letters is tried again."""
+"""Seconds until another attempt to move an item to the dead letters."""
 
 
 class Read(Protocol):
-    """An open read, as far as this goes."""
+    """An open read, as L{Retries} sees it."""
 
     item: Item
     since: float
-    """When it was opened, or extended, by the monotonic clock."""
+    """When it was opened or extended, by the monotonic clock."""
 
     def time_out(self) -> None:
-        """It was open for too long: give its item back."""
+        """Give the item back, as it was open for too long."""
 
 
 class Retried(Protocol):
-    """The queue, as far as this goes."""
+    """The queue, as L{Retries} sees it."""
 
     name: bytes
     policy: QueueSettings
@@ -57,17 +57,16 @@ class Retried(Protocol):
         """
 
     def serve(self) -> None:
-        """Serve those who wait."""
+        """Serve waiters."""
 
 
 class Retries:
     """
-    Of one queue, the attempts of its items, its open reads, and the items that are set aside; a side of it.
+    A L{Side} of a queue: the attempts of its items, its open reads, and the items that are set aside for a delay.
 
-    An item that is set aside is not to be had, but among the items that the L{Contents} count.  There is one call of
-    the clock at most, whatever there is to wait for.
+    An item that is set aside is not available, but L{Contents} counts it.  There is at most one timer.
 
-    @ivar set_aside_bytes: how many bytes of payload the items have that are set aside.
+    @ivar set_aside_bytes: payload bytes of the items that are set aside.
     """
 
     def __init__(self, queue: Retried, commit: GroupCommit, ledger: Ledger, contents: Contents) -> None:
@@ -78,8 +77,8 @@ class Retries:
         self._attempts: dict[int, int] = {}
         self._changed: set[int] = set()
         self._handed: set[int] = set()
-        self._consumed: dict[int, int] = {}  # attempts of items that are consumed, until that is written
-        self._reads: OrderedDict[int, Read] = OrderedDict()  # since when they are open, the longest first
+        self._consumed: dict[int, int] = {}  # attempts of consumed items, until the consumption is written
+        self._reads: OrderedDict[int, Read] = OrderedDict()  # by id, the one that is open longest first
         self._aside: list[tuple[float, int, Item]] = []
         self.set_aside_bytes = 0
         self._found: deque[int] = deque()
@@ -88,11 +87,10 @@ class Retries:
 
     @property
     def set_aside_count(self) -> int:
-        """How many items are set aside."""
         return len(self._aside)
 
     def recover(self, attempts: dict[int, int]) -> None:
-        """Begin with what is written down of items that are not consumed."""
+        """Start with the stored attempts of items that are not consumed."""
         self._attempts = attempts
         self._found.extend(sorted(attempts))
         self._arm()
@@ -100,7 +98,7 @@ class Retries:
     # Attempts
 
     def opened(self, read: Read) -> None:
-        """An item is open."""
+        """Count an attempt, and start the timeout of the read."""
         self.extend(read)
         if self._queue.policy.max_attempts is not None:
             id = read.item.id
@@ -109,14 +107,14 @@ class Retries:
             self._ledger.changed()
 
     def exhausted(self, id: int) -> bool:
-        """@return: whether an item was opened as often as it may be, and there is a queue of dead letters for it."""
+        """@return: whether an item has used up C{max_attempts}, and the queue has a C{dead_letter_queue}."""
         policy = self._queue.policy
         if policy.max_attempts is None or policy.dead_letter_queue is None:
             return False
         return self._attempts.get(id, 0) >= policy.max_attempts
 
     def forget(self, id: int) -> None:
-        """The item is consumed."""
+        """Drop the data of an item that is consumed."""
         self._reads.pop(id, None)
         attempts = self._attempts.pop(id, 0)
         if attempts:
@@ -124,7 +122,7 @@ class Retries:
             self._changed.add(id)
 
     def restore(self, id: int) -> None:
-        """The item is one again: that it was consumed could not be written."""
+        """Restore the attempts of an item whose consumption could not be written."""
         attempts = self._consumed.pop(id, 0)
         if attempts:
             self._attempts[id] = attempts
@@ -133,8 +131,8 @@ class Retries:
     # Giving back
 
     def give_back(self, read: Read) -> None:
-        """The item of this read was open until now, and is not consumed."""
-        self._reads.pop(read.item.id, None)  # it may be open since a time when nothing was asked of that
+        """Give back the item of a read that was open until now."""
+        self._reads.pop(read.item.id, None)  # it may have been opened before the queue had retries
         delay = self._queue.policy.retry_delay
         if delay is not None and not self.exhausted(read.item.id):
             self.set_aside(read.item, delay)
@@ -142,11 +140,6 @@ class Retries:
             self._retry(read.item)
 
     def _retry(self, item: Item) -> None:
-        """
-        Have an item again, or move it to the dead letters.
-
-        @param item: one that was taken out of memory: neither to be had nor consumed.
-        """
         if self.exhausted(item.id):
             self.dead_letter(item)
         else:
@@ -154,26 +147,27 @@ class Retries:
 
     def set_aside(self, item: Item, delay: float = DEAD_LETTER_RETRY) -> None:
         """
-        Have an item only after so many seconds.
+        Make an item available after a delay.
 
-        @param item: one that was taken out of memory: neither to be had nor consumed.
+        @param item: an item that was taken out of memory.
+        @param delay: in seconds.
         """
         self._contents.count += 1
         self._contents.bytes += item.size
         if item.id < self._contents.head.read_id:
-            # Else it is beyond the head, where it will be found.
+            # Otherwise the item is beyond the head and will be read from the store.
             heappush(self._aside, (self._commit.clock.seconds() + delay, item.id, item))
             self.set_aside_bytes += item.size
             self._arm()
 
     def dead_letter(self, item: Item) -> None:
         """
-        Move an item to the dead letters, or try that again later.
+        Move an item to the dead letters, or retry that later.
 
-        @param item: one that was taken out of memory: neither to be had nor consumed.
+        @param item: an item that was taken out of memory.
         """
         if self._ledger.is_writing(item):
-            # Where that put is refused the item must not be found there.
+            # If its put is refused, the item must not be a dead letter.
             self.set_aside(item)
             return
         try:
@@ -188,11 +182,11 @@ class Retries:
 
     def _dead_letter_found(self, id: int) -> int:
         """
-        An item was perhaps open for the last time when the process before this ended.
+        Move an item to the dead letters that may have used up its attempts in an earlier process.
 
-        @return: about how much there was to do, in bytes.
+        @return: the payload bytes that were read.
         """
-        # What was taken into memory already is seen to when it is read.
+        # Items in memory are checked when they are read.
         if id < self._contents.head.read_id or not self.exhausted(id):
             return 0
         try:
@@ -213,7 +207,7 @@ class Retries:
 
     @property
     def pending(self) -> bool:
-        return False  # attempts are of items, which hold the queue
+        return False  # the items keep the queue in existence
 
     def flush(self, open: Collection[int]) -> list[int]:
         self._aside.clear()
@@ -226,7 +220,7 @@ class Retries:
         return []
 
     def write_to(self, batch: Batch, puts: bool) -> None:
-        # Of items that are not in the store yet nothing is written either.
+        # Only for items that are in the store or in this batch.
         stop = self._ledger.unwritten_id
         self._handed = {id for id in self._changed if id < stop}
         if self._handed:
@@ -250,24 +244,24 @@ class Retries:
     # Time
 
     def adopt(self) -> None:
-        """The queue has other settings: what is open may be overdue sooner."""
+        """Apply new settings of the queue: open reads may time out earlier."""
         self._arm()
 
     def extend(self, read: Read) -> None:
-        """The time of an open read begins anew."""
+        """Restart the timeout of an open read."""
         read.since = self._commit.clock.seconds()
         self._reads[read.item.id] = read
         self._reads.move_to_end(read.item.id)
         self._arm()
 
     def stop(self) -> None:
-        """Wait for nothing any more."""
+        """Cancel the timer."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
     def _overdue(self) -> float:
-        """@return: when the read that is open for the longest time has to go back."""
+        """@return: when the oldest open read times out."""
         timeout = self._queue.policy.open_timeout
         if timeout is None or not self._reads:
             return inf
@@ -277,7 +271,7 @@ class Retries:
         return self._aside[0][0] if self._aside else inf
 
     def _arm(self) -> None:
-        """See to it that L{_look} is called in time.  Too early does no harm: what was waited for may be gone."""
+        """Set the timer.  It may fire early, as what it waited for may be gone."""
         wake = 0.0 if self._found else min(self._overdue(), self._due())
         if wake < self._wake:
             self.stop()
@@ -285,7 +279,7 @@ class Retries:
             self._timer = self._commit.clock.callLater(max(0.0, wake - self._commit.clock.seconds()), self._look)
 
     def _look(self) -> None:
-        """Do what is due, a bounded part of it."""
+        """Do a bounded part of the work that is due."""
         self._timer = None
         now = self._commit.clock.seconds()
         size = 0

@@ -1,7 +1,7 @@
 """
-Where a set goes: the children of queues, and aliases.
+The queues to which a put goes: the children of queues, and aliases.
 
-A child (``parent+child``) is a queue like others, but for one thing: what is set on its parent is set on it as well.
+A child (``parent+child``) is an ordinary queue, except that every put on its parent is put on it as well.
 """
 
 from __future__ import annotations
@@ -13,18 +13,17 @@ from attrs import frozen
 from darner.config.policies import Policies, parent_of
 
 ROUTES: Final = 1024
-"""Of how many names it is remembered where a set on them goes."""
+"""The number of cached routes."""
 
 
 @frozen
 class Route:
     """
-    The queues that a set on a name is for, each of them once.
+    The queues to which a put on a name goes, each of them once.
 
-    @ivar required: those without which it is refused.
-    @ivar keeping: those of them that keep it; the others are C{fanout_only}.
-    @ivar children: those that are passed over where they refuse it: one reader that lags behind is no reason to keep
-        the item from all the others.
+    @ivar required: if one of these refuses the item, the put is refused.
+    @ivar keeping: the required queues that keep the item; the others are C{fanout_only}.
+    @ivar children: if one of these refuses the item, it is skipped: a slow reader must not block the others.
     """
 
     required: tuple[bytes, ...]
@@ -33,24 +32,23 @@ class Route:
 
 
 class Routing:
-    """Which names lead to several queues, or to none."""
+    """The routes of all names."""
 
     def __init__(self, policies: Policies) -> None:
-        """@param policies: the settings of the queues."""
         self._policies = policies
         self._children: dict[bytes, dict[bytes, None]] = {}
         self._routes: dict[bytes, Route] = {}
 
     def apply(self, policies: Policies) -> None:
-        """Have other settings from now on."""
+        """Apply new settings."""
         self._policies = policies
         self._routes.clear()
 
     def born(self, name: bytes) -> Optional[bytes]:
         """
-        There is a queue of that name.
+        Record that a queue of this name was created.
 
-        @return: the parent, where it is a child.
+        @return: the parent, if it is a child.
         """
         parent = parent_of(name)
         if parent is not None:
@@ -60,9 +58,9 @@ class Routing:
 
     def gone(self, name: bytes) -> Optional[bytes]:
         """
-        There is no queue of that name any more.
+        Record that the queue of this name was deleted.
 
-        @return: the parent, where it was a child.
+        @return: the parent, if it was a child.
         """
         parent = parent_of(name)
         children = None if parent is None else self._children.get(parent)
@@ -75,15 +73,14 @@ class Routing:
         return parent
 
     def concerns(self, name: bytes) -> bool:
-        """@return: whether a set on this name is for other queues than the one of that name alone."""
+        """@return: whether a put on this name goes to other queues than the one of that name alone."""
         return name in self._policies.aliases or name in self._children or not self._keeps(name)
 
     def _keeps(self, name: bytes) -> bool:
-        # Children have the settings of their parent, and would be no use if they kept nothing.
+        # Children have their parent's settings, but must keep items even if the parent is fanout_only.
         return parent_of(name) is not None or not self._policies.of(name).fanout_only
 
     def route(self, name: bytes) -> Route:
-        """@return: where a set on this name goes."""
         route = self._routes.get(name)
         if route is None:
             if len(self._routes) >= ROUTES:

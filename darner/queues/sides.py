@@ -1,5 +1,5 @@
 """
-What a queue keeps beside its items, where it has any of that.
+The data that a queue stores beside its items.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from darner.store.batch import Batch
 
 class Sides:
     """
-    The sides of a queue, from when it is made until it is deleted.  Most queues have none.
+    The sides of a queue, from its creation until its deletion.  Most queues have none.
 
     @ivar all: all of them, in the order in which they were added.
-    @ivar retries: attempts, open reads and what is set aside.
-    @ivar delays: items that are not to be had yet.
-    @ivar ids: what producers called the items.
+    @ivar retries: attempts, open reads and items that are set aside.
+    @ivar delays: delayed items.
+    @ivar ids: producers' ids.
     """
 
     __slots__ = ("all", "delays", "ids", "retries")
@@ -49,12 +49,12 @@ class Sides:
 
     @property
     def set_aside_count(self) -> int:
-        """How many of the items that were given back are not to be had yet; the L{Contents} count them."""
+        """The number of items that are set aside; L{Contents} counts them."""
         return self.retries.set_aside_count if self.retries is not None else 0
 
     @property
     def delayed_count(self) -> int:
-        """How many items are not to be had yet, and do not count among the L{Contents}."""
+        """The number of delayed items; L{Contents} does not count them."""
         return self.delays.count if self.delays is not None else 0
 
     # As one side
@@ -64,7 +64,7 @@ class Sides:
         return any(side.pending for side in self.all)
 
     def adopt(self) -> None:
-        """The queue has other settings."""
+        """Apply new settings of the queue."""
         if self.ids is not None:
             self.ids.adopt()
         if self.retries is not None:

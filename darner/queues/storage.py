@@ -1,5 +1,5 @@
 """
-A queue as the store has it: where it is kept, under which number, and what goes to the store when the turn ends.
+The parts of a queue, and what it writes to the store when a turn ends.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ from darner.values.stats import QueueStats, Removal
 
 class Storage(Changing):
     """
-    The parts of a queue, and what they have in common when the turn ends.
+    The parts of a queue.
 
-    The L{Ledger}, the L{Contents}, the L{Sides} and the L{Bounds} are new ones whenever the queue is deleted: what they
-    hold is of items that were put since.  L{Deletions} and L{Volatile} last until what they hold is written.
+    A deletion of the queue replaces the L{Ledger}, the L{Contents}, the L{Sides} and the L{Bounds}.  L{Deletions} and
+    L{Volatile} remain until their contents are written.
 
-    @ivar number: the number under which the store keeps the queue; C{None} while there is no such queue.
-    @ivar durable: whether it is kept on disk; where it does not exist, whether it will be.
-    @ivar synced: whether the settings want what is put on stable storage.
-    @ivar stats: its counters.
+    @ivar number: the number under which the store keeps the queue; C{None} while it does not exist.
+    @ivar durable: whether the queue is on disk or, while it does not exist, will be.
+    @ivar synced: whether the settings want puts on stable storage.
+    @ivar stats: the queue's counters.
     """
 
     __slots__ = (
@@ -48,7 +48,7 @@ class Storage(Changing):
     ) -> None:  # fmt: skip
         """
         @param queue: the L{Fifo}, whose C{name} and C{policy} are set.
-        @param memory: for queues that are not durable; C{None} makes it durable whatever the settings say.
+        @param memory: the store for volatile queues; C{None} makes the queue durable whatever its settings say.
         """
         self.name: bytes = queue.name
         self.number: Optional[int] = None
@@ -59,7 +59,7 @@ class Storage(Changing):
         self._memory = memory
         self.volatile: Optional[Volatile] = None
         self._deletions: Optional[Deletions] = None
-        self._reclaimable: list[tuple[int, int]] = []  # what can be reclaimed once the batch is written
+        self._reclaimable: list[tuple[int, int]] = []  # intervals to reclaim once the batch is written
         self._queue = queue
         self._commit = commit
         self._reclaimer = reclaimer
@@ -73,7 +73,7 @@ class Storage(Changing):
     # From when it is made until it is deleted
 
     def begin_anew(self) -> None:
-        """Know nothing of any item, as the store knows no such queue."""
+        """Start without items, as the queue does not exist."""
         self.number = None
         if self._queue.policy.durable or self._memory is None:
             self.medium = self._disk
@@ -85,10 +85,10 @@ class Storage(Changing):
 
     def _begin(self, state: QueueState, made: bool) -> None:
         """
-        Have new parts.
+        Create the parts.
 
-        @param state: what is known of the queue.
-        @param made: whether the store knows that.
+        @param state: the state of the queue.
+        @param made: whether that is in the store.
         """
         self.durable = self.medium.durable
         self.synced = self.durable and self._queue.policy.sync != "never"
@@ -103,9 +103,9 @@ class Storage(Changing):
         self.bounds = Bounds(self._queue, self.contents, self.sides, self._commit, self._expiry, state.next_id)
 
     def adopt(self) -> None:
-        """The queue has other settings.  Items keep the expiry that they have."""
+        """Apply new settings of the queue.  Items keep their expiry."""
         if self.number is None:
-            self.begin_anew()  # it may be kept elsewhere now
+            self.begin_anew()  # the settings may have another medium
         self.synced = self.durable and self._queue.policy.sync != "never"
         self.bounds.adopt()
         if self.bounds.lifetime and self.number is not None:
@@ -129,9 +129,9 @@ class Storage(Changing):
 
     def make(self) -> None:
         """
-        Have the queue exist.
+        Create the queue.
 
-        @raise darner.errors.StoreError: the store has no number for it.
+        @raise darner.errors.StoreError: the store cannot give it a number.
         """
         self.number = self.medium.store.new_number()
         self.ledger.make(self.number)
@@ -139,7 +139,7 @@ class Storage(Changing):
             self.contents.watch()
 
     def flush(self) -> None:
-        """Consume all that is to be had; what is open stays open."""
+        """Consume all items except the open ones."""
         self.contents.flush()
         self.give_up(self.sides.flush(self.contents.open))
         if self.volatile is not None:
@@ -147,7 +147,7 @@ class Storage(Changing):
         self.stats.total_flushes += 1
 
     def delete(self) -> None:
-        """Forget everything."""
+        """Delete the queue."""
         deletions = self._begin_deletions()
         if self.durable and self.ledger.begun:
             assert self.number is not None
@@ -159,7 +159,6 @@ class Storage(Changing):
         self._leave()
 
     def _leave(self) -> None:
-        """There is no such queue any more."""
         self.give_up(self.sides.delete())
         if self.volatile is not None:
             self.volatile.leave()
@@ -186,11 +185,11 @@ class Storage(Changing):
 
     @property
     def idle(self) -> bool:
-        """Whether the store knows no such queue, and has nothing of one that was deleted."""
+        """Whether the queue does not exist, and no deletion is left to write."""
         return self.number is None and not (self._deletions is not None and self._deletions.pending)
 
     def give_up(self, numbers: list[int]) -> None:
-        """Nothing is kept under these numbers any more."""
+        """Delete the data under these numbers."""
         if not numbers:
             return
         if self.durable:
@@ -217,32 +216,33 @@ class Storage(Changing):
 
     def find_id(self, id: bytes) -> Optional[Verdict]:
         """
-        See whether an item was put under an id.
+        Look an id up.
 
-        @return: the reply to that (L{GroupCommit.follow}); C{None} where there was none within the C{dedupe_window}.
-        @raise StoreError: it cannot be told.
+        @return: the outcome of the put with this id (L{GroupCommit.follow}); C{None} if there was none within the
+            C{dedupe_window}.
+        @raise StoreError: the store cannot be read.
         """
         return None if self.sides.ids is None or self._queue.policy.dedupe_window is None else self.sides.ids.find(id)
 
     def begin_ids(self) -> None:
         """
-        An item is about to be put under an id (L{add_id}).
+        Prepare for L{add_id}.
 
-        @raise StoreError: the store has no number for what keeps it.
+        @raise StoreError: the store cannot give a number to the generation.
         """
         if self._queue.policy.dedupe_window is not None:
             (self.sides.ids or self.add_ids()).begin()
 
     def add_id(self, id: bytes, reply: Verdict) -> None:
-        """An item is put under an id in this turn, and C{reply} will tell whether it is stored."""
+        """Record that this turn puts an item with an id; C{reply} is the outcome."""
         if self.sides.ids is not None and self._queue.policy.dedupe_window is not None:
             self.sides.ids.add(id, reply)
 
     def leave_out(self) -> bool:
         """
-        An item is not put, as it was before.
+        Count a put that deduplication drops.
 
-        @return: whether there is something to wait for all the same: that it is on stable storage.
+        @return: whether its reply must wait all the same, until the first put is on stable storage.
         """
         self.stats.duplicates += 1
         if self.synced:
@@ -252,14 +252,14 @@ class Storage(Changing):
     # Items
 
     def sync(self) -> None:
-        """Have what was put on stable storage when the settings want it there."""
+        """Sync this turn when the settings say."""
         if isinstance(self._queue.policy.sync, float):
             self._commit.sync_within(self._queue.policy.sync)
         else:
             self._commit.sync()
 
     def pin(self, item: Item, shared: bool) -> None:
-        """See that the stream of an item stays, which others hold as well or not."""
+        """Keep the stream of an item; C{shared}: other items hold it as well."""
         if not self.durable:
             assert self.volatile is not None
             self.volatile.pin(item.id, item.stream)
@@ -267,7 +267,7 @@ class Storage(Changing):
             self.ledger.share(item)
 
     def consume(self, item: Item) -> None:
-        """An item that was taken out of memory is gone."""
+        """Consume an item that was taken out of memory."""
         if self.sides.retries is not None:
             self.sides.retries.forget(item.id)
         self.ledger.consume(item)
@@ -276,10 +276,10 @@ class Storage(Changing):
 
     def restore(self, item: Item, removal: Optional[Removal]) -> bool:
         """
-        That an item was consumed could not be written.
+        Undo the consumption of an item, which could not be written.
 
-        @param removal: why it left the queue, where it was not read.
-        @return: whether it is an item again; it may be one already.
+        @param removal: why it left the queue, if it was not read.
+        @return: whether the item was consumed.
         """
         if not self.ledger.restore(item):
             return False
@@ -342,7 +342,7 @@ class Storage(Changing):
                 self.consume(item)
         if not (self.ledger.made or self.ledger.pending or self.contents.open or self.sides.pending):
             if self.number is not None and self.durable:
-                # Where it was the fsync that failed, the queue may be in the store all the same.
+                # If only the fsync failed, the queue may be in the store.
                 self._begin_deletions().add_queue(self.number)
             self._leave()
 

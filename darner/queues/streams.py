@@ -1,8 +1,8 @@
 """
-Large items on their way in and out, a chunk at a time.
+Writing and reading the payloads of large items, chunk by chunk.
 
-Memory holds one chunk of each, whatever the item's size.  The other halves are the store's records of a stream
-(`darner.store.records`) and the front end's backpressure.
+Memory contains one chunk of each, whatever the item's size.  `darner.store.records` has the records of a stream; the
+front ends have the backpressure.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from darner.values.vocabulary import CHUNK_BYTES, chunk_count
 
 class PayloadWriter:
     """
-    The payload of an item that is being set.
+    The payload of an item that a client is sending.
 
-    What is larger than a chunk goes to the store as it comes; nothing there holds it until an item does, and a client
-    that goes away leaves nothing behind.
+    A payload larger than a chunk is written to the store as it arrives.  No item holds its stream until the put is
+    complete, so that the stream is reclaimed if the client disconnects.
 
     @ivar size: bytes so far.
-    @ivar stream: the stream that holds the bytes; 0 as long as they fit in a chunk.
-    @ivar error: why it cannot be stored; C{None} as long as it can.
+    @ivar stream: the number of the stream; 0 as long as the payload fits in a chunk.
+    @ivar error: why the payload cannot be stored; C{None} if it can.
     """
 
     def __init__(self, store: IStore, commit: GroupCommit, reclaimer: Reclaimer, space: DiskSpace) -> None:
@@ -44,7 +44,7 @@ class PayloadWriter:
         self.error: Optional[StoreError] = None
 
     def write(self, data: Union[bytes, memoryview]) -> None:
-        """Take more of the payload."""
+        """Add a piece of the payload."""
         self.size += len(data)
         if self.error is not None:
             return
@@ -78,10 +78,10 @@ class PayloadWriter:
 
     def finish(self, stored: bool = False) -> bytes:
         """
-        The payload is complete.
+        Complete the payload.
 
-        @param stored: whether a stream is to have it even if it is small.
-        @return: the payload, where it is small; else empty, and C{stream} has it.
+        @param stored: whether to write it to a stream even if it is small.
+        @return: a small payload; empty if it is in C{stream}.
         @raise StoreError: it could not be stored.
         """
         data = b"".join(self._pieces)
@@ -100,7 +100,7 @@ class PayloadWriter:
             self.abandon()
 
     def abandon(self) -> None:
-        """Nobody wants it any more."""
+        """Drop the payload."""
         self._pieces = []
         self._held = 0
         stream, self.stream = self.stream, 0
@@ -110,13 +110,13 @@ class PayloadWriter:
 
 class PayloadReader:
     """
-    The payload of a large item on its way to a reader.
+    The payload of a large item that is being sent to a client.
 
-    Its stream is not reclaimed until the last chunk was read or L{cancel} called.
+    Its stream is not reclaimed until the last chunk is read or L{cancel} is called.
     """
 
     def __init__(self, store: IStore, reclaimer: Reclaimer, item: Item, done: Callable[[], None]) -> None:
-        """@param done: called once, when this outflow needs the stream no more."""
+        """@param done: called once, when this reader does not need the stream any more."""
         self._store = store
         self._reclaimer = reclaimer
         self._done: Optional[Callable[[], None]] = done

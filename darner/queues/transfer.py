@@ -1,8 +1,8 @@
 """
-Sending the items of one queue to the end of another, as dead letters are sent back.
+Moving the items of one queue to the end of another, for example dead letters back to their queue.
 
-Each item is moved whole or not at all.  A turn moves a bounded number, so that a million hold up nobody; the next ones
-go when those are written.
+Each item is moved atomically.  A turn moves a bounded number of items, so that other clients are served; the next turn
+continues when those are written.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from darner.queues.collection import Queues
 from darner.values.items import ITEM_OVERHEAD
 
 ITEMS_A_TURN: Final = 200
-"""How many items are moved in one turn."""
+"""Maximum number of items moved in one turn."""
 BYTES_A_TURN: Final = 1024 * 1024
-"""After how many bytes that are to be written a turn has had enough."""
+"""Bytes to write after which a turn moves no more."""
 
 
 class Transfer:
     """
-    One such sending.  To the turn it is somebody who is to be answered: so it hears of what it moved being written.
+    One move of items.  It is an L{Asker}, so that the commit tells it when its moves are written.
 
-    @ivar moved: how many items are moved, and that is written.
+    @ivar moved: the number of items whose move is written.
     """
 
     def __init__(
@@ -37,8 +37,8 @@ class Transfer:
         done: Callable[[Optional[DarnerError]], None],
     ) -> None:
         """
-        @param count: how many items to move at most; by default, and at most, as many as there are now.
-        @param done: called when all is done, or with the error that came in between.
+        @param count: the maximum number of items; by default, and at most, the items that there are now.
+        @param done: called at the end, with the error if one occurred.
         """
         self._queues = queues
         self._origin = origin
@@ -53,7 +53,7 @@ class Transfer:
         self.moved = 0
 
     def go_on(self) -> None:
-        """Move as many as one turn may."""
+        """Move as many items as one turn may."""
         if self._stopped:
             return
         self._moving = self._move_some()
@@ -64,7 +64,7 @@ class Transfer:
             commit.put(answers, slot)
 
     def stop(self) -> None:
-        """Nobody wants it any more; what is moved stays so."""
+        """Stop; items that are moved stay so."""
         self._stopped = True
 
     def _move_some(self) -> int:
@@ -83,8 +83,8 @@ class Transfer:
 
     def _move_one(self) -> int:
         """
-        @return: about how many bytes there are to write; 0 where no item is to be had, or nobody knows yet: the rest is
-            left for a later turn then.
+        @return: approximate bytes to write; 0 if no item is available, or if that is unknown yet and left to a later
+            turn.
         """
         fifo = self._queues.find(self._origin)
         item = None if fifo is None else fifo.peek()
@@ -106,7 +106,7 @@ class Transfer:
     # For the turn
 
     def seal(self) -> None:
-        """It asks once in a turn."""
+        """Nothing to do: it asks once in a turn."""
 
     def deliver(self, answers: Answers) -> None:
         (reply,) = answers.entries

@@ -1,11 +1,11 @@
 """
-Queues that are not durable: they are kept in memory, and gone when the process ends.
+Volatile queues, which are in memory and do not survive the process.
 
-They are the same queues as those on disk (`darner.queues.fifo`), with a window that holds all of their items.  What
-they would write goes to a store in memory, which has no need of items.
+They are the same objects as durable queues (`darner.queues.fifo`), with a window that contains all of their items.
+Their batches go to a store in memory, which does not keep the items.
 
-Payloads that are too large for memory go to disk as those of other queues do.  There no item holds them, so that the
-next process gives up what this one leaves; as long as this one runs, its reclaimer is told who has them.
+Large payloads are written to disk as those of durable queues are.  No item in the store holds them, so that the next
+process reclaims them; while this process runs, pins keep the reclaimer from doing so.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ from darner.values.consumed import Consumed
 from darner.values.items import Item
 
 FIRST_NUMBER: Final = 1 << 61
-"""Of a queue in memory; a store on disk gives numbers from 0 on."""
+"""The first number of a volatile queue; a store on disk gives numbers from 0 on."""
 
 
 
 
 class VolatileStore(MemoryStore):
     """
-    What queues in memory keep beside their items.
+    What volatile queues store beside their items.
 
-    Its numbers are far above those on disk: so one queue may be here and there in turn.
+    Its numbers are far above those on disk, as a queue may be durable and volatile in turn.
 
-    @ivar room: for the windows of these queues; it has no limit, as they let go of nothing.
+    @ivar room: the budget of these queues' windows.  It is unlimited, as they must not be evicted.
     """
 
     def __init__(self) -> None:
@@ -51,19 +51,19 @@ class VolatileStore(MemoryStore):
         return []
 
     def give_up(self, number: int) -> None:
-        """Forget what was kept under a number."""
+        """Delete the data under a number."""
         next_id: Optional[int] = 0
         while next_id is not None:
             step = self.reclaim_queue(number, next_id, sys.maxsize)
             next_id = step.next_id
-            self.unheld.difference_update(step.streams)  # they are the other store's to give up
+            self.unheld.difference_update(step.streams)  # the streams are in the store on disk
 
 
 class Volatile:
     """
-    Of one queue, what is only there while it is in memory.
+    The pins and unwritten deletions of one volatile queue.
 
-    What a turn changes in the store waits for the end of that turn, so that it can be refused with the rest.
+    The changes of a turn are made at its end, so that they can be refused with the rest of the turn.
     """
 
     def __init__(self, store: VolatileStore, commit: GroupCommit, reclaimer: Reclaims) -> None:
@@ -77,11 +77,11 @@ class Volatile:
         self._handed_discards = 0
 
     def discard(self, numbers: Iterable[int]) -> None:
-        """Nothing is kept under these numbers any more."""
+        """Delete the data under these numbers at the end of the turn."""
         self._discards += numbers
 
     def batch(self) -> VolatileBatch:
-        """@return: what this turn changes; made by L{written}."""
+        """@return: the batch of this turn, which L{written} writes."""
         self._batch = self.store.batch()
         for number in self._discards:
             self._batch.discard(number)
@@ -89,7 +89,7 @@ class Volatile:
         return self._batch
 
     def written(self) -> None:
-        """The turn is at its end."""
+        """The turn is written."""
         if self._batch is not None and not self._batch.empty:
             self.store.write(self._batch)
             for number in self._discards[: self._handed_discards]:
@@ -98,28 +98,28 @@ class Volatile:
         self._batch = None
 
     def not_written(self) -> None:
-        """Nothing of it holds; the queue says anew what still does."""
+        """The turn is refused.  The queue builds the next batch from what is still valid."""
         self._batch = None
 
     # The streams of large items
 
     def pin(self, id: int, stream: int) -> None:
-        """An item of the queue has this stream."""
+        """Pin the stream of an item."""
         self._reclaimer.pin(stream)
         self._streams[id] = stream
 
     def consumed(self, consumed: Consumed, id: int) -> None:
-        """This item is consumed, unless that cannot be written."""
+        """Unpin the stream of a consumed item at the end of the turn, unless the consumption is undone."""
         if id in self._streams:
             self._unpin_consumed(consumed, [id])
 
     def flushed(self, consumed: Consumed) -> None:
-        """Any of the items may be consumed."""
+        """As L{consumed}, for every item in C{consumed}."""
         if self._streams:
             self._unpin_consumed(consumed, [id for id in self._streams if id in consumed])
 
     def leave(self) -> None:
-        """The queue is deleted."""
+        """As L{consumed}, for all items, as the queue is deleted."""
         if self._streams:
             self._unpin_consumed(Consumed(sys.maxsize), list(self._streams))
             self._streams = {}
@@ -143,11 +143,11 @@ class Volatile:
 
         def unpin(_: None) -> None:
             for id in ids:
-                # It may be an item again, or there was a flush as well.
+                # The consumption may have been undone, or the stream unpinned by a flush.
                 if id in streams and id in consumed:
                     stream = streams.pop(id)
                     self._reclaimer.unpin(stream)
                     self._reclaimer.stream(stream)
 
-        # Not before: what was moved to a queue on disk is not held there yet, and comes back if it cannot be.
+        # Only then: an item that is moved to a durable queue does not hold the stream there before it is written.
         self._commit.written().addCallback(unpin)

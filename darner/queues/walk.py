@@ -1,5 +1,5 @@
 """
-Work on all queues of a server, a few in a turn, with everybody else served in between.
+Work on all queues of a server, a few in a turn, so that clients are served in between.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from darner.queues.fifo import Fifo
 from darner.queues.names import Names
 
 QUEUES_A_TURN: Final = 64
-"""How many queues are worked on in one turn."""
+"""The number of queues in one turn."""
 
 
 class Walk:
     """
-    Work on all queues, in the order of their names.  To the turn it is somebody who is to be answered, so that it goes
-    on when what it did is written.
+    Work on all queues, in the order of their names.  It is an L{Asker}, so that it continues once its changes are
+    written.
 
-    A queue that is made meanwhile may be left out, or not.
+    It may or may not include queues that are created meanwhile.
     """
 
     def __init__(
@@ -30,10 +30,10 @@ class Walk:
         done: Callable[[Optional[StoreError]], object],
     ) -> None:  # fmt: skip
         """
-        @param names: the names of the queues that there are.
+        @param names: the names of all queues.
         @param fifos: the queues by name.
-        @param work: what is done with each; it may not be written yet when it returns.
-        @param done: called when all is done and written; with the first error, if the store refused some of it.
+        @param work: called with each queue; its changes need not be written when it returns.
+        @param done: called when everything is written, with the first error if the store refused a part.
         """
         self._names = names
         self._fifos = fifos
@@ -46,7 +46,7 @@ class Walk:
         self._error: Optional[StoreError] = None
 
     def go_on(self) -> None:
-        """Work on as many queues as one turn may."""
+        """Continue with the queues of one turn."""
         if self._stopped:
             return
         names = self._names.after(self._last, QUEUES_A_TURN)
@@ -59,13 +59,13 @@ class Walk:
         self._commit.consumed(answers, answers.add(b""))
 
     def stop(self) -> None:
-        """Do no more; C{done} is not called."""
+        """Stop, without a call of C{done}."""
         self._stopped = True
 
     # For the turn
 
     def seal(self) -> None:
-        """It asks once in a turn."""
+        """Nothing to do: it asks once in a turn."""
 
     def deliver(self, answers: Answers) -> None:
         (reply,) = answers.entries
@@ -83,7 +83,7 @@ class Walks:
     """
     The walks over the queues of one server.
 
-    @ivar names: the names of the queues that somebody knows, also of those that do not exist.
+    @ivar names: the names of all L{Fifo} objects, also of queues that do not exist.
     """
 
     def __init__(self, fifos: dict[bytes, Fifo], commit: GroupCommit) -> None:
@@ -95,11 +95,7 @@ class Walks:
 
     def begin(self, work: Callable[[Fifo], object], done: Callable[[Optional[StoreError]], object]) -> Walk:
         """
-        Work on all queues.
-
-        @param work: what is done with each.
-        @param done: called when all is done and written; with the first error, if the store refused some of it.
-        @return: the walk; the first queues are done with.
+        Begin a walk, and do the work on its first queues.  The arguments are as for a L{Walk}.
         """
 
         def ended(error: Optional[StoreError]) -> None:
@@ -112,28 +108,28 @@ class Walks:
         return walk
 
     def cancel(self, walk: Walk) -> None:
-        """Go no further with a walk that is not done."""
+        """Stop a walk that is not done."""
         walk.stop()
         del self._under_way[walk]
 
     def stop(self) -> None:
-        """Go no further with any."""
+        """Stop all walks."""
         for walk in list(self._under_way):
             self.cancel(walk)
 
 
 class Adoption:
-    """Has all queues take over other settings."""
+    """Applies new settings to all queues."""
 
     def __init__(self, walks: Walks, adopt: Callable[[Fifo], object]) -> None:
-        """@param adopt: has one queue take them over."""
+        """@param adopt: applies them to one queue."""
         self._walks = walks
         self._adopt = adopt
         self._walk: Optional[Walk] = None
         self._awaiting: list[Callable[[], object]] = []
 
     def begin(self) -> None:
-        """There are other settings: a walk that is under way for those before is over."""
+        """Apply new settings.  A walk for earlier ones ends."""
         if self._walk is not None:
             self._walks.cancel(self._walk)
         self._walk = self._walks.begin(self._adopt, self._done)
@@ -145,7 +141,7 @@ class Adoption:
             told()
 
     def when_done(self, told: Callable[[], object]) -> None:
-        """Call C{told} when every queue has the latest settings, perhaps at once."""
+        """Call C{told} when every queue has the latest settings, possibly at once."""
         if self._walk is None:
             told()
         else:

@@ -1,3 +1,3 @@
 """
-What is done for a damaged store: check, repair, survey and salvage.
+Check and repair of a damaged store.
 """

@@ -1,7 +1,7 @@
 """
-What the records of one queue tell, of its delayed items, and of the streams of large items.
+What the records of a queue, of its delayed items and of the streams of large items say.
 
-Memory holds a few numbers for each queue, each gap in one, and each large item.
+This takes memory for each queue, each gap in a queue, and each large item.
 """
 
 from __future__ import annotations
@@ -64,19 +64,19 @@ class QueueRecords:
     large: list[tuple[int, int]] = field(factory=list)
     delayed: Optional[Delayed] = None
     delays: DelayedRecords = field(factory=DelayedRecords)
-    # What follows from them.
+    # Computed by conclude().
     gone: Consumed = field(factory=Consumed)
     next_id: int = 0
     lost: int = 0
 
     def conclude(self) -> None:
-        """Take the items that are not there for consumed."""
+        """Take missing items for consumed."""
         mark = self.mark or Mark()
         gone = self.gone = Consumed(mark.low, self.above)
         self.next_id = max(mark.next_id, self.last + 1, *(stop for _, stop in gone.intervals()), 0)
         present = list(self.present.intervals())
         if self.mark is None:
-            # Below the first that is there, all may have been consumed.
+            # All items below the first that exists may have been consumed.
             gone.add(0, present[0][0] if present else self.next_id)
         before = len(gone)
         at = 0
@@ -91,7 +91,7 @@ class QueueRecords:
 
 
 class StreamSizes:
-    """Which streams there are, and how many bytes each has: 0 where a chunk is missing."""
+    """The existing streams and their sizes in bytes; 0 if a chunk is missing."""
 
     def __init__(self) -> None:
         self._numbers = array("Q")
@@ -99,11 +99,11 @@ class StreamSizes:
         self._held = bytearray()
 
     def add(self, stream: int, chunks: Iterable[tuple[int, int]]) -> None:
-        """@param chunks: index and size of each."""
+        """@param chunks: the index and size of each chunk."""
         size = 0
         whole = True
         for index, length in chunks:
-            # Each but the last is full, so that the bytes before it tell its index.
+            # Each chunk but the last is full, so the bytes before a chunk give its index.
             whole = whole and size == index * CHUNK_BYTES and length > 0
             size += length
         self._numbers.append(stream)
@@ -141,7 +141,7 @@ def by_queue(entries: Entries) -> Iterator[tuple[int, Entries]]:
 def read_run(key: bytes, value: bytes, before: int) -> list[Item]:
     """
     @param before: the last id in the run before.
-    @return: the items of a run; none where it is no run that can be read as a whole.
+    @return: the items of a run; empty if it is not a complete, readable run.
     """
     if len(key) != 18 or not records.is_run(key):
         return []
@@ -156,7 +156,7 @@ def read_run(key: bytes, value: bytes, before: int) -> list[Item]:
 
 
 def read_delayed_item(key: bytes, value: bytes) -> Optional[Item]:
-    """@return: a delayed item; C{None} where it is none that can be read as a whole."""
+    """@return: a delayed item; C{None} if it is not a complete, readable one."""
     if not records.is_delayed(key):
         return None
     try:

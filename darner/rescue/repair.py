@@ -1,9 +1,9 @@
 """
-Checking a store, and saving what can be read of one that is damaged.
+Check and repair of a store.
 
-A repair writes what is saved to a new database and puts that in place of the old one, which is moved aside as it is:
-nothing is ever deleted but what a repair has written itself.  The two moves are the only steps that count; a repair
-that was cut short anywhere is begun again, or finished, by the next one.
+A repair writes all that it can read to a new database, moves the old database aside unchanged, and moves the new one to
+its place.  It deletes only what a repair has written.  If it is interrupted, the next repair finishes it, or starts
+again if the new database was not complete.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from darner.store.files.damage import Damage
 from darner.store.inspection import foreign_files, is_new, why_missing
 
 REPORT: Final = "report.txt"
-"""The file with a repair's report, beside what it has set aside."""
+"""The file with a repair's report, beside the old database."""
 
 _NAMES_LOST: Final = "names of queues may be lost, and whole queues with them"
 
@@ -50,27 +50,24 @@ _log = Logger()
 
 @frozen
 class Report:
-    """What was found in a data directory, and what was done."""
+    """What a check or a repair found, and what a repair did."""
 
     damages: tuple[Damage, ...] = ()
-    """What is damaged: files of the database, and the file that says whose the directory is."""
+    """Damaged files of the database, and the marker of the directory if it is damaged."""
     queues: tuple[QueueFinding, ...] = ()
-    """Every queue."""
     notes: tuple[str, ...] = ()
-    """What else is to be said, a line each."""
+    """Further lines for the operator."""
     foreign: tuple[str, ...] = ()
     """Files that do not belong in the directory; they are left alone."""
     aside: Optional[Path] = None
-    """Where a repair has moved what was there; C{None} where nothing was repaired."""
+    """Where a repair has moved the old files; C{None} if it repaired nothing."""
 
     @property
     def sound(self) -> bool:
-        """Whether nothing is damaged."""
         return not (self.damages or self.notes)
 
     @property
     def saved(self) -> int:
-        """How many items there are."""
         return sum(queue.saved for queue in self.queues)
 
     @property
@@ -79,7 +76,7 @@ class Report:
         return sum(queue.lost for queue in self.queues)
 
     def lines(self) -> list[str]:
-        """@return: the report, to be read by people."""
+        """@return: the report, for the operator."""
         lines = [f"damaged: {damage}" for damage in self.damages] + list(self.notes)
         whole = [queue for queue in self.queues if not (queue.lost or queue.uncertain or queue.unnamed)]
         lines += [_line(queue) for queue in self.queues if queue not in whole]
@@ -87,11 +84,11 @@ class Report:
         lines.append(f"total: {self.saved} items found, {self._losses()}")
         lines += [f"not part of the store, ignored: {name}" for name in self.foreign]
         if self.aside is not None:
-            lines.append(f"what was there before the repair is in {self.aside}")
+            lines.append(f"the files from before the repair are in {self.aside}")
         return lines
 
     def _losses(self) -> str:
-        """@return: how many items are lost; what was in queues that are not known any more cannot be counted."""
+        # Items in queues whose names are lost cannot be counted.
         if _NAMES_LOST not in self.notes and all(damage.file != DATABASE for damage in self.damages):
             return f"{self.lost} lost"
         return f"at least {self.lost} lost" if self.lost else "it is not known how many are lost"
@@ -100,17 +97,17 @@ class Report:
 def _line(queue: QueueFinding) -> str:
     line = f"queue {queue.name.decode(errors='replace')}: {queue.saved} items found, {queue.lost} lost"
     if queue.unnamed:
-        line += "; its own name is lost"
+        line += "; its name is lost, this one is new"
     if queue.uncertain:
-        line += "; its last changes may be lost: items put last may be missing, and items read last may come again"
+        line += "; its last changes may be lost: the newest items may be missing, and consumed items may come again"
     return line
 
 
 def check(path: Path) -> Report:
     """
-    Read all of a store, with every checksum.  Nothing is changed.
+    Read a whole store and verify every checksum, without changing anything.
 
-    @raise StoreUnusable: the directory cannot be read, is in use, or is not ours.
+    @raise StoreUnusable: the directory cannot be read, is in use, or is not darner's.
     """
     if not path.is_dir():
         raise StoreUnusable(f"there is no data directory {path}")
@@ -123,9 +120,9 @@ def check(path: Path) -> Report:
 
 def repair(path: Path) -> Report:
     """
-    Save what can be read of a store that is damaged; leave one alone that is not.
+    Save all readable items of a damaged store.  A sound store is left alone.
 
-    @raise StoreUnusable: the directory cannot be read, is in use, or is not ours.
+    @raise StoreUnusable: the directory cannot be read, is in use, or is not darner's.
     @raise StoreError: it cannot be written.  Nothing was changed.
     """
     try:
@@ -190,7 +187,7 @@ def _examine(path: Path) -> tuple[Report, Optional[Survey], Optional[Salvage]]:
     survey = Survey(salvage.entries(), salvage.may_have_lost)
     unknown = survey.format is None and not survey.queues
     if survey.format not in (records.FORMAT, None) or (marker is not None and unknown):
-        raise StoreUnusable(f"what is in {path} is not of a format that this version knows: nothing was touched")
+        raise StoreUnusable(f"{path} is in a format that this version does not know: nothing was changed")
     damages += salvage.damages
     return (
         evolve(report, damages=tuple(damages), queues=tuple(survey.queues), notes=tuple(_notes(survey, salvage))),
@@ -203,7 +200,7 @@ def _notes(survey: Survey, salvage: Salvage) -> Iterator[str]:
     if salvage.may_have_lost(records.NAME, records.NAME + b"\xff"):
         yield _NAMES_LOST
     if salvage.manifest is None:
-        yield "the list of tables is lost: every table in the directory was read, so items deleted last may come back"
+        yield "the list of tables is lost: all tables there were read, so recently deleted items may come back"
     if survey.unreadable:
         yield f"{survey.unreadable} records cannot be read by this version"
     if not survey.sound and not salvage.damages:
@@ -215,15 +212,15 @@ def _marker_damage(path: Path) -> Optional[Damage]:
         marker = (path / MARKER).read_bytes()
     except FileNotFoundError:
         return Damage(MARKER, "it is missing")
-    return None if marker == MARKER_TEXT else Damage(MARKER, "it is not as it was written")
+    return None if marker == MARKER_TEXT else Damage(MARKER, "its contents are wrong")
 
 
 @contextlib.contextmanager
 def _exclusively(path: Path) -> Iterator[None]:
     """
-    Keep servers out meanwhile, and tools that use LevelDB.
+    Lock out servers, and tools that use LevelDB.
 
-    @raise StoreUnusable: it is in use, or not ours, or a file may not be read.
+    @raise StoreUnusable: the directory is in use, is not darner's, or has files that this user may not read.
     """
     with contextlib.suppress(StoreDamaged):
         check_directory(path)

@@ -1,5 +1,5 @@
 """
-How what is saved of a store is written down anew: all counts are right, and nothing is left to be reclaimed.
+The records of a repaired store: all counters are right, and nothing is left to reclaim.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from darner.values.items import Delayed, Mark
 
 def rewritten(survey: Survey, entries: Entries) -> Iterator[tuple[bytes, bytes]]:
     """
-    @param survey: what there is.
-    @param entries: the same records again.
-    @return: the records of the new store.
+    @param survey: of the damaged store.
+    @param entries: the records of the damaged store again.
+    @return: the records of the new store, not sorted.
     """
     yield records.FORMAT_KEY, records.FORMAT
     yield records.NUMBERS_KEY, records.pack_u64(survey.next_number)

@@ -1,9 +1,9 @@
 """
-All that can be read of a database, whatever is damaged.
+All readable records of a damaged database.
 
-The files are read without LevelDB, every checksum is looked at, and nothing is changed.  What was written last of a key
-follows from sequence numbers alone; so it does not matter in which table it stands, nor whether the manifest is there.
-Memory holds a block of each table whose keys overlap, and the logs.
+It reads the files without LevelDB, verifies every checksum and changes nothing.  The sequence numbers alone tell which
+entry of a key is the newest, whichever table contains it and even if the manifest is lost.  This takes memory for one
+block of each table whose keys overlap, and for the logs.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from darner.store.files.table import Table
 
 class Salvage:
     """
-    What there is in a database's directory.
+    The readable records in a database's directory.
 
-    @ivar manifest: the manifest; C{None} where it is lost, and every file that is there is read.
+    @ivar manifest: the manifest; C{None} if it is lost, so that every file in the directory is read.
     """
 
     def __init__(self, database: Path) -> None:
@@ -58,11 +58,11 @@ class Salvage:
         return [Damage(file, lost.reason) for file, lost in self._lost]
 
     def may_have_lost(self, start: bytes, stop: bytes) -> bool:
-        """@return: whether there may have been more between two keys than is found."""
+        """@return: whether records between two keys may be lost."""
         return any(lost.start <= stop and (lost.stop is None or lost.stop >= start) for _, lost in self._lost)
 
     def entries(self) -> Iterator[tuple[bytes, bytes]]:
-        """Read every key and its value, in order.  Each call begins anew."""
+        """Read every key and its value, in order.  Each call reads all files again."""
         before: Optional[bytes] = None
         for entry in self._merged():
             if entry.key != before:
@@ -71,7 +71,7 @@ class Salvage:
                     yield entry.key, entry.value
 
     def _merged(self) -> Iterator[Entry]:
-        """Entries of all files, by key, the newest first; a table is opened when the first of its keys is due."""
+        """Merge the entries of all files by key, newest first.  A table is opened when its first key is reached."""
         pending = self._tables()
         pending.sort(key=lambda table: table[0], reverse=True)
         heap: list[tuple[bytes, int, int, Entry, Iterator[Entry]]] = []
@@ -87,7 +87,7 @@ class Salvage:
                 _push(heap, place, rest)
 
     def _tables(self) -> list[tuple[bytes, Table]]:
-        """@return: every table with the key before which nothing in it comes."""
+        """@return: every table, with a lower bound of its keys."""
         there = tables(self._database)
         found: list[tuple[bytes, Table]] = []
         if self.manifest is None:
@@ -100,10 +100,10 @@ class Salvage:
             table = Table(path, info)
             first = Table(path).first_key()
             if first not in (b"", info.smallest):
-                self._lose(path.name, Lost("it holds other keys than it should", info.smallest, info.largest))
+                self._lose(path.name, Lost("its keys are not those in the manifest", info.smallest, info.largest))
                 table = Table(path)
             elif path.stat().st_size > info.size:
-                self._lose(path.name, Lost(f"it is longer than its {info.size} bytes", info.smallest, info.largest))
+                self._lose(path.name, Lost(f"it has more than {info.size} bytes", info.smallest, info.largest))
             found.append((first, table))
         return found
 
@@ -120,7 +120,7 @@ class Salvage:
             self._lose(table.path.name, lost)
 
     def _written(self) -> list[Entry]:
-        """@return: what is in the logs."""
+        """@return: the entries of the logs, in order."""
         if self.manifest is None:
             paths = logs(self._database)
         else:

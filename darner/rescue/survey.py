@@ -1,8 +1,8 @@
 """
-What should be in a store, and what is: which items of which queue are lost.
+The state of a damaged store: which items of which queue are lost.
 
-It goes by the records alone (`darner.store.records`), in the order of their keys.  What is there is written down anew
-by `darner.rescue.rewriting`, which reads them a second time.
+It reads the records (`darner.store.records`) in the order of their keys.  `darner.rescue.rewriting` reads them a second
+time and writes the repaired store.
 """
 
 from __future__ import annotations
@@ -31,39 +31,40 @@ RECOVERED: Final = b"recovered_%d"
 
 @frozen
 class QueueFinding:
-    """What is to be said of one queue."""
+    """The finding about one queue."""
 
     name: bytes
     saved: int
-    """How many items are there."""
+    """The number of items found."""
     lost: int
-    """How many items are known to be lost."""
+    """The number of items known to be lost."""
     uncertain: bool = False
-    """Whether its last changes may be lost: more items, or the note that some were read, so that they come again."""
+    """Whether its last changes may be lost: more items, or the record that items were consumed, which come again."""
     unnamed: bool = False
-    """Whether its name is lost, so that it has a new one."""
+    """Whether its name is lost and C{name} is a new one."""
 
 
 class Survey:
     """
-    What the records of a store tell.
+    What the records of a store say.
 
-    @ivar format: the format that the store says it is of; C{None} where it does not say.
-    @ivar unreadable: how many records are none that this version writes.
-    @ivar counters_lost: whether numbers of queues or streams in use are not below their counters.
-    @ivar queue_records: what the records of queues, and of their delayed items, tell, by number.
+    @ivar format: the format of the store; C{None} if the record is missing.
+    @ivar unreadable: the number of records that this version cannot read.
+    @ivar counters_lost: whether a number of a queue or stream in use is not below the counter.
+    @ivar queue_records: the records of queues and of their delayed items, by number.
     @ivar streams: the streams of large items.
-    @ivar found: what is to be said of each queue, by number.
-    @ivar holders: the items that hold a stream, as number and id, by the stream.
+    @ivar found: the findings about the queues, by number.
+    @ivar holders: the numbers and ids of the items that hold a stream, by stream.
     @ivar owned: the numbers of delayed items.
-    @ivar generations: the numbers of generations of ids.
-    @ivar next_number: the next number of a queue, and C{next_stream} that of a stream.
+    @ivar generations: the numbers of generations of producers' ids.
+    @ivar next_number: the next number of a queue.
+    @ivar next_stream: the next number of a stream.
     """
 
     def __init__(self, entries: Entries, may_have_lost: Callable[[bytes, bytes], bool]) -> None:
         """
         @param entries: the records, in order.
-        @param may_have_lost: whether there may have been more between two keys; asked when all was read.
+        @param may_have_lost: whether records between two keys may be lost; called once all entries are read.
         """
         self.format: Optional[bytes] = None
         self.unreadable = 0
@@ -107,9 +108,9 @@ class Survey:
             elif kind == records.DELETED:
                 self._queue(records.key_number(key)).deleted = True
             elif kind == records.UNCOMPACTED:
-                records.unpack_bounds(value)  # what is written anew needs none
+                records.unpack_bounds(value)  # the repaired store needs none
             elif kind == records.HOLDER:
-                pass  # who holds a stream is seen by the items
+                pass  # the items tell which of them hold a stream
             elif kind == records.UNHELD:
                 self._used_streams = max(self._used_streams, records.key_number(key) + 1)
             else:
@@ -140,7 +141,7 @@ class Survey:
                 elif key == records.generations_key(queue.number):
                     queue.generations = records.unpack_generations(value)
                 elif records.is_seen(key):
-                    records.unpack_u64(value)  # of ids there may be too many to keep
+                    records.unpack_u64(value)  # there may be too many ids for memory
                 elif key not in (records.intervals_end_key(queue.number), records.end_key(queue.number)):
                     self.unreadable += 1
             except struct_error:
@@ -159,14 +160,14 @@ class Survey:
             queue.present.add(item.id, item.id + 1)
 
     def is_whole(self, item: Item) -> bool:
-        """@return: whether all of the stream is there that holds the payload, where one does."""
+        """@return: whether the item's payload is complete, which may be in a stream."""
         if not item.stream:
             return True
         self._used_streams = max(self._used_streams, item.stream + 1)
         return self.streams.holds(item.stream, item.size)
 
     def _adopt_delays(self) -> None:
-        """Delayed items of which nothing tells whose they are get a queue of their own."""
+        """Give delayed items whose queue is unknown a queue of their own."""
         owned = {queue.delayed.number for queue in self.queue_records.values() if queue.delayed is not None}
         for number, queue in list(self.queue_records.items()):
             if queue.delays.items and number not in owned and not queue.deleted:
@@ -223,7 +224,7 @@ class Survey:
         self.holders.setdefault(stream, []).append((number, id))
 
     def delays_of(self, queue: QueueRecords) -> tuple[DelayedRecords, int]:
-        """@return: a queue's delayed items, and how many are lost."""
+        """@return: a queue's delayed items, and the number of lost ones."""
         if queue.delayed is None:
             return DelayedRecords(), 0
         kept = self.queue_records.get(queue.delayed.number)
@@ -232,12 +233,12 @@ class Survey:
 
     @property
     def queues(self) -> list[QueueFinding]:
-        """What is to be said of each queue, by name."""
+        """The findings about the queues, sorted by name."""
         return sorted(self.found.values(), key=lambda queue: queue.name)
 
     @property
     def sound(self) -> bool:
-        """Whether every record is there that the others speak of."""
+        """Whether no record is missing that the others imply."""
         return not (
             self.unreadable or self.counters_lost or (self.queue_records and self.format is None)
             or any(queue.lost or queue.uncertain or queue.unnamed for queue in self.found.values())

@@ -1,3 +1,3 @@
 """
-Where queues are kept: the interface of a store, its records, LevelDB and the twin in memory.
+The store: its interface, its records, the engine on LevelDB and the engine in memory.
 """

@@ -1,7 +1,7 @@
 """
-Where keys were deleted, so that LevelDB gives their disk space back to the file system.
+Compaction of the ranges where keys were deleted, so that the file system gets their disk space back.
 
-LevelDB only does so when it merges the tables there, and of itself may never come to it.
+LevelDB frees it only when it merges the tables there, and may never do that unasked.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from darner.store.database import Database
 
 class Compaction:
     """
-    The ranges of keys that are to be compacted.  They are recorded in the store as well, for the next process.
+    The ranges of keys to compact.  The store records them for the next process.
 
-    @ivar ranges: the first and the last key of each, by L{records.neighbourhood}.
+    @ivar ranges: the first and the last key of each range, by L{records.neighbourhood}.
     """
 
     def __init__(self, database: Database) -> None:
@@ -27,9 +27,9 @@ class Compaction:
 
     def write(self, writes: Sequence[Write], deleted: Mapping[bytes, tuple[bytes, bytes]]) -> None:
         """
-        Write, and record with that where keys are deleted.
+        Write, and in the same batch record the ranges of deleted keys.
 
-        @param deleted: as L{ranges}.
+        @param deleted: as C{ranges}.
         """
         grown = {}
         noted: list[Write] = []
@@ -43,7 +43,7 @@ class Compaction:
         self.ranges.update(grown)
 
     def run(self, wanted: Callable[[], bool]) -> None:
-        """Compact where keys were deleted since the last time; in a damaged store that is left alone."""
+        """Compact all ranges.  A damaged store is not compacted."""
         database = self._database
         if database.damage:
             return
@@ -52,7 +52,7 @@ class Compaction:
                 return
             database.in_thread(functools.partial(database.compact_range, low, high + b"\0"))
             if records.is_run(low):
-                # Where the attempts of items that are gone lay.
+                # The attempts of deleted items.
                 number, _ = records.run_place(low)
                 bounds = records.intervals_end_key(number), records.delayed_key(number)
                 database.in_thread(functools.partial(database.compact_range, *bounds))

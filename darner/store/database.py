@@ -1,7 +1,7 @@
 """
-The LevelDB of a data directory: opened, read, written, opened anew after a fault, and closed.
+The LevelDB of a data directory: open, read, write, reopen after a fault, close.
 
-It knows keys and bytes; what they mean stands in `darner.store.records`.
+It handles keys and values as bytes; `darner.store.records` encodes them.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from darner.store.rollback import Rollback
 _NEWEST_TABLES: Final = b"leveldb.num-files-at-level0"
 _REPAIR: Final = "stop the server and start it with --repair"
 _FILLED: Final = 1024 * 1024
-_TORN: Final = "cannot write: the store must first be opened anew, after an error"
+_TORN: Final = "cannot write: the store must be reopened after an error"
 
 DB: Final = plyvel.DB
 
@@ -37,21 +37,21 @@ _T = TypeVar("_T")
 
 class Database:
     """
-    A LevelDB, with what its faults ask for.
+    A LevelDB that recovers from faults.
 
-    After a failed write LevelDB's log may be torn, and what is written behind the tear would not be found again.  So
-    the database is opened anew before the next write, which starts a new log.  That takes room, and so does to consume
-    items; where the disk is full, there is the directory's reserve.  Nothing is put before it is there again.
+    After a failed write LevelDB's log may be torn, and records behind the tear would be lost.  So the database is
+    reopened before the next write, which starts a new log.  Reopening needs disk space, and so does consuming items; if
+    the disk is full, they use the directory's reserve.  Puts are refused until the reserve is allocated again.
 
-    Every checksum is looked at, when something is read and when LevelDB merges tables.  After a merge that came upon
-    damage LevelDB refuses every write until it is opened anew, and merges the same tables then.  So from that on
-    nothing is put, and what is consumed is written as far as that goes.
+    LevelDB verifies every checksum, when it reads and when it merges tables.  If a merge finds damage, LevelDB refuses
+    every write until it is reopened, and then merges the same tables again.  From then on puts are refused, and
+    consumption is written whenever the database can be reopened.
 
     @ivar path: the data directory.
-    @ivar directory: the same, as this process's own.
+    @ivar directory: the data directory, claimed by this process.
     @ivar rollback: the files as they were before the database was opened; C{None} once the start has succeeded.
-    @ivar torn: whether a write has failed, so that the database has to be opened anew before the next.
-    @ivar damage: the error of everything that puts something, once tables could not be merged; empty before.
+    @ivar torn: whether a write has failed, so that the database must be reopened before the next.
+    @ivar damage: the error for every put once tables could not be merged; empty before.
     """
 
     _log = Logger()
@@ -59,27 +59,27 @@ class Database:
     WRITE_BUFFER: Final = 4 * 1024 * 1024
     CACHE: Final = 4 * 1024 * 1024
     PRESSED: Final = 4
-    """Tables that are not merged yet, of which LevelDB slows every write down at 8 and stops at 12."""
+    """Number of tables not merged yet.  LevelDB slows every write down at 8, and stops writes at 12."""
     OPEN_FILES: Final = 74
-    """The fewest that LevelDB takes.  It maps the 2 MiB tables that are open into memory, where they count as ours."""
+    """LevelDB's minimum.  It maps open tables, of 2 MiB each, into memory; they count as this process's memory."""
     REOPEN: Final = (0.2, 10.0)
     """
-    Seconds between two openings of a database whose tables cannot be merged: each makes a table more, so they become
-    rarer, twice as long each time up to the second of the pair.
+    First and longest seconds between two attempts to reopen a database whose tables cannot be merged.  Each attempt
+    leaves another table, so the time doubles.
     """
     PATIENCE: Final = 0.5
-    """Seconds for which a database that is to be opened anew waits for threads that are using it."""
+    """Seconds for which reopening waits for threads that use the database."""
     MAPPED: Final = 8 * 1024 * 1024
-    """Bytes that are read between two looks at how much memory LevelDB's maps of its tables take."""
+    """Bytes read between two checks of the memory that LevelDB's maps of its tables take."""
 
     def __init__(
         self, path: Path, open_database: Callable[..., Any], seconds: Callable[[], float]
     ) -> None:
         """
-        Take the data directory.  The database is not open yet.
+        Claim the data directory, without opening the database.
 
         @param path: the data directory.
-        @param open_database: what opens the LevelDB; C{plyvel.DB} but for tests of its faults.
+        @param open_database: opens the LevelDB: C{plyvel.DB}, except in tests of its faults.
         @param seconds: a monotonic clock.
         @raise StoreUnusable: see L{DataDirectory}.
         """
@@ -103,7 +103,7 @@ class Database:
     # Opening and closing
 
     def make_and_open(self) -> None:
-        """Open the database, which is made if there is none."""
+        """Open the database; create it if there is none."""
         self.directory.make_database(lambda path: self._open_database(str(path), create_if_missing=True).close())
         self.open()
 
@@ -125,13 +125,12 @@ class Database:
             raise
 
     def discard_rollback(self) -> None:
-        """The files as they were before the database was opened are not needed any more."""
         if self.rollback is not None:
             self.rollback.discard()
             self.rollback = None
 
     def roll_back(self) -> None:
-        """Close the database and have its files as they were before it was opened."""
+        """Close the database and restore its files as they were before it was opened."""
         if self._db is not None:
             self._db.close()
             self._db = None
@@ -151,9 +150,9 @@ class Database:
 
     def mend(self) -> None:
         """
-        Open the database anew.
+        Reopen the database.
 
-        @raise StoreError: it cannot be done now.
+        @raise StoreError: this is not possible now.
         """
         if self.damage:
             now = self._seconds()
@@ -163,7 +162,7 @@ class Database:
             self._reopen = min(2 * self._reopen, self.REOPEN[1])
         with self._lock:
             if self._in_threads and self._patient:
-                # What they are at mostly ends by the same fault.  Once only: others wait as well.
+                # Their work usually fails by the same fault.  Wait only once, as clients wait too.
                 self._patient = False
                 self._lock.wait_for(lambda: not self._in_threads, self.PATIENCE)
             if self._in_threads:
@@ -178,7 +177,7 @@ class Database:
                 raise StoreError(f"cannot write: {reason(error)}") from error
             self.torn = False
             self._patient = True
-        self._log.info("the store in {path} was opened anew after a failed write, and accepts writes", path=self.path)
+        self._log.info("reopened the store in {path} after a failed write: it accepts writes again", path=self.path)
 
     def opened(self) -> Any:
         """
@@ -204,10 +203,10 @@ class Database:
 
     def last(self, start: bytes, stop: bytes) -> Optional[tuple[bytes, bytes]]:
         """
-        Find the last entry from C{start} up to, not including, C{stop}.  There is one at C{stop} or beyond.
+        Find the last entry from C{start} up to, not including, C{stop}.  An entry at C{stop} or beyond must exist.
 
-        plyvel's reversed iterator does not find one that is at C{start} itself, and looks beyond the one it has found,
-        which may be a long way over deletion marks.
+        plyvel's reversed iterator does not find an entry at C{start} itself, and reads on behind the one that it has
+        found, possibly across many deletion marks.
         """
         with self.opened().raw_iterator(verify_checksums=True) as entries:
             entries.seek(stop)
@@ -216,7 +215,7 @@ class Database:
         return entry if entry[0] >= start else None
 
     def has_read(self, size: int) -> None:
-        """Note that so many bytes were read, through LevelDB's maps of its tables."""
+        """Count bytes that were read through LevelDB's maps of its tables."""
         self._read_bytes += size
         if self._read_bytes > self.MAPPED:
             self._read_bytes = 0
@@ -228,7 +227,7 @@ class Database:
     # Writing
 
     def require_room(self) -> None:
-        """@raise StoreError: there is no room to put anything, or the store is damaged."""
+        """@raise StoreError: there is no space for a put, or the store is damaged."""
         if self.damage:
             raise StoreError(self.damage)
         reserve = self.directory.reserve
@@ -237,12 +236,12 @@ class Database:
 
     def write(self, writes: Sequence[Write], sync: bool = False) -> None:
         """
-        Make all of these writes, or none.
+        Write all of these keys, or none.
 
-        @raise StoreError: they are not made, unless it says that this is C{uncertain}.
+        @raise StoreError: none was written, unless the error is C{uncertain}.
         """
         self._mapped_memory.written()
-        # One at a time, as in LevelDB itself: so that no thread writes behind a tear that another is just making.
+        # One write at a time, as in LevelDB, so that no thread writes behind a tear that another thread causes.
         with self._writing:
             if self.torn:
                 raise StoreError(self.damage or _TORN)
@@ -266,7 +265,7 @@ class Database:
                     self.damage = f"cannot write: the store is damaged ({reason(error)}): {_REPAIR}"
                     self._log.critical(
                         "the store in {path} is damaged: LevelDB cannot merge its tables ({reason}).  The server "
-                        "refuses to put items until the store is repaired: {repair}",
+                        "refuses puts until the store is repaired: {repair}",
                         path=self.path, reason=reason(error), repair=_REPAIR,
                     )  # fmt: skip
                 raise _uncertain(self.damage) from error
@@ -275,9 +274,7 @@ class Database:
                 raise _uncertain(f"cannot write: {reason(error)}") from error
 
     def write_safely(self, writes: Sequence[Write]) -> None:
-        """
-        As L{write}, in a worker thread; what this and all earlier ones wrote is on stable storage when it returns.
-        """
+        """As L{write}, in a worker thread.  When it returns, this and all earlier writes are on stable storage."""
         self.in_thread(lambda: self._write_and_sync(writes))
 
     def _write_and_sync(self, writes: Sequence[Write]) -> None:
@@ -289,21 +286,20 @@ class Database:
             raise _uncertain(f"cannot write: {reason(error)}") from error
 
     def compact_range(self, start: bytes, stop: bytes) -> None:
-        # LevelDB begins a new log for this.  One that is left empty would look as if it was lost
-        # (`darner.store.power_loss`).
+        # LevelDB starts a new log for a compaction.  If the old one were empty, `darner.store.power_loss` would
+        # conclude that its contents were lost.
         self.write([(records.FORMAT_KEY, records.FORMAT)])
         self.opened().compact_range(start=start, stop=stop)
 
     def page_out(self) -> None:
-        """Give back the memory that LevelDB's maps of its tables take."""
         self._mapped_memory.page_out()
 
     # Faults and threads
 
     def guarded(self, read: Callable[[], _T]) -> _T:
         """
-        @return: what C{read} returns.
-        @raise StoreError: in place of LevelDB's errors, and of the operating system's.
+        @return: the result of C{read}.
+        @raise StoreError: instead of errors of LevelDB and of the operating system.
         """
         try:
             return read()
@@ -317,7 +313,7 @@ class Database:
             raise StoreError(f"cannot read: {reason(error)}") from error
 
     def in_thread(self, work: Callable[[], _T]) -> _T:
-        """As L{guarded}, for what may run in a worker thread: the database is not closed under it."""
+        """As L{guarded}, in a worker thread: the database is not closed meanwhile."""
         with self._lock:
             self._in_threads += 1
         try:
@@ -330,7 +326,7 @@ class Database:
 
 def fill(database: Path, entries: Iterable[tuple[bytes, bytes]]) -> None:
     """
-    Make a new database of these records, on stable storage.
+    Create a database with these records, on stable storage.
 
     @raise StoreError: it cannot be written.
     """
@@ -358,14 +354,13 @@ def fill(database: Path, entries: Iterable[tuple[bytes, bytes]]) -> None:
 
 
 def _uncertain(text: str) -> StoreError:
-    """@return: the error of a write that may have been made all the same."""
     error = StoreError(text)
     error.uncertain = True
     return error
 
 
 def reason(error: BaseException) -> str:
-    """@return: what LevelDB or the operating system said, in one line."""
+    """@return: the message of LevelDB or the operating system, in one line."""
     if isinstance(error, OSError) and error.errno is not None:
         return os.strerror(error.errno)
     said = error.args[0] if error.args else ""

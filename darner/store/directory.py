@@ -1,8 +1,8 @@
 """
-The data directory: whose it is, in which format, and that only one process serves from it.
+The data directory: check that it is darner's and in a known format, and claim it for one process.
 
-It holds the file ``darner`` that says so, the LevelDB in ``leveldb/``, ``reserve``, a file without contents that keeps
-room on the disk, and, where somebody has set one, the server's ``status`` (`darner.queues.status`).
+It contains the marker file ``darner``, the LevelDB in ``leveldb/``, the file ``reserve``, which reserves disk space,
+and the server's ``status`` if one was set (`darner.queues.status`).
 """
 
 from __future__ import annotations
@@ -27,25 +27,24 @@ from darner.values.vocabulary import STATUSES
 MARKER: Final = "darner"
 MARKER_TEXT: Final = b"darner data directory, format 1\n"
 STATUS: Final = "status"
-"""The file that keeps the server's status."""
 DATABASE: Final = "leveldb"
 RESERVE: Final = "reserve"
 SAVING: Final = "leveldb.saving"
-"""What a repair is writing."""
+"""The database that a repair is writing."""
 SAVED: Final = "leveldb.saved"
-"""What a repair has written, and has not put in place of the database yet."""
+"""The database that a repair has finished, before it replaces the damaged one."""
 BEFORE: Final = "leveldb.before"
-"""The database as it was before it was opened, as links."""
+"""Links to the files of the database as they were before it was opened."""
 AFTER: Final = "leveldb.after"
-"""The database as it was opened, in place of which that is put again."""
+"""The database as LevelDB left it, while a refused start restores it from C{BEFORE}."""
 ASIDE: Final = "damaged-"
-"""How directories begin in which files lie that were damaged."""
+"""Prefix of the directories for damaged files."""
 NEW: Final = "leveldb.new"
-"""The database while it is being made for the first time."""
+"""A new database while it is created."""
 LOST: Final = "lost"
-"""Where logs are moved that were written behind what a loss of power took away."""
+"""Directory for logs that were written after records which a loss of power has destroyed."""
 RESERVE_BYTES: Final = 12 * 1024 * 1024
-"""Enough to open the database anew after a fault, which writes what is in its logs to a table, and to work on."""
+"""Enough to reopen the database after a fault, which writes the contents of its logs to a table, and to continue."""
 _HARMLESS: Final = frozenset({"lost+found", "twistd.log", "twistd.pid"})
 _OURS: Final = frozenset({MARKER, DATABASE, RESERVE, SAVING, SAVED, BEFORE, AFTER, NEW, LOST, STATUS})
 _FORMAT: Final = re.compile(rb"darner data directory, format \d+\n")
@@ -53,9 +52,10 @@ _FORMAT: Final = re.compile(rb"darner data directory, format \d+\n")
 
 def check_directory(path: Path) -> None:
     """
-    See whether a data directory can be served from, without changing anything.  One that is missing can be.
+    Check, without changing anything, that the server can use a data directory.  The directory may be missing.
 
-    @raise StoreUnusable: it cannot be written, or what is in it is not ours.
+    @raise StoreUnusable: it cannot be written, or its contents are not darner's.
+    @raise StoreDamaged: its marker is missing or damaged.
     """
     try:
         if not path.exists():
@@ -80,40 +80,40 @@ def check_directory(path: Path) -> None:
         raise StoreUnusable(f"cannot read {path / MARKER}: {error.strerror}") from None
     else:
         if not _FORMAT.fullmatch(marker):
-            raise StoreDamaged(path, f"{MARKER}: it is not as it was written")
+            raise StoreDamaged(path, f"{MARKER}: its contents are wrong")
         if marker != MARKER_TEXT:
             raise StoreUnusable(
-                f"{path} is of a format that this version does not know: "
-                "serve it with the version that made it, or name another data directory"
+                f"{path} is in a format that this version does not know: "
+                "serve it with the version that created it, or name another data directory"
             )
 
 
 def make_directory(path: Path) -> None:
     """
-    Make a data directory where it is missing, and have the machine remember it.
+    Create a data directory if it is missing, on stable storage.
 
-    @raise StoreUnusable: it cannot be made.
+    @raise StoreUnusable: it cannot be created.
     """
     try:
         made = [directory for directory in (path, *path.parents) if not directory.exists()]
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         for directory in made:
-            # Where that cannot be read, the file system has to do without.
+            # A parent that this user may not read cannot be synced.
             with contextlib.suppress(PermissionError):
                 sync(directory.parent)
     except FileExistsError:
         raise StoreUnusable(f"{path} is not a directory: name another data directory") from None
     except OSError as error:
-        raise StoreUnusable(f"cannot make the data directory {path}: {error.strerror}") from None
+        raise StoreUnusable(f"cannot create the data directory {path}: {error.strerror}") from None
 
 
 def belongs(name: str) -> bool:
-    """@return: whether a file of that name may be in a data directory."""
+    """@return: whether a file of this name may be in a data directory."""
     return name.startswith((".", ASIDE)) or name in _HARMLESS or name in _OURS
 
 
 def no_access(file: str) -> str:
-    """@return: what to do about a file that may not be read."""
+    """@return: the advice for a file that this user may not read."""
     return (
         f"{file}: {os.strerror(errno.EACCES)}: nothing is damaged; "
         "give it to the user who runs the server (chown), and let that user read and write it (chmod 600)"
@@ -122,9 +122,9 @@ def no_access(file: str) -> str:
 
 def check_access(database: Path) -> None:
     """
-    See whether the files of a database may be read: one that may not is no sign of damage.
+    Check that this user may read the files of a database.  A file without permission is not damaged.
 
-    @raise StoreUnusable: one may not.
+    @raise StoreUnusable: the user may not read a file.
     """
     for name in sorted(os.listdir(database)):
         if not os.access(database / name, os.R_OK):
@@ -133,10 +133,9 @@ def check_access(database: Path) -> None:
 
 def _matters(entry: Path) -> bool:
     if entry.name == DATABASE and entry.is_dir():
-        return any(entry.iterdir())  # an empty one may be left of a first start that was cut short
+        return any(entry.iterdir())  # a first start that was interrupted may leave an empty one
     if entry.name == STATUS and _is_status(entry):
-        # Somebody wants the first start to find it.
-        return False
+        return False  # an operator set the status for the first start
     return not (entry.name.startswith(".") or entry.name in _HARMLESS)
 
 
@@ -160,7 +159,7 @@ def _is_status(entry: Path) -> bool:
 
 
 def _is_journal(entry: Path) -> bool:
-    """Kestrel's journals are ``queue`` or ``queue.<time>`` and start with one of ten small operation codes."""
+    """@return: whether it looks like a journal of Kestrel, which starts with one of ten small operation codes."""
     try:
         with entry.open("rb") as journal:
             first = journal.read(1)
@@ -170,18 +169,17 @@ def _is_journal(entry: Path) -> bool:
 
 
 def in_use(path: Path) -> StoreUnusable:
-    """The error for a directory that another process serves from."""
     return StoreUnusable(f"the data directory {path} is in use by another process: stop that one, or name another")
 
 
 class Reserve:
     """
-    Room on the disk that is kept for the time when there is no other.
+    Disk space that is reserved for a full disk.
 
-    A full disk must not keep anybody from taking items away, and to do that takes some writing.
+    Clients must be able to consume items when the disk is full, and consuming writes records.
 
-    @ivar held: whether the room is kept.
-    @ivar reason: the system's word for what kept it from being taken the last time.
+    @ivar held: whether the space is reserved.
+    @ivar reason: the operating system's reason why L{take} failed last.
     """
 
     def __init__(self, path: Path, size: int) -> None:
@@ -193,11 +191,11 @@ class Reserve:
 
     def take(self) -> bool:
         """
-        Keep the room, unless that would take the last that there is.
+        Reserve the space, unless that would use up the disk.
 
-        Nothing is raised: this is asked for while clients are served, on a disk that fails.
+        It raises no errors, as it is called while clients are served from a failing disk.
 
-        @return: whether it is kept now; if not, C{reason} says why.
+        @return: whether the space is reserved now; if not, C{reason} says why.
         """
         if not self.held:
             try:
@@ -220,12 +218,12 @@ class Reserve:
             os.close(file)
 
     def give_up(self) -> None:
-        """Let the room be used, if the disk allows that.  Nothing is raised."""
+        """Release the space, if the disk allows that.  It raises no errors."""
         self.held = False
         try:
             self._path.unlink(missing_ok=True)
         except OSError:
-            # A file that stays may be made empty all the same.
+            # If the file cannot be removed, it may still be possible to truncate it.
             with contextlib.suppress(OSError):
                 os.truncate(self._path, 0)
 
@@ -236,7 +234,7 @@ def _log_number(name: str) -> int:
 
 
 def sync(path: Path) -> None:
-    """Bring a file or directory to stable storage."""
+    """Write a file or directory to stable storage."""
     file = os.open(path, os.O_RDONLY)
     try:
         os.fsync(file)
@@ -245,7 +243,7 @@ def sync(path: Path) -> None:
 
 
 def claim(path: Path) -> None:
-    """Say that a directory is ours: the marker is there whole, or not at all."""
+    """Write the marker into a data directory, atomically."""
     new = path / ".darner.new"
     with new.open("wb") as marker:
         marker.write(MARKER_TEXT)
@@ -255,7 +253,7 @@ def claim(path: Path) -> None:
 
 
 def set_aside(path: Path) -> Path:
-    """@return: a new directory in a data directory, for what is damaged."""
+    """@return: a new directory for damaged files, in a data directory."""
     name = ASIDE + time.strftime("%Y%m%d-%H%M%S", time.gmtime())
     aside = path / name
     others = count(2)
@@ -270,17 +268,17 @@ def set_aside(path: Path) -> Path:
 
 class DataDirectory:
     """
-    A data directory that this process serves from.
+    A data directory that this process has claimed.
 
-    @ivar database: where its LevelDB is.
-    @ivar reserve: room for what has to be written when the disk is full.
+    @ivar database: the directory of its LevelDB.
+    @ivar reserve: disk space for what must be written when the disk is full.
     """
 
     def __init__(self, path: Path) -> None:
         """
-        Make it ours.
+        Claim the directory.  Create it if it is missing.
 
-        @raise StoreUnusable: see L{check_directory}; also when another process serves from it.
+        @raise StoreUnusable: see L{check_directory}; also if another process uses it.
         """
         make_directory(path)
         check_directory(path)
@@ -291,7 +289,7 @@ class DataDirectory:
         self.reserve = Reserve(path / RESERVE, RESERVE_BYTES)
         try:
             if not (path / MARKER).exists():
-                # Before the marker: so where that is, a database that is missing was there once.
+                # Before the marker: so if the marker exists and the database does not, the database was lost.
                 self.database.mkdir(mode=0o700, exist_ok=True)
                 sync(path)
                 try:
@@ -299,11 +297,11 @@ class DataDirectory:
                 except OSError:
                     self.database.rmdir()
                     raise
-            # Also where it was there: whoever made it may have been killed before it was safe.
+            # Also if it existed: the process that created it may have been killed before it synced.
             with contextlib.suppress(PermissionError):
                 sync(path.parent)
             sync(path)
-            # LevelDB keeps others out as well, but only after it has touched its own log file.
+            # LevelDB has a lock too, but takes it only after it has changed its own log file.
             self._marker = (path / MARKER).open("rb")
         except OSError as error:
             raise StoreUnusable(f"cannot serve from the data directory {path}: {error.strerror}") from error
@@ -315,13 +313,13 @@ class DataDirectory:
 
     def make_database(self, make: Callable[[Path], None]) -> None:
         """
-        Have the database made where there is nothing of one yet.  It is there whole and safe, or not at all.
+        Create the database if there is none yet, atomically and on stable storage.
 
-        LevelDB by itself names the first of its files in another before the first is safe, and would not open what is
-        there if the power failed in between.
+        LevelDB alone writes the name of its first file to another file before the first one is on stable storage.  If
+        the power fails in between, it cannot open the database.
 
-        @param make: makes a database in a directory that exists.
-        @raise OSError: it cannot be made, or what C{make} raises.
+        @param make: creates a database in an existing directory.
+        @raise OSError: it cannot be created; also what C{make} raises.
         """
         if any(self.database.iterdir()):
             return
@@ -341,9 +339,9 @@ class DataDirectory:
 
     def make_room(self) -> None:
         """
-        Give up the reserve and what LevelDB could not finish, so that the database, which is closed, can be opened.
+        Release the reserve and delete LevelDB's unfinished files, so that the closed database can be opened.
 
-        @raise OSError: it cannot be done.
+        @raise OSError: a file cannot be deleted.
         """
         self.reserve.give_up()
         for path in unfinished_files(self.database):
@@ -351,16 +349,16 @@ class DataDirectory:
 
     def sync_older_logs(self) -> None:
         """
-        Bring what LevelDB wrote to a log before the newest to stable storage.
+        Write LevelDB's logs before the newest one to stable storage.
 
-        A write with sync makes the newest log safe, and it alone: when LevelDB has begun a new log and has not made a
-        table of the one before yet, that holds what was written before, as the queue of an item and its chunks.
+        A write with sync only syncs the newest log.  If LevelDB has started a new log and not yet written the one
+        before to a table, the older log contains earlier records, for example the queue of an item, or its chunks.
 
-        @raise OSError: it cannot be done.
+        @raise OSError: a log cannot be synced.
         """
         logs = sorted((name for name in os.listdir(self.database) if name.endswith(".log")), key=_log_number)
         for name in logs[:-1]:
-            # What is gone is in a table by now, and that is safe.
+            # The contents of a deleted log are in a table, which is on stable storage.
             with contextlib.suppress(FileNotFoundError):
                 sync(self.database / name)
         if logs and logs[-1] != self._newest_log:
@@ -368,7 +366,7 @@ class DataDirectory:
             self._newest_log = logs[-1]
 
     def release(self) -> None:
-        """Let other processes have it.  Idempotent."""
+        """Release the claim.  Idempotent."""
         if self._marker is not None:
             self._marker.close()
             self._marker = None

@@ -1,8 +1,8 @@
 """
-A quick look at a store before it is opened: is all there that should be there?
+A quick check, before a store is opened, that its files are complete.
 
-It reads the manifest, the logs and a little of each table, so that it takes no longer for more items.  What is wrong
-inside of tables is found when that is read: each checksum is looked at then.
+It reads the manifest, the logs and a little of each table, so that the time does not grow with the number of items.
+Damage inside a table is found when that is read, by its checksums.
 """
 
 from __future__ import annotations
@@ -25,23 +25,23 @@ from darner.store.files.table import Table, begins_with, footer
 
 @frozen
 class Inspection:
-    """What is worth knowing of a store that can be opened."""
+    """The findings about a store that can be opened."""
 
     foreign: tuple[str, ...]
     """Files that do not belong there."""
     cuts: tuple[tuple[Path, int], ...]
-    """Logs that end in zeros in place of what was being written last, and where these begin."""
+    """Logs that end in zeros in place of the last write, and the offsets of the zeros."""
 
 
 def is_new(database: Path) -> bool:
-    """@return: whether there was never anything in a database: it is still to be made, or its making was cut short."""
+    """@return: whether a database was never created: its creation has not begun, or was interrupted."""
     return database.is_dir() and not (
         (database / "CURRENT").exists() or tables(database) or logs(database)
     )
 
 
 def foreign_files(path: Path) -> tuple[str, ...]:
-    """@return: the files in a data directory that belong neither to the server nor to LevelDB."""
+    """@return: the files in a data directory that are neither the server's nor LevelDB's."""
     foreign = [name for name in os.listdir(path) if not belongs(name)]
     if (path / DATABASE).is_dir():
         foreign += [f"{DATABASE}/{name}" for name in os.listdir(path / DATABASE) if not is_ours(name)]
@@ -49,18 +49,18 @@ def foreign_files(path: Path) -> tuple[str, ...]:
 
 
 def why_missing(path: Path) -> Damage:
-    """@return: why there is no database in a data directory that has had one."""
+    """@return: why a data directory that had a database has none."""
     if (path / SAVED).exists():
         return Damage(DATABASE, "a repair was cut short")
-    return Damage(DATABASE, "it is no directory" if (path / DATABASE).exists() else "it is missing, with all queues")
+    return Damage(DATABASE, "it is not a directory" if (path / DATABASE).exists() else "it is missing, with all queues")
 
 
 def inspect(path: Path) -> Inspection:
     """
-    Look at the store in a data directory, without changing anything.
+    Check the store in a data directory, without changing anything.
 
-    @raise StoreDamaged: something is missing, or not as it was written.
-    @raise StoreUnusable: a file may not be read.
+    @raise StoreDamaged: files are missing or damaged.
+    @raise StoreUnusable: this user may not read a file.
     """
     database = path / DATABASE
     if not database.is_dir():
@@ -115,16 +115,16 @@ def _inspect_tables(database: Path, expected: dict[int, TableInfo]) -> None:
             footer(path, size)
         except BadFile as error:
             raise BadFile(f"{path.name}: {error}") from error
-        # By its size alone it might be another one.
+        # Several tables have this size: check that this is the right one.
         if alike[size] > 1 and not begins_with(path, info.smallest):
-            raise BadFile(f"{path.name}: it does not begin with the key that it should")
+            raise BadFile(f"{path.name}: its first key is not the one in the manifest")
 
 
 def first_damage(path: Path) -> str:
     """
-    Look for what LevelDB has come upon, by reading until it is found.
+    Read a store until the damage that LevelDB has reported is found.
 
-    @return: file and reason; empty where nothing is damaged.
+    @return: file and reason; empty if nothing is damaged.
     """
     database = path / DATABASE
     try:

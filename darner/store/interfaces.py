@@ -1,10 +1,9 @@
 """
 The interface between the queues and the engine that stores them.
 
-L{IStore} has three parts, by who waits for an answer.  What L{IReads} has is answered at once, in every engine: a queue
-asks in the middle of a turn, and goes on with the answer.  The answer to L{IWrites.write} is the only one that an
-engine may give later, as a replicated one has to.  What L{IReclaiming} has runs in worker threads, and may take its
-time there.
+L{IStore} has three parts.  Every engine answers the methods of L{IReads} at once: a queue calls them in the middle of a
+turn and continues with the answer.  L{IWrites.write} is the only method that an engine may answer later, as a
+replicated one must.  The methods of L{IReclaiming} run in worker threads and may be slow.
 """
 
 from __future__ import annotations
@@ -21,121 +20,116 @@ if TYPE_CHECKING:
 
 class IReads(Interface):
     """
-    What is answered at once, in the reactor's thread: local reads, and what the engine knows in memory.
+    Methods that answer at once, in the reactor's thread: local reads, and what the engine knows in memory.
 
-    No engine may return a Deferred from these.  Queues rely on it: between a read and the use of what it gave, nothing
-    else happens to the queue.
+    No engine may return a Deferred from them.  Queues rely on it: nothing happens to a queue between a read and the use
+    of its result.
     """
 
     def recover() -> list[QueueState]:
         """
-        Read every queue, once, at the start.  What this reads is proportional to the number of queues, and of items
-        whose attempts are counted, not to the queues' length.
-
-        @return: every queue.
+        Read the state of every queue, once, at the start.  The time is proportional to the number of queues and of
+        items whose attempts are counted, not to the length of the queues.
         """
 
     def leftovers() -> tuple[list[int], list[int]]:
-        """@return: the numbers of deleted queues and of streams that no item holds, for the reclaimer, at the start."""
+        """@return: what the reclaimer starts with: the numbers of deleted queues, and of streams that no item holds."""
 
     def new_number() -> int:
         """
-        A queue is made in the turn that puts its first item, so its number cannot be waited for.  An engine reserves
-        many at once.
+        Return a number for a new queue, never returned before.
 
-        @return: a number for a new queue, never given before.
+        The turn that puts the first item creates the queue and cannot wait for its number; so an engine reserves many
+        at once.
         """
 
     def new_stream() -> int:
-        """As L{new_number}, for the stream of an item that begins to arrive.  @return: a number from 1 on."""
+        """As L{new_number}, for the stream of an item that begins to arrive.  @return: a number, at least 1."""
 
     def batch() -> Batch:
         """@return: a new, empty batch."""
 
     def read(number: int, start: int, stop: int, max_bytes: int) -> list[Item]:
         """
-        Read items that were written.  A queue fills its window with them while a client waits for the first, and takes
-        it for granted that none of them is consumed meanwhile.
+        Read written items, with which a queue fills its window.
 
-        @return: the items with ids from C{start} up to, not including, C{stop}, in order, consumed or not; those from
-            the first run on until C{max_bytes} of payload are reached, at least one run where there is any.
+        @return: the items with ids from C{start} up to, not including, C{stop}, in order, consumed or not.  It reads
+            run by run until C{max_bytes} of payload are reached, at least one run if there is any.
         """
 
     def read_delayed(
         number: int, since: int, until: int, max_bytes: int
     ) -> tuple[list[tuple[int, Item]], Optional[int]]:
         """
-        Find delayed items that are due.  They are put on the queue, and deleted here, with the same turn's batch.
+        Find delayed items that are due.  One batch puts them on the queue and deletes them here.
 
-        @param since: nothing is due before; what is due later is found without a look at what was before.
-        @param until: up to when they are due, in ms since the epoch.
-        @return: items and when each is due, in that order and else in that of their ids, until C{max_bytes} of payload
-            are reached; and when the next one is due, C{None} where there is none.
+        @param since: the start of the search, in ms since the epoch; no item is due before.  The engine does not look
+            at the deletion marks before it.
+        @param until: the end of the search, in ms since the epoch, included.
+        @return: items with the times when they are due, ordered by time and then by id, until C{max_bytes} of payload
+            are reached; and the time when the next one is due, C{None} if there is none.
         """
 
     def seen(generation: int, id: bytes) -> Optional[int]:
         """
-        A put with an id is accepted or dropped by this; were it answered later, the same id could be put in between.
+        Look an id up, for deduplication.  If an engine answered later, a client could put the same id in between.
 
-        @return: when an item was put under this id, as L{Batch.seen} records it; C{None} where none was.
+        @return: when an item was put with this id, as L{Batch.seen} records it; C{None} if none was.
         """
 
     def chunk(stream: int, index: int) -> bytes:
         """
-        Read a part of a large item, while it is sent to a client.
+        Read a chunk of a large item, to send it to a client.
 
-        @return: a chunk of a stream.
-        @raise StoreError: also when there is no such chunk.
+        @raise StoreError: also if there is no such chunk.
         """
 
     def pressed() -> bool:
-        """@return: whether the store has fallen behind with its own work, so that large payloads had better wait."""
+        """@return: whether the store is behind with its compactions, so that large payloads should wait."""
 
     def space() -> Optional[tuple[int, int]]:
-        """@return: how many bytes are free where the store is kept, and how many there are; C{None} if nobody knows."""
+        """@return: free and total bytes of the store's file system; C{None} if they are unknown."""
 
     def uncompacted() -> bool:
-        """@return: whether there is anything to L{compact<IReclaiming.compact>}, also from an earlier process."""
+        """@return: whether L{compact<IReclaiming.compact>} has anything to do, also from an earlier process."""
 
 
 class IWrites(Interface):
     """
-    How the changes of a turn are written.  One write is under way at a time.
+    The methods that write the changes of a turn.  Only one write runs at a time.
 
-    L{write} may return a Deferred in another engine, and is the only method that may.  The commit relies on no more
-    than that the answer comes, and that writes are made in order: with C{sync} it awaits it already, as that runs in a
-    thread; it answers no client before, and gathers what arrives meanwhile for the next write.
+    L{write} is the only method that may return a Deferred in another engine.  The commit relies only on getting an
+    answer, and on the order of writes.  It already waits for a write with C{sync}, which runs in a thread: it answers
+    no client before, and collects the changes that arrive meanwhile for the next write.
     """
 
     def write(batch: Batch, sync: bool = False) -> None:
         """
-        Make the changes of a batch.  When this returns they outlive the process; with C{sync} also the machine.
+        Write a batch.  When this returns, the changes survive a crash of the process; with C{sync} also of the machine.
 
-        Without C{sync} it is called in the reactor's thread; with it, in a worker thread.
+        It is called in the reactor's thread without C{sync}, in a worker thread with it.
 
-        @raise StoreError: nothing of the batch was changed, unless the error says that this is C{uncertain}.
+        @raise StoreError: nothing was written, unless the error is C{uncertain}.
         """
 
     def mend() -> None:
         """
-        Make the store writable again after a write failed.  Called before each write, in the reactor's thread;
-        immediate.
+        Make the store writable again after a failed write.  Called before each write, in the reactor's thread; quick.
 
-        @raise StoreError: it cannot be made so now.  Nothing is lost by trying again later.
+        @raise StoreError: this is not possible now.  The caller may try again later.
         """
 
     def ready() -> None:
         """
-        See whether something could be put now.  Called in the reactor's thread, and not while a thread writes;
-        immediate.
+        Check whether the store would accept a put.  Called in the reactor's thread, not while a thread writes; quick.
 
-        @raise StoreError: why it could not.
+        @raise StoreError: why it would not.
         """
 
 
 class IReclaiming(Interface):
     """
-    Work in the background, a step at a time.  Called in worker threads, beside reads and writes; slow, and blocking.
+    Background work in steps.  Called in worker threads, concurrently with reads and writes; slow and blocking.
     """
 
     def reclaim(number: int, start: int, stop: int, next_id: int, limit: int) -> Step:
@@ -144,42 +138,42 @@ class IReclaiming(Interface):
 
         @param start: start of an interval of ids that is recorded as consumed.
         @param stop: its end.
-        @param next_id: the id to start looking at (C{start}, or where the step before stopped).
-        @param limit: about how many runs or chunks to delete.
+        @param next_id: the id at which this step starts: C{start}, or what the step before returned.
+        @param limit: the approximate number of runs or chunks to delete.
         """
 
     def reclaim_queue(number: int, next_id: int, limit: int) -> Step:
         """
-        Delete what a deleted queue held, or what was discarded, in one bounded step as L{reclaim} does.
+        Delete the contents of a deleted queue, or what L{Batch.discard} names, in one bounded step as L{reclaim} does.
 
-        @param next_id: 0 at first, then what the step before gave; it means nothing to others.
+        @param next_id: 0 at first, then what the step before returned; opaque.
         """
 
     def reclaim_stream(stream: int, next_index: int, limit: int) -> Step:
         """
         Delete a stream that no item holds, in one bounded step as L{reclaim} does.
 
-        It stays, and is not among the L{leftovers<IReads.leftovers>} any more, where an item came to L{Batch.share} it
-        while those that had held it were reclaimed.
+        If another item came to L{Batch.share} the stream meanwhile, the stream stays and is no longer one of the
+        L{leftovers<IReads.leftovers>}.
         """
 
     def delayed_deleted(number: int, since: int, until: int) -> None:
-        """Note that delayed items that were due between these times were deleted, so that L{compact} visits them."""
+        """Record that delayed items due between these times were deleted, so that L{compact} compacts there."""
 
     def compact(wanted: Callable[[], bool] = ...) -> None:
         """
-        Give the disk space of all that was reclaimed back to the file system.  May take seconds.
+        Give the disk space of deleted records back to the file system.  May take seconds.
 
-        @param wanted: asked now and then whether to go on; by default to the end.
+        @param wanted: called from time to time; the compaction stops when it returns false.
         """
 
 
 class IStore(IReads, IWrites, IReclaiming):
     """
-    Where queues are kept.
+    A store of queues.
 
     Every method may raise L{darner.errors.StoreError}.  Every implementation passes `test/store_contract.py`.
     """
 
     def close() -> None:
-        """Close the store.  No other thread may be in any of its methods.  Idempotent."""
+        """Close the store.  No other thread may be in one of its methods.  Idempotent."""

@@ -1,5 +1,5 @@
 """
-Queues on disk: one LevelDB for all of them.
+The engine on LevelDB: one database for all queues.
 
 `darner.store.records` packs and unpacks the records; `docs/design/store.rst` describes them.
 """
@@ -28,13 +28,13 @@ from darner.values.items import ITEM_OVERHEAD, Item, QueueState, Step
 
 _NUMBERS_AT_ONCE: Final = 1024
 _LOOKUP: Final = 4096
-"""Bytes of a table that a look for a key reads, about a page."""
+"""Bytes of a table that the lookup of a key reads: about a page."""
 
 
 @implementer(IStore)
 class LevelStore:
     """
-    Queues in a LevelDB.
+    A store in a LevelDB.
 
     @ivar path: the data directory.
     """
@@ -46,12 +46,12 @@ class LevelStore:
         seconds: Callable[[], float] = time.monotonic,
     ) -> None:
         """
-        Open the store in a data directory, which is made if it is missing.
+        Open the store in a data directory.  Create the directory if it is missing.
 
         @param path: the data directory.
-        @param open_database: what opens the LevelDB; C{plyvel.DB} but for tests of its faults.
+        @param open_database: as for a L{Database}.
         @param seconds: a monotonic clock.
-        @raise StoreUnusable: see L{DataDirectory}; also when LevelDB cannot open what is there.
+        @raise StoreUnusable: see L{DataDirectory}; also if LevelDB cannot open the database.
         @raise StoreDamaged: files are missing or damaged.  Nothing was changed.
         """
         self.path = path
@@ -70,7 +70,7 @@ class LevelStore:
         return records.unpack_u64(value) if value is not None else 0
 
     def _next(self, key: bytes, given: tuple[int, int]) -> tuple[int, int]:
-        """Hand out one number; those that may be handed out without another write end at the second of the pair."""
+        """@return: the next number, and the end of the numbers that the last write has reserved."""
         number, end = given
         if number >= end:
             end = number + _NUMBERS_AT_ONCE
@@ -119,7 +119,7 @@ class LevelStore:
                     state.generations = records.unpack_generations(written)
                 else:
                     state.attempts[records.key_number(beside)] = records.unpack_u32(written)
-        # Nothing at or above the mark's next id was ever deleted, so neither look below meets a deletion mark.
+        # Nothing at or above the mark's next id was ever deleted: the two searches below meet no deletion marks.
         bounds = {"start": records.run_key(number, mark.next_id), "stop": records.mark_key(number)}
         with self._database.iterator(include_value=False, **bounds) as keys:
             newer = next(keys, None) is not None
@@ -157,7 +157,7 @@ class LevelStore:
             self._database.mend()
 
     def ready(self) -> None:
-        # LevelDB says nothing of a compaction that failed until something is written.
+        # LevelDB reports a failed compaction only when something is written.
         self._database.write([(records.FORMAT_KEY, records.FORMAT)])
         self._database.require_room()
 

@@ -1,10 +1,9 @@
 """
-Giving back the memory into which LevelDB maps its tables.
+Release of the memory into which LevelDB maps its tables.
 
-LevelDB reads its tables through memory maps, hundreds of them of some megabytes each.  All that was read of them counts
-as the process's memory until the kernel needs it for something else, or the table is deleted.  So whoever reads much
-says from time to time that it is not needed any more; and while something is written, a L{MappedMemory} does, as
-LevelDB merges tables in a thread of its own.
+LevelDB reads its tables through hundreds of memory maps of some megabytes each.  The pages that it has read count as
+the process's memory until the kernel needs them or the table is deleted.  So code that reads much releases them from
+time to time, and L{MappedMemory} does so while something is written, as LevelDB merges tables in its own thread.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from typing import Any, Final, Optional
 
 _MADV_SEQUENTIAL: Final = 2
 _MADV_PAGEOUT: Final = 21
-"""Linux 5.4 and later.  It changes no contents: harmless, also when LevelDB unmaps a table meanwhile."""
+"""Linux 5.4 and later.  It does not change contents, so it is harmless even if LevelDB unmaps a table meanwhile."""
 
 _MAPS: Final = Path("/proc/self/maps")
 _STATM: Final = Path("/proc/self/statm")
@@ -30,11 +29,11 @@ _PAGE: Final = os.sysconf("SC_PAGE_SIZE")
 
 @functools.cache
 def _madvise() -> Any:
-    return ctypes.CDLL(None).madvise  # once: it makes a class of its own
+    return ctypes.CDLL(None).madvise  # cached, as each CDLL creates a class
 
 
 def mapped() -> int:
-    """@return: how many bytes of files this process has mapped into memory; 0 where the system does not tell."""
+    """@return: bytes of mapped files in this process's memory; 0 if the system does not tell."""
     try:
         return int(_STATM.read_bytes().split()[2]) * _PAGE
     except OSError:
@@ -43,9 +42,9 @@ def mapped() -> int:
 
 def page_out(directory: Path, maps: Path = _MAPS) -> int:
     """
-    Give back the memory in which files of a directory are mapped.
+    Release the memory in which files of a directory are mapped.
 
-    @return: how many maps there were; 0 as well where the system does not tell.
+    @return: the number of maps; 0 if the system does not tell.
     """
     below = os.fsencode(os.path.realpath(directory) + os.sep)
     count = 0
@@ -58,8 +57,8 @@ def page_out(directory: Path, maps: Path = _MAPS) -> int:
         if below in line:
             start, stop = (int(address, 16) for address in line.split(None, 1)[0].split(b"-"))
             at, size = ctypes.c_void_p(start), ctypes.c_size_t(stop - start)
-            # Whoever is in the middle of a table faults next, and the kernel would read the disk also for megabytes
-            # behind him, which were just given back: 475 MB while 400 MB of large items were set, and 37 MB with this.
+            # A thread that is reading a table faults next.  Without this advice the kernel would then also read back
+            # megabytes that were just released: 475 MB instead of 37 MB while 400 MB of large items were put.
             madvise(at, size, _MADV_SEQUENTIAL)
             madvise(at, size, _MADV_PAGEOUT)
             count += 1
@@ -68,25 +67,23 @@ def page_out(directory: Path, maps: Path = _MAPS) -> int:
 
 class MappedMemory:
     """
-    Keeps small what is mapped of a directory's files while something is written to them.
+    Limits the memory of a directory's mapped files while something is written to them.
 
-    A merge of LevelDB's reads tens of megabytes in a tenth of a second.  So it is looked more often than that whether
-    much has come to be in memory, and it is given back then: by the thread that writes, and by one of its own while
-    nobody does, as merges go on behind the last write, and writes wait for them.  (By the thread alone a busy server
-    was a tenth slower, for it has to have the interpreter's lock each time.)  The thread ends when there is nothing to
-    do, and is there again with the next write.
+    A merge in LevelDB reads tens of megabytes in a tenth of a second, so the memory must be checked more often.  The
+    writing thread checks; while none writes, a thread of this object does, because merges continue after the last
+    write and the next writes wait for them.  (A busy server was 10 % slower with the second thread alone, as that
+    needs the interpreter's lock each time.)  The second thread ends when it has nothing to do; the next write starts
+    it again.
     """
 
     EVERY: Final = 0.005
-    """
-    Seconds between two looks, each of some 10 us.  With 10 ms the peak is 2 to 8 MB higher, and nothing is cheaper.
-    """
+    """Seconds between two checks of about 10 us.  With 10 ms the peak is 2 to 8 MB higher, and nothing is cheaper."""
     AWAY: Final = 0.02
-    """Seconds for which the thread leaves it to those who write, as long as they do."""
+    """Seconds between two looks of the thread whether others still write."""
     MOST: Final = 5 * 1024 * 1024
-    """How many bytes more than at least may be mapped."""
+    """Bytes above the minimum that may be mapped."""
     QUIET: Final = 40
-    """After how many looks at which there was nothing to do the thread ends: a merge has begun by then."""
+    """The number of checks without effect after which the thread ends.  A merge has begun by then."""
 
     def __init__(
         self,
@@ -96,8 +93,8 @@ class MappedMemory:
         seconds: Callable[[], float] = time.monotonic,
     ) -> None:
         """
-        @param size: how much is mapped.
-        @param give_back: gives it back.
+        @param size: returns the mapped bytes.
+        @param give_back: releases them.
         @param seconds: a monotonic clock.
         """
         self._directory = directory
@@ -114,7 +111,7 @@ class MappedMemory:
             self._stopping.set()  # the system does not tell
 
     def written(self) -> None:
-        """Something is written.  May be called in any thread, and is called with every write."""
+        """Called for every write, in any thread."""
         self._active = True
         now = self._seconds()
         if now >= self._look_at:
@@ -127,14 +124,14 @@ class MappedMemory:
         with self._lock:
             if self._thread is None and not self._stopping.is_set():
                 thread = threading.Thread(target=self._run, name="darner-maps", daemon=True)
-                with suppress(RuntimeError):  # there may be no more threads: that is no reason not to write
+                with suppress(RuntimeError):  # if no thread can be started, write all the same
                     self._thread = thread
                     thread.start()
                     return
                 self._thread = None
 
     def stop(self) -> None:
-        """End the thread, for good."""
+        """Stop the thread for good."""
         self._stopping.set()
         with self._lock:
             thread = self._thread
@@ -145,7 +142,7 @@ class MappedMemory:
         quiet = 0
         pause = self.AWAY
         while quiet < self.QUIET:
-            # Where that goes by the wall clock (`darner.net.clock`) and it is set back, memory is given back later.
+            # If the wait depends on the wall clock (`darner.net.clock`) and that is set back, this runs late.
             if self._stopping.wait(pause):
                 break
             if self._active:
@@ -159,9 +156,9 @@ class MappedMemory:
 
     def check(self) -> bool:
         """
-        See whether much is mapped, and give it back.
+        Release the mapped memory if there is much of it.
 
-        @return: whether it was.
+        @return: whether there was.
         """
         size = self._size()
         if size <= self._least + self.MOST:
@@ -171,7 +168,7 @@ class MappedMemory:
         return True
 
     def page_out(self) -> None:
-        """Give back all that is mapped."""
+        """Release all mapped memory of the directory."""
         self._give_back(self._directory)
-        # The rest is somebody else's.
+        # The rest belongs to other files.
         self._least = self._size()

@@ -1,8 +1,8 @@
 """
-Queues in memory: the twin of `darner.store.leveldb`, for tests and for queues that need not outlive the process.
+The engine in memory, for tests and for volatile queues.
 
-It keeps the same contract with the plainest data structures there are, so that it can serve as the model of the other:
-it reads the keys that a batch writes, and keeps what they say, and not the keys.
+It fulfils the same contract as `darner.store.leveldb` with the simplest data structures, so that it is the model for
+that engine: it decodes the keys that a batch writes and stores what they mean.
 """
 
 from __future__ import annotations
@@ -40,16 +40,16 @@ class _Queue:
 @implementer(IStore)
 class MemoryStore:
     """
-    Queues in dictionaries.
+    A store in dictionaries.
 
-    Closing forgets nothing, so that a test can start a service anew on what an earlier one left.
+    Closing it deletes nothing, so that a test can start another service on the same store.
 
-    @ivar queues: what is kept, by number.
-    @ivar ids: when items were put, by the number of the generation and the id.
+    @ivar queues: the queues, by number.
+    @ivar ids: the times when items were put, by the number of the generation and the id.
     @ivar chunks: the streams, by number.
-    @ivar holders: of streams that several items hold, those.
+    @ivar holders: the items that hold a stream, by stream, if there are several.
     @ivar unheld: the streams that no item holds.
-    @ivar delays: the delayed items, by number; in order, each behind when it is due and its id.
+    @ivar delays: the delayed items, by number: sorted tuples of due time, id and item.
     @ivar deleted: the numbers of deleted queues that are not reclaimed yet.
     """
 
@@ -67,7 +67,6 @@ class MemoryStore:
     # What batches write
 
     def _apply(self, key: bytes, value: Optional[bytes]) -> None:
-        """Make one write of a batch."""
         kind = key[:1]
         if kind == records.QUEUE:
             self._apply_to_queue(records.queue_number(key), key, value)
@@ -218,7 +217,7 @@ class MemoryStore:
         return Step(next_id, sum(item.size for item in gone), streams)
 
     def _is_held(self, stream: int, number: int, id: int) -> bool:
-        """@return: whether others than this item, which is gone, hold a stream."""
+        """@return: whether other items than this one, which is deleted, hold a stream."""
         holders = self.holders.get(stream, set())
         holders.discard((number, id))
         return bool(holders)
@@ -268,7 +267,6 @@ class MemoryStore:
 
 
 def _keep(kept: set[_K], key: _K, value: Optional[bytes]) -> None:
-    """Have a key in a set, or not where its C{value} is none."""
     if value is None:
         kept.discard(key)
     else:
@@ -276,7 +274,6 @@ def _keep(kept: set[_K], key: _K, value: Optional[bytes]) -> None:
 
 
 def _set(kept: dict[_K, int], key: _K, value: Optional[bytes]) -> None:
-    """Have a number under a key, or no key where its C{value} is none."""
     if value is None:
         kept.pop(key, None)
     else:

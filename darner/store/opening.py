@@ -1,6 +1,5 @@
 """
-The start of a store: what a loss of power left is put right before LevelDB opens it, and a start that is refused leaves
-everything as it was.
+Opening a store: repair the traces of a loss of power before LevelDB opens it, and undo everything if the start fails.
 """
 
 from __future__ import annotations
@@ -27,9 +26,9 @@ _log = Logger()
 @contextlib.contextmanager
 def starting(database: Database) -> Iterator[None]:
     """
-    What is done in this context opens a database; where that fails, everything is put back.
+    The context in which a database is opened.  If that fails, the files are restored as they were.
 
-    @raise StoreUnusable: LevelDB cannot open what is there.
+    @raise StoreUnusable: LevelDB cannot open the database.
     @raise StoreDamaged: files are missing or damaged.
     """
     try:
@@ -47,10 +46,10 @@ def starting(database: Database) -> Iterator[None]:
 @contextlib.contextmanager
 def recovering(database: Database) -> Iterator[None]:
     """
-    What is done in this context reads what a start needs.  After it the start has succeeded.
+    The context in which recovery reads.  When it ends without an error, the start has succeeded.
 
-    @raise StoreDamaged: records are missing or damaged.  Everything is put back.
-    @raise StoreError: they cannot be read now.
+    @raise StoreDamaged: records are missing or damaged.  The files are restored as they were.
+    @raise StoreError: records cannot be read now.
     """
     try:
         yield
@@ -71,7 +70,7 @@ def _damaged(database: Database, error: Exception) -> StoreDamaged:
 
 
 def open_database(database: Database) -> None:
-    """Open a database, in the context of L{starting}; it is made where the directory is new, and its format checked."""
+    """Open a database, in the context of L{starting}.  Create it if the directory is new; check its format."""
     path, directory = database.path, database.directory
     rollback.finish_interrupted(path)
     if not directory.database.is_dir():
@@ -87,14 +86,14 @@ def open_database(database: Database) -> None:
     directory.reserve.take()
     try:
         database.make_and_open()
-    except OSError:  # plyvel's is one as well
+    except OSError:  # plyvel.IOError too
         directory.make_room()
         database.make_and_open()
     known = database.get(records.FORMAT_KEY)
     if known is None:
         database.opened().put(records.FORMAT_KEY, records.FORMAT)
     elif known != records.FORMAT:
-        raise StoreUnusable(f"the store in {path} is of a format that this version does not know")
+        raise StoreUnusable(f"the store in {path} is in a format that this version does not know")
 
 
 def _drop_unsafe_tail(database: Database) -> None:
@@ -111,8 +110,8 @@ def _inspect(database: Database) -> None:
         aside = set_aside(path)
         shutil.copy2(log, aside)
         _log.warn(
-            "{file} ends in zeros from byte {length} on, where the last write was cut short: the file was truncated "
-            "there, and a copy of it is in {aside}",
+            "{file} ends in zeros from byte {length} on, where the last write was cut short: truncated it there; "
+            "a copy of the whole file is in {aside}",
             file=log.name, length=length, aside=aside,
         )  # fmt: skip
         truncate(log, length)

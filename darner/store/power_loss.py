@@ -1,11 +1,12 @@
 """
-What a loss of power may leave of LevelDB's newest files, put right before LevelDB opens them.
+Repair of LevelDB's newest files after a loss of power, before LevelDB opens them.
 
-LevelDB writes to a new log while the one before is not safe yet, and names a new table in its manifest before the
-table's entry in the directory is safe.  A disk that loses its power may keep the later and lose the earlier of the two.
-LevelDB would take what is in the newer log without what was lost before it, or not open at all.  In both cases nothing
-of the later was ever promised to be on stable storage, for whoever promises that makes the earlier safe as well.  So
-the later is given up: what remains is all that was written up to some moment.
+LevelDB writes to a new log while the one before is not on stable storage yet, and names a new table in its manifest
+before the table's directory entry is on stable storage.  A loss of power may keep the later of the two and lose the
+earlier.  LevelDB would then read the newer log without the records that were lost before it, or not open at all.
+
+Nothing of the later file was promised to be on stable storage, as such a promise requires the earlier one to be synced
+as well.  So the later file is given up.  The store then contains everything that was written up to some moment.
 """
 
 from __future__ import annotations
@@ -23,9 +24,9 @@ from darner.store.files.names import logs, tables
 
 def truncate(path: Path, length: int) -> None:
     """
-    Have a file of a database end after C{length} bytes: in another file of its name, so that links to it stay whole.
+    Truncate a file of a database to C{length} bytes.  A new file replaces it, so that hard links keep the old contents.
 
-    @raise OSError: it cannot be done, and nothing has changed.
+    @raise OSError: it cannot be truncated; nothing has changed.
     """
     shorter = path.with_name(path.name + ".cut")
     with shorter.open("wb") as file:
@@ -37,18 +38,18 @@ def truncate(path: Path, length: int) -> None:
 
 def drop_unsafe_tail(database: Path, aside: Path) -> list[str]:
     """
-    Drop what was written last, where a loss of power kept it and lost what was written before.
+    Give up the newest records if a loss of power kept them and lost earlier ones.
 
-    @param database: its directory.  Nobody has it open.
-    @param aside: a directory for the logs that are given up, and for a copy of the manifest where its end is; made when
-        there is something for it.
-    @return: what was done, a line each.
-    @raise OSError: it cannot be read, or changed.
+    @param database: the directory of the database, which no process has open.
+    @param aside: the directory for logs that are given up, and for a copy of a manifest that is truncated; created if
+        it is needed.
+    @return: a line for the log about each change.
+    @raise OSError: a file cannot be read or changed.
     """
     try:
         manifest = Manifest(current(database))
     except BadFile:
-        return []  # no loss of power does that
+        return []  # not the effect of a loss of power
     done = []
     before = _before_last(manifest, database)
     if before is not None and before.end is not None:
@@ -66,7 +67,7 @@ def drop_unsafe_tail(database: Path, aside: Path) -> list[str]:
 
 
 def _before_last(manifest: Manifest, database: Path) -> Optional[Manifest]:
-    """@return: the manifest without its last entry, where that names a table that is missing and the rest is whole."""
+    """@return: the manifest without its last entry, if that names a missing table and the rest is complete."""
     there = tables(database).keys()
     if manifest.tables.keys() <= there:
         return None
@@ -74,7 +75,7 @@ def _before_last(manifest: Manifest, database: Path) -> Optional[Manifest]:
         before = Manifest(manifest.path, leave_out=1)
     except BadFile:
         return None
-    # LevelDB removes what came before when the entry is safe.
+    # LevelDB removes the older files only once the entry is on stable storage.
     return before if before.tables.keys() <= there and before.log in logs(database) else None
 
 
@@ -107,16 +108,18 @@ def unfinished_files(database: Path) -> list[Path]:
 
 def _gap(paths: list[Path], given: int) -> int:
     """
+    Find the first gap in the sequence numbers.
+
     @param paths: logs, in order.
     @param given: the last sequence number in the manifest.
-    @return: the place of the first log before which something is lost; the number of logs where there is none, or where
-        one is damaged elsewhere than at its end: that is no loss of power.
+    @return: the index of the first log before which records are lost; the number of logs if there is none, or if a log
+        is damaged elsewhere than at its end, which is not the effect of a loss of power.
     """
     expected = given + 1
-    # Of a single log LevelDB takes what is good, from its beginning on.
+    # LevelDB reads the good records at the start of a single log.
     for place, path in enumerate(paths if len(paths) > 1 else ()):
         file = LogFile(path)
-        # A log that another followed had something in it: `darner.store.leveldb` sees to that.
+        # A log that is followed by another was not empty: `darner.store.database` ensures that.
         after = 0
         for record in file.records():
             try:
@@ -127,7 +130,7 @@ def _gap(paths: list[Path], given: int) -> int:
                 return place
             after = first + count
             if path is paths[-1]:
-                break  # where it ends matters to nobody
+                break  # its end does not matter
         if file.lost:
             return len(paths)
         expected = after

@@ -1,5 +1,5 @@
 """
-What the reclaimer deletes, in bounded steps: consumed items, deleted queues, and streams that no item holds.
+The bounded steps of the reclaimer, which deletes consumed items, deleted queues, and streams that no item holds.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from darner.values.vocabulary import CHUNK_BYTES
 
 
 class Reclaiming:
-    """The steps of reclaiming.  Each writes what it deletes together or not at all, and may run in a worker thread."""
+    """The steps of reclaiming.  Each deletes in one batch, and may run in a worker thread."""
 
     def __init__(self, database: Database, compaction: Compaction) -> None:
         self._database = database
@@ -55,7 +55,7 @@ class Reclaiming:
         """As L{darner.store.interfaces.IReclaiming.reclaim_stream}."""
         unheld = self._database.get(records.unheld_key(stream))
         if unheld is None:
-            return Step()  # it is reclaimed already
+            return Step()  # already reclaimed
         with self._database.iterator(prefix=records.holders_prefix(stream), include_value=False) as keys:
             if next(keys, None) is not None:
                 self._database.write([(records.unheld_key(stream), None)])
@@ -82,12 +82,12 @@ class Reclaiming:
 
 class Deletion:
     """
-    What one step deletes.
+    The deletions of one step.
 
-    @ivar writes: the keys, and those of streams that no item holds from then on.
+    @ivar writes: the keys to delete, and the records of streams that no item holds afterwards.
     @ivar ranges: the first and the last key of each L{records.neighbourhood}.
-    @ivar streams: these streams.
-    @ivar count: how many keys.
+    @ivar streams: the streams that no item holds afterwards.
+    @ivar count: the number of deleted keys.
     @ivar freed: bytes of keys and values.
     """
 
@@ -101,7 +101,7 @@ class Deletion:
         self.freed = 0
 
     def key(self, key: bytes, size: int) -> None:
-        """Delete a key with a value of this size."""
+        """Delete a key whose value has C{size} bytes."""
         self.writes.append((key, None))
         self.count += 1
         self.freed += len(key) + size
@@ -110,7 +110,7 @@ class Deletion:
         self.ranges[kind] = (min(low, key), max(high, key))
 
     def run(self, key: bytes, value: bytes) -> None:
-        """Delete a run; where it is a large item, and the last to hold its stream, nobody does from then on."""
+        """Delete a run.  If it is a large item and the last holder of its stream, record the stream as unheld."""
         self.key(key, len(value))
         stream, chunks = records.run_stream(value)
         if stream and not self._is_held(stream, records.holder_key(stream, *records.run_place(key))):
@@ -118,7 +118,7 @@ class Deletion:
             self.streams.append(stream)
 
     def _is_held(self, stream: int, holder: bytes) -> bool:
-        """@return: whether others than this holder, which releases it, hold a stream."""
+        """Release a holder of a stream.  @return: whether other holders remain."""
         prefix = records.holders_prefix(stream)
         with self._database.iterator(prefix=prefix, include_value=False) as keys:
             holders = set(keys)

@@ -1,8 +1,7 @@
 """
 The keys and values of the store.
 
-`docs/design/store.rst` has their table, says why they look so, and how to change them.  Only this module packs and
-unpacks them.
+`docs/design/store.rst` lists and explains them, and says how to change them.  Only this module packs and unpacks them.
 """
 
 from __future__ import annotations
@@ -34,10 +33,10 @@ _ATTEMPTS: Final = 3
 _DELAYED: Final = 4
 _GENERATIONS: Final = 5
 _END: Final = 255
-"""What kind of record comes behind a queue's number."""
+"""The kind of record, behind a queue's number in the key."""
 
 RUN_BYTES: Final = 64 * 1024
-"""Payload bytes after which the next item of a turn starts a run of its own."""
+"""Payload bytes after which the next item of a turn starts a new run."""
 
 _U64: Final = Struct(">Q")
 _U32: Final = Struct(">I")
@@ -117,7 +116,6 @@ def seen_key(generation: int, id: bytes) -> bytes:
 
 
 def seen_id(key: bytes) -> bytes:
-    """@return: the id under which an item was put."""
     return key[10:]
 
 
@@ -138,7 +136,7 @@ def holder_key(stream: int, number: int, id: int) -> bytes:
 
 
 def holder_of(key: bytes) -> tuple[int, tuple[int, int]]:
-    """@return: of an item that holds a stream together with others the stream, its number and its id."""
+    """@return: the stream, and the number and id of the item that holds it together with others."""
     _, stream, number, id = _HOLDER_KEY.unpack(key)
     return stream, (number, id)
 
@@ -156,12 +154,12 @@ def unheld_key(stream: int) -> bytes:
 
 
 def queue_number(key: bytes) -> int:
-    """@return: of a key that is kept under the number of a queue, of delayed items or of a generation, that number."""
+    """@return: the number of the queue, of the delayed items or of the generation to which a record belongs."""
     return unpack_u64(key[1:9])
 
 
 def run_place(key: bytes) -> tuple[int, int]:
-    """@return: of the key of a run, or of a delayed item, the number and the last id."""
+    """@return: the number and the last id in the key of a run or a delayed item."""
     return queue_number(key), key_number(key)
 
 
@@ -171,7 +169,7 @@ def due_of(key: bytes) -> int:
 
 
 def key_number(key: bytes) -> int:
-    """The last number of a key: an interval's start, a run's last id, a deleted queue, a stream no item holds."""
+    """@return: the last number of a key: an interval's start, a run's last id, a deleted queue, an unheld stream."""
     return unpack_u64(key[-8:])
 
 
@@ -186,12 +184,12 @@ def chunk_index(key: bytes) -> int:
 
 
 def place_of(key: bytes) -> int:
-    """@return: of a key kept under a queue's number, about where it comes among all of these; never too far."""
+    """@return: a number that orders the keys of one queue: the first bytes of the key, so never beyond the key."""
     return int.from_bytes(key[9:18].ljust(9, b"\0"), "big")
 
 
 def key_at(number: int, place: int) -> bytes:
-    """@return: the first key that may have this place."""
+    """@return: the smallest key with this L{place_of}."""
     return _NUMBER_KEY.pack(QUEUE, number) + place.to_bytes(9, "big").rstrip(b"\0")
 
 
@@ -204,7 +202,7 @@ def is_run(key: bytes) -> bool:
 
 
 def neighbourhood(key: bytes) -> bytes:
-    """What keys have in common that lie side by side and are deleted together: a queue's number, or the kind of key."""
+    """@return: the prefix of keys that are adjacent and are deleted together: with a queue's number, or the kind."""
     return key[:9] if key[0:1] == QUEUE else key[:1]
 
 
@@ -254,7 +252,6 @@ def unpack_generations(value: bytes) -> tuple[Optional[Generation], Optional[Gen
 
 
 def pack_bounds(low: bytes, high: bytes) -> bytes:
-    """@param low: a key, and C{high} one that is not before it."""
     return _LENGTH.pack(len(low)) + low + high
 
 
@@ -265,14 +262,14 @@ def unpack_bounds(value: bytes) -> tuple[bytes, bytes]:
 
 def runs(items: Sequence[Item], bytes_put: int) -> Iterator[tuple[int, bytes]]:
     """
-    Write items down.
+    Encode items as runs.
 
     @param items: items with consecutive ids, in order.
-    @param bytes_put: payload bytes of all items ever put on the queue, these included.
-    @return: for each run the last id in it and its value.
+    @param bytes_put: payload bytes of all items ever put on the queue, including these.
+    @return: for each run its last id and its value.
     """
     if len(items) == 1 and not items[0].stream:
-        # Most turns of a few clients put one item.
+        # The most common turn puts one item.
         item = items[0]
         head = _RUN_AND_ITEM.pack(bytes_put, 1, _INLINE, item.flags, item.time, item.expiry, item.size)
         yield item.id, head + item.payload
@@ -296,17 +293,17 @@ def runs(items: Sequence[Item], bytes_put: int) -> Iterator[tuple[int, bytes]]:
 
 
 def run_head(value: bytes) -> tuple[int, int]:
-    """@return: of a run, the queue's bytes put through its end, and how many items it holds."""
+    """@return: a run's C{bytes_put}, up to its end, and the number of its items."""
     bytes_put, count = _RUN.unpack_from(value)
     return bytes_put, count
 
 
 def run_items(last: int, value: bytes) -> Iterator[Item]:
     """
-    Read a run.
+    Decode a run.
 
     @param last: the id of its last item.
-    @raise StoreError: the run is not of a format that this version reads.
+    @raise StoreError: this version does not know the run's format.
     """
     _, count = run_head(value)
     at = _RUN.size
@@ -324,12 +321,12 @@ def run_items(last: int, value: bytes) -> Iterator[Item]:
 
 
 def run_length(items: Sequence[Item]) -> int:
-    """@return: how long the value of a run with these items is."""
+    """@return: the length of the value of a run with these items."""
     return _RUN.size + sum(_ITEM.size + (_U64.size if item.stream else item.size) for item in items)
 
 
 def run_stream(value: bytes) -> tuple[int, int]:
-    """@return: of a run that is one large item, its stream and the number of its chunks; 0 and 0 for any other run."""
+    """@return: the stream of a run that is one large item, and the number of its chunks; 0 and 0 for any other run."""
     kind, _, _, _, size = _ITEM.unpack_from(value, _RUN.size)
     if kind != _STREAM:
         return 0, 0

@@ -1,9 +1,9 @@
 """
-The database as it was before it was opened.
+Restoring the database as it was before a start that fails.
 
-LevelDB moves, writes and deletes files as soon as it is opened, and may come upon damage only then.  What was there is
-kept as links until the start has read what it needs; where it cannot, it is put back, so that a start which is refused
-leaves everything as it was.  LevelDB writes to no file that it has not made itself since it was opened.
+LevelDB moves, writes and deletes files as soon as it is opened, and may find damage only then.  So hard links keep the
+files until the start has read what it needs; a start that fails restores them.  Links are enough, as LevelDB writes
+only to files that it has created since it was opened.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from darner.store.directory import AFTER, ASIDE, BEFORE, DATABASE, LOST, RESERVE
 
 
 class Rollback:
-    """Links to all files of a database."""
+    """Hard links to all files of a database."""
 
     def __init__(self, path: Path) -> None:
         """
-        Keep what is there.  Where the file system knows no links or has no room for them, nothing is kept.
+        Make the links.  If the file system has no links or no space for them, there are none.
 
         @param path: the data directory.
         """
@@ -41,14 +41,14 @@ class Rollback:
             self.discard()
 
     def discard(self) -> None:
-        """Remove the links: the start has succeeded."""
+        """Remove the links, as the start has succeeded."""
         self.kept = False
         shutil.rmtree(self._links, ignore_errors=True)
 
     def restore(self) -> None:
-        """Put every file back as it was.  The database is closed."""
+        """Restore every file.  The database is closed."""
         if not self.kept:
-            return  # what is there is as LevelDB has left it, and nothing is lost by that
+            return  # the files stay as LevelDB has left them; that loses nothing
         if _files(self._database) == _files(self._links):
             self.discard()
         else:
@@ -57,7 +57,7 @@ class Rollback:
             self._links.rename(self._database)
             shutil.rmtree(self._opened, ignore_errors=True)
         for name in set(os.listdir(self._path)) - self._there:
-            # What was set aside is where it was again.
+            # The restored database contains what was set aside there.
             if name == LOST or name.startswith(ASIDE):
                 shutil.rmtree(self._path / name, ignore_errors=True)
             elif name == RESERVE:
@@ -65,12 +65,11 @@ class Rollback:
 
 
 def _files(directory: Path) -> dict[str, int]:
-    """@return: which files are in a directory, under their names."""
     return {entry.name: entry.inode() for entry in os.scandir(directory)}
 
 
 def finish_interrupted(path: Path) -> None:
-    """Finish a L{Rollback.restore}, or a L{Rollback.discard}, that the end of a process interrupted."""
+    """Finish a L{Rollback.restore} or L{Rollback.discard} that was interrupted because the process died."""
     if not (path / DATABASE).exists() and (path / BEFORE).exists():
         (path / BEFORE).rename(path / DATABASE)
     for name in (BEFORE, AFTER):

@@ -9,14 +9,14 @@ from pathlib import Path
 
 
 class StatusFile:
-    """The file that tells the next start which status the server has."""
+    """The status file of a data directory."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
 
     def read(self) -> str:
         """
-        @return: what was kept, which need not be a status; empty where nothing was.
+        @return: the contents, which need not be a valid status; empty if there is no file.
         @raise OSError: it cannot be read.
         """
         try:
@@ -26,11 +26,11 @@ class StatusFile:
 
     def write(self, status: str) -> None:
         """
-        Keep a status: the file holds the old one or the new, also after a loss of power.
+        Replace the contents.  After a loss of power the file contains the old status or the new one.
 
-        It is synced at once, while everybody waits: this is asked for some few times a year.
+        This syncs in the reactor's thread, while all clients wait: the status changes a few times a year.
 
-        @raise OSError: it cannot be kept.
+        @raise OSError: it cannot be written.
         """
         new = self._path.with_name(f".{self._path.name}.new")
         file = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)

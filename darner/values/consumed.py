@@ -1,10 +1,10 @@
 """
-Which items of a queue are consumed: a set of ids, kept as intervals.
+The consumed items of a queue: a set of ids, kept as intervals.
 
-Ids are handed out from 0 upwards without a gap, so what is *in* a queue follows from two facts alone: the next id to be
-given, and this set.  Reads mostly consume in order, so that most sets are the one interval from 0 to the *low-water
-mark*.  Items that are open, or were given back, are the gaps between the intervals above it.  No item is ever assumed
-to exist because its neighbours do.
+A queue gives its items ids from 0 up without gaps.  So two facts tell what a queue contains: the next id, and this set.
+Clients mostly consume in order; then the set is the single interval from 0 to the *low-water mark*.  Open items and
+items that were given back are gaps between the intervals above the mark.  No code may conclude that an item exists
+because its neighbours do.
 """
 
 from __future__ import annotations
@@ -17,13 +17,12 @@ class Consumed:
     """
     A set of item ids that grows mostly at its low end.
 
-    @ivar low: the low-water mark; every id below it is consumed, and the id itself is not.
+    @ivar low: the low-water mark.  Every id below it is consumed; the id itself is not.
     """
 
     def __init__(self, low: int = 0, above: Iterable[tuple[int, int]] = ()) -> None:
         """
-        @param low: the low-water mark to start with.
-        @param above: intervals C{(start, stop)} of consumed ids above it, apart from each other.
+        @param above: intervals C{(start, stop)} of consumed ids above C{low}; they do not touch each other.
         """
         self.low = low
         self._starts: list[int] = []
@@ -40,18 +39,17 @@ class Consumed:
         return at >= 0 and id < self._stops[self._starts[at]]
 
     def __len__(self) -> int:
-        """How many ids are consumed."""
         return self.low + sum(stop - start for start, stop in self._stops.items())
 
     def intervals(self) -> Iterator[tuple[int, int]]:
-        """Every interval, in order; the first one starts at 0 where the low-water mark is not 0."""
+        """Every interval, in order.  The first one starts at 0 unless the low-water mark is 0."""
         if self.low:
             yield 0, self.low
         for start in self._starts:
             yield start, self._stops[start]
 
     def next_missing(self, id: int) -> int:
-        """@return: the smallest id that is not consumed and not below C{id}."""
+        """@return: the smallest id from C{id} on that is not consumed."""
         if id < self.low:
             return self.low
         at = bisect_right(self._starts, id) - 1
@@ -64,7 +62,7 @@ class Consumed:
         return self.next_missing(start) >= stop
 
     def add(self, start: int, stop: int) -> None:
-        """Consume the ids from C{start} up to, not including, C{stop}; some may be consumed already."""
+        """Add the ids from C{start} up to, not including, C{stop}.  Some may be in the set already."""
         if start <= self.low:
             if stop > self.low:
                 self.low = stop
@@ -88,7 +86,7 @@ class Consumed:
         self._changed.add(start)
 
     def _absorb(self) -> None:
-        """Take the intervals that the low-water mark has reached into it."""
+        """Merge the intervals that the low-water mark has reached into it."""
         reached = 0
         for start in self._starts:
             if start > self.low:
@@ -99,7 +97,7 @@ class Consumed:
         del self._starts[:reached]
 
     def discard(self, id: int) -> None:
-        """Make C{id} an item again: its consumption could not be written down."""
+        """Remove C{id} from the set, because the store could not record that the item was consumed."""
         if id not in self:
             return
         if id < self.low:
@@ -121,9 +119,9 @@ class Consumed:
 
     def take_changes(self) -> list[tuple[int, int]]:
         """
-        What changed above the low-water mark since the last call, for the store.
+        Return the changes above the low-water mark since the last call, for the store.
 
-        @return: C{(start, stop)} of the intervals that are new or longer, and C{(start, start)} of those that are gone.
+        @return: C{(start, stop)} for each interval that is new or longer, C{(start, start)} for each that is gone.
         """
         if not self._changed:
             return []
@@ -132,5 +130,5 @@ class Consumed:
         return changes
 
     def put_back_changes(self, changes: list[tuple[int, int]]) -> None:
-        """Changes that were taken and could not be written will be taken again."""
+        """Have the next L{take_changes} return these changes again, because the store could not write them."""
         self._changed.update(start for start, _ in changes)

@@ -1,7 +1,7 @@
 """
-Items, and what the store remembers of a queue.
+Items, and what the store records about a queue.
 
-Plain data that the packages hand each other; nothing here knows how it is written down (`darner.store.records` does).
+Plain data; `darner.store.records` encodes it.
 """
 
 from __future__ import annotations
@@ -12,25 +12,25 @@ from typing import Final, NamedTuple, Optional
 from darner.values.consumed import Consumed
 
 ITEM_OVERHEAD: Final = 160
-"""About how many bytes an item takes in memory besides its payload."""
+"""Approximate bytes that an item takes in memory besides its payload."""
 
 
 class Item:
     """
     One item of a queue.
 
-    A small item carries its payload.  The payload of a large one lies in the store as a I{stream} of chunks, and the
-    item carries the stream's number; that is what keeps memory apart from the size of items.
+    A small item contains its payload.  The store keeps the payload of a large item as a I{stream} of chunks, and the
+    item contains the stream's number.  So memory does not grow with the size of items.
 
-    @ivar id: its place in the queue.
+    @ivar id: the item's position in the queue.
     @ivar flags: the client's 32 bit number.
-    @ivar time: when it was set, in ms since the epoch.
-    @ivar expiry: when it expires, in ms since the epoch; 0 is never.
-    @ivar size: its payload in bytes.
-    @ivar payload: the payload; empty where there is a stream, or where it is unloaded.
-    @ivar stream: the number of the stream that holds the payload; 0 where there is none.
-    @ivar refused: whether the store refused it, so that it never was an item.
-    @ivar unloaded: whether the payload is to be read from the store again.
+    @ivar time: when the item was put, in ms since the epoch.
+    @ivar expiry: when the item expires, in ms since the epoch; 0 is never.
+    @ivar size: length of the payload in bytes.
+    @ivar payload: the payload; empty if it is in a stream or unloaded.
+    @ivar stream: the number of the stream with the payload; 0 if there is none.
+    @ivar refused: whether the store refused the item; it was then never part of the queue.
+    @ivar unloaded: whether the payload must be read from the store again.
     """
 
     __slots__ = ("expiry", "flags", "id", "payload", "refused", "size", "stream", "time", "unloaded")
@@ -49,12 +49,11 @@ class Item:
         self.unloaded = False
 
     def unload(self) -> None:
-        """Have the payload in the store alone."""
+        """Drop the payload from memory; the store has it."""
         self.payload = b""
         self.unloaded = True
 
     def load(self, payload: bytes) -> None:
-        """Have the payload here again."""
         self.payload = payload
         self.unloaded = False
 
@@ -75,80 +74,77 @@ class Item:
 
 @dataclass(frozen=True)
 class PutOptions:
-    """What a put may ask for."""
+    """Options of a put."""
 
     delay: Optional[int] = None
-    """After how many ms the item is to be had; C{None}: as its queue's settings say."""
+    """Milliseconds until the item becomes available; C{None}: as the queue's settings say."""
     id: bytes = b""
-    """What the producer calls the item, so that it is put once only; empty where it has no name."""
+    """The producer's id of the item, for deduplication; empty if it gives none."""
 
 
 class Mark(NamedTuple):
     """
-    How far a queue is consumed, as one small record that a consuming turn writes anew.
+    How far a queue is consumed: one small record that every consuming turn overwrites.
 
-    The three numbers besides C{low} let recovery know the queue without reading it (`docs/design/store.rst`).
+    With the other numbers recovery need not read the queue's items (`docs/design/store.rst`).
     """
 
     low: int = 0
     """The low-water mark: every id below it is consumed."""
     next_id: int = 0
-    """The next id to be given, when the mark was written."""
+    """The queue's next id when the mark was written."""
     bytes_put: int = 0
-    """Payload bytes of all items ever put, when the mark was written."""
+    """Payload bytes of all items put until the mark was written."""
     bytes_consumed: int = 0
-    """Payload bytes of all items ever consumed."""
+    """Payload bytes of all items consumed so far."""
     floor: int = 0
-    """Everything below this id is reclaimed already."""
+    """Every item below this id is reclaimed."""
 
 
 class Delayed(NamedTuple):
-    """
-    What is known of the items of a queue that are not to be had yet; they lie in the store, in the order in which they
-    come due.
-    """
+    """Summary of a queue's delayed items.  The store keeps the items in the order in which they become due."""
 
     number: int
     """The number under which the store keeps them."""
     items: int = 0
     """How many there are."""
     bytes: int = 0
-    """Of their payloads."""
+    """Their payload bytes."""
     due: int = 0
-    """Nothing is due before, in ms since the epoch."""
+    """No item is due before this time, in ms since the epoch."""
     next_id: int = 0
-    """The next id to be given; they are not those of the queue."""
+    """The next id of a delayed item.  Delayed items have ids of their own."""
 
 
 class Generation(NamedTuple):
-    """Ids under which items were put on a queue, from one time on; they are forgotten together."""
+    """Producers' ids that a queue recorded during one period.  The queue forgets them together."""
 
     number: int
     """The number under which the store keeps them."""
     since: int
-    """Since when ids are added, or since when none are added any more; in ms since the epoch."""
+    """When the queue began to add ids to it or, for the previous generation, stopped; in ms since the epoch."""
 
 
 @dataclass
 class QueueState:
-    """What recovery finds of one queue."""
+    """What recovery reads about one queue."""
 
     name: bytes
     number: int
-    """The number under which the store keeps it; a queue deleted and made again gets a new one."""
+    """The number under which the store keeps the queue.  A queue that is deleted and created again gets a new one."""
     created: int
-    """When it was made, in ms since the epoch."""
+    """When the queue was created, in ms since the epoch."""
     next_id: int = 0
     bytes_put: int = 0
     bytes_consumed: int = 0
     floor: int = 0
     consumed: Consumed = field(default_factory=Consumed)
     attempts: dict[int, int] = field(default_factory=dict)
-    """How often items were opened, by their ids, where that was counted."""
+    """How often items were opened, by id, if that was counted."""
     delayed: Optional[Delayed] = None
-    """Where there are items that are not to be had yet."""
+    """C{None} if no item is delayed."""
     generations: tuple[Optional[Generation], Optional[Generation]] = (None, None)
-    """The ids of producers that may still be known: to which new ones are added, and those before."""
+    """The current and the previous generation of producers' ids."""
 
 
 @dataclass(frozen=True)
@@ -156,8 +152,8 @@ class Step:
     """What one bounded step of reclaiming did."""
 
     next_id: Optional[int] = None
-    """Where the next step goes on; C{None} when there is nothing more to reclaim."""
+    """Where the next step continues; C{None} when nothing more is to be reclaimed."""
     freed: int = 0
-    """How many bytes of keys and values were given up."""
+    """Bytes of keys and values that were deleted."""
     streams: tuple[int, ...] = ()
-    """Streams that no item holds from now on; they are reclaimed apart."""
+    """Streams that no item holds any more.  They are reclaimed separately."""

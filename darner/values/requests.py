@@ -1,5 +1,5 @@
 """
-What clients ask for, as frozen values, whatever protocol they speak, and which rights each of them needs.
+Clients' requests as frozen values, independent of the protocol, and the rights that each request needs.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from darner.values.items import PutOptions
 
 
 class Permissions(Protocol):
-    """What one user may do."""
+    """The rights of one user."""
 
     everything: bool
-    """Whether that is to administrate all queues, and so the server."""
+    """Whether the user may administrate all queues, and so the server."""
 
     def may_read(self, queue: bytes) -> bool: ...
 
@@ -23,18 +23,18 @@ class Permissions(Protocol):
     def may_administrate(self, queue: bytes) -> bool: ...
 
     def may_see(self, queue: bytes) -> bool:
-        """Whether its name and figures are the user's business."""
+        """Whether the user may see the queue's name and figures."""
 
 
 class Request:
-    """A request.  Each kind says for itself what it needs."""
+    """A request.  Each class says which rights it needs."""
 
     def for_all(self) -> bool:
-        """@return: whether it is served before the client has logged in."""
+        """@return: whether the server serves this request before the client has logged in."""
         return False
 
     def allowed(self, user: Permissions) -> bool:
-        """@return: whether a user may ask for this."""
+        """@return: whether this user may make this request."""
         raise NotImplementedError
 
 
@@ -45,12 +45,11 @@ class Set(Request):
     queue: bytes
     flags: int
     expiry: int
-    """0 never; below 0 at once; up to L{darner.values.vocabulary.MAX_RELATIVE_EXPIRY} s from now; else Unix time."""
+    """0: never; below 0: at once; up to L{darner.values.vocabulary.MAX_RELATIVE_EXPIRY} s from now; else Unix time."""
     size: int
     noreply: bool = False
     sync: bool = False
     options: Optional[PutOptions] = None
-    """What else is asked for; C{None} is nothing."""
 
     def allowed(self, user: Permissions) -> bool:
         return user.may_write(self.queue)
@@ -58,13 +57,13 @@ class Set(Request):
 
 @dataclass(frozen=True)
 class PutItems(Request):
-    """Put items on a queue, in order, up to the first that is refused."""
+    """Put items on a queue, in order, until one is refused."""
 
     queue: bytes
     expiry: int = 0
-    """In ms from now; 0 never; below 0 at once."""
+    """In ms from now; 0: never; negative: at once."""
     refusal: bytes = b""
-    """The reply where it cannot be done; the items follow all the same."""
+    """The reply if the request is refused.  The items follow all the same."""
 
     def allowed(self, user: Permissions) -> bool:
         return user.may_write(self.queue)
@@ -76,7 +75,7 @@ class Get(Request):
 
     queue: bytes
     key: bytes
-    """The target as the client sent it, options and all."""
+    """The target as the client sent it, with its options."""
     wait: int = 0
     """How long to wait for an item, in ms."""
     open: bool = False
@@ -86,11 +85,11 @@ class Get(Request):
     close_all: bool = False
     """Whether to close every open read of the queue first."""
     numbered: bool = False
-    """Whether the client wants a number that identifies the item, in those dialects that have one."""
+    """Whether the reply has a number that identifies the item, if the dialect has one."""
 
     @property
     def fetches(self) -> bool:
-        """Whether this read wants an item (a lone close or abort wants none)."""
+        """Whether this read asks for an item; a close or abort alone does not."""
         return not self.abort and (self.open or not self.close)
 
     def allowed(self, user: Permissions) -> bool:
@@ -99,7 +98,7 @@ class Get(Request):
 
 @dataclass(frozen=True)
 class GetMany(Request):
-    """At most one item of each of several queues."""
+    """Take at most one item from each of several queues."""
 
     queues: tuple[bytes, ...]
     numbered: bool = False
@@ -111,10 +110,10 @@ class GetMany(Request):
 
 @dataclass(frozen=True)
 class GetFirst(Request):
-    """One item of the first of several queues that has any."""
+    """Take one item from the first of several queues that has one."""
 
     choices: tuple[Get, ...]
-    """The reads, of which one is done: of different queues, and else the same."""
+    """One read for each queue, with the same options; the server does one of them."""
 
     def allowed(self, user: Permissions) -> bool:
         return all(user.may_read(choice.queue) for choice in self.choices)
@@ -122,12 +121,12 @@ class GetFirst(Request):
 
 @dataclass(frozen=True)
 class Monitor(Request):
-    """Open the items of a queue as they come."""
+    """Open items of a queue as they become available."""
 
     queue: bytes
     seconds: float
     maximum: Optional[int] = None
-    """After how many items it is over; C{None}: when no more may be open."""
+    """The number of items after which it ends; C{None}: when the client may have no more open."""
     close_all: bool = False
     """As L{Get.close_all}."""
 
@@ -175,7 +174,7 @@ class FlushAll(Request):
 
 @dataclass(frozen=True)
 class Touch(Request):
-    """Have the time of the client's open reads of a queue begin anew."""
+    """Restart the timeout of the client's open reads of a queue."""
 
     queue: bytes
     noreply: bool = False
@@ -191,7 +190,7 @@ class Requeue(Request):
     origin: bytes
     target: bytes
     count: Optional[int] = None
-    """How many at most; C{None} is all that there are."""
+    """The maximum number of items; C{None} is all."""
 
     def allowed(self, user: Permissions) -> bool:
         return user.may_read(self.origin) and user.may_write(self.target)
@@ -214,7 +213,7 @@ class FlushAllExpired(Request):
 @dataclass(frozen=True)
 class Stats(Request):
     def allowed(self, user: Permissions) -> bool:
-        return True  # of those queues that may be seen
+        return True  # the reply leaves out the queues that the user may not see
 
 
 @dataclass(frozen=True)
@@ -279,19 +278,19 @@ class Quit(Request):
 @dataclass(frozen=True)
 class Refused(Request):
     """
-    A line that is not served.
+    A line that the server refuses.
 
-    The stream stays in step where it can: C{payload} bytes and CR LF that follow are to be skipped before the reply
-    goes out (C{None}: nothing follows).  Where it cannot, C{close} is true: reply, then end the connection.
+    C{payload} bytes and CR LF follow the line; the server skips them before it replies (C{None}: nothing follows).  If
+    it cannot know where the next request begins, C{close} is true: it replies, then closes the connection.
     """
 
     reply: bytes
     payload: Optional[int] = None
     close: bool = False
     noreply: bool = False
-    """Whether the client asked for no reply: what it would have been is logged."""
+    """Whether the client asked for no reply; then the reply is logged."""
     warning: str = ""
-    """What the operator is told, where no client of a queue server sends that."""
+    """A warning for the operator, if no client of a queue server sends such a line."""
 
     def for_all(self) -> bool:
         return True

@@ -1,11 +1,10 @@
 """
-What is counted, as plain data.
+Counters, as plain data.
 
-The names are those of memcached and Kestrel where they have one for the thing.  Counters begin at 0 with the process;
-what is said of the queues' contents follows from the store and is right from the start.
+They have the names of memcached and Kestrel where those have one.  They begin at 0 with the process; figures of the
+queues' contents come from the store and are right from the start.
 
-A counter is told under its name in `stats` by being in here; what has to be computed is added in
-`darner.queues.collection`.
+`stats` reports each field of these classes under its name; `darner.queues.collection` adds the computed figures.
 """
 
 from __future__ import annotations
@@ -19,15 +18,15 @@ from typing import Any, Final
 
 
 class Removal(Enum):
-    """Why an item left its queue, other than by being read."""
+    """Why an item left its queue, other than by being consumed."""
 
     MOVED = "moved"
-    """Somebody asked for it to be moved to another queue."""
+    """A client moved it to another queue."""
     EXPIRED = "expired"
     DISCARDED = "discarded"
-    """The queue was full."""
+    """The queue was full and evicted it."""
     DEAD = "dead"
-    """It was opened too often."""
+    """It was opened too often and became a dead letter."""
 
 
 @dataclass
@@ -49,7 +48,7 @@ class ServerStats:
     bytes_read: int = 0
     bytes_written: int = 0
     waiters: int = 0
-    """Places in the lines of queues, whether these exist or not."""
+    """Number of waiters in all queues, whether the queues exist or not."""
     queue_creates: int = 0
     queue_deletes: int = 0
     queue_expires: int = 0
@@ -57,7 +56,7 @@ class ServerStats:
     discarded: int = 0
 
     def count_removal(self, removal: Removal, by: int = 1) -> None:
-        """Count items that left a queue; a negative number takes back what was counted."""
+        """Count items that left a queue; a negative number corrects the count."""
         if removal is Removal.EXPIRED:
             self.expired_items += by
         elif removal is Removal.DISCARDED:
@@ -66,34 +65,33 @@ class ServerStats:
 
 @dataclass(frozen=True)
 class Health:
-    """Whether the store takes items."""
+    """Whether the store accepts items."""
 
     writable: bool = True
     reason: str = ""
-    """Why it does not."""
+    """Why not."""
     since: float = 0
-    """Since when it does not, in seconds since the epoch."""
+    """Since when not, in seconds since the epoch."""
 
 
 @dataclass
 class QueueStats:
-    """Counters of one queue; they begin anew when it is deleted."""
+    """Counters of one queue.  They restart at 0 when the queue is deleted."""
 
     total_items: int = 0
     expired_items: int = 0
     discarded: int = 0
     duplicates: int = 0
-    """Items that were put under an id that the queue knew, and were left out."""
+    """Puts that deduplication dropped."""
     total_flushes: int = 0
     transactions: int = 0
     canceled_transactions: int = 0
     dead: int = 0
-    """Items that were opened too often and went to the queue of dead letters."""
+    """Items that were opened too often and became dead letters."""
     age_msec: int = 0
-    """How long the last item that was read had been waiting, in ms."""
+    """How long the item read last had been in the queue, in ms."""
 
     def count_removal(self, removal: Removal, by: int = 1) -> None:
-        """As L{ServerStats.count_removal}, of this queue."""
         if removal is Removal.EXPIRED:
             self.expired_items += by
         elif removal is Removal.DISCARDED:
@@ -109,6 +107,5 @@ def _counters(kind: type[Any]) -> Callable[[Any], dict[str, int]]:
 
 
 server_counters: Final[Callable[[ServerStats], dict[str, int]]] = _counters(ServerStats)
-"""The counters of a server, by name."""
 queue_counters: Final[Callable[[QueueStats], dict[str, int]]] = _counters(QueueStats)
-"""The counters of a queue, by name."""
+"""Functions that return the counters by name."""

@@ -1,5 +1,5 @@
 """
-The words that all packages use: names, limits and the status of a server.
+Names, limits and server statuses that all packages share.
 """
 
 from __future__ import annotations
@@ -12,28 +12,28 @@ from darner.errors import BadQueueName, ClientError
 MAX_FLAGS: Final = 2**32 - 1
 
 MAX_WAIT: Final = 2**31 - 1
-"""The longest wait, in ms (24 days); who asks for more gets this."""
+"""The longest wait, in ms (24 days).  Longer ones are shortened to it."""
 
 MAX_DELAY: Final = 100 * 365 * 24 * 3600 * 1000
-"""The longest delay, in ms (100 years); who asks for more gets this."""
+"""The longest delay, in ms (100 years).  Longer ones are shortened to it."""
 
 DIALECTS: Final = ("kestrel", "memcache")
-"""Whose clients the replies of the memcache protocol are made for."""
+"""The dialects of the memcache protocol, named after the server whose clients understand them."""
 
 MAX_RELATIVE_EXPIRY: Final = 30 * 24 * 3600
 """An expiry up to this, in seconds, counts from now; a later one is Unix time."""
 
 FIRST_EXPIRY_DATE: Final = 1_000_000_000
 """
-The earliest Unix time that is taken for an expiry (September 2001).  Whoever sends less means a time from now that is
-longer than the protocol has it, and would lose the item at once.
+The earliest Unix time that is accepted as an expiry (September 2001).  A client that sends less means a relative time
+beyond the protocol's limit; as a date it would lose the item at once.
 """
 
 STATUSES: Final = ("up", "readonly", "quiescent")
-"""What a server may be told to be; each refuses more than the one before."""
+"""The statuses of a server.  Each refuses more requests than the one before."""
 
 CHUNK_BYTES: Final = 64 * 1024
-"""Length of a chunk.  An item up to this size is kept whole in its run, a larger one as a stream of chunks."""
+"""Length of a chunk.  A run contains items up to this size whole; a larger item is a stream of chunks."""
 
 _QUEUE_NAME: Final = re.compile(rb"[!-.0-~]{1,250}")
 
@@ -41,7 +41,7 @@ _QUEUE_NAME: Final = re.compile(rb"[!-.0-~]{1,250}")
 def check_queue_name(name: bytes) -> bytes:
     """
     @return: C{name}
-    @raise BadQueueName: it is not 1 to 250 printable ASCII bytes without ``/`` and white space.
+    @raise BadQueueName: the name is not 1 to 250 printable ASCII bytes without ``/`` and white space.
     """
     if not _QUEUE_NAME.fullmatch(name):
         raise BadQueueName()
@@ -51,7 +51,7 @@ def check_queue_name(name: bytes) -> bytes:
 def check_id(id: bytes) -> bytes:
     """
     @return: C{id}
-    @raise ClientError: it is not what could be the name of a queue.
+    @raise ClientError: the id would not be valid as the name of a queue.
     """
     if not _QUEUE_NAME.fullmatch(id):
         raise ClientError("bad id")
@@ -62,7 +62,7 @@ def check_expiry(expiry: int, longest: int = MAX_RELATIVE_EXPIRY) -> int:
     """
     @param longest: the longest expiry, in seconds, that counts from now.
     @return: C{expiry}
-    @raise ClientError: it would be a date that is decades in the past.
+    @raise ClientError: it would be a date decades in the past.
     """
     if longest < expiry < FIRST_EXPIRY_DATE:
         raise ClientError(f"expiry is over {longest} s, and too early for a date")

@@ -547,7 +547,7 @@ class StopTests(ReclaimTestCase):
             self.clock.pump([RETRY] * 10)
             self.reclaimer.stop()
             self.commit.stop()
-        failed = "cannot reclaim room, will try again: no"
+        failed = "cannot reclaim disk space, will try again: no"
         first, last = map(formatEvent, logs)
         self.assertEqual(first, failed)
         self.assertRegex(last, failed + r" \(\d+ more in the last 10 s\)")

@@ -265,7 +265,8 @@ class SoundTests(DamagedTestCase):
         unchanged = contents(path)
         self.assertIn("start with --repair", self.refusal(path))
         for look in (check, repair):
-            self.assertIn("not of a format that this version knows", str(self.assertRaises(StoreUnusable, look, path)))
+            said = str(self.assertRaises(StoreUnusable, look, path))
+            self.assertIn("in a format that this version does not know", said)
         self.assertEqual(contents(path), unchanged)
 
     def test_other_format(self) -> None:
@@ -273,7 +274,7 @@ class SoundTests(DamagedTestCase):
         LevelStore(path).close()
         shutil.rmtree(path / "leveldb")
         fill(path / "leveldb", [(records.FORMAT_KEY, b"darner 2")])
-        self.assertIn("of a format that this version does not know", self.refusal(path))
+        self.assertIn("in a format that this version does not know", self.refusal(path))
         self.assertRaises(StoreUnusable, repair, path)
 
     def test_strange_files(self) -> None:
@@ -329,7 +330,7 @@ class CaseTests(DamagedTestCase):
     def test_marker_damaged(self) -> None:
         path, kept = self.store()
         (path / "darner").write_bytes(b"darner data?")
-        report = self.assert_all_saved(path, kept, "darner: it is not as it was written")
+        report = self.assert_all_saved(path, kept, "darner: its contents are wrong")
         assert report.aside is not None
         self.assertEqual((report.aside / "darner").read_bytes(), b"darner data?")
 
@@ -377,7 +378,7 @@ class CaseTests(DamagedTestCase):
         names[one].rename(path / "between")
         names[other].rename(names[one])
         (path / "between").rename(names[other])
-        self.assertIn("it does not begin with the key that it should", self.refusal(path))
+        self.assertIn("its first key is not the one in the manifest", self.refusal(path))
         repair(path)
         self.assertEqual(serve(path), all_of(kept))
 

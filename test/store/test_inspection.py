@@ -39,7 +39,7 @@ class InspectTests(SynchronousTestCase):
         shutil.rmtree(self.path / "leveldb")
         self.assertIn("leveldb: it is missing, with all queues", self.refusal())
         (self.path / "leveldb").touch()
-        self.assertIn("leveldb: it is no directory", self.refusal())
+        self.assertIn("leveldb: it is not a directory", self.refusal())
 
     def test_new_database(self) -> None:
         """One that was never made has nothing that could be missing."""

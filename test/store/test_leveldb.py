@@ -576,7 +576,7 @@ class FaultTests(LevelTestCase):
         self.disk.full = True
         self.fail_to_put()
         self.disk.full = False
-        self.assertEqual(str(self.fail_to_put()), "cannot write: the store must first be opened anew, after an error")
+        self.assertEqual(str(self.fail_to_put()), "cannot write: the store must be reopened after an error")
 
     def test_mend(self) -> None:
         """The database is opened anew, with all that was written before, and writes again."""
@@ -596,7 +596,7 @@ class FaultTests(LevelTestCase):
         self.disk.full = True
         self.fail_to_put()
         error = self.assertRaises(StoreError, self.store.ready)
-        self.assertEqual(str(error), "cannot write: the store must first be opened anew, after an error")
+        self.assertEqual(str(error), "cannot write: the store must be reopened after an error")
         self.store.mend()
         error = self.assertRaises(StoreError, self.store.ready)
         self.assertEqual(str(error), "cannot write: No space left on device")
@@ -695,7 +695,7 @@ class FaultTests(LevelTestCase):
             self.assertEqual(str(caught.exception), "cannot write: No space left on device")
             self.disk.full = False
             self.assertEqual(
-                str(self.fail_to_put()), "cannot write: the store must first be opened anew, after an error"
+                str(self.fail_to_put()), "cannot write: the store must be reopened after an error"
             )
             # Asking again mends: a server that only makes new queues would not get going otherwise.
             self.assertNotIn(ask(), given)
@@ -745,7 +745,7 @@ class FaultTests(LevelTestCase):
 
         self.patch(self.disk, "write", write)
         self.store.write(self.store.batch(), True)
-        self.assertEqual(errors, ["cannot write: the store must first be opened anew, after an error"])
+        self.assertEqual(errors, ["cannot write: the store must be reopened after an error"])
         opened = self.disk.opened
         self.store.mend()
         self.assertEqual(self.disk.opened, opened + 1)
@@ -773,7 +773,7 @@ class FaultTests(LevelTestCase):
         self.patch(self.disk, "write", write)
         self.fail_to_put()
         thread.join()
-        self.assertEqual(outcomes, ["cannot write: the store must first be opened anew, after an error"])
+        self.assertEqual(outcomes, ["cannot write: the store must be reopened after an error"])
 
 
 class DirectoryTests(LevelTestCase):
@@ -864,7 +864,7 @@ class DirectoryTests(LevelTestCase):
         file = self.directory()
         file.write_bytes(b"")
         self.assertEqual(
-            self.refusal(file / "data"), "cannot make the data directory DIR: Not a directory"
+            self.refusal(file / "data"), "cannot create the data directory DIR: Not a directory"
         )
 
     def test_not_writable(self) -> None:
@@ -889,8 +889,8 @@ class DirectoryTests(LevelTestCase):
         path = self.filled(darner=b"darner data directory, format 2\n")
         self.assertEqual(
             self.refusal(path),
-            "DIR is of a format that this version does not know: "
-            "serve it with the version that made it, or name another data directory",
+            "DIR is in a format that this version does not know: "
+            "serve it with the version that created it, or name another data directory",
         )
 
     def test_unknown_format_of_the_store(self) -> None:
@@ -898,7 +898,7 @@ class DirectoryTests(LevelTestCase):
         plyvel_database(store).put(records.FORMAT_KEY, b"darner 2")
         store.close()
         message = str(self.assertRaises(StoreUnusable, LevelStore, store.path))
-        self.assertEqual(message, f"the store in {store.path} is of a format that this version does not know")
+        self.assertEqual(message, f"the store in {store.path} is in a format that this version does not know")
         # It was let go of: whoever knows the format may open it.
         plyvel.DB(str(store.path / "leveldb")).close()
 
@@ -966,7 +966,7 @@ class DirectoryTests(LevelTestCase):
         path = self.filled(darner=MARKER_TEXT, leveldb=b"")
         self.assertEqual(
             self.refusal(path),
-            "the store in DIR is damaged: leveldb: it is no directory: start with --repair to save what can be read",
+            "the store in DIR is damaged: leveldb: it is not a directory: start with --repair to save what can be read",
         )
 
     def test_of_the_cpp_darner(self) -> None:

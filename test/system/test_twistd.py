@@ -425,12 +425,12 @@ class UnusableTests(SynchronousTestCase):
 
     def test_cannot_be_made(self) -> None:
         self.assert_refused(
-            "cannot make the data directory /proc/darner/data: ", "--port=0", "--data-dir=/proc/darner/data"
+            "cannot create the data directory /proc/darner/data: ", "--port=0", "--data-dir=/proc/darner/data"
         )
 
     def test_below_a_file(self) -> None:
         self.data.write_bytes(b"a file")
-        self.assert_refused("cannot make the data directory", "--port=0", f"--data-dir={self.data / 'below'}")
+        self.assert_refused("cannot create the data directory", "--port=0", f"--data-dir={self.data / 'below'}")
 
     def test_file_in_the_way(self) -> None:
         self.data.write_bytes(b"a file")
@@ -467,7 +467,7 @@ class UnusableTests(SynchronousTestCase):
     def test_unknown_format(self) -> None:
         self.data.mkdir()
         (self.data / "darner").write_bytes(b"darner data directory, format 99\n")
-        self.assert_refused("is of a format that this version does not know: serve it with the version that made it")
+        self.assert_refused("is in a format that this version does not know: serve it with the version that created it")
 
     def test_port_taken(self) -> None:
         Server(self, directory=self.directory).stop()
@@ -627,7 +627,7 @@ class DamageTests(SynchronousTestCase):
             cwd=self.server.directory, allowed=["cannot start: "],
         )  # fmt: skip
         self.assertEqual(done.returncode, 1)
-        self.assertIn("is of a format that this version does not know", done.stderr)
+        self.assertIn("is in a format that this version does not know", done.stderr)
         self.assertEqual(contents(self.server.data), before)
 
 

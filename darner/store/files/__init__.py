@@ -1,3 +1,3 @@
 """
-LevelDB's files, read without LevelDB: logs, manifests, tables and their checksum.
+Readers for LevelDB's files, without LevelDB: logs, manifests, tables and their checksum.
 """

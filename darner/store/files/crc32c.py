@@ -1,9 +1,9 @@
 """
-The checksum that LevelDB keeps of all it writes: CRC-32C.
+CRC-32C, the checksum of everything that LevelDB writes.
 
-It is not that of C{zlib}, and byte by byte it takes Python 100 ns a byte.  A CRC is the remainder of a polynomial over
-two values, though, and whole numbers of Python's are such polynomials with a quick exclusive or: the first half of the
-message is folded onto the second until there is little left.
+C{zlib} does not have it, and a loop over the bytes takes Python 100 ns a byte.  But a CRC is the remainder of a
+polynomial over GF(2), and Python's integers are such polynomials with a fast exclusive or: so this folds the first half
+of the message onto the second until little is left.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from __future__ import annotations
 from typing import Final
 
 _POLYNOMIAL: Final = 0x82F63B78
-"""Castagnoli's, without its highest term; the lowest bit is the highest power, as in all numbers here."""
+"""Castagnoli's polynomial, without its highest term.  In all numbers here the lowest bit is the highest power."""
 _ONES: Final = 0xFFFFFFFF
 _MASK_DELTA: Final = 0xA282EAD8
 _LAST: Final = 64
-"""Bits that are left for the table, byte by byte."""
+"""Bits that are left for the table."""
 
 
 def _step(value: int) -> int:
@@ -47,8 +47,8 @@ def _product(one: int, other: int) -> int:
 
 def _folds() -> list[tuple[int, list[int]]]:
     """
-    @return: ever longer lengths in bits, and with each the remainder of x to that power as the places of its ones: what
-        comes before the last so many bits of a message is multiplied by that.
+    @return: increasing lengths in bits, each with the remainder of x to that power as the places of its ones.  The part
+        of a message before its last bits of that length is multiplied by that remainder.
     """
     power, bits = 1 << 31, 0  # x to the power of 0
     while bits < _LAST:
@@ -56,7 +56,7 @@ def _folds() -> list[tuple[int, list[int]]]:
     folds = []
     while bits < 1 << 40:
         folds.append((bits, [place for place in range(32) if power >> place & 1]))
-        # What is folded is as long as what it is folded onto, but for the 31 bits by which a product is longer.
+        # The folded half is as long as the other, less the 31 bits by which the product is longer.
         power = _product(power, power)
         for _ in range(32):
             power = _step_back(power)
@@ -65,7 +65,7 @@ def _folds() -> list[tuple[int, list[int]]]:
 
 
 def _step_back(value: int) -> int:
-    """@return: what L{_step} makes this value of."""
+    """@return: the value from which L{_step} makes this one."""
     return (value ^ _POLYNOMIAL) << 1 | 1 if value >> 31 else value << 1
 
 
@@ -73,7 +73,6 @@ _FOLDS: Final = _folds()
 
 
 def crc32c(data: bytes) -> int:
-    """@return: the CRC-32C of some bytes."""
     bits = 8 * len(data)
     if bits <= 8 * _LAST:
         crc = _ONES
@@ -99,5 +98,5 @@ def crc32c(data: bytes) -> int:
 
 
 def masked(crc: int) -> int:
-    """@return: a CRC as LevelDB writes it, lest there be CRCs of CRCs."""
+    """@return: a CRC as LevelDB stores it, so that it never computes the CRC of a CRC."""
     return ((crc >> 15 | crc << 17) + _MASK_DELTA) & _ONES

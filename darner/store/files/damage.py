@@ -1,5 +1,5 @@
 """
-What is wrong with a file, and what is lost by it.
+Damage of a file, and the keys that are lost by it.
 """
 
 from __future__ import annotations
@@ -8,21 +8,21 @@ from typing import NamedTuple, Optional
 
 
 class BadFile(Exception):
-    """A file, or a part of it, is not as LevelDB writes it.  The text says how."""
+    """A file, or a part of it, is malformed.  The text says how."""
 
 
 class Lost(NamedTuple):
-    """A part of a file that cannot be read, and the keys that may have been in it."""
+    """An unreadable part of a file, and the range of keys that it may have contained."""
 
     reason: str
     start: bytes = b""
-    """No key below this one is in it."""
+    """It contained no key below this one."""
     stop: Optional[bytes] = None
-    """No key above this one is in it; C{None} where any may be."""
+    """It contained no key above this one; C{None}: no upper bound."""
 
 
 class Damage(NamedTuple):
-    """What is wrong with a file."""
+    """The damage of one file."""
 
     file: str
     reason: str

@@ -1,5 +1,5 @@
 """
-What a log or a table holds.
+The entries of logs and tables.
 """
 
 from __future__ import annotations
@@ -8,9 +8,9 @@ from typing import NamedTuple, Optional
 
 
 class Entry(NamedTuple):
-    """What was done to a key; of several entries of one key that of the highest sequence number holds."""
+    """A write or a deletion of a key.  Of several entries of a key the one with the highest sequence number counts."""
 
     key: bytes
     sequence: int
     value: Optional[bytes]
-    """C{None} where it was deleted."""
+    """C{None} for a deletion."""

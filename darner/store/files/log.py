@@ -1,7 +1,5 @@
 """
-Logs: records in blocks of 32 KiB, each with a checksum, and the batches of writes in them.
-
-A manifest is written like a log.
+Logs: records with checksums in blocks of 32 KiB, and the batches of writes in them.
 """
 
 from __future__ import annotations
@@ -26,16 +24,16 @@ _BATCH: Final = Struct("<QI")
 
 class LogFile:
     """
-    A log, or a manifest, which is written like one.
+    A log, or a manifest, which has the same format.
 
-    What the end of a process or of the power leaves at the end of a log is no damage: half a record, or zeros in place
-    of it.  LevelDB passes over the half record and over zeros behind whole records, but not over a record whose end is
-    zeros; hence C{cut}.
+    When the process dies or the power fails, a log may end with part of a record, or with zeros in its place.  That is
+    no damage.  LevelDB skips a partial record, and zeros behind complete records, but not a record whose end is zeros;
+    for that there is C{cut}.
 
-    @ivar lost: after L{records} is exhausted, what could not be read.
-    @ivar cut: after that, the length to which the log is to be cut so that LevelDB reads it; C{None} where it need not
-        be.
-    @ivar start: where the record begins that L{records} gave last.
+    @ivar lost: once L{records} is exhausted, the unreadable parts.
+    @ivar cut: once L{records} is exhausted, the length to which the log must be truncated so that LevelDB can read it;
+        C{None} if it can.
+    @ivar start: the offset of the record that L{records} yielded last.
     """
 
     def __init__(self, path: Path) -> None:
@@ -46,7 +44,7 @@ class LogFile:
 
     def records(self) -> Iterator[bytes]:
         """
-        Read every whole record.  Behind a damaged one, the rest of its block of 32 KiB cannot be trusted.
+        Read every complete record.  After a damaged one it skips the rest of the block, which cannot be trusted.
 
         @raise OSError: the file cannot be read.
         """
@@ -65,10 +63,10 @@ class LogFile:
             stop = at + _HEADER.size + length
             fault = ""
             if not kind and not length and not any(data[at:end]):
-                at = end  # room that was never written to
+                at = end  # space that was never written
                 continue
             if stop > end:
-                fault = "a record is longer than there is room for it"
+                fault = "a record extends beyond its block"
             elif masked(crc32c(data[at + 6 : stop])) != crc:
                 fault = "the checksum of a record is wrong"
             if fault:
@@ -95,7 +93,7 @@ class LogFile:
         self._judge(data, bad, last)
 
     def _judge(self, data: bytes, bad: list[tuple[int, str]], last: int) -> None:
-        """Tell damage from what is left at the end of a log that nobody came to finish."""
+        """Distinguish damage from an unfinished last write."""
         if not bad:
             return
         at, _ = bad[0]
@@ -103,7 +101,7 @@ class LogFile:
             stop = at + _HEADER.size + _HEADER.unpack_from(data, at)[1]
             written = len(data.rstrip(b"\0"))
             zeros = -(-written // _SECTOR) * _SECTOR
-            # Where the record ends within the file, its page may have been kept as it was when less of it was written.
+            # The record may end inside the file: the disk may have an earlier state of the page, with less of it.
             begun = written < stop <= len(data) or (zeros < len(data) and stop > zeros)
             if begun or written <= at + _HEADER.size:
                 self.cut = at
@@ -125,22 +123,22 @@ def _good(data: bytes, at: int) -> bool:
 
 
 def _record_behind(data: bytes, at: int) -> bool:
-    """@return: whether there is a whole record anywhere behind one that is none."""
+    """@return: whether the block contains a complete record anywhere behind a bad one."""
     end = min(len(data), (at // _BLOCK + 1) * _BLOCK) - _HEADER.size
     return any(_good(data, other) for other in range(at + 1, end + 1))
 
 
 def _whole(data: bytes, at: int) -> bool:
-    """@return: whether a record that seems to go on behind the end of its log is there, with a wrong length."""
+    """@return: whether a record that seems to extend beyond the end of its log is complete, with a wrong length."""
     return bool(masked(crc32c(data[at + 6 :])) == _HEADER.unpack_from(data, at)[0])
 
 
 def ends_well(path: Path) -> bool:
     """
-    Walk along a log, and look at no checksum but the last: LevelDB looks at all of them when it is opened.
+    Walk through a log and verify only the last checksum, as LevelDB verifies all when it opens the log.
 
-    @return: whether its records end where the file ends; where they do not, LevelDB might pass over good ones.  And
-        whether the last one is good: where its end was lost with the power, that may be zeros, which LevelDB refuses.
+    @return: whether the records end where the file ends, as LevelDB might otherwise skip good ones, and whether the
+        last one is good, as a loss of power may have left zeros at its end, which LevelDB refuses.
     """
     data = path.read_bytes()
     at, size, unpack = 0, len(data), _HEADER.unpack_from
@@ -162,8 +160,9 @@ def ends_well(path: Path) -> bool:
 
 def batch_head(record: bytes) -> tuple[int, int]:
     """
-    @return: of one batch, a log's record, its first sequence number and how many entries it has.
-    @raise BadFile: it is none.
+    @param record: of a log: one batch.
+    @return: its first sequence number and the number of its entries.
+    @raise BadFile: it is not a batch.
     """
     try:
         sequence, count = _BATCH.unpack_from(record)
@@ -174,8 +173,8 @@ def batch_head(record: bytes) -> tuple[int, int]:
 
 def batch_entries(record: bytes) -> list[Entry]:
     """
-    @return: the entries of one batch, a log's record.
-    @raise BadFile: it is none.
+    @param record: of a log: one batch.
+    @raise BadFile: it is not a batch.
     """
     sequence, count = batch_head(record)
     try:
@@ -188,7 +187,7 @@ def batch_entries(record: bytes) -> list[Entry]:
             if kind == 1:
                 value, at = read_string(record, at)
             elif kind != 0:
-                raise BadFile("a batch holds what is neither written nor deleted")
+                raise BadFile("a batch has an entry that is neither a write nor a deletion")
             entries.append(Entry(key, sequence + place, value))
     except IndexError as error:
         raise BadFile("a batch is cut short") from error

@@ -18,8 +18,8 @@ _CURRENT: Final = re.compile(rb"(MANIFEST-\d+)\n")
 
 def current(database: Path) -> Path:
     """
-    @return: the manifest of a database that holds.
-    @raise BadFile: the file that names it is missing or damaged; the text begins with its name.
+    @return: the current manifest of a database.
+    @raise BadFile: the file C{CURRENT} is missing or damaged; the text begins with its name.
     """
     try:
         match = _CURRENT.fullmatch((database / "CURRENT").read_bytes())
@@ -31,7 +31,7 @@ def current(database: Path) -> Path:
 
 
 class TableInfo(NamedTuple):
-    """What the manifest says of a table: its size in bytes, and its smallest and largest key."""
+    """A manifest's entry for a table: its size in bytes, its smallest and largest key."""
 
     size: int
     smallest: bytes
@@ -40,19 +40,19 @@ class TableInfo(NamedTuple):
 
 class Manifest:
     """
-    The list of the tables and logs that make up a database.
+    A manifest.
 
-    @ivar path: where it is.
-    @ivar tables: what it says of every table, by number.
+    @ivar path: its path.
+    @ivar tables: the entries of all tables, by number.
     @ivar log: the number of the first log that is not in tables yet.
-    @ivar sequence: a sequence number that was given when it was written.
-    @ivar end: where the records end that were read, if some were left out.
-    @ivar cut: as that of L{LogFile}.
+    @ivar sequence: the last sequence number when it was written.
+    @ivar end: the offset where the records that were left out begin; C{None} if none were.
+    @ivar cut: as in L{LogFile}.
     """
 
     def __init__(self, path: Path, leave_out: int = 0) -> None:
         """
-        @param leave_out: of how many records at its end to take no notice.
+        @param leave_out: the number of records at its end to ignore.
         @raise BadFile: it is missing or damaged; the text begins with the file's name.
         """
         self.path = path
@@ -85,17 +85,17 @@ class Manifest:
         at = 0
         while at < len(record):
             tag, at = read_varint(record, at)
-            if tag == 1:  # the comparator
+            if tag == 1:  # comparator
                 _, at = read_string(record, at)
             elif tag == 2:
                 self.log, at = read_varint(record, at)
             elif tag == 9:
                 self._previous_log, at = read_varint(record, at)
-            elif tag == 3:  # the next file's number
+            elif tag == 3:  # next file number
                 _, at = read_varint(record, at)
             elif tag == 4:
                 self.sequence, at = read_varint(record, at)
-            elif tag == 5:  # where the next compaction of a level begins
+            elif tag == 5:  # start of a level's next compaction
                 _, at = read_varint(record, at)
                 _, at = read_string(record, at)
             elif tag == 6:
@@ -113,7 +113,7 @@ class Manifest:
                 raise BadFile(f"it holds a record of kind {tag}, which is unknown")
 
     def logs(self, database: Path) -> dict[int, Path]:
-        """@return: the logs that are not in tables yet, those of them that are there."""
+        """@return: the existing logs that are not in tables yet, by number."""
         return {
             number: path for number, path in logs(database).items()
             if number >= self.log or number == self._previous_log

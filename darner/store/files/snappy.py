@@ -1,5 +1,5 @@
 """
-Snappy, undone.  This server compresses nothing, but a tool that has had the database open may have.
+Decompression of Snappy.  Darner compresses nothing, but another tool that has had the database open may have.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from darner.store.files.varint import read_varint
 
 def uncompressed(data: bytes) -> bytes:
     """
-    @return: a block as it was before it was compressed.
+    @param data: a compressed block.
     @raise BadFile: it is damaged.
     """
     out = bytearray()
@@ -20,7 +20,7 @@ def uncompressed(data: bytes) -> bytes:
             tag = data[at]
             kind, length = tag & 3, tag >> 2
             at += 1
-            if kind == 0:  # bytes as they are
+            if kind == 0:  # literal bytes
                 if length >= 60:
                     more = length - 59
                     length = int.from_bytes(data[at : at + more], "little")
@@ -28,7 +28,7 @@ def uncompressed(data: bytes) -> bytes:
                 out += data[at : at + length + 1]
                 at += length + 1
                 continue
-            if kind == 1:  # what was there before, short and near
+            if kind == 1:  # a short copy from nearby
                 offset, more, length = tag >> 5 << 8 | data[at], 1, (length & 7) + 3
             else:
                 more = 2 if kind == 2 else 4
@@ -37,11 +37,11 @@ def uncompressed(data: bytes) -> bytes:
             length += 1
             start = len(out) - offset
             if not offset or start < 0:
-                raise BadFile("a compressed block is not as it should be")
+                raise BadFile("a compressed block is malformed")
             piece = out[start : start + length]
             out += (piece * (length // len(piece) + 1))[:length]
     except IndexError as error:
         raise BadFile("a compressed block is cut short") from error
     if len(out) != size:
-        raise BadFile("a compressed block is not as long as it says")
+        raise BadFile("a compressed block has the wrong length")
     return bytes(out)

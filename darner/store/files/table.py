@@ -1,5 +1,5 @@
 """
-Tables: blocks of entries in the order of their keys, each with a checksum, and an index of the blocks.
+Tables: blocks of entries, sorted by key, each with a checksum, and an index of the blocks.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ _FOOTER: Final = 48
 _MAGIC: Final = 0xDB4775248B80FB57
 _TRAILER: Final = 5
 _RESTART: Final = 16
-"""Every so many entries of a block one stands with its whole key."""
+"""Every 16th entry of a block has its whole key."""
 _LONGEST_HEAD: Final = 15
-"""Bytes of three numbers ahead of an entry's key."""
+"""Maximum length of the three numbers before an entry's key."""
 _LARGEST_BLOCK: Final = 2**30
 
 def _behind_blocks() -> bytes:
@@ -36,11 +36,11 @@ def _behind_blocks() -> bytes:
 
 
 _BEHIND_BLOCKS: Final = _behind_blocks()
-"""What follows the blocks of entries in every table: an index of further blocks, of which there are none."""
+"""An empty index of further blocks, which follows the blocks of entries in every table."""
 
 
 class Handle(NamedTuple):
-    """Where a block lies, and how long it is, without its trailer."""
+    """Offset and size of a block, without its trailer."""
 
     offset: int
     size: int
@@ -49,8 +49,8 @@ class Handle(NamedTuple):
 def footer(path: Path, size: int) -> Handle:
     """
     @param size: of the file.
-    @return: where a table's index is.
-    @raise BadFile: the footer is not one.
+    @return: the handle of the table's index.
+    @raise BadFile: the footer is malformed.
     @raise OSError: it cannot be read.
     """
     if size < _FOOTER:
@@ -75,7 +75,7 @@ def footer(path: Path, size: int) -> Handle:
 def _block_entries(data: bytes) -> Iterator[tuple[bytes, bytes]]:
     """
     @param data: a block without its trailer.
-    @raise BadFile: it is none.
+    @raise BadFile: it is malformed.
     """
     try:
         end = len(data) - 4 - 4 * _FIXED32.unpack_from(data, len(data) - 4)[0]
@@ -84,7 +84,7 @@ def _block_entries(data: bytes) -> Iterator[tuple[bytes, bytes]]:
             key, value, at = _block_entry(data, at, key)
             yield key, value
     except (IndexError, struct_error) as error:
-        raise BadFile("a block is not as it should be") from error
+        raise BadFile("a block is malformed") from error
 
 
 def _block_entry(data: bytes, at: int, before: bytes) -> tuple[bytes, bytes, int]:
@@ -102,7 +102,7 @@ def _block_entry(data: bytes, at: int, before: bytes) -> tuple[bytes, bytes, int
 
 
 def begins_with(path: Path, key: bytes) -> bool:
-    """@return: whether a table's first key is this one, by a quick look that sees no checksum."""
+    """@return: whether this is a table's first key; no checksum is verified."""
     with path.open("rb") as file:
         data = file.read(len(key) + _LONGEST_HEAD)
     try:
@@ -118,11 +118,11 @@ class Table:
     """
     A table, read block by block.
 
-    @ivar lost: what could not be read of it so far.
+    @ivar lost: the unreadable parts found so far.
     """
 
     def __init__(self, path: Path, info: Optional[TableInfo] = None) -> None:
-        """@param info: what the manifest says of it, where there is one."""
+        """@param info: the manifest's entry for it, if there is a manifest."""
         self.path = path
         self.lost: list[Lost] = []
         self._info = info
@@ -132,7 +132,7 @@ class Table:
         return None if self._info is None else self._info.largest
 
     def first_key(self) -> bytes:
-        """@return: a key of which it is known that no smaller one is in here."""
+        """@return: a lower bound of the keys in the table."""
         if self._info is not None:
             return self._info.smallest
         try:
@@ -141,7 +141,7 @@ class Table:
             self.lost.clear()
 
     def entries(self) -> Iterator[Entry]:
-        """Read all that can be read, in order; a key that was written several times comes newest first."""
+        """Read every readable entry, ordered by key; of one key the newest first."""
         try:
             size = self.path.stat().st_size
             file = self.path.open("rb")
@@ -161,7 +161,7 @@ class Table:
                 self._lose(f"{error.strerror}")
 
     def first_damage(self) -> str:
-        """@return: what is wrong with the first block that is damaged; empty where none is."""
+        """@return: the reason for the first damaged block; empty if there is none."""
         with self.path.open("rb") as file:
             size = self.path.stat().st_size
             try:
@@ -193,12 +193,12 @@ class Table:
     def _decoded(self, block: bytes) -> Iterator[Entry]:
         for key, value in _block_entries(block):
             if len(key) < 8:
-                raise BadFile("a block is not as it should be")
+                raise BadFile("a block is malformed")
             packed = _FIXED64.unpack_from(key, len(key) - 8)[0]
             yield Entry(key[:-8], packed >> 8, value if packed & 255 else None)
 
     def _without_index(self, file: int, size: int, reason: str) -> Iterator[Entry]:
-        """The blocks lie one behind the other, and each tells where it ends: up to the first that is damaged."""
+        """Read block after block up to the first damaged one: blocks are adjacent, and each tells where it ends."""
         at, before = 0, None
         while True:
             block = _next_block(file, at, size)
@@ -209,7 +209,7 @@ class Table:
                 yield entry
             at += len(block) + _TRAILER
         if os.pread(file, len(_BEHIND_BLOCKS), at) == _BEHIND_BLOCKS:
-            self.lost.append(Lost(f"{reason}; its contents are whole", b"", b""))
+            self.lost.append(Lost(f"{reason}; its contents are complete", b"", b""))
         else:
             self._lose(reason, before)
 
@@ -231,13 +231,12 @@ def _read_block(file: int, handle: Handle, size: int) -> bytes:
     if masked(crc32c(data[:-4])) != _FIXED32.unpack_from(data, handle.size + 1)[0]:
         raise BadFile("the checksum of a block is wrong")
     if data[handle.size]:
-        # This server compresses nothing, but a tool that has had the database open may have.
         return uncompressed(data[: handle.size])
     return data[: handle.size]
 
 
 def _next_block(file: int, at: int, size: int) -> Optional[bytes]:
-    """@return: the block of entries that begins at an offset; C{None} where there is no whole one."""
+    """@return: the block of entries that begins at an offset; C{None} if there is no complete one."""
     window = 64 * 1024
     while True:
         data = os.pread(file, min(window, size - at), at)
@@ -251,9 +250,9 @@ def _next_block(file: int, at: int, size: int) -> Optional[bytes]:
 
 def _end_of_block(data: bytes) -> Optional[int]:
     """
-    Go along the entries of a block until what follows can only be its restart points, and its checksum agrees.
+    Read the entries of a block until its restart points and a matching checksum follow.
 
-    @return: the block's length; C{None} where it is none, or not all of it is here.
+    @return: the length of the block; C{None} if it is malformed or incomplete.
     """
     at, key, count = 0, b"", 0
     restarts = b""

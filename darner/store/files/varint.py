@@ -1,5 +1,5 @@
 """
-Numbers and strings as LevelDB writes them: seven bits a byte, and a length ahead of a string.
+LevelDB's encoding of numbers, with seven bits in a byte, and of strings, which their length precedes.
 """
 
 from __future__ import annotations
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 def read_varint(data: bytes, at: int) -> tuple[int, int]:
     """
-    @return: the number at an offset, and where it ends.
+    @return: the number at an offset, and the offset of its end.
     @raise IndexError: it is cut short.
     """
     value = shift = 0
@@ -22,7 +22,7 @@ def read_varint(data: bytes, at: int) -> tuple[int, int]:
 
 def read_string(data: bytes, at: int) -> tuple[bytes, int]:
     """
-    @return: the string at an offset, and where it ends.
+    @return: the string at an offset, and the offset of its end.
     @raise IndexError: it is cut short.
     """
     length, at = read_varint(data, at)

@@ -145,7 +145,7 @@ class LogTests(SynchronousTestCase):
         data[107 + 5] = 0x40
         found, lost, cut = self.read(bytes(data))
         self.assertEqual((found, cut), ([b"a" * 100], None))
-        self.assertRegex(lost[0], "a record is longer than there is room for it, at 107 of 321")
+        self.assertRegex(lost[0], "a record extends beyond its block, at 107 of 321")
         self.assertFalse(ends_well(self.path))
 
     def test_a_wrong_length_at_the_end(self) -> None:

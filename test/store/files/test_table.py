@@ -127,7 +127,7 @@ class WholeTests(SynchronousTestCase):
             (lost,) = table.lost
             if size >= len(data) - 100:
                 self.assertEqual(len(found), len(whole))
-                self.assertTrue(lost.reason.endswith("; its contents are whole"), lost.reason)
+                self.assertTrue(lost.reason.endswith("; its contents are complete"), lost.reason)
                 self.assertEqual(lost.stop, b"")
             else:
                 self.assertIsNone(lost.stop)
