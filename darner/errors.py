@@ -104,6 +104,14 @@ class StoreError(ServerError):
         self.__traceback__ = self.__cause__ = self.__context__ = None
 
 
+class TooManyQueues(StoreError):
+    """A queue is not created, as there are C{max_queues} already."""
+
+    def __init__(self, most: int) -> None:
+        """@param most: C{max_queues}."""
+        super().__init__(f"too many queues: max_queues is {most}")
+
+
 class DiskAlmostFull(StoreError):
     """The disk is nearly full.  The server refuses puts, so that clients can still consume."""
 

@@ -164,6 +164,7 @@ class QueueService(Service):
                 surroundings.clock, settings.default_status, settings.status_change_grace_period, self._status_file()
             ),
             self._control,
+            max_queues=settings.max_queues,
         )  # fmt: skip
         access = None
         if passwords is not None:

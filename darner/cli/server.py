@@ -99,21 +99,24 @@ class Server(Service):
         # LevelDB makes its files readable for everybody.  A stricter umask of twistd's stays.
         os.umask(os.umask(0o077) | 0o077)
         self._log.info("darner: queue server, version {version}", version=darner.__version__)
+        # What is loaded by the end of the start stays.  Left to itself, the collector walks all of it again and again:
+        # with many queues that takes longer than to load them, and clients wait for tens of milliseconds each time.
+        gc.collect()
+        gc.disable()
         try:
             self.queues.startService()
+            gc.freeze()
+            gc.set_threshold(10_000, 20, 20)
         except (StoreError, SettingsError) as error:
             raise self._cannot_start(str(error)) from error
         except CannotListenError as error:
             raise self._cannot_start(_cannot_listen(error)) from error
         except (OSError, OverflowError) as error:
             raise self._cannot_start(f"cannot listen: {error}") from error
+        finally:
+            gc.enable()
         super().startService()
         self._handlers[signal.SIGHUP] = signal.signal(signal.SIGHUP, self._hear_hangup)
-        # What is loaded by now stays.  Left to itself, the collector walks all of it again and again, while everybody
-        # waits: tens of milliseconds each time, and less than one when it is frozen.
-        gc.collect()
-        gc.freeze()
-        gc.set_threshold(10_000, 20, 20)
         for listener, port in zip(self.queues.listeners, self.queues.ports, strict=True):
             self._log.info("listening on {address}{listener}", address=port.getHost(), listener=listener)
         self._warn_of_strangers()

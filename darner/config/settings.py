@@ -126,6 +126,8 @@ class Settings:
     """TCP port for Kestrel's text protocol, at L{interface}; C{None} for none."""
     trusted_network: bool = attrs.field(default=False, validator=of_type(bool))
     """Whether everybody who reaches the server may be trusted, so that there is no warning of being open to them."""
+    max_queues: int = attrs.field(default=1_000_000, validator=validators.and_(of_type(int), validators.ge(0)))
+    """The maximum number of queues, including those that clients wait for; 0 is unlimited."""
 
     def __attrs_post_init__(self) -> None:
         """@raise SettingsError: settings contradict each other."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Optional, Union
 
 from twisted.internet.interfaces import IDelayedCall
 
+from darner.config.policies import parent_of
 from darner.errors import DarnerError, StoreError, TooManyOpenReads
 from darner.front.open_reads import OpenReads
 from darner.front.waits import ItemWait, MonitorWait, SweepWait
@@ -142,6 +143,7 @@ class ClientReads:
                 self._wait = SweepWait(self._queues, fifo, partial(self._go_on_with_many, request))
                 self._session.update_busy()
                 return
+        self._check_children(request, names)
         self._session.numbered = request.numbered
         self._reads.take_each(names, self._session.answers(), self._session)
 
@@ -160,11 +162,24 @@ class ClientReads:
             self._session.reply(self._session.spelling.error(error))
         self._session.update_busy()
 
+    def _check_children(self, request: requests.Request, names: Sequence[bytes]) -> None:
+        """@raise darner.errors.NotAllowed: a read of these creates a child, and the user has no right to that."""
+        log_in = self._session.log_in
+        if log_in is None:
+            return
+        for name in names:
+            parent = parent_of(name)
+            if parent is not None:
+                fifo = self._queues.find(name)
+                if fifo is None or not fifo.exists:
+                    log_in.check_new_child(request, name, parent)
+
     # Waiting
 
     def _wait_or_miss(self, choices: Sequence[requests.Get]) -> None:
         """There is nothing to be had: wait, if the client wants to or nobody knows yet what will be found."""
         names = [request.queue for request in choices]
+        self._check_children(choices[0], names)
         over = not choices[0].wait or self._hurried
         if over and not self._is_one_sweeping(choices):
             self._reads.nothing(self._session.answers(), self._session.spelling.nothing, names)
@@ -258,6 +273,7 @@ class ClientReads:
         if request.close_all:
             self._reads.close(self._session.answers(), b"", self.opens.all(request.queue))
         self._status.check_reads()
+        self._check_children(request, (request.queue,))
         over = not request.seconds or self._hurried
         wait = MonitorWait(self._queues, self, request.queue, request.maximum, over)
         self._reads.expect((request.queue,), lambda error: self._break_off(wait, error))

@@ -53,6 +53,20 @@ class LogIn:
         self._trail.refused(request, error)
         raise error
 
+    def check_new_child(self, request: Request, child: bytes, parent: bytes) -> None:
+        """
+        Check that a read may create a child, which makes each set on the parent cost more, and log a refusal.
+
+        @raise NotAllowed: the user may neither write to nor administrate the child or its parent.
+        """
+        grant = self.grant
+        if grant is None or not any(
+            grant.may_write(queue) or grant.may_administrate(queue) for queue in (child, parent)
+        ):
+            error = NotAllowed()
+            self._trail.refused(request, error)
+            raise error
+
     def may_see(self, queue: bytes) -> bool:
         """Whether the figures of a queue are shown."""
         return self.grant is not None and self.grant.may_see(queue)

@@ -13,7 +13,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
 from darner.config.policies import Policies, QueueSettings
-from darner.errors import ClientError, StoreError
+from darner.errors import ClientError, StoreError, TooManyQueues
 from darner.net.limits import client_bytes
 from darner.queues.answers import Answers
 from darner.queues.commit import GroupCommit
@@ -78,12 +78,14 @@ class Queues:
         status: Optional[ServerStatus] = None,
         control: Control = Control(),  # noqa: B008  (it is frozen)
         window_bytes: int = WINDOW_BYTES,
+        max_queues: int = 0,
     ) -> None:
         """
         @param min_free_bytes: room on the disk below which nothing is put (L{DiskSpace}).
         @param status: what is refused for now; by default the server is up, and that is not kept.
         @param control: what clients may ask of the process.
         @param window_bytes: about how much of each queue's head is held in memory.
+        @param max_queues: the maximum number of queues, including those that clients wait for; 0 is unlimited.
         """
         self.store = store
         self.clock = surroundings.clock
@@ -108,8 +110,10 @@ class Queues:
         )  # fmt: skip
         self._budget = MemoryBudget()
         self._window_bytes = window_bytes
+        self._max_queues = max_queues
         self.reads = Reads(self, self._fifos, store, self.commit, self.reclaimer, self.stats, self.status)
         self._memory = VolatileStore()
+        self._nowhere = Fifo(b"", store, self.commit, self.reclaimer, self.expiry, self._budget, window_bytes)
         self._started = surroundings.clock.seconds()
         self.stopped = False
 
@@ -223,6 +227,7 @@ class Queues:
         if fifo.idle and self._fifos.get(fifo.name) is fifo:
             del self._fifos[fifo.name]
             self.walks.names.discard(fifo.name)
+            fifo.storage.retire(self._nowhere.storage)
 
     def names(self) -> list[bytes]:
         """@return: the names of the queues that exist, sorted."""
@@ -252,11 +257,15 @@ class Queues:
         """
         @return: the queue of that name, which exists.
         @raise StoreError: the store cannot make it.
+        @raise TooManyQueues: there are C{max_queues} already.
         """
         fifo = self._fifos.get(name)
         if fifo is None:
             fifo = self.make(name)
         if fifo.number is None:
+            if 0 < self._max_queues < len(self._fifos):
+                self.release(fifo)
+                raise TooManyQueues(self._max_queues)
             try:
                 fifo.storage.make()
             except StoreError as error:

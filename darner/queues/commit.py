@@ -11,13 +11,13 @@ the next one: a single fsync serves everybody who was waiting, and replies keep 
 When a write fails, the puts of the turn are refused and all that was read stands, if that can be written; what cannot
 is undone (`darner.queues.turn`).  Until a write succeeds again, the rest is tried by the clock.
 
-Queues in memory add nothing to the batch.  A turn of theirs alone leaves the store alone, and what is left to be
-written as well; in a turn with others they share its lot.
+Queues in memory add nothing to the batch.  A turn of theirs alone writes nothing, not even what is left from before.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import islice
 from typing import Any, Final, Optional, Union
 
 from twisted.internet.defer import Deferred, succeed
@@ -38,6 +38,8 @@ RETRY: Final = 1.0
 """Seconds after which a store that refused a write is tried again."""
 RESUMED: Final = 16
 """How many of those who have had as much as they get in a turn go on in the next: the rest come after them."""
+ENOUGH: Final = 256
+"""After how many C{copies} of items no more of them go on."""
 _REFUSED: Final = "the store refused a write: {error}"
 
 
@@ -53,6 +55,7 @@ class GroupCommit:
     @ivar now: the time of this turn by the wall clock, in ms since the epoch; 1 at least, also before 1970.
     @ivar health: whether the store takes what is put, as far as was seen.
     @ivar clock: the time that passes, whatever the wall clock is set to.
+    @ivar copies: how many items came of the sets of this turn that are for several queues.
     @ivar log: the log of all queues, in which what happens again and again is counted.
     """
 
@@ -64,11 +67,7 @@ class GroupCommit:
         wall: Callable[[], float],
         clock: IReactorTime,
     ) -> None:
-        """
-        @param schedule: calls its argument soon, from the reactor.
-        @param in_thread: calls its arguments in a worker thread; fires with the result.
-        @param wall: the time in seconds since the epoch.
-        """
+        """The parameters are those of L{darner.queues.collection.Surroundings}."""
         self._store = store
         self._schedule = schedule
         self._in_thread = in_thread
@@ -82,7 +81,7 @@ class GroupCommit:
         self._scheduled = False
         self._held = False
         self._writing: Optional[Deferred[None]] = None
-        self._now = 0
+        self._now = self.copies = 0
         self._waiting: list[Deferred[None]] = []
         self._late_sync: Optional[IDelayedCall] = None
         self._resting: dict[Resting, None] = {}
@@ -113,7 +112,9 @@ class GroupCommit:
         self.end()
 
     def _resume(self) -> None:
-        for resting in list(self._resting)[:RESUMED]:
+        for number, resting in enumerate(list(islice(self._resting, RESUMED))):
+            if number and self.copies > ENOUGH:
+                break
             del self._resting[resting]
             try:
                 resting.go_on()
@@ -236,14 +237,13 @@ class GroupCommit:
     def end(self) -> None:
         """End the turn: write what was gathered, and have it answered."""
         self._held = False
-        self._now = 0
+        self._now = self.copies = 0
         if self._resting and not self._scheduled:
             self._soon()
         if self._writing is not None:
             return
         turn = self._gathering
-        # Taken before the turn is answered: who asks then, asks for the next turn.
-        waiting, self._waiting = self._waiting, []
+        waiting, self._waiting = self._waiting, []  # who asks while the turn is answered, asks for the next one
         if turn.queues or turn.answers or turn.chunks or turn.sync or self._owed:
             self._gathering = Turn()
             for answers in turn.answers:

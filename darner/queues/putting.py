@@ -27,6 +27,12 @@ from darner.values.vocabulary import CHUNK_BYTES, MAX_RELATIVE_EXPIRY
 if TYPE_CHECKING:
     from darner.queues.collection import Queues
 
+COPIED_BYTES: Final = 1024 * 1024
+"""
+What the copies of an item may take that is put on several queues at once; what would take more is stored once for all
+of them, as a large item is.
+"""
+
 LAST_EXPIRY: Final = 2**63 - 1
 """The latest expiry that is kept, in ms since the epoch; what expires later expires then."""
 
@@ -95,8 +101,11 @@ class Puts:
         if fifo is None or fifo.spreads or options is not None:
             retry = Deduplication(options.id) if options is not None and options.id else None
             fifos = self._all_for_put(name, size, size, options, retry)
-            self._put_on(fifos, flags, expiry, size, payload, options=options, retry=retry)
-            self._answer(answers, stored, sync, retry)
+            stream = 0
+            if size * len(fifos) > COPIED_BYTES and len(fifos) > 1:
+                payload, stream = b"", self._store_once(payload)
+            self._put_on(fifos, flags, expiry, size, payload, stream, options, retry)
+            self._answer(answers, stored, sync, retry, len(fifos))
             return
         self._admit(fifo.policy, size, size, fifo.durable)
         if fifo.number is None:
@@ -125,7 +134,7 @@ class Puts:
         self._put_on(fifos, flags, expiry, inflow.size, payload, inflow.stream, options, retry)
         if not fifos:
             inflow.abandon()
-        self._answer(answers, stored, sync, retry)
+        self._answer(answers, stored, sync, retry, len(fifos))
 
     def put_items(
         self, answers: Answers, stored: Callable[[int], bytes], name: bytes, expiry: int, payloads: list[bytes]
@@ -168,7 +177,23 @@ class Puts:
         """@return: where to write the payload of an item that comes piece by piece."""
         return PayloadWriter(self._store, self._commit, self._reclaimer, self._space)
 
-    def _answer(self, answers: Answers, stored: bytes, sync: bool, retry: Optional[Deduplication]) -> None:
+    def _store_once(self, payload: bytes) -> int:
+        """
+        @return: the stream of a payload that is for so many queues that a copy for each would be too much.
+        @raise darner.errors.StoreError: it cannot be stored.
+        """
+        inflow = self.inflow()
+        inflow.write(payload)
+        inflow.finish(True)
+        return inflow.stream
+
+    def _answer(
+        self, answers: Answers, stored: bytes, sync: bool, retry: Optional[Deduplication], count: int
+    ) -> None:
+        """@param count: on how many queues it was put: who puts on many waits for its turn as who puts many does."""
+        if count > 1:
+            answers.size += (count - 1) * REPLY_OVERHEAD
+            self._commit.copies += count
         if sync:
             self._commit.sync()
         if stored:

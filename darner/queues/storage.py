@@ -170,6 +170,19 @@ class Storage(Changing):
             self._deletions = Deletions(self._reclaimer)
         return self._deletions
 
+    def retire(self, nowhere: Storage) -> None:
+        """
+        Let go of all that refers back to the queue, which no one knows any more, so that its memory is free at once.
+        Only the collector would find it otherwise, which seldom looks at objects that are old.
+
+        @param nowhere: the storage of a queue that never exists; its parts replace this one's.
+        """
+        self._queue = nowhere._queue
+        self.sides = nowhere.sides
+        self.ledger = nowhere.ledger
+        self.contents = nowhere.contents
+        self.bounds = nowhere.bounds
+
     @property
     def idle(self) -> bool:
         """Whether the queue does not exist, and no deletion is left to write."""

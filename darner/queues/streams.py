@@ -76,15 +76,16 @@ class PayloadWriter:
         self._commit.chunk(self, self.stream, self._chunks, data)
         self._chunks += 1
 
-    def finish(self) -> bytes:
+    def finish(self, stored: bool = False) -> bytes:
         """
         Complete the payload.
 
+        @param stored: whether to write it to a stream even if it is small.
         @return: a small payload; empty if it is in C{stream}.
         @raise StoreError: it could not be stored.
         """
         data = b"".join(self._pieces)
-        if self.error is None and self.stream:
+        if self.error is None and (self.stream or stored):
             self._chunk(data)
             data = b""
         if self.error is not None:

@@ -72,6 +72,7 @@ class SettingsTests(SynchronousTestCase):
                     "queues": {"q": {"max_open_reads": 100}},
                     "aliases": {"a": ["b"]},
                     "max_connections": 5,
+                    "max_queues": 6,
                     "idle_timeout": "2h",
                     "stall_timeout": 1.5,
                     "keep_alive": 0,
@@ -85,7 +86,7 @@ class SettingsTests(SynchronousTestCase):
                 "/srv/queues", 0, "::", (Listener("tcp6:1"), Listener("unix:/s", "memcache")), "memcache",
                 Policies(QueueSettings(max_item_bytes=16 * 2**20), {"q": {"max_open_reads": 100}}, {b"a": (b"b",)}),
                 5, 7200.0, 1.5, 0.0, "/etc/passwords",
-                {"ann": Rights(read=("a*",)), "bob": Rights()}, True,
+                {"ann": Rights(read=("a*",)), "bob": Rights()}, True, max_queues=6,
             ),
         )  # fmt: skip
 
@@ -98,7 +99,8 @@ class SettingsTests(SynchronousTestCase):
         wrong: list[dict[str, Any]] = [
             {"policies": QueueSettings()}, {"port": "1"}, {"port": True}, {"debug": 1}, {"idle_timeout": "1h"},
             {"listen": ["tcp:1"]}, {"data_dir": b"data"}, {"users": {"ann": {}}, "password_file": "p"},
-            {"min_free_bytes": 1.5}, {"trusted_network": "yes"}, {"max_connections": 1.0}, {"port": 70000},
+            {"min_free_bytes": 1.5}, {"trusted_network": "yes"}, {"max_connections": 1.0}, {"max_queues": True},
+            {"max_queues": -1}, {"port": 70000},
         ]  # fmt: skip
         for settings in wrong:
             self.assertRaises(ValueError, Settings, **settings)

@@ -13,10 +13,13 @@ from twisted.trial.unittest import SynchronousTestCase
 from darner.config.passwords import Passwords
 from darner.config.policies import Policies, QueueSettings
 from darner.config.settings import Rights
-from darner.errors import AuthenticationFailed, TooManyLogins
+from darner.errors import AuthenticationFailed, NotAllowed, TooManyLogins
 from darner.front.access import MAX_CREDENTIALS, Access, Grant, network_of
+from darner.front.audit import AuditLog, AuditTrail
+from darner.front.log_in import LogIn
 from darner.front.login_queue import MAX_OF_PLACE
 from darner.net.limits import Limits
+from darner.values.requests import Get
 from darner.values.vocabulary import CHUNK_BYTES
 from test.front.test_protocol import MemoryClient, MemoryTestCase
 
@@ -294,7 +297,8 @@ class GuardTests(AccessTestCase):
     def test_rights_to_children(self) -> None:
         """A child is read and set by its own name; what is set on its parent, by the right to that."""
         denied = b"CLIENT_ERROR not allowed\r\n"
-        bob = self.logged_in(b"bob", b"plain")
+        bob, root = self.logged_in(b"bob", b"plain"), self.logged_in(b"root", b"toor")
+        self.ask(b"get b1+x b1+y\r\n", root)
         for request, allowed in (
             (b"get b1+x/open", True), (b"get b1+y b2/t=0", True), (b"get b1 a/t=0", False), (b"get a b1/t=0", False),
             (b"get w1+x", False), (b"get w1+x b1/t=5", False), (b"set w1+y 0 0 1\r\nx", True),
@@ -305,6 +309,38 @@ class GuardTests(AccessTestCase):
             self.assertEqual(reply == denied, not allowed, (request, reply))
         self.assertEqual(self.queues.names(), [b"a", b"b1", b"b1+x", b"b1+y", b"o1", b"w1", b"w1+y"])
         self.assertEqual(self.queues.queue_figures(b"w1+y")["items"], 2)
+
+    def test_a_right_to_read_makes_no_child(self) -> None:
+        """It costs all who put on the parent: whoever may put on either, or delete it, may have a read make it."""
+        bob, root = self.logged_in(b"bob", b"plain"), self.logged_in(b"root", b"toor")
+        for request in (
+            b"get b1+n", b"get b1+n/open", b"get b1+n/peek", b"get b1+n/t=5", b"get b1 b1+n", b"get b1+n b2/t=5",
+            b"monitor b1+n 0", b"monitor b1+n 1",
+        ):  # fmt: skip
+            self.assertEqual(self.ask(request + b"\r\n", bob), b"CLIENT_ERROR not allowed\r\n", request)
+        self.assertEqual(self.queues.names(), [b"a", b"b1", b"o1", b"w1"])
+        self.assertEqual(self.ask(b"get b1+n/close\r\n", bob), b"END\r\n")
+        self.assertEqual(self.ask(b"get b1+n\r\n", root), b"END\r\n")
+        self.assertEqual(self.ask(b"get b1+n\r\n", bob), b"END\r\n")
+        self.assertEqual(self.queues.names(), [b"a", b"b1", b"b1+n", b"o1", b"w1"])
+
+    def test_who_may_make_a_child(self) -> None:
+        for child, parent, allowed in (
+            (b"w+n", b"w", True), (b"w+n", b"x", True), (b"x+n", b"w", True), (b"a+n", b"x", True),
+            (b"x+n", b"a", True), (b"x+n", b"x", False),
+        ):  # fmt: skip
+            read = Get(child, child)
+            log_in = LogIn(self.guard, AuditTrail(AuditLog(self.clock), None))
+            log_in.grant = Grant(Rights(read=("*",), write=("w", "w+*"), admin=("a", "a+*")))
+            if allowed:
+                log_in.check_new_child(read, child, parent)
+            else:
+                with capturedLogs() as logs:
+                    self.assertRaises(NotAllowed, log_in.check_new_child, read, child, parent)
+                said = [formatEvent(event) for event in logs]
+                self.assertEqual(said, ["refused: get x+n of user - from unix: not allowed"])
+            log_in.grant = None
+            self.assertRaises(NotAllowed, log_in.check_new_child, read, child, parent)
 
     def test_rights_to_aliases(self) -> None:
         self.queues.apply(Policies(aliases={b"w_all": (b"a", b"b1"), b"all": (b"w1",)}))

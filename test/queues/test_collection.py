@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,10 @@ from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
+from darner.config.policies import Policies, QueueSettings
 from darner.errors import ItemTooLarge
 from darner.front import memcache
+from darner.queues.collection import Queues
 from darner.queues.fifo import Fifo
 from darner.store.interfaces import IStore
 from darner.store.leveldb import LevelStore
@@ -58,11 +61,31 @@ class NamesTests(QueuesTestCase):
         self.assertIsNone(self.server.queues.find(b"q"))
         self.assertEqual(self.fifos(), [])
 
+    def test_memory_is_free_at_once(self) -> None:
+        """Without the help of the collector, which would come late; also where clients had items of it."""
+        gc.collect()
+        gc.disable()
+        self.addCleanup(gc.enable)
+        reader = self.server.client()
+        for number in range(20):
+            name = b"q%d" % number
+            self.client.sets(name, b"x" * 2000)
+            reader.does(b"get " + name + b"/open")
+            self.client.sets(name, b"2", expiry=3)
+            reader.does(b"get waited%d/t=1" % number)
+            self.client.does(b"delete " + name)
+            self.server.clock.advance(10)
+        reader.does(b"get q3/close")
+        reader.leave()
+        self.server.clock.advance(10)
+        alive = [found for found in gc.get_objects() if isinstance(found, Fifo)]
+        self.assertEqual([fifo.name for fifo in alive if fifo._commit is self.server.queues.commit], [b""])
+
     def fifos(self) -> list[Fifo]:
         """@return: the objects of this server's queues that are in memory, whoever has them."""
         gc.collect()
         alive = [found for found in gc.get_objects() if isinstance(found, Fifo)]
-        return [fifo for fifo in alive if fifo._commit is self.server.queues.commit]
+        return [fifo for fifo in alive if fifo.name and fifo._commit is self.server.queues.commit]
 
     def test_that_cannot_be_made(self) -> None:
         """Nothing is left of it, whatever names are tried."""
@@ -133,6 +156,51 @@ class NamesTests(QueuesTestCase):
             self.server.queues.commit.end()
             self.assertEqual((len(store.writes), len(store.reads)), (before[0] + 1, before[1]), line)
             self.assertEqual(self.server.queues.queue_figures(b"q").get("items", 0), 0)
+
+
+class LimitTests(SynchronousTestCase):
+    """C{max_queues}."""
+
+    def setUp(self) -> None:
+        self.server = Server(make=partial(Queues, max_queues=3))
+        self.client = self.server.client()
+
+    def test_one_too_many(self) -> None:
+        refused = b"SERVER_ERROR too many queues: max_queues is 3\r\n"
+        for name in (b"a", b"a+b", b"c"):
+            self.assertEqual(self.client.sets(name, b"x"), memcache.STORED)
+        self.assertEqual(self.client.sets(b"d", b"x"), refused)
+        self.assertEqual(self.client.does(b"get a+e"), refused)
+        self.assertEqual(self.client.does(b"get c a+e"), value(b"c", b"x", end=refused))
+        self.assertEqual(self.server.queues.names(), [b"a", b"a+b", b"c"])
+        self.assertEqual(self.client.sets(b"a", b"y"), memcache.STORED)
+        self.assertEqual(self.client.does(b"get d"), memcache.END)
+        self.assertTrue(self.server.queues.health().writable)
+        self.client.does(b"delete c")
+        self.assertEqual(self.client.sets(b"d", b"x"), memcache.STORED)
+
+    def test_more_are_recovered(self) -> None:
+        """Those that are there stay, also where fewer are allowed."""
+        for name in (b"a", b"b", b"c"):
+            self.client.sets(name, b"x")
+        self.server._make = partial(Queues, max_queues=1)
+        self.server.start()
+        self.client = self.server.client()
+        self.assertEqual(self.server.queues.names(), [b"a", b"b", b"c"])
+        self.assertEqual(self.client.sets(b"c", b"y"), memcache.STORED)
+        self.assertEqual(self.client.sets(b"d", b"y"), b"SERVER_ERROR too many queues: max_queues is 1\r\n")
+
+    def test_where_dead_letters_go(self) -> None:
+        """They wait until there may be a queue for them."""
+        self.server.queues.apply(Policies(QueueSettings(max_attempts=1, dead_letter_queue="dead")))
+        for name in (b"a", b"b", b"c"):
+            self.client.sets(name, b"x")
+        self.client.does(b"get a/open")
+        self.client.does(b"get a/abort")
+        self.assertEqual(self.server.figures(b"a"), (1, 1))
+        self.client.does(b"delete b")
+        self.server.clock.pump([1] * 60)
+        self.assertEqual(self.server.queues.names(), [b"a", b"c", b"dead"])
 
 
 class PutTests(QueuesTestCase):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,11 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from darner.config.policies import Policies, QueueSettings
 from darner.front import memcache, memcache_requests
+from darner.queues.answers import REPLY_OVERHEAD
 from darner.queues.contents import HEAVY
+from darner.queues.putting import COPIED_BYTES
 from darner.queues.routing import ROUTES, Route, Routing
+from darner.store.batch import Batch
 from darner.store.leveldb import LevelStore
 from darner.store.memory import MemoryStore
 from darner.values import requests
@@ -720,3 +724,92 @@ class FamilyTests(SynchronousTestCase):
                 family.act(action, at)
             family.end(ending)
         family.finish()
+
+
+class CostTests(SynchronousTestCase):
+    """What a set costs is bounded by what comes out."""
+
+    CHILDREN = 100
+
+    def setUp(self) -> None:
+        self.server = Server()
+        self.client = self.server.client()
+        for number in range(self.CHILDREN):
+            self.client.set(b"q+%d" % number, b"x")
+        self.server.commit()
+        self.client.does(b"flush_all")
+
+    def step(self) -> None:
+        """Let one turn of the event loop pass."""
+        call = self.server.clock.calls.pop(0)
+        self.assertEqual(call.getTime(), self.server.clock.seconds())
+        call.called = 1
+        call.func(*call.args, **call.kw)
+
+    def test_a_client_rests(self) -> None:
+        """After as many items that come out as a client otherwise puts in a turn."""
+        for end in (b"", b" noreply"):
+            for _ in range(20):
+                self.client.set(b"q", b"x", end=end)
+            counts = [self.server.figures(b"q")[0]]
+            while self.client._requests or self.client.session.busy:
+                self.step()
+                counts.append(self.server.figures(b"q")[0])
+            put = [after - before for before, after in pairwise([0, *counts])]
+            self.assertEqual(sum(put), 20)
+            self.assertLessEqual(max(put), self.server.queues.client_bytes // REPLY_OVERHEAD // self.CHILDREN + 1)
+            self.server.commit()
+            self.assertEqual(self.client.hears(), b"" if end else memcache.STORED * 20)
+            self.client.does(b"flush_all")
+
+    def test_clients_take_turns(self) -> None:
+        """What many clients that rest put in a turn is bounded as well."""
+        clients = [self.server.client() for _ in range(16)]
+        for client in clients:
+            for _ in range(6):
+                client.set(b"q", b"x")
+        self.step()
+        before = most = self.server.figures(b"q")[0]
+        most = 0
+        while any(client._requests for client in clients):
+            self.step()
+            now = self.server.figures(b"q")[0]
+            most, before = max(most, now - before), now
+        self.assertLessEqual(most, 6)
+        self.assertEqual(self.server.figures(b"q")[0], 96)
+
+    def test_a_payload_is_written_once(self) -> None:
+        """Where copies of it would take much; and it is gone when the last of them is."""
+        payload = b"x" * (COPIED_BYTES // (self.CHILDREN + 1))
+        sizes = []
+        write = self.server.store.write
+
+        def watch(batch: Batch, sync: bool = False) -> None:
+            sizes.append(sum(len(value or b"") for _, value in batch.writes))
+            write(batch, sync)
+
+        self.server.store.write = watch  # type: ignore[method-assign]
+        for more, least, most in ((0, COPIED_BYTES // 2, 2 * COPIED_BYTES), (1, 0, COPIED_BYTES // 4)):
+            sizes.clear()
+            self.assertEqual(self.client.sets(b"q", payload + b"y" * more), memcache.STORED)
+            self.assertTrue(least < sum(sizes) < most, sizes)
+        for queue in (b"q", b"q+0", b"q+99"):
+            for more in (0, 1):
+                self.assertEqual(self.client.does(b"get " + queue), value(queue, payload + b"y" * more))
+        self.client.does(b"flush_all")
+        self.server.clock.pump([1] * 10)
+        memory = self.server.store.store
+        assert isinstance(memory, MemoryStore)
+        self.assertEqual(memory.chunks, {})
+
+    def test_a_payload_that_cannot_be_written(self) -> None:
+        payload = b"x" * CHUNK_BYTES
+        self.server.store.numberless = True
+        self.assertEqual(self.client.sets(b"q", payload), NUMBERLESS)
+        self.server.store.numberless = False
+        self.server.store.full = True
+        self.assertEqual(self.client.sets(b"q", payload), REFUSED)
+        self.server.store.full = False
+        self.assertEqual(self.server.figures(b"q+0")[0], 0)
+        self.assertEqual(self.client.sets(b"q", payload), memcache.STORED)
+        self.assertEqual(self.client.does(b"get q+0"), value(b"q+0", payload))
