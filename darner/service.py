@@ -206,7 +206,7 @@ class QueueService(Service):
         try:
             end()
         except Exception:
-            self._log.failure("a part of the service could not be ended in order")
+            self._log.failure("internal error while stopping a part of the service")
 
     def _status_file(self) -> Optional[StatusFile]:
         return StatusFile(self.data_dir / STATUS)
@@ -242,7 +242,7 @@ class QueueService(Service):
             await queues.stop()
         except Exception:
             # What is acknowledged is in the store, and the process has to end.
-            self._log.failure("the queues could not be stopped in order")
+            self._log.failure("internal error while stopping the queues; what was acknowledged is stored")
         self._shut()
 
     def _drain(self, factory: QueueFactory) -> Deferred[None]:

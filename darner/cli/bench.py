@@ -191,7 +191,7 @@ def _received(connection: Connection) -> Any:
     try:
         message = connection.recv()
     except EOFError:
-        raise ConnectionError("a load process has ended") from None
+        raise ConnectionError("a load process ended unexpectedly") from None
     if isinstance(message, str) and message != "ready":
         raise ConnectionError(message)
     return message
@@ -260,10 +260,10 @@ def _parser() -> argparse.ArgumentParser:
     add("-i", "--item-bytes", type=int, default=defaults.item_bytes, help="size of an item")
     add("-c", "--clients", type=int, default=defaults.clients, help="connections")
     add("-f", "--in-flight", type=int, default=defaults.in_flight, help="requests under way on each connection")
-    add("-b", "--bad", type=float, default=0.0, help="share of requests at which a client hangs up, 0 to 1")
-    add("-t", "--seconds", type=float, help="run that long; sets and gets are then the ratio of the two")
+    add("-b", "--bad", type=float, default=0.0, help="share of requests at which a client disconnects, 0 to 1")
+    add("-t", "--seconds", type=float, help="run this long; --sets and --gets are then a ratio")
     add("-w", "--wait", type=int, default=0, help="ms that a get waits for an item")
-    add("--sync", action="store_true", help="sets ask for stable storage")
+    add("--sync", action="store_true", help="sets wait for stable storage (fsync)")
     add("--reliable", action="store_true", help="gets are open reads, each closed by the next")
     add("-P", "--processes", type=int, default=max(1, (os.cpu_count() or 2) - 1), help="processes that make the load")
     add("--json", action="store_true", help="print the outcome as JSON")
@@ -277,12 +277,12 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
     as_json = options.pop("json")
     for name in ("clients", "in_flight", "processes"):
         if options[name] < 1:
-            parser.error(f"--{name.replace('_', '-')} is at least 1")
+            parser.error(f"--{name.replace('_', '-')} must be at least 1")
     for name in ("sets", "gets", "item_bytes", "wait", "seconds"):
         if (options[name] or 0) < 0:
-            parser.error(f"--{name.replace('_', '-')} is at least 0")
+            parser.error(f"--{name.replace('_', '-')} must be at least 0")
     if not 0 <= options["bad"] < 1:
-        parser.error("--bad is from 0 up to, not including, 1")
+        parser.error("--bad must be at least 0 and less than 1")
     try:
         result = run(Workload(**options), progress=sys.stderr.isatty() and not as_json)
     except OSError as error:

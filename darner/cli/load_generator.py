@@ -199,7 +199,7 @@ class Client:
                 at += reply.length
                 self._take(kind, reply, sent, now)
         if at < len(data):
-            raise ConnectionError(f"{bytes(data[at : at + 80])!r} was not asked for")
+            raise ConnectionError(f"{bytes(data[at : at + 80])!r} was received without a request")
         return at
 
     def _take(self, kind: int, reply: Reply, sent: float, now: float) -> None:

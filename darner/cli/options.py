@@ -42,17 +42,17 @@ class Options(usage.Options):
         ["port", "p", None, "TCP port to listen on.  [default: 22133, or none where --listen is given]"],
         ["interface", "i", None, "Address to listen on with --port.  [default: 127.0.0.1]"],
         ["text-port", None, None, "TCP port for Kestrel's text protocol, at the same address.  [default: none]"],
-        ["config", "c", None, "TOML file with settings, of the same names as here with _ in place of -."],
+        ["config", "c", None, "TOML file with settings, named as these options but with _ instead of -."],
         ["password-file", None, None, "File with users and passwords; clients have to log in.  See darner-passwd."],
         ["min-free-bytes", None, None,
-         "Room on the disk below which sets are refused, such as 1GiB; 0 for none.  [default: 64MiB, at most 5 %]"],
-        ["dialect", None, None, "Whose clients replies are made for: 'kestrel' or 'memcache'.  [default: kestrel]"],
+         "Free disk space below which sets are refused, such as 1GiB; 0 for none.  [default: 64MiB, at most 5 %]"],
+        ["dialect", None, None, "Reply as clients of 'kestrel' or of 'memcache' expect.  [default: kestrel]"],
     ]
 
     optFlags = [
         ["debug", None, "Log connections and refused requests."],
-        ["check", None, "Read all of the data directory, say what is damaged, and exit: with 1 if anything is."],
-        ["repair", None, "Set what is damaged in the data directory aside, save what can be read, and serve that."],
+        ["check", None, "Check the whole data directory, report damage, and exit; the status is 1 if there is any."],
+        ["repair", None, "Repair the data directory if it is damaged, keeping all that can be read, then serve it."],
     ]
 
     compData = usage.Completions(

@@ -56,7 +56,7 @@ class Interrupted(CannotStart):
     """Ends twistd where it is told to stop before anybody was served: cleanly."""
 
     def __init__(self) -> None:
-        super().__init__("stopped before the start was over")
+        super().__init__("stopped during the start")
         self.code = 0
 
 
@@ -164,10 +164,10 @@ class Server(Service):
                 text = "passwords are sent to {host}:{port} without encryption: use TLS there"
             else:
                 text = (
-                    "everybody who reaches {host}:{port} may read, change and delete all queues: set password_file, "
-                    "ask for client certificates (mtls:), or listen on 127.0.0.1 only"
+                    "everybody who reaches {host}:{port} can read, change and delete all queues: set password_file, "
+                    "require client certificates (mtls:), or listen on 127.0.0.1 only"
                 )
-            text += "; trusted_network = true says that this is meant, and ends this warning"
+            text += "; if this is intended, trusted_network = true turns this warning off"
             self._log.critical("WARNING: " + text, host=address.host, port=address.port)
             print(f"darner: WARNING: {text.format(host=address.host, port=address.port)}", file=sys.__stderr__)
 
@@ -186,7 +186,7 @@ class Server(Service):
         report = repair(self.queues.data_dir)
         for line in report.lines():
             self._log.warn("{line}", line=line)
-        self._log.info("nothing was to be repaired" if report.sound else "the store is repaired")
+        self._log.info("found no damage" if report.sound else "the store is repaired")
 
     def _cannot_start(self, reason: str) -> CannotStart:
         self._log.critical("cannot start: {reason}", reason=reason)
@@ -214,7 +214,7 @@ class Server(Service):
         try:
             settings = self._read_again()
         except SettingsError as error:
-            self._log.error("cannot reload, nothing is changed: {error}", error=error)
+            self._log.error("cannot reload the settings, nothing is changed: {error}", error=error)
             raise
         if self.queues.queues is not None:
             self.queues.queues.apply(settings.policies)
@@ -230,13 +230,13 @@ class Server(Service):
 
     def shut_down(self) -> None:
         """Begin to stop, as by a signal."""
-        self._log.info("a client stops the server")
+        self._log.info("a client has requested shutdown")
         self._stop_reactor()
 
     # The end
 
     def stopService(self) -> Deferred[None]:
-        self._log.info("stopping: finishing what is running")
+        self._log.info("stopping: finishing running requests")
         super().stopService()
         return self.queues.stopService().addCallback(self._stopped)
 
@@ -273,7 +273,7 @@ def _why(description: str, error: Exception) -> str:
     if isinstance(error, IndexError) and description.startswith("systemd:"):
         return "systemd has passed no socket of that number"
     if isinstance(error, KeyError):
-        return f"it lacks or misspells {error}"
+        return f"argument missing or misspelled: {error}"
     return str(error)
 
 

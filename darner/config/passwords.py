@@ -129,7 +129,7 @@ def parse_passwords(content: bytes, source: str) -> dict[bytes, Secret]:
             if not colon or not USER.fullmatch(user):
                 raise ValueError("not of the form user:password")
             if user in secrets_:
-                raise ValueError(f"user {user.decode()} stands there twice")
+                raise ValueError(f"user {user.decode()} is listed twice")
             secrets_[user] = _parse_secret(text)
         except ValueError as error:
             raise SettingsError(f"{source}, line {number}: {error}") from error

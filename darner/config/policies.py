@@ -162,9 +162,9 @@ def sync_interval(value: Any) -> float:
     try:
         seconds = parse_duration(value)
     except ValueError as error:
-        raise ValueError(f"{value!r} is neither never nor always nor a duration like 200ms") from error
+        raise ValueError(f"{value!r} is not never, always or a duration like 200ms") from error
     if seconds <= 0:
-        raise ValueError(f"{value!r} is no time: say always")
+        raise ValueError(f"{value!r} is not above 0; use always")
     return seconds
 
 
@@ -257,11 +257,11 @@ def _check_override(name: str, changes: Mapping[str, Any]) -> None:
     except ValueError as error:
         raise SettingsError(f"{where}: {error}") from error
     if "[" in name and not _CLASS.search(name):
-        raise SettingsError(f"{where}: the pattern's bracket is not closed; [[] stands for a bracket itself")
+        raise SettingsError(f"{where}: the pattern's bracket is not closed; [[] matches a bracket itself")
     check_values(changes, where)
     for setting in TARGETS:
         if changes.get(setting) == name:
-            raise SettingsError(f"{where}.{setting}: the queue itself")
+            raise SettingsError(f"{where}.{setting}: this is the queue itself")
 
 
 def _check_aliases(aliases: Mapping[bytes, tuple[bytes, ...]], overrides: Mapping[str, Any]) -> None:
@@ -278,4 +278,4 @@ def _check_aliases(aliases: Mapping[bytes, tuple[bytes, ...]], overrides: Mappin
         if nested:
             raise SettingsError(f"{where}: {nested[0]} is an alias itself")
         if alias.decode() in overrides:
-            raise SettingsError(f"{where}: there is a queue of that name with settings")
+            raise SettingsError(f"{where}: [queues] has settings for a queue of that name")

@@ -52,9 +52,9 @@ def _check(settings: QueueSettings, where: str) -> None:
     """@raise SettingsError: settings contradict each other."""
     reason = ""
     if (settings.max_attempts is None) != (settings.dead_letter_queue is None):
-        reason = "max_attempts and dead_letter_queue go together"
+        reason = "max_attempts and dead_letter_queue must be set together"
     elif settings.max_bytes is not None and settings.max_bytes < 1:
-        reason = "max_bytes holds nothing"
+        reason = "max_bytes must be at least 1"
     elif not settings.durable and settings.max_bytes is None:
         reason = "durable = false needs max_bytes, which bounds its memory"
     if reason:
@@ -71,9 +71,9 @@ def _check_bounded(changes: Mapping[str, Any], some_volatile: bool, where: str) 
     """
     durable = changes.get("durable")
     if durable is False and changes.get("max_bytes") is None:
-        raise SettingsError(f"{where}.durable: a pattern that says false has to say max_bytes, which bounds the memory")
+        raise SettingsError(f"{where}.durable: a pattern with false must also set max_bytes, which bounds the memory")
     if some_volatile and not durable and changes.get("max_bytes", 0) is None:
-        raise SettingsError(f"{where}.max_bytes: none has to come with durable = true, as some queues are in memory")
+        raise SettingsError(f"{where}.max_bytes: none needs durable = true beside it, as some queues are in memory")
 
 
 def _check_targets(changes: Mapping[str, Any], policies: Policies, where: str) -> None:
@@ -81,7 +81,7 @@ def _check_targets(changes: Mapping[str, Any], policies: Policies, where: str) -
     for setting in TARGETS:
         target = changes.get(setting)
         if target is not None and target.encode() in policies.aliases:
-            raise SettingsError(f"{where}.{setting}: {target} is an alias")
+            raise SettingsError(f"{where}.{setting}: {target} is an alias, not a queue")
 
 
 def check_together(policies: Policies) -> None:

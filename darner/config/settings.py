@@ -29,7 +29,7 @@ else:
 
 DEFAULT_PORT: Final = 22133
 
-NO_PASSWORDS: Final = "without password_file nobody can log in, and everybody may do everything"
+NO_PASSWORDS: Final = "set password_file too: without password_file nobody can log in, and anybody may do everything"
 
 _dialect = validators.in_(DIALECTS)
 
@@ -169,7 +169,7 @@ def _converter() -> Converter:
         if isinstance(value, str):
             return Listener(value)
         if not isinstance(value, dict):
-            raise ValueError(f"{value!r} is neither an endpoint nor a table with one")
+            raise ValueError(f"{value!r} is neither an endpoint string nor a table with one")
         return structure(value, Listener)
 
     def listeners(value: object, _: object) -> tuple[Listener, ...]:

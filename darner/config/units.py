@@ -25,7 +25,7 @@ def parse_size(value: Union[int, str]) -> int:
             raise ValueError(f"{value!r} is not a size like 64KiB, 16MiB or 1000000")
         return int(match[1]) * _SIZES[match[2].upper()]
     if isinstance(value, bool) or not isinstance(value, int):
-        raise ValueError("not a size")
+        raise ValueError("not a size like 64KiB or a number of bytes")
     return value
 
 
@@ -48,7 +48,7 @@ def _seconds(value: Union[float, int, str]) -> float:
             raise ValueError(f"{value!r} is not a duration like 250ms, 30s, 5min, 2h or a number of seconds")
         return float(match[1]) * _SECONDS[match[2].upper()]
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise ValueError("not a duration")
+        raise ValueError("not a duration like 30s or a number of seconds")
     return float(value)
 
 

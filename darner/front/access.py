@@ -109,9 +109,9 @@ class Access:
         self.log = LimitedLog(self._log, clock)
         self._queue = LoginQueue(lambda user, password: in_thread(passwords.check, user, password), clock)
         for user in sorted(set(self._rights) - passwords.users):
-            self._log.warn("user {user} has rights and no password", user=user.decode())
+            self._log.warn("user {user} has rights, but is not in the password file", user=user.decode())
         if passwords.exposed:
-            self._log.warn("the password file can be read by others than its owner")
+            self._log.warn("others than its owner can read the password file: use chmod 600")
 
     def log_in(self, credentials: bytes, address: Optional[IAddress] = None) -> Deferred[Grant]:
         """
@@ -123,7 +123,7 @@ class Access:
         try:
             self._passwords.refresh()
         except SettingsError as error:
-            self.log.emit(LogLevel.error, "{error}; the passwords read before stay in force", error=str(error))
+            self.log.emit(LogLevel.error, "cannot reload passwords, the old ones stay valid: {error}", error=str(error))
         user, _, password = credentials.partition(b" ")
         if self._passwords.is_known(user, password):
             return succeed(self._grant(user))

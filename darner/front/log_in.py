@@ -111,4 +111,4 @@ class LogIn:
         ended(error)
 
     def _fault(self, failure: Failure) -> None:
-        self._access.log.failure("could not check a password", failure)
+        self._access.log.failure("internal error while checking a password", failure)

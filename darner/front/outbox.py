@@ -142,8 +142,8 @@ class Outbox:
                 try:
                     piece = reply.piece()
                 except StoreError as error:
-                    # Half of it is sent: the client cannot be told but by the end of the connection.
-                    self._log.emit(LogLevel.error, "cannot read a large item: {error}", error=str(error))
+                    # A part of the item is sent, so closing the connection is the only way to report the error.
+                    self._log.emit(LogLevel.error, "cannot read a large item, disconnecting: {error}", error=str(error))
                     self._outlet.abort()
                     return False
                 if piece is not None:

@@ -197,7 +197,7 @@ class QueueFactory(ServerFactory):
     def rejected(self) -> None:
         """A client is told that there is no room for it."""
         self.queues.stats.rejected_connections += 1
-        self._limited.emit(LogLevel.warn, "too many connections: refusing new ones")
+        self._limited.emit(LogLevel.warn, "too many connections: max_connections or the limit of open files is reached")
 
     def make_session(self, outlet: Outlet, address: Optional[IAddress] = None) -> Session:
         """

@@ -160,6 +160,6 @@ class MonotonicClock:
                 try:
                     call.func(*call.args, **call.kw)
                 except Exception:
-                    self._limited.failure("a delayed call failed")
+                    self._limited.failure("internal error in a timer")
         if self._thread is not None and self._calls:
             self._arm(self._calls[0][0])

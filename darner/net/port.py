@@ -206,7 +206,7 @@ class FastPort:
             try:
                 self._welcome(sock, name)
             except Exception:
-                self._log.failure("a new connection failed")
+                self._log.failure("internal error while accepting a client; closing its connection")
                 self._give_up(sock)
 
     def _welcome(self, sock: socket.socket, name: tuple[Any, ...]) -> None:
@@ -274,7 +274,7 @@ class FastPort:
         try:
             self._serve_all()
         except Exception:
-            self._log.failure("serving failed; it goes on")
+            self._log.failure("internal error while serving clients; the server continues")
 
     def _serve_all(self) -> None:
         until = self._seconds() + WORK
@@ -317,7 +317,7 @@ class FastPort:
             try:
                 self._commit.end()
             except Exception:
-                self._log.failure("a turn could not be ended")
+                self._log.failure("internal error while ending a turn; closing the connections it served")
                 self._lose(ready)
             self._serving = False
         if self._later:
@@ -341,7 +341,7 @@ class FastPort:
                 elif fd == self._listening_fd and self._listening is not None:
                     self._accept()
             except Exception:
-                self._limited.failure("a connection failed")
+                self._limited.failure("internal error on a client's connection; closing it")
                 if connection is not None:
                     self.later(connection.lose, Failure())
 
@@ -371,8 +371,8 @@ class FastPort:
             try:
                 call(*arguments)
             except Exception:
-                # The reactor would take the port for lost.
-                self._limited.failure("a connection failed")
+                # If this were raised, the reactor would drop the port.
+                self._limited.failure("internal error on a client's connection; closing it")
 
 
 classImplements(FastPort, IListeningPort, IReadDescriptor)

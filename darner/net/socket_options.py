@@ -79,7 +79,7 @@ class SocketOptions:
             if sock is None or sock.family not in (socket.AF_INET, socket.AF_INET6):
                 return
         except Exception as error:
-            self._cannot("any", error)
+            self._cannot("any option", error)
             return
         for name, level, option, number in self._options:
             try:
@@ -91,5 +91,5 @@ class SocketOptions:
         if name not in self._failed:
             self._failed.add(name)
             self._log.warn(
-                "cannot set {name} of a client's socket, and serve without it: {error}", name=name, error=error
+                "cannot set {name} on clients' sockets; serving them without it: {error}", name=name, error=error
             )

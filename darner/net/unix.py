@@ -80,7 +80,7 @@ class UnixEndpoint:
         except FileNotFoundError:
             return
         if not stat.S_ISSOCK(mode):
-            raise self._cannot("there is a file of that name, which is no socket")
+            raise self._cannot("a file with this name exists, and is not a socket")
         with socket.socket(socket.AF_UNIX) as client:
             client.settimeout(PATIENCE)
             try:
@@ -90,7 +90,7 @@ class UnixEndpoint:
                 return
             except OSError:
                 pass
-        raise self._cannot("somebody listens there already")
+        raise self._cannot("another process listens there")
 
     def _cannot(self, reason: str) -> CannotListenError:
         return CannotListenError("unix", self._path, OSError(reason))

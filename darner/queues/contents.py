@@ -207,7 +207,7 @@ class Contents:
         missing = self._ledger.lose(start, stop)
         if missing:
             self.count -= missing
-            message = "{missing} items of queue {name!r} before item {stop} are missing from the store"
+            message = "the store is damaged, run --check: {missing} items of queue {name!r} before {stop} are missing"
             kind = (message, self._name)
             self._log.emit(LogLevel.error, message, kind, missing=missing, name=self._name, stop=stop)
 

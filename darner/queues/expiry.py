@@ -138,7 +138,7 @@ class Expiry:
                 del self._sweeps[fifo]
                 self._sweep_on(fifo)
         except Exception:
-            self._commit.log.failure("could not sweep")
+            self._commit.log.failure("internal error while dropping expired items")
         if self._looks or self._sweeps:
             self._soon()
 
@@ -153,7 +153,7 @@ class Expiry:
             self._look(fifo, deleted)
         if deleted:
             self._commit.log.emit(
-                LogLevel.info, "{count} queues were empty for long enough, among them {name!r}",
+                LogLevel.info, "deleted {count} empty queues older than max_queue_age, such as {name!r}",
                 count=len(deleted), name=deleted[0],
             )  # fmt: skip
 

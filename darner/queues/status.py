@@ -52,10 +52,10 @@ class ServerStatus:
         try:
             name = self._kept.read() if self._kept is not None else ""
         except OSError as error:
-            self._log.error("cannot read the status kept: {error}; it is {status}", error=error, status=default)
+            self._log.error("cannot read the saved status: {error}; starting as {status}", error=error, status=default)
             return default
         if name and name not in STATUSES:
-            self._log.error("the status kept is none: {name!r}; it is {status}", name=name, status=default)
+            self._log.error("the saved status {name!r} is unknown; starting as {status}", name=name, status=default)
         return name if name in STATUSES else default
 
     def _enforce(self) -> None:
@@ -85,7 +85,7 @@ class ServerStatus:
                 raise StoreError(f"cannot keep the status: {error.strerror}") from error
         self._stop_grace()
         self.name = name
-        self.log.emit(LogLevel.info, "status {name}, before it was {before}", name, name=name, before=before)
+        self.log.emit(LogLevel.info, "status changed from {before} to {name}", name, name=name, before=before)
         if stricter and self._grace:
             self._pending = self._clock.callLater(self._grace, self._grace_is_over)
         else:
@@ -93,7 +93,7 @@ class ServerStatus:
 
     def _grace_is_over(self) -> None:
         self._enforce()
-        self.log.emit(LogLevel.info, "status {name} is enforced now", ("enforced", self.name), name=self.name)
+        self.log.emit(LogLevel.info, "status {name} is now enforced", ("enforced", self.name), name=self.name)
 
     def check_writes(self) -> None:
         """@raise Unavailable: nothing may be put, flushed or deleted."""

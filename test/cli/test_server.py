@@ -313,7 +313,7 @@ class ServerTests(TestCase):
         self.assertRegex(lines[1], r"^listening on IPv4Address\(type='TCP', host='127.0.0.1', port=[1-9]\d*\)$")
         directory = os.path.join(os.getcwd(), self.path)
         self.assertEqual(lines[2:], [
-            f"data directory: {directory}", "starting up", "stopping: finishing what is running", "stopped",
+            f"data directory: {directory}", "starting up", "stopping: finishing running requests", "stopped",
         ])  # fmt: skip
 
     async def test_open_to_other_machines(self) -> None:

@@ -39,7 +39,7 @@ class ParseTests(SynchronousTestCase):
             (b":x", "not of the form user:password"),
             (b"a b:x", "not of the form user:password"),
             (b"ann:", "there is no password"),
-            (b"ann:x\nann:y", "user ann stands there twice"),
+            (b"ann:x\nann:y", "user ann is listed twice"),
             (b"ann:$scrypt$ln=14", "the hash is not complete"),
             (b"ann:$scrypt$ln=4,r=8,p=1$A$A", "the hash is not in base64"),
             (b"ann:" + HASHED.replace(b"ln=4", b"ln=21"), "the hash has parameters out of range"),

@@ -148,7 +148,7 @@ class AccessTests(AccessTestCase):
                 self.successResultOf(access.log_in(b"ann changed"))
         self.assertEqual(
             [formatEvent(event) for event in logs],
-            [f"cannot read {self.path}: No such file or directory; the passwords read before stay in force"],
+            [f"cannot reload passwords, the old ones stay valid: cannot read {self.path}: No such file or directory"],
             "once, and not at each login",
         )
 
@@ -160,7 +160,10 @@ class AccessTests(AccessTestCase):
             self.access(eve=Rights())
         self.assertEqual(
             [formatEvent(event) for event in logs],
-            ["user eve has rights and no password", "the password file can be read by others than its owner"],
+            [
+                "user eve has rights, but is not in the password file",
+                "others than its owner can read the password file: use chmod 600",
+            ],
         )
 
 

@@ -202,7 +202,7 @@ class AuditTests(AccessTestCase):
 
     def test_faults(self) -> None:
         """One that comes each time is logged once, and counted, until the clients are sent away."""
-        allow_critical(self, "could not check a password: none (2 more")
+        allow_critical(self, "error while checking a password: none (2 more")
         self.holding = True
         for password in (b"a", b"b", b"c"):
             self.logged_in(b"ann", password)
@@ -210,7 +210,9 @@ class AuditTests(AccessTestCase):
         self.assertEqual(len(self.flushLoggedErrors(MemoryError)), 1)
         self.events.clear()
         self.factory.finish()
-        self.assertIn("could not check a password: none (2 more in the last 0 s)", map(formatEvent, self.events))
+        self.assertIn(
+            "internal error while checking a password: none (2 more in the last 0 s)", map(formatEvent, self.events)
+        )
 
     def test_counted_at_the_stop(self) -> None:
         """What was counted and not logged yet is logged when the clients are sent away."""

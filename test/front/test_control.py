@@ -184,7 +184,7 @@ class ReloadTests(TestCase):
             ("=", "is not TOML"),
         ):
             (line,) = self.reloaded(server, text)
-            self.assertTrue(line.startswith(f"cannot reload, nothing is changed: {self.path}"), line)
+            self.assertTrue(line.startswith(f"cannot reload the settings, nothing is changed: {self.path}"), line)
             self.assertIn(said, line)
             self.assertEqual(self.policy(server, b"q").max_open_reads, 2)
         self.path.unlink()
@@ -286,7 +286,7 @@ class TwistdTests(SynchronousTestCase):
             self.assertEqual(client.get(b"q/open"), b"2")
             config.write_text("[defaults]\nmax_open_reads = 'many'\n")
             server.process.send_signal(signal.SIGHUP)
-            server.wait_for("cannot reload, nothing is changed")
+            server.wait_for("cannot reload the settings, nothing is changed")
             self.assertEqual(
                 client.ask(b"reload"),
                 b"SERVER_ERROR darner.toml: defaults.max_open_reads: 'many' is not of type int",
@@ -309,7 +309,7 @@ class TwistdTests(SynchronousTestCase):
             self.assertEqual(client.rest().count(b"VERSION"), 1)
             self.assertEqual(other.rest(), b"")
         self.assertEqual(server.process.wait(servers.PATIENCE), 0)
-        self.assertIn("a client stops the server", server.text)
+        self.assertIn("a client has requested shutdown", server.text)
         self.assertIn("] stopped", server.text)
         server.start()
         with server.client() as client:

@@ -283,7 +283,7 @@ class LogTests(MemoryTestCase):
                 self.assertEqual(MemoryClient(self.clock, factory).receive(), TOO_MANY_CONNECTIONS)
                 client.hang_up()
             self.clock.pump([PERIOD] * 2)
-        refusing = "too many connections: refusing new ones"
+        refusing = "too many connections: max_connections or the limit of open files is reached"
         self.assertEqual(
             [formatEvent(event) for event in logs],
             [refusing, f"{refusing} (9 more in the last 60 s)", f"{refusing} (over: 10 times in 120 s)"],

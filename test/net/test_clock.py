@@ -182,7 +182,7 @@ class MonotonicClockTests(ClockTestCase):
         with capturedLogs() as logs:
             self.advance(PERIOD)
         lines = [formatEvent(event) for event in logs]
-        self.assertEqual(lines.count("a delayed call failed: integer division or modulo by zero "
+        self.assertEqual(lines.count("internal error in a timer: integer division or modulo by zero "
                                      "(9 more in the last 60 s)"), 1)  # fmt: skip
 
     def test_delayed_calls(self) -> None:

@@ -414,8 +414,8 @@ class AttemptsTests(Case):
             self.server.store.numberless = False
             self.server.clock.pump([DEAD_LETTER_RETRY] * 120)
         self.assertEqual(self.had(b"dead"), [b"poison"])
-        failed = r"cannot move item 0 of queue b'q' to the dead letters, will try again: no numbers"
-        first, *more, last = [line for line in map(formatEvent, logs) if "dead letters" in line]
+        failed = r"cannot move item 0 of queue b'q' to its dead_letter_queue, will try again: no numbers"
+        first, *more, last = [line for line in map(formatEvent, logs) if "dead_letter_queue" in line]
         self.assertEqual((first, len(more)), (failed, 2))
         self.assertRegex(more[0], failed + r" \(\d+ more in the last 60 s\)")
         self.assertRegex(last, failed + r" \(over: 9\d times in 180 s\)")

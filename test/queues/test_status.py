@@ -162,7 +162,7 @@ class ServerStatusTests(SynchronousTestCase):
                 status.change("readonly")
                 status.change("up")
             self.clock.advance(PERIOD)
-        readonly, up = "status readonly, before it was up", "status up, before it was readonly"
+        readonly, up = "status changed from up to readonly", "status changed from readonly to up"
         more = " (49 more in the last 60 s)"
         self.assertEqual([formatEvent(event) for event in logs], [readonly, up, readonly + more, up + more])
 
@@ -214,8 +214,8 @@ class ServerStatusTests(SynchronousTestCase):
             self.path.mkdir()
 
         for damage, said in (
-            (lambda: self.path.write_text("down\n"), "the status kept is none: 'down'; it is readonly"),
-            (unreadable, "cannot read the status kept: "),
+            (lambda: self.path.write_text("down\n"), "the saved status 'down' is unknown; starting as readonly"),
+            (unreadable, "cannot read the saved status: "),
         ):
             damage()
             with capturedLogs() as events:

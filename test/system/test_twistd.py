@@ -604,7 +604,7 @@ class DamageTests(SynchronousTestCase):
         self.assertEqual(self.server.stop(), 0)
         self.assertEqual(self.check()[0], 0)
         self.server.start()
-        self.server.wait_for("nothing was to be repaired")
+        self.server.wait_for("found no damage")
 
     def test_repair_without_marker(self) -> None:
         (self.server.data / "darner").unlink()
@@ -681,7 +681,7 @@ class StopTests(SynchronousTestCase):
             stubborn.send(b"get large/open\r\n")
             until(lambda: other.count(b"large") == 0, "it is being sent")
             server.process.send_signal(signal.SIGTERM)
-            server.wait_for("stopping: finishing what is running")
+            server.wait_for("stopping: finishing running requests")
             # Twisted says that it stops already, and that is all.
             server.allow("Can't stop reactor that isn't running.")
             self.assertEqual(server.stop(signal.SIGTERM, STOPS_WITHIN), 0)
@@ -808,7 +808,7 @@ class RunningTests(SynchronousTestCase):
             f"listening on IPv4Address(type='TCP', host='127.0.0.1', port={server.address[1]})",
             f"data directory: {server.data}",
             "starting up",
-            "stopping: finishing what is running",
+            "stopping: finishing running requests",
             "stopped",
         ]
         lines = [line.partition("] ")[2] for line in server.text.splitlines()]
