@@ -1,8 +1,8 @@
 """
-``darner-bench``: load and latency of any server that speaks this protocol, by its address.
+``darner-bench``: measures requests per second and latency of any server that speaks this protocol.
 
-Modelled on the ``db`` tool of the C++ Darner.  Every reply is checked to the byte.  The load comes from processes of
-its own (`darner.cli.load_generator`); where they are what was measured, and not the server, the report says so.
+It is modelled on the ``db`` tool of the C++ Darner.  Every byte of the replies is checked.  Separate processes generate
+the load (`darner.cli.load_generator`); if these were the bottleneck, and not the server, the report says so.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from darner.cli.workload import Tally, Workload
 
 PERCENTILES: Final = (50.0, 66.0, 75.0, 80.0, 90.0, 95.0, 98.0, 99.0, 99.9)
 BUSY: Final = 0.9
-"""Share of its time from which a busy load process is taken for the bottleneck."""
+"""A load process that is busy for more than this share of its time counts as the bottleneck."""
 
 
 @frozen
@@ -43,7 +43,7 @@ class Result:
 
     @property
     def requests(self) -> int:
-        """How many were answered."""
+        """The number of requests that were answered."""
         return self.tally.sets + self.tally.gets
 
     @property
@@ -53,15 +53,15 @@ class Result:
 
     @property
     def limited_by_tool(self) -> bool:
-        """Whether a load process was busy nearly all the time, so that the server may well be faster."""
+        """Whether a load process was busy nearly all the time, so that the server may be faster."""
         return self.tally.busy > BUSY
 
     def percentile(self, percent: float) -> int:
-        """@return: how many us that share of the requests took at most."""
+        """@return: the latency in us that this percentage of the requests did not exceed."""
         return _percentiles(self.tally.latencies, (percent,))[0]
 
     def percentiles(self) -> dict[str, int]:
-        """@return: latencies in us, by the percentage of requests that took no longer."""
+        """@return: latencies in us, by the percentage of requests that did not exceed them."""
         if not self.requests:
             return {}
         percents = (*PERCENTILES, 100.0)
@@ -118,7 +118,7 @@ def _process(load: Workload, connection: Connection) -> None:
 
 
 class Running:
-    """A load that is being made."""
+    """A running load."""
 
     def __init__(self, load: Workload) -> None:
         """
@@ -127,7 +127,7 @@ class Running:
         @raise ConnectionError: the server cannot be reached.
         """
         self._load = load
-        # A new interpreter each: what calls this may have threads, or an event loop.
+        # A new interpreter each, as the caller may have threads or an event loop.
         context = multiprocessing.get_context("spawn")
         self._processes: list[Any] = []
         self._connections: list[Connection] = []
@@ -151,16 +151,16 @@ class Running:
             connection.send(word)
 
     def stop(self) -> Result:
-        """End it now; see L{wait}."""
+        """End the load now; see L{wait}."""
         self._tell("stop")
         return self.wait()
 
     def wait(self, bar: Any = None) -> Result:
         """
-        Wait for its end.
+        Wait until the load ends.
 
-        @param bar: shows the progress, as one of tqdm.
-        @raise ConnectionError: the server hung up, or sent what no server of this protocol sends.
+        @param bar: a progress bar of tqdm.
+        @raise ConnectionError: the server disconnected, or sent a reply that is not of this protocol.
         """
         total = Tally()
         done = dict.fromkeys(self._connections, 0)
@@ -199,10 +199,10 @@ def _received(connection: Connection) -> Any:
 
 def run(load: Workload, progress: bool = False) -> Result:
     """
-    Make a load and measure it.
+    Run a load and measure it.
 
     @param progress: whether to show a progress line on standard error.
-    @raise ConnectionError: the server cannot be reached, hung up, or sent what no server of this protocol sends.
+    @raise ConnectionError: the server cannot be reached, disconnected, or sent a reply that is not of this protocol.
     """
     running = Running(load)
     bar = _progress_bar(load) if progress else None
@@ -271,7 +271,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Optional[Sequence[str]] = None) -> int:
-    """@return: the exit status: 1 where the server could not be reached or sent wrong replies."""
+    """@return: the exit status: 1 if the server could not be reached or sent wrong replies."""
     parser = _parser()
     options = vars(parser.parse_args(arguments))
     as_json = options.pop("json")

@@ -25,7 +25,7 @@ def _ask() -> bytes:
 
 def main(arguments: Optional[list[str]] = None) -> int:
     """
-    ``darner-passwd FILE USER``: write a user's password, which is asked for or read from standard input.
+    ``darner-passwd FILE USER``: write a user's password, which is read from the terminal or standard input.
 
     @return: the exit status.
     """

@@ -17,7 +17,7 @@ _SECONDS: Final = {"MS": 0.001, "S": 1, "M": 60, "MIN": 60, "H": 3600, "D": 8640
 def parse_size(value: Union[int, str]) -> int:
     """
     @param value: a number of bytes, or text like ``64KiB``, ``16 MiB``, ``1GB``.
-    @raise ValueError: it is neither.
+    @raise ValueError: it is neither of these.
     """
     if isinstance(value, str):
         match = re.fullmatch(r"(\d+)\s*([A-Za-z]*)", value.strip())
@@ -33,7 +33,7 @@ def parse_duration(value: Union[float, int, str]) -> float:
     """
     @param value: a number of seconds, or text like ``250ms``, ``30s``, ``5min``, ``2h``, ``1d``.
     @return: seconds.
-    @raise ValueError: it is neither, or above 0 and below 1 ms, or above L{LONGEST}.
+    @raise ValueError: it is neither of these, or above 0 and below 1 ms, or above L{LONGEST}.
     """
     seconds = _seconds(value)
     if not (seconds <= 0 or 0.001 <= seconds <= LONGEST):
@@ -53,7 +53,7 @@ def _seconds(value: Union[float, int, str]) -> float:
 
 
 def size_text(size: int) -> str:
-    """@return: what L{parse_size} reads, in the largest unit that fits."""
+    """@return: the size as L{parse_size} reads it, in the largest unit that fits."""
     for unit, name in ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB")):
         if size and size % unit == 0:
             return f"{size // unit}{name}"
@@ -61,7 +61,7 @@ def size_text(size: int) -> str:
 
 
 def duration_text(seconds: float) -> str:
-    """@return: what L{parse_duration} reads, to the ms, in the largest unit that fits."""
+    """@return: the duration as L{parse_duration} reads it, rounded to ms, in the largest unit that fits."""
     ms = round(seconds * 1000)
     for unit, name in ((86_400_000, "d"), (3_600_000, "h"), (60_000, "min"), (1000, "s")):
         if ms and ms % unit == 0:
