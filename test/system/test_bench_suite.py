@@ -113,7 +113,7 @@ class CommandTests(SynchronousTestCase):
     def test_unknown_benchmark(self) -> None:
         status, _, err = bench(self, "speed")
         self.assertEqual(status, 2)
-        self.assertIn("speed is none of flood", err)
+        self.assertIn("speed is not one of flood", err)
 
     def test_unknown_server(self) -> None:
         self.assertEqual(bench(self, "flood", "--servers=kestrel")[0], 2)
