@@ -11,7 +11,7 @@ next turn: one fsync serves all clients that were waiting, and replies keep thei
 If a write fails, the puts of the turn are refused.  Its reads are written without them; if that fails too, they are
 undone (`darner.queues.turn`).  A timer tries to write what is left until a write succeeds.
 
-Volatile queues add nothing to the batch.  A turn with changes of these alone writes nothing, not even what is left.
+Volatile queues add nothing to the batch.  A turn with changes of these alone writes nothing to the store.
 """
 
 from __future__ import annotations

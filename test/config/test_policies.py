@@ -24,13 +24,13 @@ def policies(text: str) -> Policies:
 
 
 class InheritanceTests(SynchronousTestCase):
-    """From where a queue has its settings."""
+    """The inheritance of settings."""
 
     def test_nothing_said(self) -> None:
         self.assertEqual(policies("").of(b"q"), QueueSettings())
 
     def test_what_is_counted_is_whole(self) -> None:
-        """Also where it does not come from a file."""
+        """Also for settings given in Python."""
         for name in ("max_items", "max_bytes", "max_item_bytes", "max_expire_sweep", "max_open_reads", "max_attempts"):
             self.assertRaises(ValueError, QueueSettings, **{name: 1e6})
 
@@ -61,7 +61,7 @@ class InheritanceTests(SynchronousTestCase):
             self.assertEqual(found.of(name), expected, name)
 
     def test_children(self) -> None:
-        """As in Kestrel's guide: a child has what its parent has, but for what is said of it."""
+        """As in Kestrel's guide: a child has its parent's settings, overridden by its own."""
         found = policies(
             """
             [defaults]
@@ -90,7 +90,7 @@ class InheritanceTests(SynchronousTestCase):
         self.assertEqual(found.of(b"q"), QueueSettings())
 
     def test_not_to_itself(self) -> None:
-        """The queue that takes the others' dead letters and expired items, though a pattern matches it as well."""
+        """The queue for dead letters and expired items, even if the pattern that sets it matches it too."""
         found = policies(
             """
             [queues."*"]
@@ -175,7 +175,7 @@ class RefusalTests(SynchronousTestCase):
             self.assertNotIn("\n", message)
 
     def test_given_in_python(self) -> None:
-        """They are checked as those of a file are."""
+        """Settings given in Python are checked as those of a file are."""
         wrong: list[dict[str, Any]] = [
             {"dead_letter_queue": b"dead"}, {"dead_letter_queue": "dead/x"}, {"expire_to_queue": "a b"},
             {"sync": "sometimes"}, {"sync": 0}, {"durable": "no"}, {"fanout_only": 1}, {"max_age": "1d"},
@@ -225,7 +225,7 @@ SETTINGS = QueueSettings(
 
 
 class TextTests(SynchronousTestCase):
-    """What is shown of settings can stand in a file."""
+    """Settings as shown can be written in a file."""
 
     def test_round_trip(self) -> None:
         for settings in (QueueSettings(), SETTINGS, QueueSettings(sync="always")):

@@ -26,7 +26,7 @@ from darner.errors import SettingsError
 
 
 class SettingsTests(SynchronousTestCase):
-    """What a server runs with."""
+    """The settings of a server."""
 
     def refusal(self, **values: Any) -> str:
         message = str(self.assertRaises(SettingsError, make_settings, values, "darner.toml"))
@@ -91,11 +91,11 @@ class SettingsTests(SynchronousTestCase):
         )  # fmt: skip
 
     def test_users_without_passwords(self) -> None:
-        """Nobody could log in, and everybody would be let in."""
+        """Users without a password file are refused, as everybody would be let in."""
         self.assertIn("without password_file nobody can log in", self.refusal(users={"ann": {}}))
 
     def test_given_in_python(self) -> None:
-        """They are checked as those of a file are."""
+        """Settings given in Python are checked as those of a file are."""
         wrong: list[dict[str, Any]] = [
             {"policies": QueueSettings()}, {"port": "1"}, {"port": True}, {"debug": 1}, {"idle_timeout": "1h"},
             {"listen": ["tcp:1"]}, {"data_dir": b"data"}, {"users": {"ann": {}}, "password_file": "p"},
@@ -174,7 +174,7 @@ class SettingsTests(SynchronousTestCase):
             self.assertEqual(self.refusal(listen=listen), reason)
 
     def test_tcp_port(self) -> None:
-        """The usual port, where nothing else is listened at."""
+        """The default port, unless there are other endpoints."""
         elsewhere = (Listener("unix:/s"),)
         self.assertEqual(Settings().tcp_port, DEFAULT_PORT)
         self.assertEqual(Settings(port=5).tcp_port, 5)

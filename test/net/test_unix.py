@@ -56,7 +56,7 @@ class UnixEndpointTests(TestCase):
         self.assertEqual(os.listdir(self.directory), [])
 
     async def test_left_behind(self) -> None:
-        """Whatever process id is in a lock file that Twisted left, nobody listens there."""
+        """A lock file of Twisted with any process id does not matter if no process listens."""
         self.leave_behind()
         (self.directory / "darner.sock.lock").symlink_to(str(os.getpid()))
         await self.listen()
