@@ -40,7 +40,7 @@ class Remains:
     holders: int = 0
     """The number of items that share a stream with others."""
     uncompacted: int = 0
-    """The number of key ranges that are still to be compacted."""
+    """How many stretches of keys are still to be compacted."""
 
     def astray(self) -> list[str]:
         """@return: records that nothing refers to, so that their space would never be reclaimed."""

@@ -182,7 +182,7 @@ class QueueService(Service):
             raise
 
     def _factory(self, queues: Queues, listener: Listener, access: Optional[Access]) -> QueueFactory:
-        """@return: the factory for the connections of a listener."""
+        """@return: what serves the clients of a listener."""
         settings = self._settings
         limits = Limits(settings.max_connections, settings.idle_timeout, settings.stall_timeout, settings.keep_alive)
         if listener.protocol == TEXT:

@@ -42,7 +42,7 @@ class Options(usage.Options):
         ["port", "p", None, "TCP port to listen on.  [default: 22133, or none where --listen is given]"],
         ["interface", "i", None, "Address to listen on with --port.  [default: 127.0.0.1]"],
         ["text-port", None, None, "TCP port for Kestrel's text protocol, at the same address.  [default: none]"],
-        ["config", "c", None, "TOML file with settings, named as these options but with _ instead of -."],
+        ["config", "c", None, "TOML file with settings, of the same names as here with _ in place of -."],
         ["password-file", None, None, "File with users and passwords; clients have to log in.  See darner-passwd."],
         ["min-free-bytes", None, None,
          "Free disk space below which sets are refused, such as 1GiB; 0 for none.  [default: 64MiB, at most 5 %]"],

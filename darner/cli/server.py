@@ -294,7 +294,7 @@ _TLS = re.compile(r"(?:haproxy:)?(?:ssl|tls|mtls):")
 
 def listeners(settings: Settings, reactor: Any) -> list[Listener]:
     """
-    @return: the listeners of a server with these settings: its port first, that of the text protocol last.
+    @return: where a server with these settings listens: first at its port, last at that of the text protocol.
     @raise SettingsError: an endpoint is wrong.
     """
     found = []

@@ -125,7 +125,7 @@ class Settings:
     text_port: Optional[int] = attrs.field(default=None, validator=_port)
     """TCP port for Kestrel's text protocol, at L{interface}; C{None} for none."""
     trusted_network: bool = attrs.field(default=False, validator=of_type(bool))
-    """Whether all clients that can reach the server are trusted; this turns the warning about open listeners off."""
+    """Whether everybody who reaches the server may be trusted, so that there is no warning of being open to them."""
     max_queues: int = attrs.field(default=1_000_000, validator=validators.and_(of_type(int), validators.ge(0)))
     """The maximum number of queues, including those that clients wait for; 0 is unlimited."""
 

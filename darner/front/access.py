@@ -42,7 +42,7 @@ class Grant:
     """
     The rights of one user.
 
-    @ivar everything: whether the user may administrate all queues, and so the server.
+    @ivar everything: whether that is to administrate all queues, and so the server.
     """
 
     def __init__(self, rights: Rights) -> None:
@@ -123,7 +123,7 @@ class Access:
         try:
             self._passwords.refresh()
         except SettingsError as error:
-            self.log.emit(LogLevel.error, "cannot reload passwords, the old ones stay valid: {error}", error=str(error))
+            self.log.emit(LogLevel.error, "{error}; the passwords read before stay in force", error=str(error))
         user, _, password = credentials.partition(b" ")
         if self._passwords.is_known(user, password):
             return succeed(self._grant(user))

@@ -60,7 +60,7 @@ def _words(value: object) -> list[bytes]:
 
 
 def describe_request(request: object) -> str:
-    """@return: the command and its arguments, without payload and options."""
+    """@return: the command and what it is about, without payload and options."""
     kind = type(request).__name__
     command = _COMMANDS.get(kind) or re.sub(r"(?<=.)(?=[A-Z])", "_", kind).lower()
     words = [word for name in _ARGUMENTS for word in _words(getattr(request, name, None))]
@@ -114,7 +114,7 @@ class AuditTrail:
         )  # fmt: skip
 
     def refused(self, request: object, error: DarnerError) -> None:
-        """Log a request that was refused."""
+        """The client has no right to what it asked for."""
         text = describe_request(request)
         self._audit.refusals.emit(
             LogLevel.warn, "refused: {request} of user {user} from {address}: {reason}",
@@ -123,7 +123,7 @@ class AuditTrail:
         )  # fmt: skip
 
     def performed(self, request: object) -> None:
-        """Log a request that was performed, if it is one of L{ACTS}."""
+        """The client has done something, which is logged if it is one of L{ACTS}."""
         if type(request) in ACTS:
             text = describe_request(request)
             self._audit.acts.emit(

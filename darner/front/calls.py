@@ -141,7 +141,7 @@ class Reading(Call):
     """Take an item, or wait for one.  Subclasses open or peek instead."""
 
     def __init__(self, queues: Queues, name: bytes, ended: Callable[[Reading], object]) -> None:
-        """@param ended: called when it stops waiting, if it did wait."""
+        """@param ended: called when it waits no longer, if ever it did."""
         super().__init__(queues)
         self._name = name
         self._ended = ended

@@ -48,7 +48,7 @@ class Framing:
     @ivar session: the client's session.
     @ivar active: set whenever bytes are received or sent.
     @ivar quiet_since: see L{darner.net.limits.Quiet}.
-    @ivar connected_at: see L{darner.net.limits.Quiet}.
+    @ivar connected_at: the same.
     """
 
     max_line: Final = MAX_LINE

@@ -15,7 +15,7 @@ from twisted.internet.protocol import ServerFactory
 
 MEMCACHE: Final = "memcache"
 TEXT: Final = "text"
-"""The protocols: memcache's, and Kestrel's text protocol."""
+"""The protocols that are spoken: memcache's, and Kestrel's text protocol."""
 
 
 @frozen

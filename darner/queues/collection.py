@@ -55,10 +55,10 @@ class Queues:
     """
     All queues of one store.
 
-    @ivar commit: the group commit of all queues.
-    @ivar puts: puts items.
-    @ivar reads: reads items.
-    @ivar space: the check of free disk space.
+    @ivar commit: the group commit they share.
+    @ivar puts: where items are put.
+    @ivar reads: where they are read.
+    @ivar space: whether there is room on the disk.
     @ivar stats: the server's counters.
     @ivar status: the server's status.
     @ivar control: requests of clients to the process.

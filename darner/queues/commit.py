@@ -1,9 +1,9 @@
 """
 The group commit: one write for all changes of one turn of the event loop, and then the replies.
 
-Queues change their memory at once and register with the turn, as do those who expect an answer.  When the turn ends,
-the changes of all queues go to the store in one batch; the replies go out after that.  So a turn of fifty clients costs
-one write, and nothing is acknowledged before it is written.
+Queues change their memory at once and tell the turn; who has to be answered tells it as well.  When the turn ends,
+the changes of all queues go to the store in one batch, and only then does anybody hear of them.  So a turn of fifty
+clients costs one write, and nothing is acknowledged before it is written.
 
 A worker thread writes a turn in which a client asked for stable storage.  Requests that arrive meanwhile belong to the
 next turn: one fsync serves all clients that were waiting, and replies keep their order.

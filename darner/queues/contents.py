@@ -50,11 +50,11 @@ class Contents:
     An item that is not consumed is in one place: in C{head}, in C{open}, taken out by a caller that is about to consume
     it, set aside (L{darner.queues.retries.Retries}), or beyond the head, from C{head.read_id} on.
 
-    @ivar count: the number of items that are available or set aside.
-    @ivar bytes: their payload bytes.
-    @ivar head: the next items, as far as they are in memory.
-    @ivar open: the open items by id.
-    @ivar perishable: whether the queue or one of its items may expire.
+    @ivar count: how many items are to be had or set aside.
+    @ivar bytes: how many bytes of payload these have.
+    @ivar head: the items that are next, as far as memory has them.
+    @ivar open: the items that are open, by their ids.
+    @ivar perishable: whether the queue may hold what expires, or expires itself.
     """
 
     __slots__ = (

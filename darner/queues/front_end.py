@@ -35,8 +35,8 @@ class IQueues(Protocol):
 
     An operation that raises has changed nothing and added nothing.  If the reply is empty, nothing is sent.
 
-    Of the commit a front end uses C{answers_for}, C{rest} and C{busy}; one that serves several clients at once calls
-    C{begin} before and C{end} after that.
+    Of the commit a front end uses C{answers_for}, C{rest} and C{busy}; one that serves many at once calls C{begin} and
+    C{end} around them.
     """
 
     commit: GroupCommit
@@ -49,7 +49,7 @@ class IQueues(Protocol):
     walks: Walks
     """The names of all queues, and work on them."""
     adoption: Adoption
-    """Tells when all queues have the latest settings."""
+    """Whether all queues have the settings that were read last."""
     control: Control
     """What clients may ask of the process."""
     clock: IReactorTime

@@ -15,7 +15,7 @@ from typing import Final, Optional
 from darner.values.items import ITEM_OVERHEAD, Item
 
 WINDOW_BYTES: Final = 256 * 1024
-"""Approximate maximum size of one queue's window, in bytes."""
+"""About how many bytes of one queue's head are held in memory."""
 GRAIN: Final = 1024
 """Smaller changes of a window's size, in bytes, are not accounted for."""
 BUDGET_BYTES: Final = 8 * 1024 * 1024

@@ -148,7 +148,7 @@ class AccessTests(AccessTestCase):
                 self.successResultOf(access.log_in(b"ann changed"))
         self.assertEqual(
             [formatEvent(event) for event in logs],
-            [f"cannot reload passwords, the old ones stay valid: cannot read {self.path}: No such file or directory"],
+            [f"cannot read {self.path}: No such file or directory; the passwords read before stay in force"],
             "once, and not at each login",
         )
 

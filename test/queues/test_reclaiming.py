@@ -237,7 +237,7 @@ class ConsumedTests(ReclaimTestCase):
         self.assertEqual(self.kept(fifo), [])
 
     def test_not_looked_at_again(self) -> None:
-        """Reclaimed records are not scanned again, not even after a restart."""
+        """What is reclaimed is not looked at again, nor would it be after a restart."""
         fifo = self.fifo(*[10] * 8)
         for count in (2, 3):
             self.take(fifo, count)
@@ -248,7 +248,7 @@ class ConsumedTests(ReclaimTestCase):
         self.assertEqual(self.store.recover()[0].floor, 5)
 
     def test_interval_that_grows(self) -> None:
-        """Behind an open item too, only the new part of an interval is scanned."""
+        """Behind an open item as well, only what came to it is looked at."""
         fifo = self.fifo(*[10] * 8)
         self.open(fifo)
         for count in (2, 3):
