@@ -67,18 +67,18 @@ class Reads:
         return True
 
     def open(
-        self, fifo: Fifo, answers: Answers, reader: Reader, key: bytes, whole: bool = True
+        self, fifo: Fifo, answers: Answers, reader: Reader, key: bytes, told: bool = True
     ) -> Optional[OpenRead]:
         """
         As L{take}, and consume the item when it is closed.
 
-        @param whole: whether the item is all of the reply; else it is only left out of it where its put is refused.
+        @param told: whether the reader is told where the put of the item is refused; else the item is left out.
         @return: what to close, abort or touch; C{None} where there was no item.
         """
         open = fifo.open()
         if open is not None:
-            slot = answers.add(reader.hand_out(open.item, key, whole))
-            self._commit.read(fifo, open.item, True, answers, slot, slot if whole else None)
+            slot = answers.add(reader.hand_out(open.item, key, True))
+            self._commit.read(fifo, open.item, True, answers, slot, slot if told else None)
         return open
 
     def take_each(self, names: Sequence[bytes], answers: Answers, reader: Reader) -> None:
