@@ -46,6 +46,16 @@ class Head:
         """Whether the window is as large as it should get."""
         return self.held >= self._bound
 
+    @property
+    def window_items(self) -> int:
+        """How many items the window has; those that were given back are not among them."""
+        return len(self._window)
+
+    @property
+    def window_payload(self) -> int:
+        """How many bytes of payload the window has in memory; large payloads are in the store alone."""
+        return self.held - len(self._window) * ITEM_OVERHEAD
+
     def first(self) -> Optional[Item]:
         """@return: the item that is next, which stays; C{None} where memory has none."""
         if self._returned:
