@@ -21,7 +21,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import UNIXServerEndpoint, serverFromString
 from twisted.internet.error import CannotListenError, ReactorNotRunning
 from twisted.internet.interfaces import IStreamServerEndpoint
-from twisted.logger import Logger
+from twisted.logger import ILogObserver, Logger
 
 import darner
 from darner.cli.options import Options, say
@@ -61,7 +61,11 @@ class Interrupted(CannotStart):
 
 
 class Server(Service):
-    """The server that twistd runs: a L{QueueService} that logs what it does, and ends with one line when it cannot."""
+    """
+    The server that twistd runs: a L{QueueService} that logs what it does, and ends with one line when it cannot.
+
+    @ivar log_observer: what twistd is to log by; C{None}: what its own options say.
+    """
 
     _log = Logger()
 
@@ -83,6 +87,12 @@ class Server(Service):
         self._reactor = reactor
         self._options = options
         self._handlers: dict[int, Any] = {}
+        self.log_observer: Optional[ILogObserver] = None
+
+    def setServiceParent(self, parent: Any) -> None:
+        super().setServiceParent(parent)
+        if self.log_observer is not None:
+            parent.setComponent(ILogObserver, self.log_observer)
 
     def startService(self) -> None:
         self._hear(signal.SIGTERM, self._hear_stop, signal.SIG_DFL)
