@@ -21,7 +21,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import UNIXServerEndpoint, serverFromString
 from twisted.internet.error import CannotListenError, ReactorNotRunning
 from twisted.internet.interfaces import IStreamServerEndpoint
-from twisted.logger import ILogObserver, Logger
+from twisted.logger import ILogObserver, Logger, LogLevel
 
 import darner
 from darner.cli.options import Options, say
@@ -30,6 +30,7 @@ from darner.config.settings import Settings
 from darner.errors import SettingsError, StoreDamaged, StoreError, StoreUnusable
 from darner.net.endpoints import tcp_endpoint
 from darner.net.listeners import MEMCACHE, TEXT, Listener, is_reachable
+from darner.net.log_limits import LimitedLog
 from darner.net.unix import UnixEndpoint
 from darner.queues.control import Control
 from darner.rescue.repair import check, repair
@@ -87,6 +88,8 @@ class Server(Service):
         self._reactor = reactor
         self._options = options
         self._handlers: dict[int, Any] = {}
+        self._limited = LimitedLog(self._log, reactor)
+        self._told_to_stop = False
         self.log_observer: Optional[ILogObserver] = None
 
     def setServiceParent(self, parent: Any) -> None:
@@ -215,23 +218,30 @@ class Server(Service):
         with suppress(SettingsError):
             self.reload()
 
-    def reload(self) -> None:
+    def reload(self, for_client: bool = False) -> None:
         """
         Read the settings again, and have those of queues and aliases from now on.
 
+        @param for_client: whether a client asks for it, who may do so as often as it likes.
         @raise SettingsError: one is wrong, whatever it concerns, or there is no file; nothing is changed then.
         """
+        log: Any = self._limited if for_client else self._log
         try:
             settings = self._read_again()
         except SettingsError as error:
-            self._log.error("cannot reload, nothing is changed: {error}", error=error)
+            log.emit(
+                LogLevel.error, "cannot reload, nothing is changed: {error}", kind=("reload", str(error)),
+                error=str(error),
+            )  # fmt: skip
             raise
         if self.queues.queues is not None:
             self.queues.queues.apply(settings.policies)
-        self._log.info("reloaded the settings of queues")
+        log.emit(LogLevel.info, "reloaded the settings of queues")
         others = changes(self._settings, settings)
         if others:
-            self._log.warn("these settings have changed and need a restart: {names}", names=", ".join(others))
+            log.emit(
+                LogLevel.warn, "these settings have changed and need a restart: {names}", names=", ".join(others)
+            )
 
     def _read_again(self) -> Settings:
         if self._options is None or self._options["config"] is None:
@@ -240,7 +250,9 @@ class Server(Service):
 
     def shut_down(self) -> None:
         """Begin to stop, as by a signal."""
-        self._log.info("a client stops the server")
+        if not self._told_to_stop:
+            self._told_to_stop = True
+            self._log.info("a client stops the server")
         self._stop_reactor()
 
     # The end
@@ -251,6 +263,7 @@ class Server(Service):
         return self.queues.stopService().addCallback(self._stopped)
 
     def _stopped(self, _: None) -> None:
+        self._limited.close()
         self._log.info("stopped")
         self._hear_no_more()
         # twistd would end by the signal that stopped it; but a clean stop has status 0.
@@ -349,7 +362,8 @@ def makeService(options: Options, reactor: Optional[Any] = None, settings: Optio
     else:
         served = settings
     server: Server
-    control = Control(lambda: server.reload(), (lambda: server.shut_down()) if settings.allow_shutdown else None)
+    shut_down = (lambda: server.shut_down()) if settings.allow_shutdown else None
+    control = Control(lambda: server.reload(for_client=True), shut_down)
     queues = QueueService(data_dir, places, served, reactor, lambda path: server.open_store(path), control)
     server = Server(settings, queues, reactor, bool(options["repair"]), options)
     return server

@@ -206,7 +206,7 @@ class FastPort:
             try:
                 self._welcome(sock, name)
             except Exception:
-                self._log.failure("a new connection failed")
+                self._limited.failure("a new connection failed")
                 self._give_up(sock)
 
     def _welcome(self, sock: socket.socket, name: tuple[Any, ...]) -> None:
@@ -274,7 +274,7 @@ class FastPort:
         try:
             self._serve_all()
         except Exception:
-            self._log.failure("serving failed; it goes on")
+            self._limited.failure("serving failed; it goes on")
 
     def _serve_all(self) -> None:
         until = self._seconds() + WORK
@@ -317,7 +317,7 @@ class FastPort:
             try:
                 self._commit.end()
             except Exception:
-                self._log.failure("a turn could not be ended")
+                self._limited.failure("a turn could not be ended")
                 self._lose(ready)
             self._serving = False
         if self._later:
