@@ -739,7 +739,7 @@ class FaultTests(FastTestCase):
         self.spin()
         self.assertTrue(client.receive().startswith(b"VERSION"))
         self.serves()
-        self.stop(self.ports.pop(()))
+        self.advance(60)
         (told,) = self.flushLoggedErrors(LoggedAsCritical)
         self.assertRegex(str(told.value), r"serving failed; it goes on: .* \([0-9]+ more in the last")
 
