@@ -24,7 +24,8 @@ from twisted.internet.interfaces import IStreamServerEndpoint
 from twisted.logger import ILogObserver, Logger, LogLevel
 
 import darner
-from darner.cli.options import Options, say
+from darner.cli.options import Options
+from darner.cli.output import say
 from darner.config.passwords import Passwords
 from darner.config.settings import Settings
 from darner.errors import SettingsError, StoreDamaged, StoreError, StoreUnusable

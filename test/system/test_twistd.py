@@ -339,14 +339,19 @@ class OptionsTests(SynchronousTestCase):
 
     def test_help_that_nobody_reads(self) -> None:
         """As with C{--help | head -1}."""
-        for option in ("--help", "--version"):
+        bench, passwd = (
+            (sys.executable, "-c", f"import sys; from darner.cli.{name} import main; sys.exit(main())")
+            for name in ("bench", "passwd")
+        )
+        for program in ([*MODULE, "--help"], [*MODULE, "--version"], [*bench, "--help"], [*bench, "-v"],
+                        [*passwd, "-h"]):  # fmt: skip
             reader, writer = os.pipe()
             os.close(reader)
             done = subprocess.run(
-                [*MODULE, option], cwd=make_directory(self), env=environment(), stdout=writer, stderr=subprocess.PIPE
+                program, cwd=make_directory(self), env=environment(), stdout=writer, stderr=subprocess.PIPE
             )
             os.close(writer)
-            self.assertEqual((done.returncode, done.stderr), (0, b""))
+            self.assertEqual((done.returncode, done.stderr), (0, b""), program)
 
     def test_twistd_lists_it(self) -> None:
         done = run(*TWISTD, "--help", cwd=make_directory(self))
