@@ -12,7 +12,7 @@ import signal
 import sys
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any, Final, Optional
 
 import attrs
 from attrs import evolve
@@ -39,6 +39,13 @@ from darner.service import QueueService
 from darner.store.directory import check_directory
 from darner.store.interfaces import IStore
 from darner.store.leveldb import LevelStore
+
+
+COLLECT: Final = (5_000, 4, 200)
+"""
+When the garbage collector walks what.  Clients wait meanwhile: for the second generation, of 25,000 objects, some 5 ms.
+All objects, which may be millions, are walked rarely.
+"""
 
 
 class CannotStart(SystemExit, Exception):
@@ -120,7 +127,7 @@ class Server(Service):
         try:
             self.queues.startService()
             gc.freeze()
-            gc.set_threshold(10_000, 20, 20)
+            gc.set_threshold(*COLLECT)
         except (StoreError, SettingsError) as error:
             raise self._cannot_start(str(error)) from error
         except CannotListenError as error:
