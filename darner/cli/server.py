@@ -40,7 +40,6 @@ from darner.store.directory import check_directory
 from darner.store.interfaces import IStore
 from darner.store.leveldb import LevelStore
 
-
 COLLECT: Final = (5_000, 4, 200)
 """
 When the garbage collector walks what.  Clients wait meanwhile: for the second generation, of 25,000 objects, some 5 ms.
