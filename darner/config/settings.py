@@ -42,7 +42,7 @@ def _directory(_: object, __: Any, value: Any) -> None:
     """@raise ValueError: it names no directory."""
     of_type(str, Path)(_, __, value)
     if not str(value):
-        raise ValueError("it is empty; '.' is the directory that the server is started in")
+        raise ValueError("data_dir is empty; '.' is the directory that the server is started in")
 
 
 _port: Any = validators.optional(validators.and_(of_type(int), validators.ge(0), validators.le(65535)))
