@@ -24,7 +24,7 @@ UNREAD: Final = 60
 """The number of clients that ask for statistics and do not read them."""
 PING: Final = 0.001
 """Seconds between two requests of the client whose waits are measured."""
-BASE: Final = '[queues."many*"]\nmax_items = 10\n'
+BASE: Final = 'max_children = 0\n[queues."many*"]\nmax_items = 10\n'
 
 
 class Configured(Darner):

@@ -164,7 +164,7 @@ class QueueService(Service):
                 surroundings.clock, settings.default_status, settings.status_change_grace_period, self._status_file()
             ),
             self._control,
-            max_queues=settings.max_queues,
+            max_queues=settings.max_queues, max_children=settings.max_children,
         )  # fmt: skip
         access = None
         if passwords is not None:

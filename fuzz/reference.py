@@ -102,12 +102,12 @@ class Stats:
         for name, figure in told.items():
             queue, end, _ = name.rpartition(b"_create_time")
             if end and not int(figure):  # it does not exist, but has a waiting client
-                names -= {queue + kind for kind in (b"_items", b"_total_items", b"_expired_items")}
+                names -= {queue + kind for kind in (b"_items", b"_total_items", b"_expired_items", b"_mem_items")}
         expected = set()
         for name, (items, size) in self.queues.items():
             assert int(told[b"queue_%b_items" % name]) == items, (name, told, items)
             assert int(told[b"queue_%b_bytes" % name]) == size, (name, told, size)
-            expected |= {b"queue_%b_%b_items" % (name, kind) for kind in (b"total", b"expired")}
+            expected |= {b"queue_%b_%b_items" % (name, kind) for kind in (b"total", b"expired", b"mem")}
             expected.add(b"queue_%b_items" % name)
         assert names == expected, (names, expected)
         return found.end()

@@ -51,6 +51,7 @@ def check_replies(sent: bytes, heard: bytes) -> None:
     @raise AssertionError: the received bytes are not whole replies to the requests.
     """
     at = replies = 0
+    monitors = b"monitor" in sent.lower()
     while at < len(heard):
         value = _VALUE.match(heard, at)
         if value:
@@ -58,6 +59,8 @@ def check_replies(sent: bytes, heard: bytes) -> None:
             assert heard[value.end() : end] in sent, heard[at:end]
             assert heard.startswith(b"\r\n", end), heard[at : end + 2]
             at = end + 2
+            if monitors and heard.startswith(b"END\r\n", at):
+                at += len(b"END\r\n")  # a monitor is answered by any number of items, each with its own end
             continue
         end = heard.index(b"\r\n", at)
         line = heard[at:end]

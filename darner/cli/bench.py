@@ -22,6 +22,7 @@ from attrs import asdict, evolve, frozen
 
 import darner
 from darner.cli.load_generator import Crowd
+from darner.cli.output import ArgumentParser, say
 from darner.cli.workload import Tally, Workload
 
 PERCENTILES: Final = (50.0, 66.0, 75.0, 80.0, 90.0, 95.0, 98.0, 99.0, 99.9)
@@ -246,7 +247,7 @@ def _report(result: Result) -> str:
 
 def _parser() -> argparse.ArgumentParser:
     defaults = Workload()
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         "darner-bench", description="Load and latency of a server that speaks the memcache queue protocol.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )  # fmt: skip
@@ -290,7 +291,7 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
         return 1
     except KeyboardInterrupt:
         return 130
-    print(json.dumps(result.as_dict()) if as_json else _report(result), end="\n" if as_json else "")
+    say(json.dumps(result.as_dict()) if as_json else _report(result).rstrip("\n"))
     return 1 if result.tally.errors else 0
 
 

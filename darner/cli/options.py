@@ -6,7 +6,6 @@ This module is imported before any of Twisted's networking (`darner.cli.plugin`)
 
 from __future__ import annotations
 
-import os
 import re
 import sys
 from pathlib import Path
@@ -15,17 +14,9 @@ from typing import Any
 from twisted.python import usage
 
 import darner
+from darner.cli.output import say
 from darner.config.checks import meant
 from darner.config.settings import Listener, Settings, make_settings, read_toml
-
-
-def say(text: str) -> None:
-    """Print to standard output, also if it is a pipe that its reader has closed."""
-    try:
-        print(text, flush=True)
-    except BrokenPipeError:
-        # So that the flush at the end of the process does not fail again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 class Options(usage.Options):

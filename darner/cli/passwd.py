@@ -4,13 +4,13 @@ The command ``darner-passwd``, which writes the password file (`darner.config.pa
 
 from __future__ import annotations
 
-import argparse
 import getpass
 import os
 import sys
 from pathlib import Path
 from typing import Optional
 
+from darner.cli.output import ArgumentParser
 from darner.config.passwords import USER, hash_password, set_password
 
 
@@ -29,7 +29,7 @@ def main(arguments: Optional[list[str]] = None) -> int:
 
     @return: the exit status.
     """
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         prog="darner-passwd",
         description="Set a user's password in the password file of a darner server (its setting password_file).  "
         "Asks for the password on a terminal, otherwise reads it from standard input.",

@@ -29,10 +29,14 @@ def makeService(options: Options) -> Server:
     if not settings.listen:
         _leave_out_tls()
     from darner.cli.log_files import open_without_umask
+    from darner.cli.log_pipe import log_observer
     from darner.cli.server import makeService
 
     open_without_umask()
-    return makeService(options, settings=settings)
+    server = makeService(options, settings=settings)
+    if options.parent is not None:
+        server.log_observer = log_observer(options.parent, sys.stdout)
+    return server
 
 
 def _leave_out_tls() -> None:

@@ -42,7 +42,7 @@ def _directory(_: object, __: Any, value: Any) -> None:
     """@raise ValueError: it is not a path, or empty."""
     of_type(str, Path)(_, __, value)
     if not str(value):
-        raise ValueError("it is empty; '.' is the directory that the server is started in")
+        raise ValueError("data_dir is empty; '.' is the directory that the server is started in")
 
 
 _port: Any = validators.optional(validators.and_(of_type(int), validators.ge(0), validators.le(65535)))
@@ -127,6 +127,7 @@ class Settings:
     trusted_network: bool = attrs.field(default=False, validator=of_type(bool))
     """Whether everybody who reaches the server may be trusted, so that there is no warning of being open to them."""
     max_queues: int = attrs.field(default=1_000_000, validator=validators.and_(of_type(int), validators.ge(0)))
+    max_children: int = attrs.field(default=1000, validator=validators.and_(of_type(int), validators.ge(0)))
     """The maximum number of queues, including those that clients wait for; 0 is unlimited."""
 
     def __attrs_post_init__(self) -> None:

@@ -292,7 +292,7 @@ class ClientReads:
     def open_for_monitor(self, fifo: Fifo) -> bool:
         session = self._session
         session.numbered = False
-        open = self._reads.open(fifo, session.answers(), session, fifo.name, whole=False)
+        open = self._reads.open(fifo, session.answers(), session, fifo.name, told=False)
         if open is None:
             return False
         self._queues.stats.get_hits += 1

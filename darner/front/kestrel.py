@@ -8,7 +8,8 @@ A request line is::
 
     line  = command *(SP argument) [":"] [CR] LF
 
-Only ``put`` has the colon; lines with an item each follow, and an empty line ends them.
+The colon says that lines with an item each follow, and that an empty line ends them.  Only ``put`` has items.  What
+names a queue may end in a colon too, as that may be of the name.
 """
 
 from __future__ import annotations
@@ -107,6 +108,9 @@ class TextSpelling(KestrelDialect):
 TEXT: Final = TextSpelling()
 
 
+_WITH_PAYLOAD: Final = (b"set", b"add", b"replace", b"append", b"prepend", b"cas", b"ms")
+"""Commands of the memcache protocol: what follows their lines is no command."""
+
 _Parser = Callable[[list[bytes]], requests.Request]
 
 _PARSERS: Final[dict[bytes, _Parser]] = {}
@@ -133,19 +137,28 @@ def parse(line: bytes) -> requests.Request:
     if line[:1] in memcache_requests.BINARY_STARTS:
         return requests.Refused(b"", close=True, warning=memcache_requests.BINARY)
     line = line.rstrip()
-    has_items = line.endswith(b":")
-    words = (line[:-1] if has_items else line).split()
+    has_colon = line.endswith(b":")
+    all_words = line.split()
+    if all_words and memcache_requests.is_http(all_words, all_words[0].lower()):
+        return requests.Refused(b"", close=True, warning=memcache_requests.HTTP)
+    words = line[:-1].split() if has_colon else all_words
     command = words[0].lower() if words else b""
+    parser = _PARSERS.get(command)
+    has_items = has_colon and (parser is None or command == b"put")
     try:
-        if command == b"put" and has_items:
-            return _put(words[1:])
-        parser = _PARSERS.get(command)
         if parser is None:
             raise ClientError("Unknown command.")
-        return parser(line.split()[1:])
+        return _put(words[1:]) if has_items else parser(all_words[1:])
     except ClientError as error:
         reply = error_reply(error)
-        return requests.PutItems(b"", refusal=reply) if has_items and command == b"put" else requests.Refused(reply)
+    if has_items:
+        return requests.PutItems(b"", refusal=reply)
+    if command == b"put":
+        # Whether items follow, and where they end, nobody knows; Kestrel takes them for commands.
+        return requests.Refused(reply, close=True)
+    if command in _WITH_PAYLOAD:
+        return requests.Refused(reply, close=True, warning=memcache_requests.OTHER)
+    return requests.Refused(reply)
 
 
 def _queue(words: list[bytes], most: int) -> bytes:

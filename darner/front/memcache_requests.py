@@ -64,8 +64,13 @@ HTTP: Final = "closed a connection that sent HTTP: a web page may have made a br
 BINARY: Final = "closed a connection that sent TLS or memcached's binary protocol: this port serves neither"
 BINARY_STARTS: Final = (b"\x80", b"\x16")
 """The first byte of a request of memcached's binary protocol, and of TLS."""
+OTHER: Final = "closed a connection that sent a command of another protocol"
 _HTTP: Final = (b"host:", b"post")
 """Words that only a browser sends: the body of a form may have commands."""
+_OTHERS: Final = re.compile(rb"put|pub|hpub|\*[0-9]+")
+"""
+The first words of requests with a payload in other protocols: Kestrel's text protocol, beanstalkd, NATS and Redis.
+"""
 _QUIET: Final = (b"delete", b"touch", b"flush_all", b"incr", b"decr", b"verbosity")
 """The commands without a payload that accept C{noreply}."""
 
@@ -100,8 +105,10 @@ def parse(line: bytes, relative_expiry: int = KESTREL_RELATIVE_EXPIRY) -> Reques
         return Refused(b"", close=True, warning=BINARY)
     command = words[0].lower()
     parser = _PARSERS.get(command)
-    if (len(words) == 3 and words[2].startswith(b"HTTP/")) or command in _HTTP:
+    if is_http(words, command):
         return Refused(b"", close=True, warning=HTTP)
+    if parser is None and _OTHERS.fullmatch(command):
+        return Refused(ERROR, close=True, warning=OTHER)
     noreply = len(words) > 1 and command in _QUIET and words[-1].lower() == b"noreply"
     if parser is None:
         return Refused(ERROR, noreply=noreply)
@@ -110,6 +117,11 @@ def parse(line: bytes, relative_expiry: int = KESTREL_RELATIVE_EXPIRY) -> Reques
         return _check_expiry(request, relative_expiry) if isinstance(request, Set) else request
     except ClientError as error:
         return Refused(error_reply(error), noreply=noreply)
+
+
+def is_http(words: list[bytes], command: bytes) -> bool:
+    """@return: whether a line is one that a browser sends; C{command} is the first of its words in small letters."""
+    return (len(words) == 3 and words[2].startswith(b"HTTP/")) or command in _HTTP
 
 
 def _check_expiry(request: Set, relative_expiry: int) -> Request:

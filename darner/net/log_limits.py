@@ -7,6 +7,8 @@ count.  When they end, one more line says so, with the total count.
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable
 from typing import Any, Final, Optional
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
@@ -17,6 +19,40 @@ PERIOD: Final = 60.0
 """Seconds between two lines of one kind."""
 KINDS: Final = 100
 """The number of kinds that are counted separately; further ones are counted together by their format."""
+
+
+class SparseLog:
+    """
+    As L{LimitedLog}, for what has no reactor and may log from any thread: what was left out is told with the next line
+    of its kind.
+    """
+
+    def __init__(self, log: Logger, seconds: Callable[[], float], period: float = PERIOD) -> None:
+        """@param seconds: a monotonic clock."""
+        self._log = log
+        self._seconds = seconds
+        self._period = period
+        self._lock = threading.Lock()
+        self._said: dict[str, float] = {}
+        self._left_out: dict[str, int] = {}
+
+    def emit(self, level: Any, format: str, **fields: object) -> None:
+        """Log an event, or count it by its format.  C{left_out} and C{seconds} are taken among the C{fields}."""
+        with self._lock:
+            now = self._seconds()
+            before = self._said.get(format)
+            if before is not None and now < before + self._period:
+                self._left_out[format] = self._left_out.get(format, 0) + 1
+                return
+            self._said[format] = now
+            left_out = self._left_out.pop(format, 0)
+        if before is None or not left_out:
+            self._log.emit(level, format, **fields)
+        else:
+            self._log.emit(
+                level, format + " ({left_out} more in the last {seconds} s)", left_out=left_out,
+                seconds=round(now - before), **fields,
+            )  # fmt: skip
 
 
 class _Kind:

@@ -206,7 +206,7 @@ class FastPort:
             try:
                 self._welcome(sock, name)
             except Exception:
-                self._log.failure("internal error while accepting a client; closing its connection")
+                self._limited.failure("internal error while accepting a client; closing its connection")
                 self._give_up(sock)
 
     def _welcome(self, sock: socket.socket, name: tuple[Any, ...]) -> None:
@@ -274,7 +274,7 @@ class FastPort:
         try:
             self._serve_all()
         except Exception:
-            self._log.failure("internal error while serving clients; the server continues")
+            self._limited.failure("internal error while serving clients; the server continues")
 
     def _serve_all(self) -> None:
         until = self._seconds() + WORK
@@ -317,7 +317,7 @@ class FastPort:
             try:
                 self._commit.end()
             except Exception:
-                self._log.failure("internal error while ending a turn; closing the connections it served")
+                self._limited.failure("internal error while ending a turn; closing the connections it served")
                 self._lose(ready)
             self._serving = False
         if self._later:

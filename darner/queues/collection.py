@@ -12,8 +12,8 @@ from typing import Any, Optional
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
-from darner.config.policies import Policies, QueueSettings
-from darner.errors import ClientError, StoreError, TooManyQueues
+from darner.config.policies import Policies, QueueSettings, parent_of
+from darner.errors import ClientError, StoreError, TooManyChildren, TooManyQueues
 from darner.net.limits import client_bytes
 from darner.queues.answers import Answers
 from darner.queues.commit import GroupCommit
@@ -79,6 +79,7 @@ class Queues:
         control: Control = Control(),  # noqa: B008  (it is frozen)
         window_bytes: int = WINDOW_BYTES,
         max_queues: int = 0,
+        max_children: int = 0,
     ) -> None:
         """
         @param min_free_bytes: free disk space below which puts are refused (L{DiskSpace}).
@@ -86,6 +87,7 @@ class Queues:
         @param control: requests of clients to the process.
         @param window_bytes: approximate maximum size of each queue's window.
         @param max_queues: the maximum number of queues, including those that clients wait for; 0 is unlimited.
+        @param max_children: the maximum number of children of a queue; 0 is unlimited.
         """
         self.store = store
         self.clock = surroundings.clock
@@ -111,6 +113,7 @@ class Queues:
         self._budget = MemoryBudget()
         self._window_bytes = window_bytes
         self._max_queues = max_queues
+        self._max_children = max_children
         self.reads = Reads(self, self._fifos, store, self.commit, self.reclaimer, self.stats, self.status)
         self._memory = VolatileStore()
         self._nowhere = Fifo(b"", store, self.commit, self.reclaimer, self.expiry, self._budget, window_bytes)
@@ -258,16 +261,18 @@ class Queues:
         @return: the queue of that name, created if it did not exist.
         @raise StoreError: the store cannot create it.
         @raise TooManyQueues: there are C{max_queues} already.
+        @raise TooManyChildren: it would be a child, of which its parent has C{max_children} already.
         """
         fifo = self._fifos.get(name)
         if fifo is None:
             fifo = self.make(name)
         if fifo.number is None:
-            if 0 < self._max_queues < len(self._fifos):
-                self.release(fifo)
-                raise TooManyQueues(self._max_queues)
             try:
+                self._check_bounds(name)
                 fifo.storage.make()
+            except (TooManyQueues, TooManyChildren):
+                self.release(fifo)
+                raise
             except StoreError as error:
                 self.release(fifo)
                 self.commit.trouble(error)
@@ -276,6 +281,14 @@ class Queues:
             self._born(name)
             self.commit.unless_put(lambda _: self._not_made(fifo))
         return fifo
+
+    def _check_bounds(self, name: bytes) -> None:
+        """Check that there may be one queue more, of this name."""
+        if 0 < self._max_queues < len(self._fifos):
+            raise TooManyQueues(self._max_queues)
+        parent = parent_of(name)
+        if parent is not None and 0 < self._max_children <= self._routing.count(parent):
+            raise TooManyChildren(parent, self._max_children)
 
     def _not_made(self, fifo: Fifo) -> None:
         """Undo the creation of a queue: the store refused the turn."""

@@ -37,6 +37,7 @@ def server_figures(totals: Totals, stats: ServerStats, health: Health) -> dict[s
         "curr_items": totals.items,
         "bytes": totals.bytes,
         **server_counters(stats),
+        "reserved_memory_ratio": 0,  # no memory is reserved by queue: all windows together have one bound
         **_health_figures(health),
     }
 
@@ -52,14 +53,19 @@ def queue_figures(fifo: Optional[Fifo]) -> dict[str, int]:
     if fifo is None or not (fifo.exists or fifo.waiters.line):
         return {}
     age = fifo.stats.age_msec if fifo.count else 0
+    contents = fifo.storage.contents
+    head = contents.head
     return {
         "items": fifo.count,
-        "bytes": fifo.storage.contents.bytes,
+        "bytes": contents.bytes,
         **queue_counters(fifo.stats),
         "waiters": len(fifo.waiters),
         "open_transactions": fifo.open_count,
         "set_aside": fifo.storage.sides.set_aside_count,
         "delayed": fifo.storage.sides.delayed_count,
+        "logsize": contents.bytes if fifo.durable else 0,
+        "mem_items": head.window_items,
+        "mem_bytes": head.window_payload,
         "age": age,
         "age_msec": age,
         "oldest_msec": fifo.oldest_age,

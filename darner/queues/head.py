@@ -47,6 +47,16 @@ class Head:
         """Whether the window has reached its limit."""
         return self.held >= self._bound
 
+    @property
+    def window_items(self) -> int:
+        """How many items the window has; those that were given back are not among them."""
+        return len(self._window)
+
+    @property
+    def window_payload(self) -> int:
+        """How many bytes of payload the window has in memory; large payloads are in the store alone."""
+        return self.held - len(self._window) * ITEM_OVERHEAD
+
     def first(self) -> Optional[Item]:
         """@return: the next item, which stays; C{None} if there is none in memory."""
         if self._returned:

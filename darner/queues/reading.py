@@ -67,18 +67,18 @@ class Reads:
         return True
 
     def open(
-        self, fifo: Fifo, answers: Answers, reader: Reader, key: bytes, whole: bool = True
+        self, fifo: Fifo, answers: Answers, reader: Reader, key: bytes, told: bool = True
     ) -> Optional[OpenRead]:
         """
         As L{take}, but the item is consumed only when the read is closed.
 
-        @param whole: whether the reply has only this item; otherwise the item is left out if its put is refused.
+        @param told: whether the reader is told if the put of the item is refused; otherwise the item is left out.
         @return: the open read; C{None} if there was no item.
         """
         open = fifo.open()
         if open is not None:
-            slot = answers.add(reader.hand_out(open.item, key, whole))
-            self._commit.read(fifo, open.item, True, answers, slot, slot if whole else None)
+            slot = answers.add(reader.hand_out(open.item, key, True))
+            self._commit.read(fifo, open.item, True, answers, slot, slot if told else None)
         return open
 
     def take_each(self, names: Sequence[bytes], answers: Answers, reader: Reader) -> None:

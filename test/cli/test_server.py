@@ -124,7 +124,7 @@ class OptionsTests(SynchronousTestCase):
             self.assertIn(said, self.usage(*arguments))
 
     def test_no_data_directory(self) -> None:
-        with self.assertRaisesRegex(SettingsError, "data_dir: it is empty|it is empty"):
+        with self.assertRaisesRegex(SettingsError, "data_dir is empty; '.' is"):
             parsed("--data-dir=").settings()
 
     def test_wrong_settings(self) -> None:

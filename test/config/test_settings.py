@@ -73,6 +73,7 @@ class SettingsTests(SynchronousTestCase):
                     "aliases": {"a": ["b"]},
                     "max_connections": 5,
                     "max_queues": 6,
+                    "max_children": 7,
                     "idle_timeout": "2h",
                     "stall_timeout": 1.5,
                     "keep_alive": 0,
@@ -86,7 +87,7 @@ class SettingsTests(SynchronousTestCase):
                 "/srv/queues", 0, "::", (Listener("tcp6:1"), Listener("unix:/s", "memcache")), "memcache",
                 Policies(QueueSettings(max_item_bytes=16 * 2**20), {"q": {"max_open_reads": 100}}, {b"a": (b"b",)}),
                 5, 7200.0, 1.5, 0.0, "/etc/passwords",
-                {"ann": Rights(read=("a*",)), "bob": Rights()}, True, max_queues=6,
+                {"ann": Rights(read=("a*",)), "bob": Rights()}, True, max_queues=6, max_children=7,
             ),
         )  # fmt: skip
 
@@ -100,7 +101,7 @@ class SettingsTests(SynchronousTestCase):
             {"policies": QueueSettings()}, {"port": "1"}, {"port": True}, {"debug": 1}, {"idle_timeout": "1h"},
             {"listen": ["tcp:1"]}, {"data_dir": b"data"}, {"users": {"ann": {}}, "password_file": "p"},
             {"min_free_bytes": 1.5}, {"trusted_network": "yes"}, {"max_connections": 1.0}, {"max_queues": True},
-            {"max_queues": -1}, {"port": 70000},
+            {"max_queues": -1}, {"max_children": -1}, {"max_children": 1.5}, {"port": 70000},
         ]  # fmt: skip
         for settings in wrong:
             self.assertRaises(ValueError, Settings, **settings)

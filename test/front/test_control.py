@@ -11,7 +11,7 @@ from typing import Any
 
 from twisted.internet import reactor
 from twisted.internet.error import ReactorNotRunning
-from twisted.internet.task import deferLater
+from twisted.internet.task import Clock, deferLater
 from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
@@ -19,6 +19,7 @@ from darner.cli.server import Options, Server, makeService
 from darner.config.policies import Policies, QueueSettings
 from darner.config.settings import Rights
 from darner.errors import SettingsError
+from darner.net.log_limits import LimitedLog
 from darner.queues.collection import Queues
 from darner.queues.control import Control
 from test import harness, servers
@@ -221,6 +222,31 @@ class ReloadTests(TestCase):
         os.chdir("/")
         server.reload()
 
+    async def test_clients_may_ask_again_and_again(self) -> None:
+        """What they cause is logged once a minute with a count; what the operator asks for, each time."""
+        server = self.make("")
+        server._limited = LimitedLog(server._log, clock := Clock())
+        assert server.queues.queues is not None
+        control = server.queues.queues.control
+        with capturedLogs() as events:
+            for _ in range(3):
+                control.reload()
+            self.path.write_text("=")
+            for _ in range(3):
+                self.assertRaises(SettingsError, control.reload)
+            clock.advance(60)
+            self.path.write_text("max_connections = 7")
+            control.reload()
+            control.reload()
+        lines = [formatEvent(event) for event in events]
+        reloaded, refused = "reloaded the settings of queues", "cannot reload the settings, nothing is changed: "
+        self.assertEqual(lines[0], reloaded)
+        self.assertTrue(lines[1].startswith(refused), lines)
+        self.assertEqual(lines[2], reloaded + " (2 more in the last 60 s)")
+        self.assertTrue(lines[3].startswith(refused) and lines[3].endswith(" (2 more in the last 60 s)"), lines)
+        self.assertEqual(lines[4:], ["these settings have changed and need a restart: max_connections"])
+        self.assertEqual(len(self.reloaded(server, "") + self.reloaded(server, "")), 2)
+
     async def test_hangup(self) -> None:
         """The signal's reload is done by the event loop, and an error does not end the server."""
         server = self.make("[defaults]\nmax_open_reads = 2")
@@ -258,9 +284,11 @@ class ReloadTests(TestCase):
         options.parseOptions(["-d", self.mktemp()])
         server = makeService(options, reactor)
         server._reactor = stub = Reactor()
-        server.shut_down()
-        server.shut_down()
+        with capturedLogs() as events:
+            server.shut_down()
+            server.shut_down()
         self.assertEqual(stub.stops, 2)
+        self.assertEqual([formatEvent(event) for event in events], ["a client has requested shutdown"])
 
 
 class TwistdTests(SynchronousTestCase):

@@ -151,7 +151,7 @@ class NumberTests(DialectTestCase):
     def test_monitor_after_it(self) -> None:
         self.sets(b"a:1", b"a:2")
         self.memcache.does(b"gets a")
-        self.check(self.memcache, b"monitor a 0", value(b"a", b"2"))
+        self.check(self.memcache, b"monitor a 0", value(b"a", b"2") + memcache.END)
 
 
 class ExpiryTests(DialectTestCase):

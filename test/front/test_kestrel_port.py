@@ -108,6 +108,26 @@ class PutTests(TextTestCase):
             self.says(b"put a/b:\nget q\n\r\nversion\n"), b"-bad queue name\n" + kestrel.line(darner.__version__)
         )
 
+    def test_what_belongs_to_a_refused_request_is_no_command(self) -> None:
+        """The items of what is not known are skipped; where they end nobody knows, the connection is closed."""
+        self.says(b"put q:\nkept\n\n")
+        for request in (b"putt q", b"set q", b"put a/b", b"put q 1 2", b""):
+            sent = b"%b:\nflush q\ndelete q\n\nversion\n" % request
+            refusal, _, rest = self.says(sent).partition(b"\n")
+            self.assertRegex(refusal, rb"\A-[A-Za-z .]+\Z")
+            self.assertEqual(rest, kestrel.line(darner.__version__))
+        for sent, said in (
+            (b"put q\nflush q\n\n", b"-A colon is to end the line, and items are to follow.\n"),
+            (b"put\nflush q\n\n", b"-A colon is to end the line, and items are to follow.\n"),
+            (b"set q 0 0 7\r\nflush q\r\n", b"-Unknown command.\n"),
+            (b"POST / HTTP/1.1\r\nHost: x\r\n\r\nflush q\r\n", b""),
+            (b"Host: x\r\nflush q\r\n", b""),
+        ):
+            client = self.text_client()
+            self.assertEqual(self.says(sent, client), said)
+            self.assertTrue(client.closed, sent)
+        self.assertEqual(self.items(), 1)
+
     def test_large_items(self) -> None:
         large = bytes(range(11, 256)) * 1024
         self.assertEqual(self.says(b"put q:\n%b\nsmall\n%b\n\n" % (large, large)), b"+3\n")

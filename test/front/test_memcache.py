@@ -21,7 +21,7 @@ from darner.errors import (
     TooManyOpenReads,
 )
 from darner.front import memcache
-from darner.front.memcache_requests import HTTP, LineCache, parse
+from darner.front.memcache_requests import HTTP, OTHER, LineCache, parse
 from darner.values import requests
 from darner.values.items import PutOptions
 from darner.values.requests import (
@@ -371,6 +371,11 @@ class OtherRequestTests(SynchronousTestCase):
         """A form on any page can have a browser send commands; the first line of HTTP ends that."""
         for line in (b"GET / HTTP/1.1", b"POST /x HTTP/1.0", b"PRI * HTTP/2.0", b"Host: localhost:22133", b"post"):
             self.assertEqual(parse(line), Refused(b"", close=True, warning=HTTP), line)
+
+    def test_payloads_of_other_protocols(self) -> None:
+        """Kestrel's text protocol, beanstalkd's, NATS' and Redis': what follows such a line is no command."""
+        for line in (b"put q:", b"put 0 0 60 9", b"PUB subject 9", b"HPUB subject 5 9", b"*3"):
+            self.assertEqual(parse(line), Refused(b"ERROR\r\n", close=True, warning=OTHER), line)
 
     def test_unknown(self) -> None:
         """Clients compare the reply: there is nothing behind the word."""

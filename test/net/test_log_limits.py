@@ -8,7 +8,7 @@ from twisted.internet.task import Clock
 from twisted.logger import Logger, LogLevel, capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
-from darner.net.log_limits import KINDS, PERIOD, LimitedLog
+from darner.net.log_limits import KINDS, PERIOD, LimitedLog, SparseLog
 from test import allow_critical
 
 
@@ -139,3 +139,36 @@ class LimitedLogTests(SynchronousTestCase):
         self.limited.close()
         self.assertEqual(self.lines(), ["refused: empty (1 more in the last 0 s)"])
         self.assertEqual(self.clock.getDelayedCalls(), [])
+
+
+class SparseLogTests(SynchronousTestCase):
+    """The same without a reactor."""
+
+    _log: ClassVar[Logger] = Logger()
+
+    def test_period(self) -> None:
+        clock = Clock()
+        log = SparseLog(self._log, clock.seconds)
+        with capturedLogs() as events:
+            for number in range(3):
+                log.emit(LogLevel.warn, "read {number}", number=number)
+                log.emit(LogLevel.info, "reopened")
+            clock.advance(PERIOD - 1)
+            log.emit(LogLevel.warn, "read {number}", number=4)
+            clock.advance(1)
+            log.emit(LogLevel.warn, "read {number}", number=5)
+            log.emit(LogLevel.warn, "read {number}", number=6)
+            clock.advance(2 * PERIOD)
+            log.emit(LogLevel.info, "reopened")
+            clock.advance(PERIOD)
+            log.emit(LogLevel.info, "reopened")
+        self.assertEqual(
+            [(event["log_level"], formatEvent(event)) for event in events],
+            [
+                (LogLevel.warn, "read 0"),
+                (LogLevel.info, "reopened"),
+                (LogLevel.warn, "read 5 (3 more in the last 60 s)"),
+                (LogLevel.info, "reopened (2 more in the last 180 s)"),
+                (LogLevel.info, "reopened"),
+            ],
+        )

@@ -42,7 +42,7 @@ from darner.net.log_limits import PERIOD
 from darner.net.port import RETRY_ACCEPT, FastPort
 from darner.queues.collection import Queues, Surroundings
 from darner.store.memory import MemoryStore
-from test import allow_critical
+from test import LoggedAsCritical, allow_critical
 from test.harness import from_source
 from test.protocol_contract import ProtocolContract
 
@@ -734,11 +734,15 @@ class FaultTests(FastTestCase):
         client = self.connect()
         commit.failing.add("begin")
         client.send(b"version\r\n")
-        self.assertGreater(self.errors(), 0)
+        self.assertEqual(self.errors(), 1, "it is said once, and then how often")
         commit.failing.clear()
         self.spin()
         self.assertTrue(client.receive().startswith(b"VERSION"))
         self.serves()
+        self.advance(60)
+        (told,) = self.flushLoggedErrors(LoggedAsCritical)
+        said = r"internal error while serving clients; the server continues: .* \([0-9]+ more in the last"
+        self.assertRegex(str(told.value), said)
 
     def test_the_stop_after_a_fault(self) -> None:
         """The port can stop after an internal error."""

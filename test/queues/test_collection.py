@@ -179,6 +179,22 @@ class LimitTests(SynchronousTestCase):
         self.client.does(b"delete c")
         self.assertEqual(self.client.sets(b"d", b"x"), memcache.STORED)
 
+    def test_children(self) -> None:
+        """C{max_children}: those of one queue are bounded, and count where they exist."""
+        self.server = Server(make=partial(Queues, max_children=2))
+        client = self.client = self.server.client()
+        refused = b"SERVER_ERROR queue a has too many children: max_children is 2\r\n"
+        for name in (b"a", b"a+1", b"b", b"b+1", b"b+2"):
+            self.assertEqual(client.sets(name, b"x"), memcache.STORED)
+        self.assertEqual(client.does(b"get a+2"), memcache.END)
+        self.assertEqual(client.sets(b"a+3", b"x"), refused)
+        for read in (b"get a+3", b"get a+3/t=10", b"monitor a+3 0"):
+            self.assertEqual(client.does(read), refused)
+        self.assertEqual(client.sets(b"a", b"y"), memcache.STORED)
+        self.assertEqual(self.server.queues.names(), [b"a", b"a+1", b"a+2", b"b", b"b+1", b"b+2"])
+        client.does(b"delete a+1")
+        self.assertEqual(client.sets(b"a+3", b"x"), memcache.STORED)
+
     def test_more_are_recovered(self) -> None:
         """Existing queues are kept, even if C{max_queues} is lower now."""
         for name in (b"a", b"b", b"c"):

@@ -26,11 +26,6 @@ from test.harness import REFUSED, Server, from_source, value
 NOTHING_STORED = b"NOT_STORED\r\n"
 
 
-def item(queue: bytes, payload: bytes) -> bytes:
-    """One item of several."""
-    return value(queue, payload, end=b"")
-
-
 class TogetherTestCase(SynchronousTestCase):
     """
     @cvar queues: settings by the name of a queue.
@@ -241,7 +236,7 @@ class SweepTests(TogetherTestCase):
         self.step()
         self.assertEqual(self.client.hears(), b"")
         self.server.commit()
-        self.assertEqual(self.client.hears(), item(b"a", b"1") + item(b"a", b"2") + memcache.END)
+        self.assertEqual(self.client.hears(), value(b"a", b"1") + value(b"a", b"2") + memcache.END)
         self.client.does(b"confirm a 2")
         self.swarm(b"a")
         self.assertEqual(self.client.does(b"monitor a 0"), memcache.END)
@@ -251,7 +246,7 @@ class SweepTests(TogetherTestCase):
         self.swarm(b"a")
         self.assertEqual(self.client.does(b"monitor a 5"), b"")
         self.other.sets(b"a", b"1")
-        self.assertEqual(self.client.hears(), item(b"a", b"1"))
+        self.assertEqual(self.client.hears(), value(b"a", b"1"))
         self.hold_sweeping(b"a")
         self.advance(5)
         self.assertEqual(self.client.hears(), b"", "nobody knows yet what is behind")
@@ -267,7 +262,7 @@ class SweepTests(TogetherTestCase):
         self.client.ask(b"monitor a 0")
         for _ in range(9):
             self.server.commit()
-        self.assertEqual(self.client.hears(), item(b"a", bytes(CHUNK_BYTES + 1)) + memcache.END)
+        self.assertEqual(self.client.hears(), value(b"a", bytes(CHUNK_BYTES + 1)) + memcache.END)
         self.assertEqual(self.fifo(b"a").open_count, 1)
 
     def test_call(self) -> None:
@@ -410,7 +405,7 @@ class StatusTests(TogetherTestCase):
             self.assertEqual(self.client.does(ask), b"SERVER_ERROR server is quiescent\r\n", ask)
         self.client.does(b"status up")
         self.other.sets(b"r", b"1")
-        self.assertEqual(self.client.does(b"monitor r 0 1"), item(b"r", b"1") + memcache.END)
+        self.assertEqual(self.client.does(b"monitor r 0 1"), value(b"r", b"1") + memcache.END)
         self.client.does(b"status quiescent")
         self.assertEqual(self.client.does(b"confirm r 1"), memcache.END)
         self.assertEqual(self.fifo(b"r").open_count, 0)
@@ -425,10 +420,10 @@ class LateTests(TogetherTestCase):
         """A late confirm counts those that were given back, and closes no others."""
         for payload in (b"1", b"2"):
             self.other.sets(b"q", payload)
-        self.assertEqual(self.client.does(b"monitor q 0"), item(b"q", b"1") + item(b"q", b"2") + memcache.END)
+        self.assertEqual(self.client.does(b"monitor q 0"), value(b"q", b"1") + value(b"q", b"2") + memcache.END)
         self.advance(10)
         self.assertEqual(self.fifo(b"q").open_count, 0)
-        self.assertEqual(self.client.does(b"monitor q 0 1"), item(b"q", b"1") + memcache.END)
+        self.assertEqual(self.client.does(b"monitor q 0 1"), value(b"q", b"1") + memcache.END)
         self.assertEqual(self.client.does(b"confirm q 2"), memcache.END)
         self.assertEqual(self.fifo(b"q").open_count, 1)
         self.assertEqual(self.client.does(b"confirm q 2"), memcache.ERROR)
@@ -439,7 +434,7 @@ class LateTests(TogetherTestCase):
         """They do not count among those that may be open."""
         for number in range(6):
             self.other.sets(b"q", b"%d" % number)
-        items = [item(b"q", b"%d" % number) for number in range(4)]
+        items = [value(b"q", b"%d" % number) for number in range(4)]
         self.assertEqual(self.client.does(b"monitor q 0"), b"".join(items) + memcache.END)
         self.assertEqual(self.client.does(b"monitor q 0"), memcache.END)
         self.advance(10)
@@ -449,9 +444,9 @@ class LateTests(TogetherTestCase):
 
     def test_one_at_a_time(self) -> None:
         self.other.sets(b"one", b"1")
-        self.assertEqual(self.client.does(b"monitor one 5"), item(b"one", b"1") + memcache.END)
+        self.assertEqual(self.client.does(b"monitor one 5"), value(b"one", b"1") + memcache.END)
         self.advance(10)
-        self.assertEqual(self.client.does(b"monitor one 5"), item(b"one", b"1") + memcache.END)
+        self.assertEqual(self.client.does(b"monitor one 5"), value(b"one", b"1") + memcache.END)
         self.assertEqual(self.client.does(b"confirm one 1"), memcache.END)
         self.assertEqual(self.had(b"one"), [])
 
@@ -464,7 +459,7 @@ class LateTests(TogetherTestCase):
         self.server.store.full = False
         self.other.sets(b"q", b"2")
         self.advance(5)
-        self.assertEqual(self.client.hears(), item(b"q", b"2") + memcache.END)
+        self.assertEqual(self.client.hears(), value(b"q", b"2") + memcache.END)
         self.assertEqual(self.client.does(b"confirm q 2"), memcache.ERROR)
         self.assertEqual(self.client.does(b"confirm q 1"), memcache.END)
         self.assertEqual(self.fifo(b"q").open_count, 0)

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import resource
 import signal
 import socket
@@ -32,6 +33,7 @@ from test.damage import live_tables
 from test.servers import (
     FOREGROUND,
     MODULE,
+    PATIENCE,
     TWISTD,
     Client,
     Server,
@@ -277,6 +279,48 @@ class OptionsTests(SynchronousTestCase):
             server.stop()
             self.assertEqual("connected" in server.text, bool(options))
 
+    def test_log_that_nobody_reads(self) -> None:
+        """Clients are served, the log says how many lines are lost, and the server stops."""
+        directory = make_directory(self)
+        path = str(directory / "socket")
+        reader, writer = os.pipe()
+        self.addCleanup(os.close, reader)
+        process = subprocess.Popen(
+            [*FOREGROUND, "--debug", f"--listen=unix:{path}"], cwd=directory, env=environment(), stdout=writer,
+            stderr=subprocess.PIPE,
+        )  # fmt: skip
+        os.close(writer)
+        assert process.stderr is not None
+        self.addCleanup(process.stderr.close)
+        self.addCleanup(process.wait)
+        self.addCleanup(process.kill)
+        until(lambda: os.path.exists(path), "the socket")
+
+        def ask_for_nonsense(thousands: int) -> None:
+            with Client(path) as client:
+                for _ in range(thousands):
+                    client.send(b"nonsense\r\n" * 1000)
+                    self.assertEqual(client.read(7000), b"ERROR\r\n" * 1000)
+
+        ask_for_nonsense(20)
+        lost = 0
+        said = b""
+        while not lost:
+            piece = os.read(reader, 65536)
+            self.assertTrue(piece)
+            said += piece
+            found = re.search(rb"([0-9]+) lines of the log are lost", said)
+            lost = int(found[1]) if found else 0
+        refused = said.count(b"was refused")
+        self.assertGreater(refused, 5000)
+        self.assertGreaterEqual(refused + lost, 20_000)
+        ask_for_nonsense(1)
+        until(lambda: b"was refused" in os.read(reader, 65536), "the log to go on")
+        ask_for_nonsense(20)
+        process.terminate()
+        self.assertEqual(process.wait(PATIENCE), 0)
+        self.assertEqual(process.stderr.read(), b"")
+
     def test_version(self) -> None:
         for program in [*TWISTD, "darner"], MODULE:
             done = run(*program, "--version", cwd=make_directory(self))
@@ -295,14 +339,19 @@ class OptionsTests(SynchronousTestCase):
 
     def test_help_that_nobody_reads(self) -> None:
         """As with C{--help | head -1}."""
-        for option in ("--help", "--version"):
+        bench, passwd = (
+            (sys.executable, "-c", f"import sys; from darner.cli.{name} import main; sys.exit(main())")
+            for name in ("bench", "passwd")
+        )
+        for program in ([*MODULE, "--help"], [*MODULE, "--version"], [*bench, "--help"], [*bench, "-v"],
+                        [*passwd, "-h"]):  # fmt: skip
             reader, writer = os.pipe()
             os.close(reader)
             done = subprocess.run(
-                [*MODULE, option], cwd=make_directory(self), env=environment(), stdout=writer, stderr=subprocess.PIPE
+                program, cwd=make_directory(self), env=environment(), stdout=writer, stderr=subprocess.PIPE
             )
             os.close(writer)
-            self.assertEqual((done.returncode, done.stderr), (0, b""))
+            self.assertEqual((done.returncode, done.stderr), (0, b""), program)
 
     def test_twistd_lists_it(self) -> None:
         done = run(*TWISTD, "--help", cwd=make_directory(self))
