@@ -53,7 +53,6 @@ class _Jobs:
     def __init__(self, files: list[Path], findings: Findings) -> None:
         """@raise SourceError: a file cannot be read."""
         self.files = files
-        self._reserved = 0
         self._database = sqlite3.connect("")  # a temporary file
         self._database.executescript(_TABLE)
         self._database.execute("BEGIN")
@@ -114,7 +113,8 @@ class BeanstalkdQueue(SourceQueue):
     """A tube of beanstalkd, or its buried jobs."""
 
     def __init__(self, tube: bytes, buried: bool, jobs: _Jobs) -> None:
-        super().__init__(tube + BURIED_QUEUE if buried else tube)
+        # No tube has a name with a space.
+        super().__init__(tube + b" (buried)" if buried else tube, tube + BURIED_QUEUE if buried else None)
         self._tube = tube
         self._states = (BURIED,) if buried else (READY, DELAYED)
         self._jobs = jobs

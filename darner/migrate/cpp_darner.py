@@ -34,6 +34,7 @@ from darner.migrate.sources import (
 )
 from darner.rescue.salvage import Salvage
 from darner.store.files.entry import Entry
+from darner.store.files.names import is_ours
 from darner.store.files.table import Table
 
 _KEY: Final = Struct("<QB")
@@ -155,6 +156,11 @@ def _pieces(place: str, first: int, end: int, size: int, chunks: _Chunks) -> Ite
         yield chunk
 
 
+def _is_database(path: Path) -> bool:
+    """@return: whether a directory holds a LevelDB, or what is left of one."""
+    return path.is_dir() and any(is_ours(entry.name) for entry in path.iterdir())
+
+
 class CppDarner(Source):
     """A data directory of the C++ Darner."""
 
@@ -169,10 +175,10 @@ class CppDarner(Source):
 
     @staticmethod
     def recognizes(directory: Path) -> bool:
-        return any((path / "CURRENT").exists() for path in directory.iterdir())
+        return any(_is_database(path) for path in directory.iterdir())
 
     def _databases(self) -> list[Path]:
-        return sorted(path for path in self._directory.iterdir() if path.is_dir() and any(path.glob("[CM0-9]*")))
+        return sorted(path for path in self._directory.iterdir() if _is_database(path))
 
     def fingerprint(self) -> bytes:
         paths = [path for database in self._databases() for path in database.iterdir() if path.name not in _UNCHANGING]

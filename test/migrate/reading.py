@@ -6,8 +6,11 @@ from __future__ import annotations
 
 import hashlib
 import tarfile
+from contextlib import closing
 from pathlib import Path
 from typing import Any
+
+import plyvel
 
 from darner.migrate.opening import open_source
 from darner.migrate.sources import Findings, Source, SourceItem, Unreadable
@@ -18,7 +21,7 @@ DATA = Path(__file__).parent.parent / "data"
 def unpacked(name: str, directory: Path) -> Path:
     """@return: a directory that another server wrote, unpacked below this one."""
     with tarfile.open(DATA / f"{name}.tar.gz") as archive:
-        archive.extractall(directory, filter="data") if hasattr(tarfile, "data_filter") else archive.extractall(directory)
+        archive.extractall(directory, **({"filter": "data"} if hasattr(tarfile, "data_filter") else {}))
         return directory / archive.getnames()[0]
 
 
@@ -59,3 +62,27 @@ def snapshot(directory: Path) -> dict[str, Any]:
         for path in directory.rglob("*")
         if path.is_file()
     }
+
+
+def _compare(one: bytes, other: bytes) -> int:
+    left, right = ((key[8], int.from_bytes(key[:8], "little")) for key in (one, other))
+    return (left > right) - (left < right)
+
+
+def write_queue(path: Path, records: list[tuple[bytes, bytes]]) -> None:
+    """Make a LevelDB with keys that are sorted as the C++ Darner's are."""
+    path.mkdir(parents=True)
+    with closing(
+        plyvel.DB(
+            str(path), create_if_missing=True, comparator=_compare, comparator_name=b"queue::comparator",
+        )
+    ) as database:  # fmt: skip
+        for key, value in records:
+            database.put(key, value)
+
+
+def flip(path: Path, offset: int) -> None:
+    """Change one byte of a file."""
+    data = bytearray(path.read_bytes())
+    data[offset] ^= 255
+    path.write_bytes(data)
