@@ -2,9 +2,10 @@
 The binlog of beanstalkd: numbered files of records.
 
 A file begins with an i32, its version.  A record is the length of the tube's name, the name, the job's numbers, and the
-job's body with CR LF behind it.  A record without a name changes a job that an earlier one made, and has no body.  The numbers are those of
-a C struct, with its padding, as x86-64 and 64-bit ARM lay it out; times are in ns in version 7 and in microseconds in
-version 5.  Version 6 was in no release.  A job that is zero marks the part of a file that was not written yet.
+job's body with CR LF behind it.  A record without a name changes a job that an earlier one made, and has no body.  The
+numbers are those of a C struct, with its padding, as x86-64 and 64-bit ARM lay it out; times are in ns in version 7 and
+in microseconds in version 5.  Version 6 was in no release.  A job that is zero marks the part of a file that was not
+written yet.
 """
 
 from __future__ import annotations

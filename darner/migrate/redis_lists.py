@@ -69,6 +69,8 @@ class RedisLists(Source):
         """@raise SourceError: the URL names no list, or redis-py is missing."""
         try:
             import redis
+            from redis.backoff import NoBackoff
+            from redis.retry import Retry
         except ImportError as error:
             raise SourceError("reading lists of Redis needs redis-py: pip install 'darner[redis]'") from error
         parts = urlsplit(url)
@@ -87,7 +89,8 @@ class RedisLists(Source):
         user, password = (unquote_to_bytes(part or "").decode() or None for part in (parts.username, parts.password))
         self._redis = redis.Redis(
             parts.hostname or "localhost", parts.port or _PORT, database, username=user, password=password,
-            ssl=parts.scheme == "rediss", socket_connect_timeout=10, socket_timeout=60,
+            ssl=parts.scheme == "rediss", socket_connect_timeout=10, socket_timeout=60, protocol=2,
+            retry=Retry(NoBackoff(), 1),
         )  # fmt: skip
 
     def _lists(self) -> list[RedisQueue]:
