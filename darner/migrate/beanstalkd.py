@@ -123,7 +123,7 @@ class BeanstalkdQueue(SourceQueue):
         with OpenFile() as file:
             for state, created, deadline, number, offset, size in self._jobs.jobs(self._tube, self._states):
                 pieces = file.read(self._jobs.files[number], offset, size)
-                yield SourceItem(size, pieces, created, due=deadline if state == DELAYED else 0)
+                yield SourceItem(size, pieces, max(0, created), due=deadline if state == DELAYED else 0)
 
 
 class Beanstalkd(Source):

@@ -3,9 +3,9 @@ The binlog of beanstalkd: numbered files of records.
 
 A file begins with an i32, its version.  A record is the length of the tube's name, the name, the job's numbers, and the
 job's body with CR LF behind it.  A record without a name changes a job that an earlier one made, and has no body.  The
-numbers are those of a C struct, with its padding, as x86-64 and 64-bit ARM lay it out; times are in ns in version 7 and
-in microseconds in version 5.  Version 6 was in no release.  A job that is zero marks the part of a file that was not
-written yet.
+numbers are those of a C struct, with its padding, as x86-64 and 64-bit ARM lay it out; times are in ns in version 7, in
+microseconds in version 5, and in s in version 1, which has the pointers of the struct, too.  The versions between these
+were in no release.  A job that is zero marks the part of a file that was not written yet.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ _END: Final = b"\r\n"
 """What stands behind a body, and counts as part of it."""
 _LONGEST_NAME: Final = 200
 _HIGHEST_ID: Final = 2**63 - 1
+_LATEST: Final = 2**62
+"""A time is in ms, at most; what is damaged may have any."""
 _MS: Final = 1_000_000
 """Nanoseconds of a millisecond."""
 
@@ -33,8 +35,7 @@ class _Layout(NamedTuple):
     name: Struct
     """The length of the tube's name."""
     job: Struct
-    """id, pri, delay, ttr, body_size, created_at, deadline_at, reserve_ct, timeout_ct, release_ct, bury_ct, kick_ct,
-    state"""
+    """Its numbers begin with id, pri, delay, ttr, body_size, created_at, deadline_at, and end with the state."""
     unit: int
     """Nanoseconds of the unit of its times."""
 
@@ -42,6 +43,7 @@ class _Layout(NamedTuple):
 LAYOUTS: Final = {
     7: _Layout(Struct("<i"), Struct("<QI4xqqi4xqqIIIIIB3x"), 1),
     5: _Layout(Struct("<Q"), Struct("<QI4xQQi4xQQIIIIIB"), 1000),
+    1: _Layout(Struct("<Q"), Struct("<16xQIIIiqqIIII24xB23x"), 1_000_000_000),
 }
 
 
@@ -110,7 +112,7 @@ def _record(
         return None, 0, "the last record is cut short" if any(data) or named else ""
     job = layout.job.unpack_from(data, named)
     id, priority, _, _, size, created, deadline = job[:7]
-    state = job[12]
+    state = job[-1]
     if not id:
         return None, 0, ""
     if state > DELAYED or size < len(_END) or id > _HIGHEST_ID:
@@ -119,10 +121,8 @@ def _record(
     end = start + size if named else start
     if end > length:
         return None, 0, f"the body of job {id} is cut short, {end - length} bytes are missing"
-    scale = layout.unit
-    record = Record(
-        id, state, priority, created * scale // _MS, deadline * scale // _MS, data[:named], start, size - len(_END)
-    )
+    put, due = (max(-_LATEST, min(_LATEST, time * layout.unit // _MS)) for time in (created, deadline))
+    record = Record(id, state, priority, put, due, data[:named], start, size - len(_END))
     return record, end, ""
 
 

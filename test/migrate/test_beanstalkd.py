@@ -77,19 +77,20 @@ class RealTests(BinlogCase):
 
 class RecordTests(BinlogCase):
     def test_versions(self) -> None:
-        for version in (7, 5):
+        for version in (7, 5, 1):
             def record(id: int, body: bytes, version: int = version, **options: int) -> bytes:
                 return job(id, body, version=version, **options)  # type: ignore[arg-type]
 
             directory = self.directory(binlog(
                 record(1, b"a"), record(2, b"deleted"), change(2, INVALID, version=version), record(3, b""),
-                record(4, b"due", state=DELAYED, deadline=5_000_000), record(5, b"first", priority=0, created=99),
+                record(4, b"due", state=DELAYED, deadline=5_000_000), record(5, b"first", priority=0, created=99_000),
                 change(1, RESERVED, version=version), record(6, b"dead", state=BURIED), version=version,
             ))  # fmt: skip
             source = Beanstalkd(directory)
             default, buried = source.queues(Findings())
             items = [(b"".join(i.pieces), i.time, i.due) for i in default.items(Findings())]
-            self.assertEqual(items, [(b"first", 99, 0), (b"a", 7, 0), (b"", 7, 0), (b"due", 7, 5_000_000)], version)
+            expected = [(b"first", 99_000, 0), (b"a", 7000, 0), (b"", 7000, 0), (b"due", 7000, 5_000_000)]
+            self.assertEqual(items, expected, version)
             self.assertEqual([b"".join(item.pieces) for item in buried.items(Findings())], [b"dead"])
             source.close()
 
@@ -145,6 +146,18 @@ class RecordTests(BinlogCase):
             self.assertEqual(found, {b"default": [b"a", b"b"]})
             self.assertEqual([loss.partition(": ")[2] for loss in lost], [reason])
 
+    def test_times_that_cannot_be(self) -> None:
+        """They do no harm to the bodies."""
+        late = 2**63 - 1
+        directory = self.directory(binlog(
+            job(1, b"a", state=DELAYED, created=late, deadline=late, version=1),
+            job(2, b"b", created=-late, deadline=-late, version=1), version=1,
+        ))  # fmt: skip
+        source = Beanstalkd(directory)
+        (queue,) = source.queues(Findings())
+        self.assertEqual([item.time for item in queue.items(Findings())], [0, 2**62])
+        source.close()
+
     def test_buried_and_a_tube_of_that_name(self) -> None:
         """Both come to one queue."""
         findings = Findings()
@@ -165,7 +178,7 @@ class RecordTests(BinlogCase):
 
     @given(st.lists(st.one_of(
         st.binary(max_size=100), st.sampled_from([job(1, b"a"), change(1, READY), change(1, INVALID), job(2, b"")])
-    )).map(b"".join), st.sampled_from([7, 5]))  # fmt: skip
+    )).map(b"".join), st.sampled_from([7, 5, 1]))  # fmt: skip
     @settings(deadline=None, max_examples=200)
     def test_any_bytes(self, data: bytes, version: int) -> None:
         directory = self.directory(binlog(data, version=version))

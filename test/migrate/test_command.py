@@ -5,10 +5,12 @@ Tests of ``python -m darner.migrate`` and of `darner.migrate.opening`.
 from __future__ import annotations
 
 import io
+import re
 import subprocess
 import sys
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
+from textwrap import dedent
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -121,6 +123,25 @@ class CommandTests(CommandCase):
         )  # fmt: skip
         self.assertEqual((done.returncode, done.stderr), (0, ""))
         self.assertIn("2 items", done.stdout)
+
+
+class DocumentTests(CommandCase):
+    def test_report(self) -> None:
+        """The report in `docs/migration.rst` is that of a directory among the tests' data."""
+        text = (ROOT / "docs" / "migration.rst").read_text()
+        (shown,) = re.findall(r"    \$ python -m darner.migrate (\S+) --dry-run\n((?:    .*\n)+)", text)
+        directory = unpacked("cpp-darner-killed", self.directory)
+        _, out, _ = self.run_command(directory, "--dry-run")
+        self.assertEqual(out.replace(str(directory), shown[0]), shown[1].replace("    ", ""))
+
+    def test_program(self) -> None:
+        text = (ROOT / "docs" / "migration.rst").read_text()
+        (program,) = re.findall(r"code-block:: python\n\n((?:(?:    .*)?\n)+)", text)
+        program = program.replace("/var/spool/darner", str(self.journals)).replace("/var/lib/darner", str(self.data))
+        out = io.StringIO()
+        with redirect_stdout(out):
+            exec(dedent(program), {})
+        self.assertEqual(out.getvalue().splitlines()[:2], ["2", "True"])
 
 
 class OpeningTests(CommandCase):
