@@ -107,26 +107,28 @@ class Command(click.Command):
         formatter.write_text("Also -s/--servers, --json and -q/--quiet; darner --help lists what all commands share.")
 
 
-class _OutputClosed(Exception):
-    """Whoever read the output has gone."""
+class _CutShort(Exception):
+    """Ends a run where Click would have something to say about it, and another status for it."""
+
+    def __init__(self, reason: BaseException) -> None:
+        super().__init__()
+        self.reason = reason
 
 
 class Program(click.Group):
     """The program itself."""
 
-    # Click would end by itself, with another status, where whoever reads its output has gone.
-
     def make_context(self, *arguments: Any, **named: Any) -> click.Context:
         try:
             return super().make_context(*arguments, **named)
-        except BrokenPipeError:
-            raise _OutputClosed from None
+        except (BrokenPipeError, KeyboardInterrupt) as error:
+            raise _CutShort(error) from None
 
     def invoke(self, context: click.Context) -> Any:
         try:
             return super().invoke(context)
-        except BrokenPipeError:
-            raise _OutputClosed from None
+        except (BrokenPipeError, KeyboardInterrupt) as error:
+            raise _CutShort(error) from None
 
     def list_commands(self, context: click.Context) -> list[str]:
         return list(_MODULES)
@@ -218,6 +220,17 @@ def _close_output() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
+def _cut_short(reason: BaseException) -> int:
+    """@return: the exit status where it was not the program that has ended it."""
+    if isinstance(reason, BrokenPipeError):
+        _close_output()
+        return BROKEN_PIPE
+    if isinstance(reason, Terminated):
+        return TERMINATED
+    complain("interrupted")
+    return INTERRUPTED
+
+
 def run(arguments: Optional[Sequence[str]] = None) -> int:
     """
     Run the program.
@@ -246,14 +259,10 @@ def run(arguments: Optional[Sequence[str]] = None) -> int:
     except DarnerError as error:
         complain(explain(error))
         return status_of(error)
-    except Terminated:
-        return TERMINATED
-    except (KeyboardInterrupt, click.Abort):
-        complain("interrupted")
-        return INTERRUPTED
-    except (_OutputClosed, BrokenPipeError):
-        _close_output()
-        return BROKEN_PIPE
+    except _CutShort as error:
+        return _cut_short(error.reason)
+    except (KeyboardInterrupt, BrokenPipeError, click.Abort) as error:
+        return _cut_short(error)
     except OSError as error:
         complain(f"{error.filename}: {error.strerror}" if error.filename else client_settings.reason(error))
         return FAILED
