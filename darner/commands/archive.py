@@ -146,7 +146,7 @@ class Reader:
         self.bytes = 0
         magic = self._read(len(MAGIC))
         if magic != MAGIC:
-            if magic.startswith(_FAMILY):
+            if magic.startswith(_FAMILY) and len(magic) == len(MAGIC):
                 raise BadArchive("it is of a version that this darner does not know", 0)
             raise (CutShort if MAGIC.startswith(magic) else BadArchive)("this is no file of darner export", 0)
         self._took(magic)

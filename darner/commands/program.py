@@ -49,9 +49,6 @@ SECTIONS: Final = {
 """The commands as the help lists them, and the module that has each: only that of the one that is run is imported."""
 _MODULES: Final = {name: module for section in SECTIONS.values() for name, module in section.items()}
 
-_SHORT: Final = {"servers", "json", "quiet"}
-"""The options that may also stand behind the command."""
-
 
 def _options() -> list[click.Parameter]:
     """@return: the options that all commands share."""
@@ -94,9 +91,9 @@ class Command(click.Command):
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
-        taken = {name for parameter in self.params for name in parameter.opts}
+        taken = {name for parameter in self.params for name in (*parameter.opts, *parameter.secondary_opts)}
         for option in _options():
-            if option.name in _SHORT and not taken & set(option.opts):
+            if not taken & {*option.opts, *option.secondary_opts}:
                 option.expose_value, option.callback = False, _override
                 option.hidden, option.envvar = True, None  # type: ignore[attr-defined]
                 self.params.append(option)
@@ -104,7 +101,7 @@ class Command(click.Command):
     def format_epilog(self, context: click.Context, formatter: click.HelpFormatter) -> None:
         super().format_epilog(context, formatter)
         formatter.write_paragraph()
-        formatter.write_text("Also -s/--servers, --json and -q/--quiet; darner --help lists what all commands share.")
+        formatter.write_text("And the options that darner --help lists, such as --servers and --json.")
 
 
 class _CutShort(Exception):

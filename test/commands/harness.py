@@ -113,13 +113,16 @@ class _Process:
         atexit.register(call, *arguments, **options)
 
 
+lasting = _Process()
+
+
 @functools.cache
 def shared_server() -> Server:
     """@return: a server that all tests of this process share."""
-    directory = make_directory(_Process())
+    directory = make_directory(lasting)
     (directory / "darner.toml").write_text(QUEUES)
     return Server(
-        _Process(), "--port=0", f"--data-dir={directory}/data", f"--config={directory}/darner.toml",
+        lasting, "--port=0", f"--data-dir={directory}/data", f"--config={directory}/darner.toml",
         directory=directory,
     )  # fmt: skip
 
@@ -266,4 +269,4 @@ def program_on_path(directory: Path) -> Iterator[str]:
     yield f"{program.parent}:/usr/bin:/bin"
 
 
-__all__ = ["Done", "ProgramTestCase", "Terminal", "call", "environment", "program_on_path", "until"]
+__all__ = ["Done", "ProgramTestCase", "Terminal", "call", "environment", "lasting", "program_on_path", "until"]

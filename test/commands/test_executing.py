@@ -4,6 +4,7 @@ L{darner.commands.executing}: a shell command as a worker.
 
 from __future__ import annotations
 
+import os
 import signal
 import time
 from pathlib import Path
@@ -44,7 +45,8 @@ class ExecuteTests(ProgramTestCase):
         """Its exit status says that the item is not done with: it goes back, ahead of the others."""
         self.put(b"one", b"two")
         said = self.execute("exit 3", status=1)
-        self.assertEqual(said, f"0 done, 1 given back\ndarner: exit 3: exit status 3; an item of {self.queue} is given back\n")
+        reason = f"darner: exit 3: exit status 3; an item of {self.queue} is given back\n"
+        self.assertEqual(said, "0 done, 1 given back\n" + reason)
         self.assertEqual(self.items(), [b"one", b"two"])
 
     def test_killed(self) -> None:
@@ -55,7 +57,8 @@ class ExecuteTests(ProgramTestCase):
     def test_until_it_goes_well(self) -> None:
         """An item that failed comes again, after a pause."""
         self.put(b"one")
-        said = self.execute(f"test -e {self.file('tried')} || {{ touch {self.file('tried')}; exit 1; }}", "-n", "2", status=1)
+        tried = self.file("tried")
+        said = self.execute(f"test -e {tried} || {{ touch {tried}; exit 1; }}", "-n", "2", status=1)
         self.assertIn("1 done, 1 given back", said)
         self.assertEqual(self.items(), [])
 
@@ -123,8 +126,6 @@ class ExecuteTests(ProgramTestCase):
         self.put(b"one", b"two")
         process = self.start("get", self.queue, "--follow", "-x", f"touch {self.file('begun')}; exec sleep 60")
         until(self.file("begun").exists, "the command runs")
-        import os
-
         os.killpg(process.pid, signal.SIGINT)
         out, errors = process.communicate(timeout=PATIENCE)
         self.assertEqual((process.returncode, out), (130, b"0 done, 1 given back\n"), errors)
@@ -146,7 +147,8 @@ class ExecuteTests(ProgramTestCase):
 
     def test_stopped_without_grace(self) -> None:
         self.put(b"one")
-        process = self.start("get", self.queue, "--follow", "--grace", "0", "-x", f"touch {self.file('begun')}; exec sleep 60")
+        command = f"touch {self.file('begun')}; exec sleep 60"
+        process = self.start("get", self.queue, "--follow", "--grace", "0", "-x", command)
         until(self.file("begun").exists, "the command runs")
         process.send_signal(signal.SIGTERM)
         out, _ = process.communicate(timeout=PATIENCE)

@@ -130,6 +130,7 @@ class PipeTests(ProgramTestCase):
         for line in (b"first", b"second"):
             self.client.put(self.queue, line)
             self.assertEqual(process.stdout.readline(), line + b"\n")
+            until(lambda: self.client.stats().queues[self.queue].open_transactions == 0, "it is done with")
         process.send_signal(signal.SIGINT)
         out, errors = process.communicate(timeout=PATIENCE)
         self.assertEqual((process.returncode, out, errors), (130, b"", b"darner: interrupted\n"))
