@@ -224,12 +224,14 @@ class _Watching:
         headers = (*_QUEUE_HEADERS, ">in/s")
         before = add_up(self._before.values())
         queues = sorted(add_up(answers.values()).items(), key=_SORTED["items"])
-        room = max(1, live.console.height - len(answers) - 8)
+        room = max(1, live.console.height - len(answers) - 5)
         rows = [
             (*_queue_row(name, figures), self._rate(before.get(name), figures, seconds))
             for name, figures in queues[:room]
         ]
-        parts: list[Any] = [rich_table(_SERVER_HEADERS, self._rows(answers, seconds)), rich_table(headers, rows)]
+        width = live.console.width
+        servers = rich_table(_SERVER_HEADERS, self._rows(answers, seconds), width)
+        parts: list[Any] = [servers, "", rich_table(headers, rows, width)]
         if len(queues) > room:
             parts.append(f"and {count(len(queues) - room)} more")
         live.update(Group(*parts), refresh=True)

@@ -106,18 +106,17 @@ class Output:
         elif not self.quiet:
             self.line(text)
 
-    def table(self, headers: Sequence[str], rows: Iterable[Row], title: str = "") -> None:
+    def table(self, headers: Sequence[str], rows: Iterable[Row]) -> None:
         """
         Write a table: on a terminal one that fits it, elsewhere columns with two spaces between them and nothing cut.
-
-        Numbers, and what is called C{text} by the first letter of its header being small, are to the right.
 
         @param headers: those that begin with C{>} are of columns to the right.
         """
         if self.on_terminal:
             from rich.console import Console
 
-            Console().print(rich_table(headers, rows, title))
+            console = Console()
+            console.print(rich_table(headers, rows, console.width))
             return
         names = [header.lstrip(">") for header in headers]
         cells = [names, *([str(cell) for cell in row] for row in rows)]
@@ -156,21 +155,43 @@ class Output:
         return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
-def rich_table(headers: Sequence[str], rows: Iterable[Row], title: str = "") -> Any:
-    """@return: a table of rich's; names of queues are text and no markup in it."""
-    from rich import box
+_NARROWEST: Final = 8
+"""What is left at least of a column of text that is cut."""
+_GAP: Final = 2
+
+
+def rich_table(headers: Sequence[str], rows: Iterable[Row], width: int) -> Any:
+    """
+    Make a table that fits: the texts in its columns to the left are cut, and where that is not enough the last columns
+    are left out.
+
+    @param width: columns of the terminal.
+    @return: a table of rich's; names of queues are text and no markup in it.
+    """
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=box.SIMPLE_HEAD, title=title or None, title_justify="left", pad_edge=False)
-    for header in headers:
-        right = header.startswith(">")
-        table.add_column(
-            header.lstrip(">"), justify="right" if right else "left", no_wrap=True,
-            overflow="ellipsis", min_width=len(header.lstrip(">")) if right else 6,
-        )  # fmt: skip
-    for row in rows:
-        table.add_row(*(Text(printable(str(cell))) for cell in row))
+    cells = [[printable(str(cell)) for cell in row] for row in rows]
+    names = [header.lstrip(">") for header in headers]
+    longest = [max(len(name), *(len(row[column]) for row in cells), 0) for column, name in enumerate(names)]
+    widths = [
+        wanted if header.startswith(">") else min(wanted, max(len(name), _NARROWEST))
+        for header, name, wanted in zip(headers, names, longest, strict=True)
+    ]
+    shown = len(names)
+    while shown > 1 and sum(widths[:shown]) + _GAP * (shown - 1) > width:
+        shown -= 1
+    left = max(0, width - sum(widths[:shown]) - _GAP * (shown - 1))
+    for column in range(shown):
+        more = min(left, longest[column] - widths[column])
+        widths[column] += more
+        left -= more
+    table = Table(box=None, padding=(0, _GAP, 0, 0), pad_edge=False, header_style="bold")
+    for header, name, wide in zip(headers[:shown], names, widths, strict=False):
+        justify: Any = "right" if header.startswith(">") else "left"
+        table.add_column(Text(name), justify=justify, no_wrap=True, overflow="ellipsis", width=wide)
+    for row in cells:
+        table.add_row(*map(Text, row[:shown]))
     return table
 
 

@@ -91,9 +91,11 @@ class Command(click.Command):
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
-        taken = {name for parameter in self.params for name in (*parameter.opts, *parameter.secondary_opts)}
+        taken = {
+            name for parameter in self.params for name in (parameter.name, *parameter.opts, *parameter.secondary_opts)
+        }
         for option in _options():
-            if not taken & {*option.opts, *option.secondary_opts}:
+            if not taken & {option.name, *option.opts, *option.secondary_opts}:
                 option.expose_value, option.callback = False, _override
                 option.hidden, option.envvar = True, None  # type: ignore[attr-defined]
                 self.params.append(option)

@@ -95,4 +95,5 @@ class BrowseTests(ProgramTestCase):
     def test_without(self) -> None:
         self.fails(2, "browse needs the admin HTTP of the server: name its address by --http", "browse", "jobs")
         self.fails(2, "not the URL of an admin HTTP", "--http", "127.0.0.1:80", "clients")
-        self.fails(4, "no answer from http://127.0.0.1:1: Connection refused", "--http", "http://127.0.0.1:1", "clients")
+        away = "http://127.0.0.1:1"
+        self.fails(4, f"no answer from {away}: Connection refused", "--http", away, "clients")

@@ -92,8 +92,9 @@ class MoveTests(ProgramTestCase):
         """What several servers have comes together on one."""
         self.client.put(self.queue, b"a")
         self.there.put(self.queue, b"b")
-        self.well("-s", f"{self.address},{self.target}", "move", self.queue, "--to", self.target, "--as", self.queue + "_2")
-        self.assertEqual(sorted(self.moved(self.queue + "_2")), [b"a", b"b"])
+        fleet, target = f"{self.address},{self.target}", self.queue + "_2"
+        self.well("-s", fleet, "move", self.queue, "--to", self.target, "--as", target)
+        self.assertEqual(sorted(self.moved(target)), [b"a", b"b"])
 
     def test_copy(self) -> None:
         """They stay where they are."""

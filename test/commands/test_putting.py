@@ -48,7 +48,7 @@ class PutTests(ProgramTestCase):
             process.stdin.flush()
             item = self.client.get(self.queue, timeout=PATIENCE)
             self.assertEqual(item.payload if item is not None else None, line)
-        out, errors = process.communicate(timeout=PATIENCE)
+        errors = process.communicate(timeout=PATIENCE)[1]
         self.assertEqual((process.returncode, errors), (0, b""))
 
     def test_interrupted(self) -> None:
