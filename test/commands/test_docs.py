@@ -43,10 +43,20 @@ class ExamplesTests(SynchronousTestCase):
         ).stdout  # fmt: skip
 
     def test_examples(self) -> None:
-        places = {str(port): str(Server(self).address[1]) for port in (22133, 22134)}
-        checker = doctest.OutputChecker()
         sessions = _SESSION.findall(self.text)
         self.assertEqual(len(sessions), self.text.count("\n    $ "))
+        self.hold(sessions)
+
+    def test_readme(self) -> None:
+        text = (ROOT / "README.rst").read_text().partition("\nFrom a shell\n")[2].partition("\nWith a memcache")[0]
+        sessions = [(command, output.replace(" 2.1s ", " ... ")) for command, output in _SESSION.findall(text)]
+        self.assertEqual(len(sessions), 3)
+        self.hold(sessions)
+
+    def hold(self, sessions: list[tuple[str, str]]) -> None:
+        """Type the commands, and expect what is said that they write."""
+        places = {str(port): str(Server(self).address[1]) for port in (22133, 22134)}
+        checker = doctest.OutputChecker()
         self.addCleanup(os.chdir, os.getcwd())
         os.chdir(make_directory(self))
         with program_on_path(self.directory) as path:
