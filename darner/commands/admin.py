@@ -167,8 +167,9 @@ class Admin:
         **filters: Any,
     ) -> tuple[list[BrowsedItem], Optional[str], int]:  # fmt: skip
         """
-        @param after: the position that the page before has given, or the id of an item.
-        @return: items, the position behind them or None at the end, and how many there are in this state.
+        @param after: where it begins: the position that the page before has given, or the id of an item, which is the
+            first then if it is still there.
+        @return: items, the position of the next page or None at the end, and how many there are in this state.
         """
         path = f"/queues/{quote(queue, safe='')}/items"
         page = self.get(path, state=state, after=after, limit=limit, preview=preview, **filters)

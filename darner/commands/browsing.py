@@ -19,13 +19,13 @@ from darner.commands.program import Command
 @click.command("browse", cls=Command)
 @click.argument("queue", type=QUEUE)
 @click.option("--state", type=click.Choice(STATES), default="ready", show_default=True, help="Which items.")
-@click.option("--after", metavar="ID", help="Those behind this one.")
+@click.option("--from", "begin", metavar="ID", help="Begin with this one.  [default: at the head]")
 @click.option("-n", "--count", "most", type=click.IntRange(1), default=20, show_default=True, metavar="N",
               help="How many at most.")
 @click.option("--contains", metavar="TEXT", help="Only those whose payload contains it.")
 @click.pass_obj
 def browse_command(
-    settings: ClientSettings, queue: str, state: str, after: Optional[str], most: int, contains: Optional[str]
+    settings: ClientSettings, queue: str, state: str, begin: Optional[str], most: int, contains: Optional[str]
 ) -> int:
     """
     Show items of QUEUE and leave them there.  Needs --http.
@@ -36,7 +36,7 @@ def browse_command(
     items: list[BrowsedItem] = []
     total = 0
     with Admin(settings, "browse") as admin:
-        position = after
+        position = begin
         while len(items) < most:
             page, position, total = admin.page(
                 queue, state, position, min(PAGE, most - len(items)), 256, contains=contains
@@ -56,7 +56,7 @@ def browse_command(
             ],
         )  # fmt: skip
         if position is not None:
-            output.note(f"{count(total)} items are {state}; go on with --after {items[-1].id}")
+            output.note(f"{count(total)} items are {state}; go on with --from {position}")
     return DONE if items else NOTHING
 
 

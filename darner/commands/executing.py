@@ -22,7 +22,8 @@ from darner.commands.exits import DONE, FAILED, INTERRUPTED, NOTHING, TERMINATED
 from darner.commands.output import Output, Progress, count
 from darner.commands.program import Command
 from darner.commands.running import run
-from darner.commands.servers import FOR_EVER, Reached, Servers, next_item
+from darner.commands.servers import Reached, Servers
+from darner.commands.taking import FOR_EVER, next_item
 from darner.errors import DarnerError
 
 TOUCH_SOCKET: Final = "DARNER_TOUCH_SOCKET"

@@ -16,6 +16,7 @@ from typing import Any, BinaryIO, Final, Optional, cast
 import click
 
 import darner
+from darner.client.protocol import Item
 from darner.commands import archive
 from darner.commands.admin import Admin, BrowsedItem
 from darner.commands.archive import BadArchive, Record, Scan, Writer
@@ -26,7 +27,8 @@ from darner.commands.figures import add_up
 from darner.commands.output import Output, Progress, items_text, size
 from darner.commands.program import Command
 from darner.commands.running import run
-from darner.commands.servers import Servers, next_item
+from darner.commands.servers import Client, Reached, Servers
+from darner.commands.taking import Drain, next_item
 
 STATES: Final = ("ready", "retrying", "delayed")
 """What is exported, in this order; what is open is in the hands of its consumer."""
@@ -151,12 +153,22 @@ class _Exporting:
             total = sum(figures[queue].items for queue in queues if queue in figures)
             with Progress(self._output, "items", total) as progress:
                 for queue in queues:
-                    while (read := await next_item(self._output, reached, (queue,), 0)) is not None:
-                        async with read:
-                            record = Record(queue, read.flags, len(read.payload))
-                            self._writer.put(record, [read.payload])
-                            self._flush(self._sync)
-                        progress.advance()
+                    await self._take_all(reached, queue, progress)
+
+    async def _take_all(self, reached: Reached, queue: str, progress: Progress) -> None:
+        if isinstance(reached, Client):
+            async with Drain(reached, queue) as drain:
+                while (item := await drain.next()) is not None:
+                    self._keep(queue, item, progress)
+            return
+        while (read := await next_item(self._output, reached, (queue,), 0)) is not None:
+            async with read:
+                self._keep(queue, read.item, progress)
+
+    def _keep(self, queue: str, item: Item, progress: Progress) -> None:
+        self._writer.put(Record(queue, item.flags, len(item.payload)), [item.payload])
+        self._flush(self._sync)
+        progress.advance()
 
     # Items that stay
 
@@ -167,22 +179,23 @@ class _Exporting:
         last = before.last if before is not None else None
         with Progress(self._output, "items", self._total(admin, queues)) as progress:
             progress.reach(self._writer.items)
-            for queue, state, after in _places(queues, last):
-                self._copy_state(admin, queue, state, after, started, progress)
+            for queue, state, last_id in _places(queues, last):
+                self._copy_state(admin, queue, state, last_id, started, progress)
 
     def _total(self, admin: Admin, queues: Sequence[str]) -> int:
         """@return: how many there are, roughly."""
         return sum(admin.page(queue, state, limit=1, preview=0)[2] for queue in queues for state in STATES)
 
     def _copy_state(
-        self, admin: Admin, queue: str, state: str, after: Optional[str], started: int, progress: Progress
+        self, admin: Admin, queue: str, state: str, last_id: Optional[str], started: int, progress: Progress
     ) -> None:
-        position = after
+        """@param last_id: of the item that the file ends with, where it is of this state."""
+        position = last_id
         while True:
             page, position, _ = admin.page(queue, state, position)
             for item in page:
-                if item.time > started:
-                    continue  # it came later
+                if item.time > started or item.id == last_id:
+                    continue  # it came later, or is in the file already
                 if self._copy_item(admin, queue, item):
                     progress.advance()
             self._flush(False)
@@ -209,7 +222,7 @@ class _Exporting:
 def _places(queues: Sequence[str], last: Optional[Record]) -> Iterator[tuple[str, str, Optional[str]]]:
     """
     @param last: the item that was exported last.
-    @return: each queue and state that is to be looked at, and behind which item.
+    @return: each queue and state that is to be looked at, and the last item's id where it is one of these.
     @raise Failure: the queues are others.
     """
     if last is not None and last.queue not in queues:

@@ -11,6 +11,7 @@ from typing import Any, Optional
 
 import click
 
+from darner.client.protocol import Item
 from darner.commands.client_settings import ClientSettings
 from darner.commands.completing import QUEUE
 from darner.commands.executing import Executor
@@ -18,7 +19,8 @@ from darner.commands.exits import DONE, NOTHING, USAGE, Failure
 from darner.commands.output import Output, Progress, payload_json, payload_text
 from darner.commands.program import Command
 from darner.commands.running import run
-from darner.commands.servers import FOR_EVER, Servers, next_item
+from darner.commands.servers import Client, Servers
+from darner.commands.taking import FOR_EVER, Drain, next_item
 
 
 @click.command("get", cls=Command)
@@ -64,9 +66,9 @@ def get_command(
         return executor.run(most, FOR_EVER if follow else wait)
     if path is not None and (most != 1 or len(queues) > 1):
         raise click.UsageError("--output is for one item of one queue")
-    if path is not None and not settings.json:
+    if path is not None:
         return run(_to_file(settings, queues[0], wait, Path(path)))
-    getting = _Getting(settings, queues, b"\0" if null else b"" if raw or path else b"\n", raw or null)
+    getting = _Getting(settings, queues, b"\0" if null else b"" if raw else b"\n", raw or null)
     return run(getting.get(most, FOR_EVER if follow else wait))
 
 
@@ -102,18 +104,32 @@ class _Getting:
             quiet = self._output.on_terminal or most == 1
             total = None if most == FOR_EVER else most
             with Progress(Output(self._settings), "items", total, shown=not quiet) as progress:
+                if isinstance(reached, Client) and len(self._queues) == 1 and not wait and most > 1:
+                    taken = await self._drain(reached, most, progress)
                 while taken < most:
                     read = await next_item(self._output, reached, self._queues, wait)
                     if read is None:
                         break
                     async with read:
-                        write_item(
-                            self._output, read.payload, self._end, self._raw,
-                            queue=read.queue, flags=read.flags, server=read.server,
-                        )  # fmt: skip
+                        self._write(read.item, read.server)
                     taken += 1
                     progress.advance()
         return DONE if taken else NOTHING
+
+    async def _drain(self, client: Client, most: float, progress: Progress) -> int:
+        """@return: how many were taken."""
+        taken = 0
+        async with Drain(client, self._queues[0]) as drain:
+            while taken < most and (item := await drain.next()) is not None:
+                self._write(item, str(client.address))
+                taken += 1
+                progress.advance()
+        return taken
+
+    def _write(self, item: Item, server: str) -> None:
+        write_item(
+            self._output, item.payload, self._end, self._raw, queue=item.queue, flags=item.flags, server=server
+        )
 
 
 async def _to_file(settings: ClientSettings, queue: str, wait: float, path: Path) -> int:
@@ -147,6 +163,8 @@ async def _to_file(settings: ClientSettings, queue: str, wait: float, path: Path
         part.unlink()
         return NOTHING
     part.replace(path)
+    if output.json:
+        output.document({"queue": queue, "flags": item.flags, "size": int(progress.done), "file": str(path)})
     return DONE
 
 

@@ -19,7 +19,8 @@ from darner.commands.figures import add_up
 from darner.commands.output import Output, Progress, items_text
 from darner.commands.program import Command
 from darner.commands.running import run
-from darner.commands.servers import FOR_EVER, Client, Reached, Servers, next_item
+from darner.commands.servers import Client, Reached, Servers
+from darner.commands.taking import FOR_EVER, next_item
 from darner.errors import DarnerError
 
 

@@ -9,21 +9,19 @@ from collections.abc import Awaitable, Callable, Sequence
 from types import TracebackType
 from typing import Any, Final, Optional, TypeVar, Union
 
-from darner.client.addresses import Address, Backoff, address
+from darner.client.addresses import Address, address
 from darner.client.asyncio import Fleet, Runtime
 from darner.client.commands import Commands
 from darner.client.errors import ConnectionFailed, InDoubt
-from darner.client.reads import OpenRead
 from darner.client.requests import Request
 from darner.client.servers import source
 from darner.commands.client_settings import ClientSettings, reason
 from darner.commands.exits import USAGE, Failure, explain, status_of
 from darner.commands.output import Output
-from darner.errors import ClientError, DarnerError, ServerError
+from darner.errors import ClientError, DarnerError
 
 _T = TypeVar("_T")
 _ATTEMPTS: Final = 3
-FOR_EVER: Final = float("inf")
 
 
 class Client(Commands):
@@ -199,26 +197,3 @@ def first_address(places: str) -> Address:
         return address(places.split(",")[0].strip())
     except ValueError as error:
         raise Failure(str(error), USAGE) from None
-
-
-async def next_item(
-    output: Output, reached: Reached, queues: tuple[str, ...], wait: float, heartbeat: Optional[float] = None
-) -> Optional[OpenRead]:
-    """
-    Open an item.  Who waits for ever does so through restarts of the server.
-
-    @param wait: for how many seconds to wait.
-    @return: None where there is none in time.
-    """
-    backoff = Backoff(0.2, 5.0)
-    told = False
-    while True:
-        try:
-            return await reached.open(queues, wait, heartbeat=heartbeat)
-        except (ConnectionFailed, InDoubt, ServerError) as error:
-            if wait != FOR_EVER:
-                raise
-            if not told:
-                output.warn(f"{explain(error)}; trying again")
-                told = True
-        await asyncio.sleep(backoff.next())

@@ -102,12 +102,13 @@ class AdminHTTP:
 
     def _items(self, queue: str, query: dict[str, str]) -> dict[str, Any]:
         items = self.queues.get(queue, {}).get(query["state"], [])
-        begin = next((n + 1 for n, item in enumerate(items) if item["id"] == query.get("after")), 0)
+        first = int(query.get("after", -1))
+        begin = next((n for n, item in enumerate(items) if int(item["id"]) >= first), len(items))
         limit, preview = int(query["limit"]), int(query["preview"])
         page = items[begin : begin + limit]
-        last = begin + len(page) >= len(items)
+        behind = items[begin + limit :]
         return {
-            "queue": queue, "state": query["state"], "total": len(items), "next": None if last else page[-1]["id"],
+            "queue": queue, "state": query["state"], "total": len(items), "next": behind[0]["id"] if behind else None,
             "items": [{**item, "preview": self._preview(queue, item["id"], preview)} for item in page],
         }  # fmt: skip
 

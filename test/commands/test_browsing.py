@@ -36,8 +36,8 @@ class BrowseTests(ProgramTestCase):
             self.admin.put("jobs", b"%d" % number)
         done = self.browse("browse", "jobs", "-n", "230", "--json")
         self.assertEqual([item["payload"] for item in done.json["items"]], [str(number) for number in range(230)])
-        self.assertEqual((done.json["total"], done.json["next"]), (250, "229"))
-        done = self.browse("browse", "jobs", "--after", "247", "--json")
+        self.assertEqual((done.json["total"], done.json["next"]), (250, "230"))
+        done = self.browse("browse", "jobs", "--from", "248", "--json")
         self.assertEqual([item["id"] for item in done.json["items"]], ["248", "249"])
         self.assertIsNone(done.json["next"])
 

@@ -79,6 +79,10 @@ class GetTests(ProgramTestCase):
         path = self.directory / "film"
         self.assertEqual(self.well("get", self.queue, "-o", str(path)), "")
         self.assertEqual(path.read_bytes(), payload)
+        path.unlink()
+        self.client.put(self.queue, payload, flags=1)
+        facts = self.call("get", self.queue, "-o", str(path), "--json").json
+        self.assertEqual(facts, {"queue": self.queue, "flags": 1, "size": len(payload), "file": str(path)})
         self.assertEqual(self.call("get", self.queue, "-o", str(self.directory / "none"), "-w", "0.01").status, 3)
         self.assertEqual(self.call("get", self.queue, "-o", str(self.directory / "none")).status, 3)
         self.assertEqual([file.name for file in self.directory.iterdir()], ["film"])
