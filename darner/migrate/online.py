@@ -8,7 +8,8 @@ servers drop what they have already when an import is begun again, as long as th
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Final
+from ssl import SSLContext
+from typing import Final, Optional
 
 from darner.client import requests
 from darner.client.addresses import address
@@ -30,10 +31,12 @@ _LARGE: Final = 256 * 1024
 class _Server(Commands):
     """One server, and what is to be put there next."""
 
-    def __init__(self, place: str, user: str, password: str, timeout: float) -> None:
-        super().__init__(
-            SocketRuntime(None, None, timeout), address(place), user=user, password=password, timeout=timeout,
-        )  # fmt: skip
+    def __init__(
+        self, place: str, user: str, password: str, timeout: float, tls: Optional[SSLContext],
+        server_hostname: Optional[str],
+    ) -> None:  # fmt: skip
+        runtime = SocketRuntime(tls, server_hostname, timeout)
+        super().__init__(runtime, address(place), user=user, password=password, timeout=timeout)
         self._asked: list[Request] = []
         self._size = 0
 
@@ -98,12 +101,14 @@ class ServerImport:
 
     def __init__(
         self, servers: Sequence[str], clock: Callable[[], float], user: str = "", password: str = "",
-        timeout: float = 60.0,
+        timeout: float = 60.0, tls: Optional[SSLContext] = None, server_hostname: Optional[str] = None,
     ) -> None:  # fmt: skip
         """
         @param servers: C{host:port}, or as L{address} has it.  Of several each gets a part of every queue.
         @param clock: the time, in s since the epoch.
         @param timeout: seconds that a server may take to answer.
+        @param tls: how to speak TLS; C{None} for not at all.
+        @param server_hostname: the name that a server's certificate has to have; by default its host's.
         @raise ImportRefused: one is no address.
         """
         self._clock = clock
@@ -111,7 +116,7 @@ class ServerImport:
             places = sorted({str(address(server)) for server in servers})
         except ValueError as error:
             raise ImportRefused(str(error)) from error
-        self._servers = [_Server(place, user, password, timeout) for place in places]
+        self._servers = [_Server(place, user, password, timeout, tls, server_hostname) for place in places]
 
     def begin(self, fingerprint: bytes, queues: list[SourceQueue]) -> None:
         """
