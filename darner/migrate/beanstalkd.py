@@ -33,7 +33,7 @@ BURIED_QUEUE: Final = b".buried"
 _TABLE: Final = """
     PRAGMA journal_mode = OFF;
     PRAGMA synchronous = OFF;
-    PRAGMA cache_size = -8192;
+    PRAGMA cache_size = -2048;
     CREATE TABLE job (
         id INTEGER PRIMARY KEY, tube BLOB, state INTEGER, priority INTEGER, created INTEGER, deadline INTEGER,
         file INTEGER, offset INTEGER, size INTEGER
