@@ -126,6 +126,16 @@ class Settings:
     """TCP port for Kestrel's text protocol, at L{interface}; C{None} for none."""
     trusted_network: bool = attrs.field(default=False, validator=of_type(bool))
     """Whether everybody who reaches the server may be trusted, so that there is no warning of being open to them."""
+    http_port: Optional[int] = attrs.field(default=None, validator=_port)
+    """TCP port for the dashboard, the HTTP API and metrics; 0 takes a free one, C{None} is none."""
+    http_interface: str = attrs.field(default="127.0.0.1", validator=of_type(str))
+    """Address to listen on with L{http_port}."""
+    http_listen: tuple[Listener, ...] = attrs.field(default=(), validator=validators.deep_iterable(of_type(Listener)))
+    """Further places to serve HTTP at; they have no dialect."""
+    http_hosts: tuple[str, ...] = attrs.field(default=(), validator=_all_of(str))
+    """
+    Names by which browsers may reach the HTTP server, besides addresses, ``localhost`` and the machine's host name.
+    """
     max_queues: int = attrs.field(default=1_000_000, validator=validators.and_(of_type(int), validators.ge(0)))
     """The maximum number of queues, including those that clients wait for; 0 is unlimited."""
 
@@ -134,6 +144,8 @@ class Settings:
         check_together(self.policies)
         if self.users and self.password_file is None:
             raise SettingsError(f"users: {NO_PASSWORDS}")
+        if any(place.dialect is not None for place in self.http_listen):
+            raise SettingsError("http_listen: HTTP has no dialects")
 
     @property
     def tcp_port(self) -> Optional[int]:
@@ -158,7 +170,7 @@ def _converter() -> Converter:
 
     def patterns(value: object, _: object) -> tuple[str, ...]:
         if not isinstance(value, list):
-            raise ValueError(f"{value!r} is not a list of patterns of queue names")
+            raise ValueError(f"{value!r} is not a list of names")
         return tuple(converter.structure(value, list[str]))
 
     converter.register_structure_hook_func(lambda kind: kind == tuple[str, ...], patterns)
@@ -217,7 +229,7 @@ def make_settings(values: dict[str, Any], source: str) -> Settings:
     defaults, queues, aliases = (values.pop(name, {}) for name in ("defaults", "queues", "aliases"))
     if "policies" in values:
         raise SettingsError(f"{source}: unknown setting policies")
-    for name in ("text_port", "password_file"):
+    for name in ("text_port", "password_file", "http_port"):
         if values.get(name) == "none":
             values[name] = None
     try:

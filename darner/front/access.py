@@ -120,22 +120,31 @@ class Access:
         @return: fires with what the user may do; fails with L{AuthenticationFailed} or
             L{darner.errors.TooManyLogins}.  To be cancelled when the client has gone.
         """
-        try:
-            self._passwords.refresh()
-        except SettingsError as error:
-            self.log.emit(LogLevel.error, "{error}; the passwords read before stay in force", error=str(error))
+        self._refresh()
         user, _, password = credentials.partition(b" ")
         if self._passwords.is_known(user, password):
-            return succeed(self._grant(user))
+            return succeed(self.grant(user))
         checking = self._queue.add(user, password, network_of(address), self._passwords.has(user))
         return checking.addCallback(self._checked, user)
 
     def _checked(self, right: bool, user: bytes) -> Grant:
         if not right:
             raise AuthenticationFailed()
-        return self._grant(user)
+        return self.grant(user)
 
-    def _grant(self, user: bytes) -> Grant:
+    def _refresh(self) -> None:
+        try:
+            self._passwords.refresh()
+        except SettingsError as error:
+            self.log.emit(LogLevel.error, "{error}; the passwords read before stay in force", error=str(error))
+
+    def stamp(self, user: bytes) -> object:
+        """@return: as L{Passwords.stamp<darner.config.passwords.Passwords.stamp>}, of the file as it is now."""
+        self._refresh()
+        return self._passwords.stamp(user)
+
+    def grant(self, user: bytes) -> Grant:
+        """@return: what a user may do who has logged in."""
         grant = self._grants.get(user)
         if grant is None:
             grant = self._grants[user] = Grant(self._rights.get(user, Rights()))

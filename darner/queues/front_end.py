@@ -15,6 +15,7 @@ from darner.errors import StoreError
 from darner.queues.answers import Answers
 from darner.queues.commit import GroupCommit
 from darner.queues.control import Control
+from darner.queues.disk_space import DiskSpace
 from darner.queues.fifo import Fifo
 from darner.queues.figures import Totals
 from darner.queues.putting import Puts
@@ -35,8 +36,8 @@ class IQueues(Protocol):
 
     An operation that raises has changed nothing and added nothing.  An empty reply is none: nobody is told.
 
-    Of the commit a front end uses C{answers_for}, C{rest} and C{busy}; one that serves many at once calls C{begin} and
-    C{end} around them.
+    Of the commit a front end uses C{answers_for}, C{rest}, C{busy} and C{health}; one that serves many at once calls
+    C{begin} and C{end} around them.
     """
 
     commit: GroupCommit
@@ -52,6 +53,8 @@ class IQueues(Protocol):
     """Whether all queues have the settings that were read last."""
     control: Control
     """What clients may ask of the process."""
+    space: DiskSpace
+    """Whether there is room on the disk."""
     clock: IReactorTime
     """For waits."""
     client_bytes: int

@@ -67,8 +67,9 @@ class Field:
 
 
 def _check(name: str, schema: dict[str, Any], value: Any) -> None:
-    kind = schema["type"]
-    if type(value) is not _TYPES[kind]:
+    kind: str = schema["type"]
+    given: type = type(value)
+    if given is not _TYPES[kind]:
         raise BadField(f"{name}: not of type {kind}")
     if kind == "integer":
         if value < schema.get("minimum", value):

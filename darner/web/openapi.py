@@ -63,7 +63,7 @@ def _operation(endpoint: Endpoint) -> dict[str, Any]:
     if endpoint.changes:
         header = {"type": "string", "enum": ["1"]}
         parameters.append({"name": CHANGE_HEADER, "in": "header", "required": True, "schema": header})
-    operation = {
+    operation: dict[str, Any] = {
         "operationId": endpoint.name,
         "summary": endpoint.summary,
         "parameters": parameters,
