@@ -99,7 +99,7 @@ function logIn(text = "") {
   routes++;
   app.events.close();
   fill(byId("banners"));
-  byId("health").hidden = true;
+  byId("health").className = "pill unknown";
   welcome({ ...(app.session || {}), user: null, authenticated: false, login_required: true });
   document.title = "Log in · darner";
   const form = new LogIn(text, (session) => {
@@ -139,8 +139,8 @@ function pill(element, kind, text) {
 }
 
 app.events.addEventListener("state", ({ detail: state }) => {
-  const words = { live: ["good", "Live"], lost: ["bad", "Connection lost"], connecting: ["", "Connecting"] };
-  const [kind, text] = words[state] || ["", "Not connected"];
+  const words = { live: ["good", "Live"], lost: ["bad", "Connection lost"] };
+  const [kind, text] = words[state] || ["unknown", ""];
   pill(byId("connection"), kind, text);
   if (state === "lost") {
     lostAt ||= app.events.last || Date.now();
@@ -185,7 +185,6 @@ app.events.addEventListener("hello", ({ detail: session }) => {
 app.events.addEventListener("health", ({ detail: health }) => {
   app.health = health;
   const element = byId("health");
-  element.hidden = false;
   const refused = health.reasons.some(({ code }) => code !== "status");
   pill(element, health.ok ? "good" : refused ? "bad" : "warn",
     health.ok ? "Healthy" : health.reasons.map(({ text }) => text).join("; "));

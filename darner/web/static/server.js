@@ -48,7 +48,7 @@ export class Server {
     };
     this.trouble = h("div.trouble", { role: "status" });
     this.switch = h("div.statuses");
-    this.about = h("dl.facts");
+    this.about = h("dl.facts.about");
     this.counters = h("dl.facts");
     this.settings = h("dl.facts.wide");
     const panel = (title, content, ...more) => h("section.panel", { "aria-label": title },

@@ -172,6 +172,7 @@ export class VirtualTable {
   #lay() {
     const [first, last] = this.#range(SPARE);
     const focused = this.body.contains(document.activeElement) ? document.activeElement.closest("tr") : null;
+    if (!focused && this.shown.size === last - first && !this.shown.has(first) && !this.shown.has(last - 1)) this.#relabel(first);
     for (const [index, row] of this.shown) {
       if ((index < first || index >= last) && row.element !== focused) {
         row.element.remove();
@@ -190,7 +191,6 @@ export class VirtualTable {
         row = this.free.pop() || this.#make();
         this.shown.set(index, row);
         setAttribute(row.element, "aria-rowindex", index + 2);
-        row.index = index;
         this.body.insertBefore(row.element, next);
       }
       const data = this.pages.get(Math.floor(index / PAGE))?.[index % PAGE];
@@ -207,6 +207,13 @@ export class VirtualTable {
     this.below.firstChild.style.height = height(after);
   }
 
+  /** Where all rows are others than before, they stay where they are in the document. */
+  #relabel(first) {
+    const rows = [...this.shown.entries()].sort(([one], [other]) => one - other).map(([, row]) => row);
+    this.shown = new Map(rows.map((row, at) => [first + at, row]));
+    for (const [index, row] of this.shown) setAttribute(row.element, "aria-rowindex", index + 2);
+  }
+
   #indexOf(element) {
     for (const [index, row] of this.shown) if (row.element === element) return index;
     return null;
@@ -214,7 +221,7 @@ export class VirtualTable {
 
   #make() {
     const cells = this.columns.map((column) => column.make());
-    return { element: h("tr", {}, cells.map(({ element }) => element)), cells, index: 0 };
+    return { element: h("tr", {}, cells.map(({ element }) => element)), cells };
   }
 
   #key(event) {
