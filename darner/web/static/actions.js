@@ -2,7 +2,7 @@
 
 import { change, get, queuePath } from "./api.js";
 import { ask, note } from "./dialog.js";
-import { h } from "./dom.js";
+import { field, h } from "./dom.js";
 import { bytes, count, plural } from "./format.js";
 
 const name = (queue) => h("code.mono", {}, queue);
@@ -26,16 +26,13 @@ export function queueField(label, value = "", help = null) {
       }
     },
   });
-  return h("label.field", {}, h("span.label", {}, label), input, list, help && h("span.help", {}, help));
+  return [field(label, input, help), list];
 }
 
 const number = (form, field) => {
   const text = String(form.get(field) ?? "").trim();
   return text === "" ? undefined : Number(text);
 };
-
-const field = (label, attributes, help) => h("label.field", {}, h("span.label", {}, label), h("input", attributes),
-  help && h("span.help", {}, help));
 
 /**
  * Put an item.
@@ -46,13 +43,14 @@ export async function put(app, queue) {
   const target = queue === null ? queueField("Queue", "jobs", "It is made if there is none of this name.") : null;
   const put = await ask(queue === null ? "Put an item" : ["Put an item on ", name(queue)], [
     target,
-    h("label.field", {}, h("span.label", {}, "Payload"), h("textarea", { name: "payload", spellcheck: "false", rows: 6 })),
+    field("Payload", h("textarea", { name: "payload", spellcheck: "false", rows: 6 })),
     h("div.fields", {},
-      field("Delay in seconds", { type: "number", name: "delay", min: 0, step: "any", inputmode: "decimal" },
+      field("Delay in seconds", h("input", { type: "number", name: "delay", min: 0, step: "any", inputmode: "decimal" }),
         "Empty: as the queue's settings say"),
-      field("Expires after seconds", { type: "number", name: "expiry", min: 1, max: 2592000, inputmode: "numeric" }, "Empty: never"),
-      field("Flags", { type: "number", name: "flags", min: 0, max: 4294967295, inputmode: "numeric" }, "Empty: 0"),
-      field("Id", { type: "text", name: "id", maxlength: 250, pattern: "[!-.0-~]+", autocomplete: "off" },
+      field("Expires after seconds", h("input", { type: "number", name: "expiry", min: 1, max: 2592000, inputmode: "numeric" }),
+        "Empty: never"),
+      field("Flags", h("input", { type: "number", name: "flags", min: 0, max: 4294967295, inputmode: "numeric" }), "Empty: 0"),
+      field("Id", h("input", { type: "text", name: "id", maxlength: 250, pattern: "[!-.0-~]+", autocomplete: "off" }),
         "For queues with a dedupe_window")),
     h("label.check", {}, h("input", { type: "checkbox", name: "sync" }), "Wait until it is on stable storage"),
   ], {
@@ -104,7 +102,7 @@ export async function requeue({ name: queue, items }) {
   const done = await ask(["Move items of ", name(queue)], [
     h("p", {}, `Ready items go to the end of another queue, from the head on, in their order. There are ${count(items)}.`),
     queueField("To the queue"),
-    field("How many", { type: "number", name: "count", min: 1, inputmode: "numeric" }, "Empty: all"),
+    field("How many", h("input", { type: "number", name: "count", min: 1, inputmode: "numeric" }), "Empty: all"),
   ], {
     action: "Move",
     submit: (form) => change("POST", queuePath(queue, "/requeue"), { target: form.get("target").trim(), count: number(form, "count") }),

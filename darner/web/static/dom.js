@@ -89,3 +89,11 @@ export function segments(label, choices, chosen, choose) {
   }, text));
   return h("div.segments", { role: "group", "aria-label": label }, buttons);
 }
+
+/** A field of a form: an input under its label, and what helps to fill it in. */
+export function field(label, input, help = null) {
+  const id = newId("field");
+  input.id = id;
+  if (help) input.setAttribute("aria-describedby", `${id}-help`);
+  return h("div.field", {}, h("label.label", { for: id }, label), input, help && h("span.help", { id: `${id}-help` }, help));
+}

@@ -164,8 +164,10 @@ export class Items {
       }, abort.signal);
       if (!this.closed && !abort.signal.aborted) this.#show(answer);
     } catch (error) {
-      if (this.closed || error.name === "AbortError" || [401, 404, 0].includes(error.status)) return;
-      complain(error);
+      if (this.closed || error.name === "AbortError" || error.status === 401 || !error.status) return;
+      if (error.status !== 404) complain(error);
+      // A dead letter queue is made with the first dead letter.
+      else if (this.state === "dead") this.#show({ queue: this.page.queue.dead_letter_queue, items: [], total: 0, next: null });
     }
   }
 

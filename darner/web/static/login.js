@@ -1,7 +1,7 @@
 // The form for user and password.
 
 import { change } from "./api.js";
-import { fill, h } from "./dom.js";
+import { field, fill, h } from "./dom.js";
 
 /** Asks who is there until the server knows them. */
 export class LogIn {
@@ -34,8 +34,8 @@ export class LogIn {
       },
       h("h1", {}, "Log in"),
       h("p.muted", {}, text || "With the user and password of the queue server."),
-      h("label.field", {}, h("span.label", {}, "User"), this.user),
-      h("label.field", {}, h("span.label", {}, "Password"), this.password),
+      field("User", this.user),
+      field("Password", this.password),
       problem, button));
   }
 
