@@ -43,6 +43,7 @@ class Grant:
     What one user may do.
 
     @ivar everything: whether that is to administrate all queues, and so the server.
+    @ivar sees_all: whether no queue is hidden from the user.
     """
 
     def __init__(self, rights: Rights) -> None:
@@ -50,6 +51,7 @@ class Grant:
         self._write = _Names(rights.write)
         self._admin = _Names(rights.admin)
         self.everything = self._admin.all
+        self.sees_all = self._read.all or self._write.all or self._admin.all
 
     def may_read(self, queue: bytes) -> bool:
         return self._read.include(queue)

@@ -60,13 +60,9 @@ class GroupCommit:
     """
 
     def __init__(
-        self,
-        store: IStore,
-        schedule: Callable[[Callable[[], None]], object],
-        in_thread: Callable[..., Deferred[Any]],
-        wall: Callable[[], float],
-        clock: IReactorTime,
-    ) -> None:
+        self, store: IStore, schedule: Callable[[Callable[[], None]], object],
+        in_thread: Callable[..., Deferred[Any]], wall: Callable[[], float], clock: IReactorTime,
+    ) -> None:  # fmt: skip
         """The parameters are those of L{darner.queues.collection.Surroundings}."""
         self._store = store
         self._schedule = schedule

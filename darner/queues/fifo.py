@@ -152,6 +152,10 @@ class Fifo(Emptied):
         return len(self.storage.contents.open)
 
     @property
+    def delayed_count(self) -> int:
+        return self.storage.sides.delayed_count
+
+    @property
     def oldest_age(self) -> int:
         """How long the item at the head has been in the queue, in ms; 0 if there is none or it cannot be read."""
         time = self.storage.contents.oldest()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Optional, Protocol
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
-from darner.config.policies import QueueSettings
+from darner.config.policies import Policies, QueueSettings
 from darner.errors import StoreError
 from darner.queues.answers import Answers
 from darner.queues.commit import GroupCommit
@@ -51,6 +51,8 @@ class IQueues(Protocol):
     """The names of all queues, and work on them."""
     adoption: Adoption
     """Whether all queues have the settings that were read last."""
+    policies: Policies
+    """The settings of all queues."""
     control: Control
     """What clients may ask of the process."""
     space: DiskSpace

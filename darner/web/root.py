@@ -7,7 +7,7 @@ from __future__ import annotations
 from typing import Any, Optional
 
 from darner.errors import DarnerError
-from darner.web import session_api
+from darner.web import queues_api, server_api, session_api  # noqa: F401  (they register their handlers)
 from darner.web.answers import Answer, encode
 from darner.web.calls import Call, find, no_body, understand
 from darner.web.endpoints import HANDLERS, Endpoint, Right
@@ -18,8 +18,6 @@ from darner.web.probes import PROBES
 from darner.web.problems import Problem, not_found, problem_of
 from darner.web.served import Served
 from darner.web.visitors import Visitor
-
-__all__ = ["Root", "session_api"]
 
 
 class Root:

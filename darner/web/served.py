@@ -14,8 +14,11 @@ from darner.config.settings import Settings
 from darner.front.access import Access
 from darner.front.audit import AuditLog
 from darner.net.listeners import Listener
-from darner.queues.front_end import IQueues
+from darner.queues.collection import Queues
+from darner.web.events import Events
+from darner.web.rows import Rows
 from darner.web.visitors import Reception
+from darner.web.watch import Watch
 
 
 @frozen
@@ -38,7 +41,7 @@ class Served:
     """
 
     def __init__(
-        self, queues: IQueues, settings: Settings, access: Optional[Access],
+        self, queues: Queues, settings: Settings, access: Optional[Access],
         places: Callable[[], Iterable[tuple[Listener, Any, Any]]],
         wall: Callable[[], float],
     ) -> None:  # fmt: skip
@@ -55,6 +58,9 @@ class Served:
         self.reception = Reception(access, self.audit, queues.clock, settings.trusted_network)
         self.instance = secrets.token_hex(8)
         self.started = wall()
+        self.watch = Watch(queues, wall)
+        self.rows = Rows(queues, self.watch)
+        self.events = Events(self)
         self.connections = 0
 
     def places(self) -> list[Place]:
@@ -63,6 +69,10 @@ class Served:
             Place(listener, factory, listener.describe(port.getHost())) for listener, factory, port in self._places()
         ]
 
+    def start(self) -> None:
+        """The server serves."""
+        self.watch.start()
+
     @property
     def now(self) -> int:
         """The time, in ms since the epoch."""
@@ -70,4 +80,5 @@ class Served:
 
     def close(self) -> None:
         """The server stops."""
+        self.watch.stop()
         self.audit.close()

@@ -19,7 +19,7 @@ from darner.config.settings import Settings
 from darner.errors import DarnerError
 from darner.front.access import Access
 from darner.net.listeners import Listener
-from darner.queues.front_end import IQueues
+from darner.queues.collection import Queues
 from darner.web.answers import Answer
 from darner.web.guard import HEADERS
 from darner.web.outflow import Gone, Outflow
@@ -254,8 +254,10 @@ class WebFactory(ServerFactory):
 
 
 def make_root(
-    queues: IQueues, settings: Settings, access: Optional[Access],
+    queues: Queues, settings: Settings, access: Optional[Access],
     places: Callable[[], Iterable[tuple[Listener, Any, Any]]], wall: Callable[[], float],
 ) -> Root:  # fmt: skip
     """@return: what answers the requests of all listeners; the parameters are those of L{Served}."""
-    return Root(Served(queues, settings, access, places, wall))
+    served = Served(queues, settings, access, places, wall)
+    served.start()
+    return Root(served)

@@ -61,6 +61,11 @@ class Visitor:
         if not self.may(right, queue):
             raise NotAllowed()
 
+    @property
+    def sees_all(self) -> bool:
+        """Whether no queue is hidden from the visitor."""
+        return self.grant is None or self.grant.sees_all
+
     def may_see(self, queue: bytes) -> bool:
         return self.grant is None or self.grant.may_see(queue)
 
