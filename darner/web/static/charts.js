@@ -26,13 +26,14 @@ export class Sparkline {
       setAttribute(this.area, "d", null);
       return;
     }
-    const top = Math.max(...values) || 1;
+    const top = Math.max(...values);
     const step = this.width / (values.length - 1);
+    const first = values.findIndex((value) => value !== null);
     const y = (value) => (this.height - 1.5 - (value / top) * (this.height - 3)).toFixed(1);
-    const points = values.map((value, at) => `${(at * step).toFixed(1)} ${y(value)}`);
+    const points = values.map((value, at) => `${(at * step).toFixed(1)} ${y(value)}`).slice(first);
     const path = `M${points.join("L")}`;
     setAttribute(this.line, "d", path);
-    setAttribute(this.area, "d", `${path}L${this.width} ${this.height}L0 ${this.height}Z`);
+    setAttribute(this.area, "d", `${path}L${this.width} ${this.height}L${(first * step).toFixed(1)} ${this.height}Z`);
   }
 }
 

@@ -145,7 +145,7 @@ app.events.addEventListener("state", ({ detail: state }) => {
   if (state === "lost") {
     lostAt ||= app.events.last || Date.now();
     const since = app.tick ? ` What you see is of ${clock(lostAt)}.` : "";
-    banner("lost", "bad", h("strong", {}, "Connection lost."), h("span", {}, `Connecting again…${since}`),
+    banner("lost", "bad", h("strong", {}, "Connection lost. "), h("span", {}, `Connecting again…${since}`),
       h("button.button", { type: "button", onclick: () => app.events.open() }, "Try now"));
     lookWhy();
   } else if (state === "live") {
@@ -171,7 +171,7 @@ async function lookWhy() {
 app.events.addEventListener("hello", ({ detail: session }) => {
   if (instance && session.instance !== instance) {
     const other = app.session.version !== session.version ? ` It is version ${session.version} now.` : "";
-    banner("restarted", "warn", h("strong", {}, `The server was restarted at ${clock(Date.now())}.`),
+    banner("restarted", "warn", h("strong", {}, `The server was restarted at ${clock(Date.now())}. `),
       h("span", {}, `Counters and rates begin anew, and open reads went back.${other}`),
       other
         ? h("button.button", { type: "button", onclick: () => location.reload() }, "Reload the page")
@@ -219,8 +219,8 @@ byId("theme").addEventListener("click", () => {
   } catch {
     // Without storage it is for this visit.
   }
-  nameTheme();
 });
+new MutationObserver(nameTheme).observe(document.documentElement, { attributes: true, attributeFilter: ["data-theme"] });
 
 document.addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey || document.querySelector("dialog[open]")) return;

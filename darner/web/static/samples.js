@@ -3,7 +3,7 @@
 const HOUR = 3_600_000;
 const FINE = 300_000;
 const STEP = 10_000;
-const HOLE = 5_000;
+const HOLE = 25_000;
 
 /** Samples `{time, NAME: number|null}` of one queue, or of all together. */
 export class Samples {
@@ -34,7 +34,7 @@ export class Samples {
     const before = this.fine[this.fine.length - 1];
     if (before && time <= before.time) return;
     // Nobody knows what was in between.
-    if (before && time - before.time > Math.max(HOLE, STEP + 2_000)) this.fine.push({ time: before.time + 1 });
+    if (before && time - before.time > HOLE) this.fine.push({ time: before.time + 1 });
     this.fine.push(sample);
     while (this.fine.length && this.fine[0].time < time - FINE - STEP) this.fine.shift();
     const last = this.coarse[this.coarse.length - 1];

@@ -10,10 +10,10 @@ from __future__ import annotations
 import atexit
 import re
 import shutil
+import sys
 from collections.abc import Callable
 from concurrent.futures import Future
 from functools import cache, partial, wraps
-from importlib.util import find_spec
 from pathlib import Path
 from queue import SimpleQueue
 from threading import Thread
@@ -22,10 +22,15 @@ from unittest import SkipTest
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from test.servers import MODULE, PATIENCE, ROOT, Server, make_directory
+try:
+    from playwright.sync_api import expect, sync_playwright
+except ImportError:  # the tests are skipped then
+    expect = sync_playwright = None
+
+from test.servers import MODULE, PATIENCE, Server, make_directory
 
 CHROMIUM = shutil.which("chromium")
-AXE = ROOT / ".venv" / "node" / "node_modules" / "axe-core" / "axe.min.js"
+AXE = Path(sys.prefix) / "node" / "node_modules" / "axe-core" / "axe.min.js"
 """Where C{.ci/setup} puts what checks whether everybody can use a page."""
 WIDE = {"width": 1440, "height": 900}
 PHONE = {"width": 390, "height": 844}
@@ -55,8 +60,6 @@ class BrowserThread:
     def browser(self) -> Any:
         """The browser; for the thread alone."""
         if self._browser is None:
-            from playwright.sync_api import expect, sync_playwright
-
             expect.set_options(timeout=PATIENCE * 1000)
             self._playwright = sync_playwright().start()
             # As root, and in containers, Chromium's own sandbox cannot be made.
@@ -99,7 +102,7 @@ class BrowserTests(SynchronousTestCase):
     """
     Tests whose methods run in the browser's thread.
 
-    A script that throws, a message of an error on the console, and what the Content-Security-Policy refuses fail a test.
+    A script that throws, an error on the console, and what the Content-Security-Policy refuses fail a test.
 
     @ivar allowed: texts that errors on the console may have.
     """
@@ -117,7 +120,7 @@ class BrowserTests(SynchronousTestCase):
 
     def run_in_browser(self, body: Callable[[], None]) -> None:
         """Run the body of a test, in the browser's thread."""
-        if CHROMIUM is None or find_spec("playwright") is None:
+        if CHROMIUM is None or sync_playwright is None:
             raise SkipTest("there is no Chromium, or no Playwright")
         self.browser = browser_thread().browser
         try:
@@ -148,8 +151,9 @@ class BrowserTests(SynchronousTestCase):
         )  # fmt: skip
 
     def open(
-        self, server: Server, path: str = "/", size: dict[str, int] = WIDE, theme: str = "light", script: str = "", **more: Any
-    ) -> Any:
+        self, server: Server, path: str = "/", size: dict[str, int] = WIDE, theme: str = "light", script: str = "",
+        **more: Any,
+    ) -> Any:  # fmt: skip
         """
         Open a page of a server's in a browser that knows nothing of others.
 
@@ -185,7 +189,7 @@ def put(server: Server, queue: str, *payloads: bytes, options: str = "", flags: 
     """Put items by the server's own protocol, where it has no users."""
     with server.client() as client:
         for payload in payloads:
-            client.send(b"set %b%b %d 0 %d\r\n%b\r\n" % (queue.encode(), options.encode(), flags, len(payload), payload))
+            client.send_set((queue + options).encode(), payload, flags)
         for _ in payloads:
             answer = client.line()
             if answer != b"STORED":
@@ -205,12 +209,15 @@ def faults_of(page: Any, *left_out: str) -> list[str]:
     """
     if not AXE.exists():
         raise SkipTest("there is no axe-core: .ci/setup installs it by npm")
-    page.evaluate(Path(AXE).read_text())
+    if page.evaluate("typeof axe") == "undefined":
+        page.evaluate(AXE.read_text())
     tags = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
     found = page.evaluate(
         "([values, rules]) => axe.run(document, {runOnly: {type: 'tag', values}, rules})",
         [tags, {rule: {"enabled": False} for rule in left_out}],
     )
     return [
-        f"{fault['id']}: {fault['help']}: {node['html'][:120]}" for fault in found["violations"] for node in fault["nodes"]
+        f"{fault['id']}: {fault['help']}: {node['html'][:120]}"
+        for fault in found["violations"]
+        for node in fault["nodes"]
     ]

@@ -9,10 +9,8 @@ from threading import Event, Thread
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from playwright.sync_api import expect
-
 from test.servers import Client, Server
-from test.web.dashboard.chromium import BrowserTests, address, put
+from test.web.dashboard.chromium import BrowserTests, address, expect, put
 
 MANY = [f"q{number:05d}" for number in range(100_000)]
 ROWS = "table.virtual tbody tr:not(.spacer)"
