@@ -102,6 +102,11 @@ class AuditTrail:
         self._user = printable(user.encode())
 
     @property
+    def user(self) -> str:
+        """Who is logged in; C{-} for nobody."""
+        return self._user
+
+    @property
     def _host(self) -> str:
         """What is counted together."""
         return describe_address(self.address).rpartition(":")[0]

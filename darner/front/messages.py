@@ -49,6 +49,11 @@ class OpenMessage:
         self.flags = message.flags
 
     @property
+    def open_read(self) -> OpenRead:
+        """The open read in its queue."""
+        return self._read
+
+    @property
     def is_open(self) -> bool:
         """
         Whether it is neither closed nor aborted nor open for too long, its queue not deleted, and the service not

@@ -74,6 +74,11 @@ class Session(Reader):
         self._ended = False
         self.busy = False
 
+    @property
+    def trail(self) -> Optional[AuditTrail]:
+        """Who the client is, as far as that is logged."""
+        return self._trail
+
     def update_busy(self) -> None:
         """
         Find out whether requests have to be held back: the client waits for an item, for work on all queues or for

@@ -23,6 +23,7 @@ from darner.queues.expiry import Expiry
 from darner.queues.fifo import Fifo
 from darner.queues.figures import Totals, queue_figures, server_figures
 from darner.queues.head import WINDOW_BYTES, MemoryBudget
+from darner.queues.picking import Picks
 from darner.queues.putting import Puts
 from darner.queues.reading import Reads
 from darner.queues.reclaiming import Reclaimer
@@ -58,6 +59,7 @@ class Queues:
     @ivar commit: the group commit they share.
     @ivar puts: where items are put.
     @ivar reads: where they are read.
+    @ivar picks: what is done to single items.
     @ivar space: whether there is room on the disk.
     @ivar stats: the server's counters.
     @ivar status: what is refused for now.
@@ -112,6 +114,7 @@ class Queues:
         self._window_bytes = window_bytes
         self._max_queues = max_queues
         self.reads = Reads(self, self._fifos, store, self.commit, self.reclaimer, self.stats, self.status)
+        self.picks = Picks(self, self._fifos, self.commit, self.space)
         self._memory = VolatileStore()
         self._nowhere = Fifo(b"", store, self.commit, self.reclaimer, self.expiry, self._budget, window_bytes)
         self._started = surroundings.clock.seconds()

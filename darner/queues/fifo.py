@@ -349,7 +349,7 @@ class Fifo(Emptied):
         storage.contents.weigh(item)
         storage.stats.transactions += 1
         storage.stats.age_msec = max(0, self._commit.now - item.time)
-        read = OpenRead(self, storage, item)
+        read = OpenRead(self, storage, item, self._commit.now)
         if storage.sides.retries is None and self.policy.retries:
             storage.add_retries()
         if storage.sides.retries is not None:

@@ -18,6 +18,7 @@ from darner.queues.control import Control
 from darner.queues.disk_space import DiskSpace
 from darner.queues.fifo import Fifo
 from darner.queues.figures import Totals
+from darner.queues.picking import Picks
 from darner.queues.putting import Puts
 from darner.queues.reading import Reads
 from darner.queues.status import ServerStatus
@@ -36,13 +37,15 @@ class IQueues(Protocol):
 
     An operation that raises has changed nothing and added nothing.  An empty reply is none: nobody is told.
 
-    Of the commit a front end uses C{answers_for}, C{rest}, C{busy} and C{health}; one that serves many at once calls
-    C{begin} and C{end} around them.
+    Of the commit a front end uses C{answers_for}, C{rest}, C{busy}, C{written} and C{health}; one that serves many at
+    once calls C{begin} and C{end} around them.
     """
 
     commit: GroupCommit
     puts: Puts
     reads: Reads
+    picks: Picks
+    """Single items, wherever they are in their queues: dropping, moving and giving them back."""
     stats: ServerStats
     """Counters that the front end adds to as it serves."""
     status: ServerStatus

@@ -7,7 +7,13 @@ from __future__ import annotations
 from typing import Any, Optional
 
 from darner.errors import DarnerError
-from darner.web import queues_api, server_api, session_api  # noqa: F401  (they register their handlers)
+from darner.web import (  # noqa: F401  (they register their handlers)
+    clients_api,
+    items_api,
+    queues_api,
+    server_api,
+    session_api,
+)
 from darner.web.answers import Answer, encode
 from darner.web.calls import Call, find, no_body, understand
 from darner.web.endpoints import HANDLERS, Endpoint, Right

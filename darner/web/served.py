@@ -8,34 +8,25 @@ import secrets
 from collections.abc import Callable, Iterable
 from typing import Any, Optional
 
-from attrs import frozen
-
 from darner.config.settings import Settings
 from darner.front.access import Access
 from darner.front.audit import AuditLog
+from darner.front.calls import Reading
 from darner.net.listeners import Listener
 from darner.queues.collection import Queues
 from darner.web.events import Events
+from darner.web.owners import Owners, Place
+from darner.web.reads import OpenReads
 from darner.web.rows import Rows
 from darner.web.visitors import Reception
 from darner.web.watch import Watch
-
-
-@frozen
-class Place:
-    """Where the server listens."""
-
-    listener: Listener
-    factory: Any
-    """What serves the clients there: its C{connections} are those that are open."""
-    address: str
-    """For people."""
 
 
 class Served:
     """
     One server.
 
+    @ivar waiting: those who wait for an item by HTTP.
     @ivar instance: another one after each start.
     @ivar connections: how many HTTP connections there are.
     """
@@ -61,6 +52,9 @@ class Served:
         self.watch = Watch(queues, wall)
         self.rows = Rows(queues, self.watch)
         self.events = Events(self)
+        self.reads = OpenReads(queues.clock)
+        self.owners = Owners(self.places, self.reads, queues.clock, wall)
+        self.waiting: set[Reading] = set()
         self.connections = 0
 
     def places(self) -> list[Place]:
@@ -81,4 +75,7 @@ class Served:
     def close(self) -> None:
         """The server stops."""
         self.watch.stop()
+        while self.waiting:
+            self.waiting.pop().stop()
+        self.reads.close()
         self.audit.close()

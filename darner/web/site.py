@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from contextlib import aclosing
+from itertools import count
 from typing import Any, Final, Optional
 
 from twisted.internet.defer import CancelledError, Deferred, succeed
@@ -32,6 +33,9 @@ IDLE: Final = 60.0
 """Seconds after which a connection is closed on which nothing is asked."""
 MOST_BODY: Final = 16 * 1024 * 1024
 """The longest body of a request, in bytes.  Above some 100 KB it is not in memory, but in a file without a name."""
+
+
+_numbers: Final = count(1)
 
 
 class WebRequest(Request):
@@ -156,12 +160,19 @@ class WebRequest(Request):
 
 
 class WebChannel(HTTPChannel):
-    """A connection; tells the factory that it is there."""
+    """
+    A connection; tells the factory that it is there.
+
+    @ivar number: no other HTTP connection of this process has it.
+    @ivar connected_at: when it was made, in seconds of the clock.
+    """
 
     factory: WebFactory
 
     def connectionMade(self) -> None:
         super().connectionMade()
+        self.number = next(_numbers)
+        self.connected_at = self.factory.clock.seconds()
         self.factory.joined(self)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
