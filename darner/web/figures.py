@@ -15,6 +15,9 @@ POINTS: Final = 360
 SPARK: Final = 60
 """Points of a sparkline: ten minutes."""
 
+SHORTEST: Final = 0.5
+"""Seconds of which a rate is made: where several look at a queue, one soon after another, it stays as it was."""
+
 _BOUNDS: Final = [1.25**power for power in range(96)]
 """Bounds of ages, in ms: up to three weeks."""
 
@@ -135,7 +138,7 @@ class Row:
             self.number = number
         came, went = put - self.put, gone - self.gone
         elapsed = now - self.seen
-        if elapsed > 0:
+        if elapsed >= SHORTEST:
             self.in_rate = round(max(0, came) / elapsed, 3)
             self.out_rate = round(max(0, went) / elapsed, 3)
             self.put, self.gone, self.seen = put, gone, now
