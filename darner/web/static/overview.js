@@ -5,7 +5,7 @@ import { Sparkline } from "./charts.js";
 import { complain } from "./dialog.js";
 import { announce, debounced, h, setAttribute, setText } from "./dom.js";
 import { bytes, compact, count, duration, percent, plural, rate } from "./format.js";
-import { VirtualTable, textCell } from "./table.js";
+import { MOST, VirtualTable, textCell } from "./table.js";
 
 const EVERY = 2_000;
 
@@ -93,7 +93,10 @@ export class Overview {
       type: "search", placeholder: "Filter by name, or a pattern such as mail_*", value: this.filter, "aria-label": "Filter queues",
       autocomplete: "off", spellcheck: "false", maxlength: 250,
       oninput: debounced(() => this.#typed(), 120),
-      onkeydown: (event) => { if (event.key === "ArrowDown") this.#down(event); },
+      onkeydown: (event) => {
+        if (event.key === "ArrowDown") this.#down(event);
+        else if (event.key === "Escape") this.#clear();
+      },
     });
     this.found = h("span.muted.found", { "aria-live": "polite" });
     this.sorts = h("select", {
@@ -207,9 +210,7 @@ export class Overview {
 
   #loaded({ total, totals }) {
     const text = this.filter ? `${count(total)} of ${plural(totals.queues, "queue")}` : plural(total, "queue");
-    if (this.found.textContent !== text) {
-      setText(this.found, text);
-    }
+    setText(this.found, total > MOST ? `${text}; the first ${count(MOST)} are listed` : text);
     this.table.element.hidden = !total;
     this.none.hidden = total > 0;
     if (!total) this.#explain(totals.queues);
@@ -223,8 +224,7 @@ export class Overview {
       this.none.replaceChildren(
         h("h2", {}, "No queue matches"),
         h("p", {}, "The filter looks for its text anywhere in a name. With * or ? it has to match the whole name."),
-        h("button.button", { type: "button", onclick: () => { this.search.value = ""; this.#typed(); this.search.focus(); } },
-          "Clear the filter"));
+        h("button.button", { type: "button", onclick: () => this.#clear() }, "Clear the filter"));
       return;
     }
     const command = `printf 'set jobs 0 0 5\\r\\nhello\\r\\nquit\\r\\n' | nc ${location.hostname || "127.0.0.1"} 22133`;
@@ -247,6 +247,12 @@ export class Overview {
     this.table.reload({ anew: true }).then(
       () => announce(`${plural(this.table.total, "queue")} found`), (error) => this.#failed(error),
     );
+  }
+
+  #clear() {
+    this.search.value = "";
+    this.#typed();
+    this.search.focus();
   }
 
   #down(event) {

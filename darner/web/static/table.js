@@ -8,7 +8,7 @@ const SETTLED = 60;
 const KEPT = 30;
 
 /** How many rows a browser can lay out below each other. */
-const MOST = 400_000;
+export const MOST = 400_000;
 
 /**
  * Rows of the server, by pages, as they come into view.
