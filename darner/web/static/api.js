@@ -65,7 +65,11 @@ export async function getBytes(path, parameters, signal) {
 export async function change(method, path, body) {
   const headers = { "X-Darner-Request": "1" };
   if (body !== undefined) headers["Content-Type"] = "application/json";
-  const response = await send(url(path), { method, headers, body: body === undefined ? undefined : JSON.stringify(body) });
+  const response = await send(url(path), {
+    method,
+    headers,
+    body: body === undefined ? undefined : JSON.stringify(body),
+  });
   return response.status === 204 ? null : response.json();
 }
 
@@ -78,7 +82,7 @@ export function payloadBytes({ encoding, data }) {
 /** Whether a shell pattern, with * ? [a-z] [!a-z], matches a queue name. */
 export function matches(pattern, name) {
   const source = pattern.replace(/\[(!?)([^\]]+)\]|[\s\S]/g, (part, not, letters) => {
-    if (letters !== undefined) return `[${not ? "^" : ""}${letters.replace(/[\\^\[\]]/g, "\\$&")}]`;
+    if (letters !== undefined) return `[${not ? "^" : ""}${letters.replace(/[\\^[\]]/g, "\\$&")}]`;
     if (part === "*") return ".*";
     if (part === "?") return ".";
     return part.replace(/[.*+?^${}()|[\]\\]/g, "\\$&");

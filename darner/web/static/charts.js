@@ -14,7 +14,8 @@ export class Sparkline {
     this.element = h(
       `svg:svg.sparkline.${kind}`,
       { viewBox: `0 0 ${width} ${height}`, width, height, "aria-hidden": "true", preserveAspectRatio: "none" },
-      this.area, this.line,
+      this.area,
+      this.line,
     );
   }
 
@@ -77,22 +78,39 @@ export class LineChart {
     this.at = null;
     this.legend = series.map(({ label, kind }) => {
       const value = h("strong", {}, "–");
-      return { value, element: h(`span.key.${kind}`, {}, h("span.swatch", { "aria-hidden": "true" }), label, " ", value) };
+      return {
+        value,
+        element: h(`span.key.${kind}`, {}, h("span.swatch", { "aria-hidden": "true" }), label, " ", value),
+      };
     });
     this.when = h("span.when");
     this.svg = h("svg:svg", { height: HEIGHT, "aria-hidden": "true", focusable: "false" });
     this.plot = h(
       "div.plot",
       {
-        tabindex: "0", role: "img",
-        onpointermove: (event) => this.#point(event), onpointerleave: () => this.#read(null),
-        onkeydown: (event) => this.#step(event), onblur: () => this.#read(null),
+        tabindex: "0",
+        role: "img",
+        onpointermove: (event) => this.#point(event),
+        onpointerleave: () => this.#read(null),
+        onkeydown: (event) => this.#step(event),
+        onblur: () => this.#read(null),
       },
       this.svg,
     );
     this.element = h(
-      "figure.chart", {},
-      h("figcaption", {}, h("h3", {}, title), h("div.legend", {}, this.legend.map(({ element }) => element), this.when)),
+      "figure.chart",
+      {},
+      h(
+        "figcaption",
+        {},
+        h("h3", {}, title),
+        h(
+          "div.legend",
+          {},
+          this.legend.map(({ element }) => element),
+          this.when,
+        ),
+      ),
       this.plot,
     );
     this.observer = new ResizeObserver(([entry]) => {
@@ -143,9 +161,15 @@ export class LineChart {
     this.svg.setAttribute("width", this.width);
     fill(
       this.svg,
-      h("svg:clipPath", { id: clip },
-        h("svg:rect", { x: MARGIN.left, y: 0, width: Math.max(0, right - MARGIN.left), height: bottom + 1 })),
-      grid, this.#times(bottom), h("svg:g", { "clip-path": `url(#${clip})` }, lines), this.cursor,
+      h(
+        "svg:clipPath",
+        { id: clip },
+        h("svg:rect", { x: MARGIN.left, y: 0, width: Math.max(0, right - MARGIN.left), height: bottom + 1 }),
+      ),
+      grid,
+      this.#times(bottom),
+      h("svg:g", { "clip-path": `url(#${clip})` }, lines),
+      this.cursor,
     );
     this.#read(this.at);
     setAttribute(this.plot, "aria-label", this.#summary());
@@ -239,7 +263,9 @@ export class LineChart {
   #summary() {
     const over = `the last ${duration(this.span)}`;
     const parts = this.series.map(({ name, label }) => {
-      const values = this.samples.map((sample) => sample[name]).filter((value) => value !== null && value !== undefined);
+      const values = this.samples
+        .map((sample) => sample[name])
+        .filter((value) => value !== null && value !== undefined);
       if (!values.length) return `${label}: nothing yet`;
       const [low, high, last] = [Math.min(...values), Math.max(...values), values[values.length - 1]];
       return `${label}: now ${this.unit(last)}, between ${this.unit(low)} and ${this.unit(high)}`;

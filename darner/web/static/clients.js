@@ -36,22 +36,38 @@ export class Clients {
     this.title = "Clients";
     this.filter = parameters.get("filter") || "";
     this.search = h("input", {
-      type: "search", placeholder: "Filter by address or user", value: this.filter, "aria-label": "Filter clients", autocomplete: "off",
-      spellcheck: "false", maxlength: 250, oninput: debounced(() => this.#typed(), 150),
+      type: "search",
+      placeholder: "Filter by address or user",
+      value: this.filter,
+      "aria-label": "Filter clients",
+      autocomplete: "off",
+      spellcheck: "false",
+      maxlength: 250,
+      oninput: debounced(() => this.#typed(), 150),
     });
     this.found = h("span.muted.found", { "aria-live": "polite" });
-    this.table = new VirtualTable("Clients", this.#columns(), (offset, limit, signal) => this.#load(offset, limit, signal), {
-      onload: (answer) => this.#loaded(answer),
-    });
+    this.table = new VirtualTable(
+      "Clients",
+      this.#columns(),
+      (offset, limit, signal) => this.#load(offset, limit, signal),
+      {
+        onload: (answer) => this.#loaded(answer),
+      },
+    );
     this.none = h("div.empty", { hidden: true });
     this.list = h("div.panel.list", {}, this.table.element, this.none);
-    this.element = h("div", {},
+    this.element = h(
+      "div",
+      {},
       h("div.heading", {}, h("h1", {}, "Clients")),
       h("div.toolbar", {}, h("div.search", {}, this.search, h("kbd", { "aria-hidden": "true" }, "/")), this.found),
-      this.list);
+      this.list,
+    );
     if (mayServer(app.session)) {
       this.#refresh();
-      this.timer = setInterval(() => { if (!document.hidden) this.#refresh(); }, EVERY);
+      this.timer = setInterval(() => {
+        if (!document.hidden) this.#refresh();
+      }, EVERY);
     } else {
       this.#say("You may not see the clients", "Only those who may administrate all queues see who is connected.");
     }
@@ -68,31 +84,58 @@ export class Clients {
 
   #columns() {
     return [
-      { label: "Address", kind: "k-address", make: () => {
-        const element = h("th.name.k-address", { scope: "row" });
-        return { element, show: ({ address, tls }) => setText(element, tls ? `${address} (TLS)` : address) };
-      } },
+      {
+        label: "Address",
+        kind: "k-address",
+        make: () => {
+          const element = h("th.name.k-address", { scope: "row" });
+          return { element, show: ({ address, tls }) => setText(element, tls ? `${address} (TLS)` : address) };
+        },
+      },
       { label: "User", kind: "k-user", make: listCell(({ user }) => user || "–", ".k-user") },
       { label: "Protocol", kind: "k-protocol", make: textCell(({ protocol }) => protocol, ".k-protocol") },
-      { label: "Connected", number: true, kind: "k-time", make: () => {
-        const element = h("td.number.k-time");
-        return { element, show: ({ since }) => setText(element, duration(Date.now() - since)) };
-      } },
-      { label: "Silent", number: true, kind: "k-time", make: textCell(({ idle_ms: idle }) => (idle === null ? "–" : duration(idle)), ".number.k-time") },
-      { label: "Waits for", kind: "k-queues", make: listCell(({ waits_for: queues }) => queues.join(", ") || "–", ".k-queues.mono") },
+      {
+        label: "Connected",
+        number: true,
+        kind: "k-time",
+        make: () => {
+          const element = h("td.number.k-time");
+          return { element, show: ({ since }) => setText(element, duration(Date.now() - since)) };
+        },
+      },
+      {
+        label: "Silent",
+        number: true,
+        kind: "k-time",
+        make: textCell(({ idle_ms: idle }) => (idle === null ? "–" : duration(idle)), ".number.k-time"),
+      },
+      {
+        label: "Waits for",
+        kind: "k-queues",
+        make: listCell(({ waits_for: queues }) => queues.join(", ") || "–", ".k-queues.mono"),
+      },
       { label: "Open", kind: "k-queues", make: listCell(openText, ".k-queues.mono") },
-      { label: "Held", number: true, kind: "k-held", make: textCell(({ bytes_held: held }) => (held ? bytes(held) : "0"), ".number.k-held") },
-      { label: h("span.sr-only", {}, "Action"), kind: "k-act", make: () => {
-        let client = null;
-        const button = h("button.button.small", { type: "button", onclick: () => this.#cut(client) }, "Cut off…");
-        return {
-          element: h("td.k-act", {}, button),
-          show: (row) => {
-            client = row;
-            setAttribute(button, "aria-label", `Cut off ${row.address}…`);
-          },
-        };
-      } },
+      {
+        label: "Held",
+        number: true,
+        kind: "k-held",
+        make: textCell(({ bytes_held: held }) => (held ? bytes(held) : "0"), ".number.k-held"),
+      },
+      {
+        label: h("span.sr-only", {}, "Action"),
+        kind: "k-act",
+        make: () => {
+          let client = null;
+          const button = h("button.button.small", { type: "button", onclick: () => this.#cut(client) }, "Cut off…");
+          return {
+            element: h("td.k-act", {}, button),
+            show: (row) => {
+              client = row;
+              setAttribute(button, "aria-label", `Cut off ${row.address}…`);
+            },
+          };
+        },
+      },
     ];
   }
 
@@ -133,11 +176,21 @@ export class Clients {
   }
 
   async #cut({ id, address, user, open_reads: open, waits_for: waits }) {
-    const done = await ask(`Cut off ${address}?`, [
-      h("p", {}, user ? `It is logged in as ${user}. ` : "", "Its connection ends at once. ",
-        open ? `${plural(open, "item that it has open goes", "items that it has open go")} back to the queue. ` : "",
-        waits.length ? "It no longer waits for an item. " : "", "It may connect again."),
-    ], { action: "Cut off", danger: true, submit: () => change("DELETE", `/clients/${encodeURIComponent(id)}`) });
+    const done = await ask(
+      `Cut off ${address}?`,
+      [
+        h(
+          "p",
+          {},
+          user ? `It is logged in as ${user}. ` : "",
+          "Its connection ends at once. ",
+          open ? `${plural(open, "item that it has open goes", "items that it has open go")} back to the queue. ` : "",
+          waits.length ? "It no longer waits for an item. " : "",
+          "It may connect again.",
+        ),
+      ],
+      { action: "Cut off", danger: true, submit: () => change("DELETE", `/clients/${encodeURIComponent(id)}`) },
+    );
     if (!done) return;
     note(done.closed ? `${address} is cut off.` : `${address} had gone already.`);
     this.#refresh();

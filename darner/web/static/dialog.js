@@ -7,9 +7,9 @@ import { announce, fill, h, newId } from "./dom.js";
  *
  * @param {string} title
  * @param {Array} body what is in it.
- * @param {{action?: string, danger?: boolean, wide?: boolean, submit?: function(FormData): Promise, more?: Array}} options
- *     the name of the button that does it, whether it destroys, what it does, and further buttons.  Without a name there is
- *     a button "Close" in its place.
+ * @param {{action?: string, danger?: boolean, wide?: boolean, submit?: function(FormData): Promise, more?: Array}}
+ *     options the name of the button that does it, whether it destroys, what it does, and further buttons.  Without a
+ *     name there is a button "Close" in its place.
  * @returns {Promise<*>} what `submit` gave, or undefined where the dialog was dismissed.
  */
 export function ask(title, body, { action, danger, wide, submit, more } = {}) {
@@ -19,26 +19,37 @@ export function ask(title, body, { action, danger, wide, submit, more } = {}) {
   const cancel = h("button.button", { type: "button", onclick: () => dialog.close() }, action ? "Cancel" : "Close");
   const go = action && h(`button.button.${danger ? "danger" : "primary"}`, { type: "submit" }, action);
   let result;
-  const form = h("form", {
-    onsubmit: async (event) => {
-      event.preventDefault();
-      if (!action || go.disabled) return;
-      go.disabled = true;
-      fill(problem);
-      try {
-        result = submit ? await submit(new FormData(form)) : true;
-        if (result === undefined) result = true;
-        dialog.close();
-      } catch (error) {
-        fill(problem, error.message || String(error));
-        go.disabled = false;
-      }
+  const form = h(
+    "form",
+    {
+      onsubmit: async (event) => {
+        event.preventDefault();
+        if (!action || go.disabled) return;
+        go.disabled = true;
+        fill(problem);
+        try {
+          result = submit ? await submit(new FormData(form)) : true;
+          if (result === undefined) result = true;
+          dialog.close();
+        } catch (error) {
+          fill(problem, error.message || String(error));
+          go.disabled = false;
+        }
+      },
     },
-  }, h("div.body", {}, body, problem), h("div.actions", {}, more && h("div.more", {}, more), cancel, go));
+    h("div.body", {}, body, problem),
+    h("div.actions", {}, more && h("div.more", {}, more), cancel, go),
+  );
   const dialog = h(
     `dialog${wide ? ".wide" : ""}`,
-    { "aria-labelledby": id, onclick: (event) => { if (event.target === dialog) dialog.close(); } },
-    h("h2", { id }, title), form,
+    {
+      "aria-labelledby": id,
+      onclick: (event) => {
+        if (event.target === dialog) dialog.close();
+      },
+    },
+    h("h2", { id }, title),
+    form,
   );
   document.body.append(dialog);
   dialog.showModal();
@@ -58,7 +69,8 @@ export function ask(title, body, { action, danger, wide, submit, more } = {}) {
 export function note(text, failed = false) {
   const place = document.getElementById("notes");
   const element = h(
-    `div.note${failed ? ".bad" : ""}`, {},
+    `div.note${failed ? ".bad" : ""}`,
+    {},
     h("span", {}, text),
     h("button.quiet", { type: "button", "aria-label": "Dismiss", onclick: () => element.remove() }, "×"),
   );

@@ -41,7 +41,11 @@ export function fill(element, ...children) {
 /** Change an element's text, where it is another one: what did not change is not laid out again. */
 export function setText(element, text) {
   const wanted = String(text);
-  if (element.firstChild && element.firstChild === element.lastChild && element.firstChild.nodeType === Node.TEXT_NODE) {
+  if (
+    element.firstChild &&
+    element.firstChild === element.lastChild &&
+    element.firstChild.nodeType === Node.TEXT_NODE
+  ) {
     if (element.firstChild.data !== wanted) element.firstChild.data = wanted;
   } else if (element.textContent !== wanted || element.firstElementChild) {
     element.textContent = wanted;
@@ -62,7 +66,9 @@ export function announce(text) {
   if (!element) return;
   // The same text twice is said twice only if the element was empty in between.
   element.textContent = "";
-  setTimeout(() => { element.textContent = text; }, 50);
+  setTimeout(() => {
+    element.textContent = text;
+  }, 50);
 }
 
 /** Call a function once there was a pause of so many milliseconds since it was last asked for. */
@@ -81,12 +87,20 @@ export const newId = (word) => `${word}-${++serial}`;
 
 /** The buttons of a group of which one is pressed. */
 export function segments(label, choices, chosen, choose) {
-  const buttons = choices.map(([value, text]) => h("button", {
-    type: "button", "aria-pressed": String(value === chosen), onclick: (event) => {
-      for (const button of buttons) button.setAttribute("aria-pressed", String(button === event.currentTarget));
-      choose(value);
-    },
-  }, text));
+  const buttons = choices.map(([value, text]) =>
+    h(
+      "button",
+      {
+        type: "button",
+        "aria-pressed": String(value === chosen),
+        onclick: (event) => {
+          for (const button of buttons) button.setAttribute("aria-pressed", String(button === event.currentTarget));
+          choose(value);
+        },
+      },
+      text,
+    ),
+  );
   return h("div.segments", { role: "group", "aria-label": label }, buttons);
 }
 
@@ -95,5 +109,11 @@ export function field(label, input, help = null) {
   const id = newId("field");
   input.id = id;
   if (help) input.setAttribute("aria-describedby", `${id}-help`);
-  return h("div.field", {}, h("label.label", { for: id }, label), input, help && h("span.help", { id: `${id}-help` }, help));
+  return h(
+    "div.field",
+    {},
+    h("label.label", { for: id }, label),
+    input,
+    help && h("span.help", { id: `${id}-help` }, help),
+  );
 }

@@ -8,8 +8,8 @@ const PAUSES = [500, 1_000, 2_000, 4_000];
 /**
  * A connection to the server's events that is made again whenever it ends.
  *
- * Events: "hello", "rates", "status", "health" with what the server sent as `detail`; "state", with "connecting", "live"
- * or "lost".
+ * Events: "hello", "rates", "status", "health" with what the server sent as `detail`; "state", with "live", "lost" or
+ * "closed".
  */
 export class Events extends EventTarget {
   constructor() {
@@ -22,7 +22,9 @@ export class Events extends EventTarget {
     this.timer = 0;
     this.watch = setInterval(() => this.#look(), 1_000);
     // A tab that slept has a connection that may be dead.
-    document.addEventListener("visibilitychange", () => { if (!document.hidden) this.#look(); });
+    document.addEventListener("visibilitychange", () => {
+      if (!document.hidden) this.#look();
+    });
     window.addEventListener("online", () => this.open());
     window.addEventListener("offline", () => this.#lost());
   }
@@ -44,7 +46,9 @@ export class Events extends EventTarget {
         this.dispatchEvent(new CustomEvent(name, { detail: JSON.parse(event.data) }));
       });
     }
-    source.addEventListener("error", () => { if (source === this.source) this.#lost(); });
+    source.addEventListener("error", () => {
+      if (source === this.source) this.#lost();
+    });
   }
 
   /** End it. */

@@ -12,7 +12,12 @@ export const plural = (value, one, many = `${one}s`) => `${count(value)} ${value
 export function compact(value) {
   const size = Math.abs(value);
   if (size < 10_000) return count(value);
-  for (const [unit, letter] of [[1e12, "T"], [1e9, "G"], [1e6, "M"], [1e3, "k"]]) {
+  for (const [unit, letter] of [
+    [1e12, "T"],
+    [1e9, "G"],
+    [1e6, "M"],
+    [1e3, "k"],
+  ]) {
     if (size >= unit) {
       const scaled = value / unit;
       return `${scaled.toFixed(Math.abs(scaled) < 100 ? 1 : 0)}${letter}`;
@@ -32,7 +37,8 @@ export function rate(value) {
 export function bytes(value) {
   let size = value;
   for (const unit of ["B", "KiB", "MiB", "GiB", "TiB"]) {
-    if (size < 1024 || unit === "TiB") return unit === "B" ? `${count(size)} B` : `${size.toFixed(size < 100 ? 1 : 0)} ${unit}`;
+    if (size < 1024 || unit === "TiB")
+      return unit === "B" ? `${count(size)} B` : `${size.toFixed(size < 100 ? 1 : 0)} ${unit}`;
     size /= 1024;
   }
   return "";
@@ -45,7 +51,12 @@ export function duration(milliseconds) {
   if (ms < 1000) return `${Math.round(ms)} ms`;
   const seconds = ms / 1000;
   if (seconds < 60) return `${seconds < 10 ? seconds.toFixed(1).replace(/\.0$/, "") : Math.floor(seconds)} s`;
-  const units = [["d", 86400], ["h", 3600], ["min", 60], ["s", 1]];
+  const units = [
+    ["d", 86400],
+    ["h", 3600],
+    ["min", 60],
+    ["s", 1],
+  ];
   const at = units.findIndex(([, size]) => seconds >= size);
   const [name, size] = units[at];
   const [lower, lowerSize] = units[at + 1];
@@ -58,8 +69,10 @@ export function duration(milliseconds) {
 export function moment(milliseconds) {
   const date = new Date(milliseconds);
   const two = (number) => String(number).padStart(2, "0");
-  return `${date.getFullYear()}-${two(date.getMonth() + 1)}-${two(date.getDate())} `
-    + `${two(date.getHours())}:${two(date.getMinutes())}:${two(date.getSeconds())}`;
+  return (
+    `${date.getFullYear()}-${two(date.getMonth() + 1)}-${two(date.getDate())} ` +
+    `${two(date.getHours())}:${two(date.getMinutes())}:${two(date.getSeconds())}`
+  );
 }
 
 /** The time of the day alone, with seconds or without. */
@@ -91,7 +104,9 @@ export function asJson(data) {
 
 function indented(text, value) {
   if (typeof value !== "object" || value === null) return text.trim();
-  let depth = 0, inString = false, out = "";
+  let depth = 0,
+    inString = false,
+    out = "";
   const line = () => `\n${"  ".repeat(depth)}`;
   for (let at = 0; at < text.length; at++) {
     const letter = text[at];
@@ -127,7 +142,8 @@ export function asHex(data, start = 0) {
   for (let at = 0; at < data.length; at += 16) {
     const row = data.subarray(at, at + 16);
     const digits = Array.from(row, (byte) => byte.toString(16).padStart(2, "0"));
-    const left = digits.slice(0, 8).join(" "), right = digits.slice(8).join(" ");
+    const left = digits.slice(0, 8).join(" "),
+      right = digits.slice(8).join(" ");
     const letters = Array.from(row, (byte) => (byte > 31 && byte < 127 ? String.fromCharCode(byte) : ".")).join("");
     lines.push(`${(start + at).toString(16).padStart(8, "0")}  ${left.padEnd(23)}  ${right.padEnd(23)}  ${letters}`);
   }

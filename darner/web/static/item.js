@@ -20,26 +20,47 @@ export function preview({ size, preview: shown }) {
   return h("code.muted", {}, digits.join(" "), size > 32 ? "…" : "");
 }
 
-const VIEWS = [["text", "Text", asText], ["json", "JSON", asJson], ["hex", "Hex", asHex]];
+const VIEWS = [
+  ["text", "Text", asText],
+  ["json", "JSON", asJson],
+  ["hex", "Hex", asHex],
+];
 
 /** A payload in the views that it has. */
 function payloadView(data, whole) {
   const id = "payload-view";
   const place = h("pre.payload", { tabindex: "0", role: "tabpanel", id });
   const views = VIEWS.map(([key, label, show]) => ({ key, label, text: show(data) }));
-  const buttons = views.map(({ key, label, text }) => h("button", {
-    type: "button", role: "tab", id: `payload-${key}`, "aria-controls": id, disabled: text === null,
-    title: text === null ? (key === "json" ? (whole ? "It is not JSON" : "Only the whole payload may be JSON") : "It is not UTF-8") : null,
-    onclick: () => choose(key),
-    onkeydown: (event) => {
-      const by = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
-      if (!by) return;
-      const there = buttons.filter((button) => !button.disabled);
-      const next = there[(there.indexOf(event.currentTarget) + by + there.length) % there.length];
-      next.click();
-      next.focus();
-    },
-  }, label));
+  const buttons = views.map(({ key, label, text }) =>
+    h(
+      "button",
+      {
+        type: "button",
+        role: "tab",
+        id: `payload-${key}`,
+        "aria-controls": id,
+        disabled: text === null,
+        title:
+          text === null
+            ? key === "json"
+              ? whole
+                ? "It is not JSON"
+                : "Only the whole payload may be JSON"
+              : "It is not UTF-8"
+            : null,
+        onclick: () => choose(key),
+        onkeydown: (event) => {
+          const by = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
+          if (!by) return;
+          const there = buttons.filter((button) => !button.disabled);
+          const next = there[(there.indexOf(event.currentTarget) + by + there.length) % there.length];
+          next.click();
+          next.focus();
+        },
+      },
+      label,
+    ),
+  );
   function choose(chosen) {
     for (const [at, { key, text }] of views.entries()) {
       setAttribute(buttons[at], "aria-selected", String(key === chosen));
@@ -50,8 +71,9 @@ function payloadView(data, whole) {
       }
     }
   }
-  const byWish = views.find(({ key, text }) => key === "json" && text !== null && /^\s*[[{]/.test(views[0].text))
-    || views.find(({ text }) => text !== null);
+  const byWish =
+    views.find(({ key, text }) => key === "json" && text !== null && /^\s*[[{]/.test(views[0].text)) ||
+    views.find(({ text }) => text !== null);
   choose(byWish.key);
   return [h("div.segments", { role: "tablist", "aria-label": "Show the payload as" }, buttons), place];
 }
@@ -66,7 +88,9 @@ async function load(queue, { id, state, size, preview: shown }) {
 function facts(item) {
   const { opened } = item;
   const row = (label, value) => (value === null ? null : h("div", {}, h("dt", {}, label), h("dd", {}, value)));
-  return h("dl.facts.columns", {},
+  return h(
+    "dl.facts.columns",
+    {},
     row("State", item.state),
     row("Put", `${moment(item.time)}, ${duration(item.age_ms)} ago`),
     row("Size", item.size < 1024 ? bytes(item.size) : `${bytes(item.size)}, ${count(item.size)} B`),
@@ -75,7 +99,8 @@ function facts(item) {
     row("Attempts", item.attempts || item.state === "retrying" ? count(item.attempts) : null),
     row("Due", item.due === null ? null : moment(item.due)),
     row("Open by", opened ? [opened.user, opened.address].filter(Boolean).join(" at ") || `the ${opened.by}` : null),
-    row("Open since", opened ? moment(opened.since) : null));
+    row("Open since", opened ? moment(opened.since) : null),
+  );
 }
 
 /**
@@ -88,34 +113,55 @@ export async function showItem(app, queue, holder, item) {
   const path = queuePath(queue, `/items/${encodeURIComponent(item.id)}`);
   const payload = h("div.payload-place", {}, h("p.muted", {}, "Loading…"));
   let changed = false;
-  const act = (text, call, danger = false) => h(`button.button${danger ? ".danger-quiet" : ""}`, {
-    type: "button",
-    onclick: async (event) => {
-      if (!await call(selection)) return;
-      changed = true;
-      event.target.closest("dialog")?.close();
-    },
-  }, text);
+  const act = (text, call, danger = false) =>
+    h(
+      `button.button${danger ? ".danger-quiet" : ""}`,
+      {
+        type: "button",
+        onclick: async (event) => {
+          if (!(await call(selection))) return;
+          changed = true;
+          event.target.closest("dialog")?.close();
+        },
+      },
+      text,
+    );
   const returned = actions.returnWord(item.state);
-  const buttons = may(app.session, "admin", queue) ? [
-    item.state === "dead" ? act("Send back…", actions.sendBack) : null,
-    returned ? act(`${returned}…`, actions.giveBack) : null,
-    act("Move…", actions.moveItems), act("Delete…", actions.deleteItems, true),
-  ] : [];
-  const closed = ask(["Item ", h("code.mono", {}, item.id), " of ", h("code.mono", {}, holder)], [
-    facts(item), payload,
-  ], {
-    wide: true,
-    more: [h("a.button", { href: url(`${path}/payload`, { state: item.state }), download: "" }, "Download"), buttons],
-  });
+  const buttons = may(app.session, "admin", queue)
+    ? [
+        item.state === "dead" ? act("Send back…", actions.sendBack) : null,
+        returned ? act(`${returned}…`, actions.giveBack) : null,
+        act("Move…", actions.moveItems),
+        act("Delete…", actions.deleteItems, true),
+      ]
+    : [];
+  const closed = ask(
+    ["Item ", h("code.mono", {}, item.id), " of ", h("code.mono", {}, holder)],
+    [facts(item), payload],
+    {
+      wide: true,
+      more: [h("a.button", { href: url(`${path}/payload`, { state: item.state }), download: "" }, "Download"), buttons],
+    },
+  );
   try {
     const data = await load(queue, item);
     const whole = data.length === item.size;
-    fill(payload, payloadView(data, whole),
-      whole ? null : h("p.muted", {}, `The first ${bytes(data.length)} of ${bytes(item.size)}. Download it to see all.`));
+    fill(
+      payload,
+      payloadView(data, whole),
+      whole
+        ? null
+        : h("p.muted", {}, `The first ${bytes(data.length)} of ${bytes(item.size)}. Download it to see all.`),
+    );
   } catch (error) {
-    fill(payload, h("p.problem", { role: "alert" },
-      error.status === 404 ? "The item is gone: somebody took it, or it expired." : error.message));
+    fill(
+      payload,
+      h(
+        "p.problem",
+        { role: "alert" },
+        error.status === 404 ? "The item is gone: somebody took it, or it expired." : error.message,
+      ),
+    );
   }
   await closed;
   return changed;

@@ -3,25 +3,14 @@
 import * as actions from "./actions.js";
 import { get, may, queuePath } from "./api.js";
 import { complain } from "./dialog.js";
-import { announce, debounced, fill, h, newId, setAttribute, setText } from "./dom.js";
-import { bytes, compact, count, duration } from "./format.js";
+import { announce, fill, h, newId, setAttribute, setText } from "./dom.js";
+import { compact, count } from "./format.js";
 import { preview, showItem } from "./item.js";
+import { ItemFilter } from "./item_filter.js";
+import { STATES, columns } from "./item_states.js";
 
 const PAGE = 25;
 const EVERY = 3_000;
-
-const STATES = [
-  ["ready", "Ready", "Nothing to take", "Items that can be taken now are here. What consumers take is gone from this list at once."],
-  ["open", "Open", "Nobody has an item open", "A consumer that reads with /open has its item here until it closes it."],
-  ["delayed", "Delayed", "No delayed items", "Items that were put with /delay, or on a queue with a default_delay, are here until they are due."],
-  ["retrying", "Retrying", "Nothing waits for another attempt", "With a retry_delay, items that were given back are here until they are tried again."],
-  ["dead", "Dead", "No dead letters", "With max_attempts and a dead_letter_queue, items that failed too often are here. You can send them back."],
-];
-
-const MORE = [
-  ["min_age_ms", "Older than, s", 1000], ["max_age_ms", "Younger than, s", 1000], ["min_size", "At least, bytes", 1],
-  ["max_size", "At most, bytes", 1], ["flags", "Flags", 1],
-];
 
 /** How many items of a state a queue's figures say that there are. */
 const known = (queue, state) => (state === "ready" ? Math.max(0, queue.items - queue.retrying) : queue[state]);
@@ -39,40 +28,38 @@ export class Items {
     const panel = newId("items");
     this.tabs = STATES.map(([state, label]) => {
       const number = h("span.number", {}, "");
-      const button = h("button", {
-        type: "button", role: "tab", id: `${panel}-${state}`, "aria-controls": panel, "aria-selected": "false",
-        onclick: () => this.#choose(state),
-      }, label, number);
+      const button = h(
+        "button",
+        {
+          type: "button",
+          role: "tab",
+          id: `${panel}-${state}`,
+          "aria-controls": panel,
+          "aria-selected": "false",
+          onclick: () => this.#choose(state),
+        },
+        label,
+        number,
+      );
       return { state, button, number };
     });
-    const tabs = h("div.tabs", { role: "tablist", "aria-label": "State of the items", onkeydown: (event) => this.#key(event) },
-      this.tabs.map(({ button }) => button));
-    this.contains = h("input", {
-      type: "search", placeholder: "Payload contains…", "aria-label": "Payload contains", maxlength: 250, autocomplete: "off",
-      spellcheck: "false", oninput: debounced(() => this.#anew(), 250),
-    });
-    this.from = h("input", {
-      type: "text", placeholder: "From id", "aria-label": "Begin at the item with this id", pattern: "[0-9]+(-[0-9]+)?",
-      maxlength: 40, autocomplete: "off", oninput: debounced(() => this.#anew(), 250),
-    });
-    this.fields = MORE.map(([key, label]) => h("label", {}, h("span", {}, label), h("input", {
-      type: "number", min: 0, name: key, inputmode: "numeric", oninput: debounced(() => this.#anew(), 250),
-    })));
-    this.more = h("div.more", { hidden: true, id: newId("more") }, this.fields);
-    this.toggle = h("button.quiet", {
-      type: "button", "aria-expanded": "false", "aria-controls": this.more.id,
-      onclick: () => {
-        this.more.hidden = !this.more.hidden;
-        setAttribute(this.toggle, "aria-expanded", String(!this.more.hidden));
-      },
-    }, "More filters");
+    const tabs = h(
+      "div.tabs",
+      { role: "tablist", "aria-label": "State of the items", onkeydown: (event) => this.#key(event) },
+      this.tabs.map(({ button }) => button),
+    );
+    this.filter = new ItemFilter(() => this.#anew());
     this.bulk = h("div.end");
     this.place = h("div.place", { role: "tabpanel", id: panel, tabindex: "-1" });
     this.pager = h("footer.pager");
-    this.element = h("section.panel.browse", { "aria-label": "Items" },
+    this.element = h(
+      "section.panel.browse",
+      { "aria-label": "Items" },
       h("header", {}, h("h2", {}, "Items"), tabs, this.bulk),
-      h("div.filters", {}, this.contains, this.from, this.toggle, this.more),
-      this.place, this.pager);
+      this.filter.element,
+      this.place,
+      this.pager,
+    );
     this.#mark();
     this.timer = setInterval(() => this.#follow(), EVERY);
   }
@@ -129,21 +116,14 @@ export class Items {
     this.refresh();
   }
 
-  /** The filter as the API has it; null where nothing is filtered. */
-  #filter() {
-    const filter = {};
-    if (this.contains.value) filter.contains = this.contains.value;
-    for (const [at, [key, , factor]] of MORE.entries()) {
-      const input = this.fields[at].querySelector("input");
-      if (input.value !== "" && input.checkValidity()) filter[key] = Math.round(Number(input.value) * factor);
-    }
-    return Object.keys(filter).length ? filter : null;
-  }
-
   /** Look anew, now and then, while nobody is at work on what is shown. */
   #follow() {
-    const busy = this.before.length || this.after || this.selection.size || document.querySelector("dialog[open]")
-      || this.place.contains(document.activeElement);
+    const busy =
+      this.before.length ||
+      this.after ||
+      this.selection.size ||
+      document.querySelector("dialog[open]") ||
+      this.place.contains(document.activeElement);
     if (!busy && !document.hidden && this.page.queue && this.app.events.state === "live") this.refresh();
   }
 
@@ -157,17 +137,25 @@ export class Items {
     this.loading?.abort();
     const abort = new AbortController();
     this.loading = abort;
-    const from = this.from.checkValidity() ? this.from.value : "";
     try {
-      const answer = await get(queuePath(this.page.name, "/items"), {
-        state: this.state, after: this.after || from, limit: PAGE, preview: 160, ...this.#filter(),
-      }, abort.signal);
+      const answer = await get(
+        queuePath(this.page.name, "/items"),
+        {
+          state: this.state,
+          after: this.after || this.filter.first,
+          limit: PAGE,
+          preview: 160,
+          ...this.filter.value,
+        },
+        abort.signal,
+      );
       if (!this.closed && !abort.signal.aborted) this.#show(answer);
     } catch (error) {
       if (this.closed || error.name === "AbortError" || error.status === 401 || !error.status) return;
       if (error.status !== 404) complain(error);
       // A dead letter queue is made with the first dead letter.
-      else if (this.state === "dead") this.#show({ queue: this.page.queue.dead_letter_queue, items: [], total: 0, next: null });
+      else if (this.state === "dead")
+        this.#show({ queue: this.page.queue.dead_letter_queue, items: [], total: 0, next: null });
     }
   }
 
@@ -180,18 +168,31 @@ export class Items {
     if (answer.items.length) fill(this.place, h("div.scroll-x", {}, this.#table(answer)));
     else fill(this.place, this.#empty(answer));
     const { before } = this;
-    fill(this.pager,
+    fill(
+      this.pager,
       h("span.muted", { "aria-live": "polite" }, this.#told(answer)),
-      h("span.end", {},
-        h("button.button", { type: "button", disabled: !before.length, onclick: () => this.#turn(before[before.length - 1], -1) }, "Previous"),
-        h("button.button", { type: "button", disabled: answer.next === null, onclick: () => this.#turn(answer.next, 1) }, "Next")));
+      h(
+        "span.end",
+        {},
+        h(
+          "button.button",
+          { type: "button", disabled: !before.length, onclick: () => this.#turn(before[before.length - 1], -1) },
+          "Previous",
+        ),
+        h(
+          "button.button",
+          { type: "button", disabled: answer.next === null, onclick: () => this.#turn(answer.next, 1) },
+          "Next",
+        ),
+      ),
+    );
     this.#offer();
   }
 
   #told({ items, total }) {
     if (!items.length) return "";
     const where = this.before.length ? `page ${this.before.length + 1}` : "the first";
-    const filtered = this.#filter() ? " that match" : "";
+    const filtered = this.filter.value ? " that match" : "";
     return `${count(items.length)} items${filtered}, ${where}; ${count(total)} are ${this.state} in all`;
   }
 
@@ -205,18 +206,43 @@ export class Items {
 
   #empty({ next, total }) {
     const [, , title, text] = STATES.find(([state]) => state === this.state);
-    if (this.#filter() && (total || next !== null)) {
-      return h("div.empty", {}, h("h2", {}, "No item matches"), h("p", {}, next === null
-        ? "Change the filter to see others." : "None of those looked at so far. There are more: go on with Next."));
+    if (this.filter.value && (total || next !== null)) {
+      return h(
+        "div.empty",
+        {},
+        h("h2", {}, "No item matches"),
+        h(
+          "p",
+          {},
+          next === null
+            ? "Change the filter to see others."
+            : "None of those looked at so far. There are more: go on with Next.",
+        ),
+      );
     }
     const never = this.state === "dead" && this.page.queue.dead_letter_queue === null;
-    const [, example] = never ? [0, `[queues.${this.#key_of()}]\nmax_attempts = 5\ndead_letter_queue = "dead_letters"`] : [];
-    return h("div.empty", {}, h("h2", {}, never ? "This queue has no dead letter queue" : title), h("p", {}, text),
+    const [, example] = never
+      ? [0, `[queues.${this.#key_of()}]\nmax_attempts = 5\ndead_letter_queue = "dead_letters"`]
+      : [];
+    return h(
+      "div.empty",
+      {},
+      h("h2", {}, never ? "This queue has no dead letter queue" : title),
+      h("p", {}, text),
       example ? h("code.command", { tabindex: 0 }, example) : null,
       this.state === "ready" && may(this.app.session, "write", this.page.name)
-        ? h("button.button", { type: "button", onclick: async () => {
-          if (await actions.put(this.app, this.page.name) !== undefined) this.page.changed();
-        } }, "Put an item…") : null);
+        ? h(
+            "button.button",
+            {
+              type: "button",
+              onclick: async () => {
+                if ((await actions.put(this.app, this.page.name)) !== undefined) this.page.changed();
+              },
+            },
+            "Put an item…",
+          )
+        : null,
+    );
   }
 
   #key_of() {
@@ -224,28 +250,11 @@ export class Items {
     return /^[A-Za-z0-9_-]+$/.test(name) ? name : JSON.stringify(name);
   }
 
-  #columns() {
-    const due = ["Due in", ({ due }) => (due === null ? "–" : duration(due - this.asked))];
-    const attempts = ["Attempts", ({ attempts: times }) => count(times), "number"];
-    const special = {
-      open: [["Open by", ({ opened }) => (opened ? [opened.user, opened.address].filter(Boolean).join(" at ") || `the ${opened.by}` : "–")],
-        ["Open for", ({ opened }) => (opened ? duration(this.asked - opened.since) : "–")], attempts],
-      delayed: [due], retrying: [due, attempts], dead: [attempts],
-    }[this.state] || [];
-    return [
-      ["Age", ({ age_ms: age }) => duration(age)],
-      ...special,
-      ["Size", ({ size }) => bytes(size), "number"],
-      ["Expires in", ({ expires }) => (expires === null ? "never" : duration(expires - this.asked)), "spare"],
-      ["Flags", ({ flags }) => String(flags), "number.spare"],
-    ];
-  }
-
   #table({ items }) {
-    this.asked = items[0].time + items[0].age_ms;
-    const columns = this.#columns();
+    const shown = columns(this.state, items[0].time + items[0].age_ms);
     const all = h("input", {
-      type: "checkbox", "aria-label": "Select all of this page",
+      type: "checkbox",
+      "aria-label": "Select all of this page",
       onchange: () => {
         for (const { id } of items) this.selection[all.checked ? "add" : "delete"](id);
         for (const box of this.boxes) box.checked = all.checked;
@@ -256,7 +265,8 @@ export class Items {
     this.boxes = [];
     const rows = items.map((item) => {
       const box = h("input", {
-        type: "checkbox", "aria-label": `Select item ${item.id}`,
+        type: "checkbox",
+        "aria-label": `Select item ${item.id}`,
         onchange: () => {
           this.selection[box.checked ? "add" : "delete"](item.id);
           this.#offer();
@@ -264,20 +274,37 @@ export class Items {
       });
       box.checked = this.selection.has(item.id);
       this.boxes.push(box);
-      return h("tr", {
-        onclick: (event) => { if (!event.target.closest("input, button, label")) this.#open(item); },
-      },
-      h("td.pick", {}, h("label.hit", {}, box)),
-      h("th.id", { scope: "row" }, h("button.link", { type: "button", onclick: () => this.#open(item) }, item.id)),
-      columns.map(([, text, kind]) => h(`td${kind ? `.${kind}` : ""}`, {}, text(item))),
-      h("td.preview", {}, preview(item)));
+      return h(
+        "tr",
+        {
+          onclick: (event) => {
+            if (!event.target.closest("input, button, label")) this.#open(item);
+          },
+        },
+        h("td.pick", {}, h("label.hit", {}, box)),
+        h("th.id", { scope: "row" }, h("button.link", { type: "button", onclick: () => this.#open(item) }, item.id)),
+        shown.map(([, text, kind]) => h(`td${kind ? `.${kind}` : ""}`, {}, text(item))),
+        h("td.preview", {}, preview(item)),
+      );
     });
-    return h("table.items-table", {},
+    return h(
+      "table.items-table",
+      {},
       h("caption.sr-only", {}, `${this.state} items of ${this.page.name}`),
-      h("thead", {}, h("tr", {}, h("td.pick", {}, h("label.hit", {}, all)), h("th", { scope: "col" }, "Id"),
-        columns.map(([label, , kind]) => h(`th${kind ? `.${kind}` : ""}`, { scope: "col" }, label)),
-        h("th.preview", { scope: "col" }, "Payload"))),
-      h("tbody.clickable", {}, rows));
+      h(
+        "thead",
+        {},
+        h(
+          "tr",
+          {},
+          h("td.pick", {}, h("label.hit", {}, all)),
+          h("th", { scope: "col" }, "Id"),
+          shown.map(([label, , kind]) => h(`th${kind ? `.${kind}` : ""}`, { scope: "col" }, label)),
+          h("th.preview", { scope: "col" }, "Payload"),
+        ),
+      ),
+      h("tbody.clickable", {}, rows),
+    );
   }
 
   async #open(item) {
@@ -299,26 +326,36 @@ export class Items {
       fill(this.bulk);
       return;
     }
-    const filter = this.#filter();
+    const filter = this.filter.value;
     const which = picked ? count(picked) : filter ? "all that match" : "all";
-    const button = (word, call, danger = false) => h(`button.button${danger ? ".danger-quiet" : ""}`, {
-      type: "button",
-      onclick: async () => {
-        const done = await call({
-          queue: this.page.name, holder: this.answer.queue, state: this.state, total: this.answer.total,
-          ids: picked ? [...this.selection] : null, filter: picked ? null : filter,
-        });
-        if (!done) return;
-        this.selection.clear();
-        this.page.changed();
-      },
-    }, `${word} ${which}…`);
+    const button = (word, call, danger = false) =>
+      h(
+        `button.button${danger ? ".danger-quiet" : ""}`,
+        {
+          type: "button",
+          onclick: async () => {
+            const done = await call({
+              queue: this.page.name,
+              holder: this.answer.queue,
+              state: this.state,
+              total: this.answer.total,
+              ids: picked ? [...this.selection] : null,
+              filter: picked ? null : filter,
+            });
+            if (!done) return;
+            this.selection.clear();
+            this.page.changed();
+          },
+        },
+        `${word} ${which}…`,
+      );
     const returned = actions.returnWord(this.state);
-    fill(this.bulk,
+    fill(
+      this.bulk,
       this.state === "dead" ? button("Send back", actions.sendBack) : null,
       returned ? button(returned, actions.giveBack) : null,
       button("Move", actions.moveItems),
-      button("Delete", actions.deleteItems, true));
+      button("Delete", actions.deleteItems, true),
+    );
   }
 }
-

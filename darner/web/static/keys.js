@@ -17,6 +17,23 @@ const KEYS = [
 
 /** Show which keys do what. */
 export function showKeys() {
-  ask("Keys", h("dl.keys", {}, KEYS.map(([keys, text]) => h("div", {},
-    h("dt", {}, keys.split(" ").map((key) => h("kbd", {}, key))), h("dd", {}, text)))));
+  ask(
+    "Keys",
+    h(
+      "dl.keys",
+      {},
+      KEYS.map(([keys, text]) =>
+        h(
+          "div",
+          {},
+          h(
+            "dt",
+            {},
+            keys.split(" ").map((key) => h("kbd", {}, key)),
+          ),
+          h("dd", {}, text),
+        ),
+      ),
+    ),
+  );
 }

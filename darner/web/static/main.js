@@ -145,8 +145,13 @@ app.events.addEventListener("state", ({ detail: state }) => {
   if (state === "lost") {
     lostAt ||= app.events.last || Date.now();
     const since = app.tick ? ` What you see is of ${clock(lostAt)}.` : "";
-    banner("lost", "bad", h("strong", {}, "Connection lost. "), h("span", {}, `Connecting again…${since}`),
-      h("button.button", { type: "button", onclick: () => app.events.open() }, "Try now"));
+    banner(
+      "lost",
+      "bad",
+      h("strong", {}, "Connection lost. "),
+      h("span", {}, `Connecting again…${since}`),
+      h("button.button", { type: "button", onclick: () => app.events.open() }, "Try now"),
+    );
     lookWhy();
   } else if (state === "live") {
     banner("lost");
@@ -171,11 +176,15 @@ async function lookWhy() {
 app.events.addEventListener("hello", ({ detail: session }) => {
   if (instance && session.instance !== instance) {
     const other = app.session.version !== session.version ? ` It is version ${session.version} now.` : "";
-    banner("restarted", "warn", h("strong", {}, `The server was restarted at ${clock(Date.now())}. `),
+    banner(
+      "restarted",
+      "warn",
+      h("strong", {}, `The server was restarted at ${clock(Date.now())}. `),
       h("span", {}, `Counters and rates begin anew, and open reads went back.${other}`),
       other
         ? h("button.button", { type: "button", onclick: () => location.reload() }, "Reload the page")
-        : h("button.button", { type: "button", onclick: () => banner("restarted") }, "Dismiss"));
+        : h("button.button", { type: "button", onclick: () => banner("restarted") }, "Dismiss"),
+    );
     app.view?.resume?.();
   }
   instance = session.instance;
@@ -186,8 +195,11 @@ app.events.addEventListener("health", ({ detail: health }) => {
   app.health = health;
   const element = byId("health");
   const refused = health.reasons.some(({ code }) => code !== "status");
-  pill(element, health.ok ? "good" : refused ? "bad" : "warn",
-    health.ok ? "Healthy" : health.reasons.map(({ text }) => text).join("; "));
+  pill(
+    element,
+    health.ok ? "good" : refused ? "bad" : "warn",
+    health.ok ? "Healthy" : health.reasons.map(({ text }) => text).join("; "),
+  );
   setAttribute(element, "title", health.ok ? null : health.reasons.map(({ text }) => text).join("; "));
   app.view?.health?.(health);
 });
@@ -220,7 +232,10 @@ byId("theme").addEventListener("click", () => {
     // Without storage it is for this visit.
   }
 });
-new MutationObserver(nameTheme).observe(document.documentElement, { attributes: true, attributeFilter: ["data-theme"] });
+new MutationObserver(nameTheme).observe(document.documentElement, {
+  attributes: true,
+  attributeFilter: ["data-theme"],
+});
 
 document.addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey || document.querySelector("dialog[open]")) return;
@@ -255,8 +270,16 @@ async function begin() {
     if (session.authenticated) await route(false);
     else logIn();
   } catch (error) {
-    fill(main, h("div.empty", {}, h("h2", {}, "The server cannot be reached"), h("p", {}, error.message),
-      h("button.button.primary", { type: "button", onclick: () => location.reload() }, "Try again")));
+    fill(
+      main,
+      h(
+        "div.empty",
+        {},
+        h("h2", {}, "The server cannot be reached"),
+        h("p", {}, error.message),
+        h("button.button.primary", { type: "button", onclick: () => location.reload() }, "Try again"),
+      ),
+    );
   }
 }
 

@@ -31,8 +31,12 @@ function sparklineCell() {
 
 function usedCell() {
   const bar = h("svg:rect.part", { x: 0, y: 0, height: 6, width: 0, rx: 3 });
-  const chart = h("svg:svg.used", { width: 48, height: 6, viewBox: "0 0 48 6", "aria-hidden": "true" },
-    h("svg:rect.whole", { x: 0, y: 0, width: 48, height: 6, rx: 3 }), bar);
+  const chart = h(
+    "svg:svg.used",
+    { width: 48, height: 6, viewBox: "0 0 48 6", "aria-hidden": "true" },
+    h("svg:rect.whole", { x: 0, y: 0, width: 48, height: 6, rx: 3 }),
+    bar,
+  );
   const text = h("span");
   const element = h("td.number.limit", {}, chart, text);
   return {
@@ -63,15 +67,63 @@ function deadCell() {
 
 const COLUMNS = [
   { label: "Queue", sort: "name", kind: "c-name", make: nameCell },
-  { label: "Items", sort: "items", number: true, kind: "c-items", make: textCell(({ items }) => compact(items), ".number.strong") },
-  { label: "Bytes", sort: "bytes", number: true, kind: "c-bytes", make: textCell((row) => zero(bytes, row.bytes), ".number.c-bytes") },
-  { label: "In/s", sort: "in_rate", number: true, kind: "c-rate", make: textCell((row) => rate(row.in_rate), ".number") },
-  { label: "Out/s", sort: "out_rate", number: true, kind: "c-rate", make: textCell((row) => rate(row.out_rate), ".number") },
+  {
+    label: "Items",
+    sort: "items",
+    number: true,
+    kind: "c-items",
+    make: textCell(({ items }) => compact(items), ".number.strong"),
+  },
+  {
+    label: "Bytes",
+    sort: "bytes",
+    number: true,
+    kind: "c-bytes",
+    make: textCell((row) => zero(bytes, row.bytes), ".number.c-bytes"),
+  },
+  {
+    label: "In/s",
+    sort: "in_rate",
+    number: true,
+    kind: "c-rate",
+    make: textCell((row) => rate(row.in_rate), ".number"),
+  },
+  {
+    label: "Out/s",
+    sort: "out_rate",
+    number: true,
+    kind: "c-rate",
+    make: textCell((row) => rate(row.out_rate), ".number"),
+  },
   { label: "Items, 10 min", kind: "c-spark", make: sparklineCell },
-  { label: "Oldest", sort: "oldest_ms", number: true, kind: "c-age", make: textCell((row) => duration(row.oldest_ms), ".number.c-age") },
-  { label: "Waiters", sort: "waiters", number: true, kind: "c-small", make: textCell((row) => compact(row.waiters), ".number.c-small") },
-  { label: "Open", sort: "open", number: true, kind: "c-small", make: textCell((row) => compact(row.open), ".number.c-small") },
-  { label: "Delayed", sort: "delayed", number: true, kind: "c-small", make: textCell((row) => compact(row.delayed), ".number.c-small") },
+  {
+    label: "Oldest",
+    sort: "oldest_ms",
+    number: true,
+    kind: "c-age",
+    make: textCell((row) => duration(row.oldest_ms), ".number.c-age"),
+  },
+  {
+    label: "Waiters",
+    sort: "waiters",
+    number: true,
+    kind: "c-small",
+    make: textCell((row) => compact(row.waiters), ".number.c-small"),
+  },
+  {
+    label: "Open",
+    sort: "open",
+    number: true,
+    kind: "c-small",
+    make: textCell((row) => compact(row.open), ".number.c-small"),
+  },
+  {
+    label: "Delayed",
+    sort: "delayed",
+    number: true,
+    kind: "c-small",
+    make: textCell((row) => compact(row.delayed), ".number.c-small"),
+  },
   { label: "Dead", sort: "dead", number: true, kind: "c-dead", make: deadCell },
   { label: "Limit used", sort: "used", number: true, kind: "c-used", make: usedCell },
 ];
@@ -87,11 +139,19 @@ export class Overview {
     const sort = SORTS.some(([name]) => name === parameters.get("sort")) ? parameters.get("sort") : "name";
     const order = parameters.get("order") === "desc" ? "desc" : "asc";
     this.table = new VirtualTable("Queues", COLUMNS, (offset, limit, signal) => this.#load(offset, limit, signal), {
-      sort, order, onsort: () => this.#sorted(), onload: (answer) => this.#loaded(answer),
+      sort,
+      order,
+      onsort: () => this.#sorted(),
+      onload: (answer) => this.#loaded(answer),
     });
     this.search = h("input", {
-      type: "search", placeholder: "Filter by name, or a pattern such as mail_*", value: this.filter, "aria-label": "Filter queues",
-      autocomplete: "off", spellcheck: "false", maxlength: 250,
+      type: "search",
+      placeholder: "Filter by name, or a pattern such as mail_*",
+      value: this.filter,
+      "aria-label": "Filter queues",
+      autocomplete: "off",
+      spellcheck: "false",
+      maxlength: 250,
       oninput: debounced(() => this.#typed(), 120),
       onkeydown: (event) => {
         if (event.key === "ArrowDown") this.#down(event);
@@ -99,27 +159,44 @@ export class Overview {
       },
     });
     this.found = h("span.muted.found", { "aria-live": "polite" });
-    this.sorts = h("select", {
-      "aria-label": "Sort by",
-      onchange: () => {
-        const [by, direction] = this.sorts.value.split(" ");
-        this.table.sortBy(by, direction);
-        this.#sorted();
+    this.sorts = h(
+      "select",
+      {
+        "aria-label": "Sort by",
+        onchange: () => {
+          const [by, direction] = this.sorts.value.split(" ");
+          this.table.sortBy(by, direction);
+          this.#sorted();
+        },
       },
-    }, SORTS.flatMap(([name, label]) => (name === "name"
-      ? [h("option", { value: "name asc" }, "Name")] : [h("option", { value: `${name} desc` }, `${label}, most first`)])));
+      SORTS.flatMap(([name, label]) =>
+        name === "name"
+          ? [h("option", { value: "name asc" }, "Name")]
+          : [h("option", { value: `${name} desc` }, `${label}, most first`)],
+      ),
+    );
     this.none = h("div.empty", { hidden: true });
     this.list = h("div.panel.list", {}, this.table.element, this.none);
-    this.element = h("div", {},
+    this.element = h(
+      "div",
+      {},
       h("div.heading", {}, h("h1", {}, "Queues"), this.#tellHealth()),
       this.#tiles(),
-      h("div.toolbar", {}, h("div.search", {}, this.search, h("kbd", { "aria-hidden": "true" }, "/")), this.found,
-        h("div.end.sorts", {}, this.sorts)),
-      this.list);
+      h(
+        "div.toolbar",
+        {},
+        h("div.search", {}, this.search, h("kbd", { "aria-hidden": "true" }, "/")),
+        this.found,
+        h("div.end.sorts", {}, this.sorts),
+      ),
+      this.list,
+    );
     this.#sorted(false);
     this.rates = { in: [], out: [] };
     this.#begin();
-    this.timer = setInterval(() => { if (!document.hidden) this.#refresh(); }, EVERY);
+    this.timer = setInterval(() => {
+      if (!document.hidden) this.#refresh();
+    }, EVERY);
     if (app.health) this.health(app.health);
   }
 
@@ -156,11 +233,19 @@ export class Overview {
       return h("div.tile", {}, h("dt", {}, label), value, line);
     };
     this.lines = { in: new Sparkline("in", 120, 30), out: new Sparkline("out", 120, 30) };
-    return h("dl.tiles.totals", {},
-      tile("items", "Items"), tile("bytes", "Bytes"),
-      tile("in", "In/s", this.lines.in.element), tile("out", "Out/s", this.lines.out.element),
-      tile("open", "Open"), tile("delayed", "Delayed"), tile("retrying", "Retrying"), tile("waiters", "Waiters"),
-      tile("clients", "Clients"));
+    return h(
+      "dl.tiles.totals",
+      {},
+      tile("items", "Items"),
+      tile("bytes", "Bytes"),
+      tile("in", "In/s", this.lines.in.element),
+      tile("out", "Out/s", this.lines.out.element),
+      tile("open", "Open"),
+      tile("delayed", "Delayed"),
+      tile("retrying", "Retrying"),
+      tile("waiters", "Waiters"),
+      tile("clients", "Clients"),
+    );
   }
 
   tick({ totals, connections }) {
@@ -224,7 +309,8 @@ export class Overview {
       this.none.replaceChildren(
         h("h2", {}, "No queue matches"),
         h("p", {}, "The filter looks for its text anywhere in a name. With * or ? it has to match the whole name."),
-        h("button.button", { type: "button", onclick: () => this.#clear() }, "Clear the filter"));
+        h("button.button", { type: "button", onclick: () => this.#clear() }, "Clear the filter"),
+      );
       return;
     }
     const command = `printf 'set jobs 0 0 5\\r\\nhello\\r\\nquit\\r\\n' | nc ${location.hostname || "127.0.0.1"} 22133`;
@@ -233,10 +319,15 @@ export class Overview {
       h("p", {}, "A queue is made when the first item is put on it. From a shell:"),
       h("code.command", { tabindex: 0 }, command),
       h("p", {}, "Or with any memcache client, on the server's port. Or here:"),
-      h("button.button.primary", {
-        type: "button",
-        onclick: async () => (await import("./actions.js")).put(this.app, null),
-      }, "Put an item"));
+      h(
+        "button.button.primary",
+        {
+          type: "button",
+          onclick: async () => (await import("./actions.js")).put(this.app, null),
+        },
+        "Put an item",
+      ),
+    );
   }
 
   #typed() {
@@ -245,7 +336,8 @@ export class Overview {
     this.filter = filter;
     this.#sorted();
     this.table.reload({ anew: true }).then(
-      () => announce(`${plural(this.table.total, "queue")} found`), (error) => this.#failed(error),
+      () => announce(`${plural(this.table.total, "queue")} found`),
+      (error) => this.#failed(error),
     );
   }
 

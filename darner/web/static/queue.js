@@ -11,7 +11,11 @@ import { Samples } from "./samples.js";
 import { settingsTable } from "./settings.js";
 
 const EVERY = 5_000;
-const SPANS = [[60_000, "1 min"], [300_000, "5 min"], [3_600_000, "1 hour"]];
+const SPANS = [
+  [60_000, "1 min"],
+  [300_000, "5 min"],
+  [3_600_000, "1 hour"],
+];
 
 const FIGURES = [
   ["items", "Items", (row) => compact(row.items)],
@@ -42,36 +46,85 @@ export class QueuePage {
     this.buttons = h("div.actions");
     this.charts = [
       new LineChart("Items", [{ name: "items", label: "in the queue", kind: "items" }], compact, { integers: true }),
-      new LineChart("In and out", [
-        { name: "in_rate", label: "in/s", kind: "in" }, { name: "out_rate", label: "out/s", kind: "out" },
-      ], rate),
-      new LineChart("Age of what is taken", [
-        { name: "age_p50_ms", label: "half", kind: "items" }, { name: "age_p99_ms", label: "99 %", kind: "late" },
-      ], duration),
+      new LineChart(
+        "In and out",
+        [
+          { name: "in_rate", label: "in/s", kind: "in" },
+          { name: "out_rate", label: "out/s", kind: "out" },
+        ],
+        rate,
+      ),
+      new LineChart(
+        "Age of what is taken",
+        [
+          { name: "age_p50_ms", label: "half", kind: "items" },
+          { name: "age_p99_ms", label: "99 %", kind: "late" },
+        ],
+        duration,
+      ),
     ];
     this.items = new Items(app, this, parameters);
     this.settings = h("div.settings");
     this.about = h("dl.facts");
-    this.content = h("div", {},
+    this.content = h(
+      "div",
+      {},
       this.#tiles(),
-      h("section.panel", { "aria-label": "Charts" },
-        h("header", {}, h("h2", {}, "Now and before"), h("div.end", {}, segments("Time", SPANS, this.span, (span) => {
-          this.span = span;
-          this.#draw();
-        }))),
-        h("div.charts", {}, this.charts.map(({ element }) => element))),
+      h(
+        "section.panel",
+        { "aria-label": "Charts" },
+        h(
+          "header",
+          {},
+          h("h2", {}, "Now and before"),
+          h(
+            "div.end",
+            {},
+            segments("Time", SPANS, this.span, (span) => {
+              this.span = span;
+              this.#draw();
+            }),
+          ),
+        ),
+        h(
+          "div.charts",
+          {},
+          this.charts.map(({ element }) => element),
+        ),
+      ),
       this.items.element,
-      h("div.halves", {},
-        h("section.panel", { "aria-label": "Settings" }, h("header", {}, h("h2", {}, "Settings in force")), this.settings),
-        h("section.panel", { "aria-label": "About" }, h("header", {}, h("h2", {}, "Since the start")), this.about)));
+      h(
+        "div.halves",
+        {},
+        h(
+          "section.panel",
+          { "aria-label": "Settings" },
+          h("header", {}, h("h2", {}, "Settings in force")),
+          this.settings,
+        ),
+        h("section.panel", { "aria-label": "About" }, h("header", {}, h("h2", {}, "Since the start")), this.about),
+      ),
+    );
     this.missing = h("div.panel.empty", { hidden: true });
-    this.element = h("div", {},
-      h("div.heading", {},
-        h("span.crumb", {}, h("a", { href: "#/" }, "Queues"), " /"), h("h1.mono", {}, name), this.pills, this.buttons),
-      this.content, this.missing);
+    this.element = h(
+      "div",
+      {},
+      h(
+        "div.heading",
+        {},
+        h("span.crumb", {}, h("a", { href: "#/" }, "Queues"), " /"),
+        h("h1.mono", {}, name),
+        this.pills,
+        this.buttons,
+      ),
+      this.content,
+      this.missing,
+    );
     this.refresh();
     this.#history();
-    this.timer = setInterval(() => { if (!document.hidden) this.refresh(); }, EVERY);
+    this.timer = setInterval(() => {
+      if (!document.hidden) this.refresh();
+    }, EVERY);
   }
 
   close() {
@@ -112,10 +165,15 @@ export class QueuePage {
 
   #tiles() {
     this.tiles = {};
-    return h("dl.tiles.figures", {}, FIGURES.map(([key, label]) => {
-      this.tiles[key] = h("dd", {}, "–");
-      return h("div.tile", {}, h("dt", {}, label), this.tiles[key]);
-    }), h("div.tile", {}, h("dt", {}, "Limit used"), this.tiles.used = h("dd", {}, "–")));
+    return h(
+      "dl.tiles.figures",
+      {},
+      FIGURES.map(([key, label]) => {
+        this.tiles[key] = h("dd", {}, "–");
+        return h("div.tile", {}, h("dt", {}, label), this.tiles[key]);
+      }),
+      h("div.tile", {}, h("dt", {}, "Limit used"), (this.tiles.used = h("dd", {}, "–"))),
+    );
   }
 
   #figures(row) {
@@ -130,11 +188,13 @@ export class QueuePage {
     this.#figures(queue);
     setText(this.tiles.used, queue.used === null ? "–" : percent(queue.used));
     setAttribute(this.tiles.used, "class", queue.used >= 0.95 ? "bad" : queue.used >= 0.8 ? "warn" : null);
-    fill(this.pills,
+    fill(
+      this.pills,
       queue.durable ? null : h("span.pill", { title: "durable = false: gone when the server ends" }, "in memory"),
       queue.parent === null ? null : h("span.pill", {}, "child of ", queueLink(queue.parent)),
       queue.aliases.map((alias) => h("span.pill", {}, "alias ", h("code", {}, alias))),
-      queue.exists ? null : h("span.pill", {}, "not made yet: clients wait for its first item"));
+      queue.exists ? null : h("span.pill", {}, "not made yet: clients wait for its first item"),
+    );
     if (first) {
       this.#actions();
       this.items.begin();
@@ -147,30 +207,50 @@ export class QueuePage {
   #facts(queue) {
     const { counters } = queue;
     const known = {
-      total_items: "Put", transactions: "Opened", canceled_transactions: "Given back", expired_items: "Expired",
-      discarded: "Discarded for newer ones", dead: "Moved to dead letters", duplicates: "Duplicates left out", total_flushes: "Flushed",
+      total_items: "Put",
+      transactions: "Opened",
+      canceled_transactions: "Given back",
+      expired_items: "Expired",
+      discarded: "Discarded for newer ones",
+      dead: "Moved to dead letters",
+      duplicates: "Duplicates left out",
+      total_flushes: "Flushed",
     };
     const row = (label, value) => h("div", {}, h("dt", {}, label), h("dd", {}, value));
-    fill(this.about,
-      Object.entries(known).filter(([key]) => key in counters).map(([key, label]) => row(label, count(counters[key]))),
+    fill(
+      this.about,
+      Object.entries(known)
+        .filter(([key]) => key in counters)
+        .map(([key, label]) => row(label, count(counters[key]))),
       row("Made", queue.created ? moment(queue.created) : "–"),
       queue.dead_letter_queue === null ? null : row("Dead letters go to", queueLink(queue.dead_letter_queue)),
-      queue.children.length ? row("Children", h("span.links", {}, queue.children.map(queueLink))) : null);
+      queue.children.length ? row("Children", h("span.links", {}, queue.children.map(queueLink))) : null,
+    );
   }
 
   #actions() {
     const { session } = this.app;
     const admin = may(session, "admin", this.name);
-    const after = (done) => { if (done !== undefined) this.changed(); };
-    const button = (text, call, danger = false) => h(`button.button${danger ? ".danger-quiet" : ""}`, {
-      type: "button", onclick: async () => after(await call()),
-    }, text);
-    fill(this.buttons,
+    const after = (done) => {
+      if (done !== undefined) this.changed();
+    };
+    const button = (text, call, danger = false) =>
+      h(
+        `button.button${danger ? ".danger-quiet" : ""}`,
+        {
+          type: "button",
+          onclick: async () => after(await call()),
+        },
+        text,
+      );
+    fill(
+      this.buttons,
       may(session, "write", this.name) ? button("Put an item…", () => actions.put(this.app, this.name)) : null,
       may(session, "read", this.name) ? button("Move items…", () => actions.requeue(this.queue)) : null,
       admin ? button("Drop items…", () => actions.flush(this.queue), true) : null,
       admin ? button("Delete queue…", () => actions.remove(this.app, this.queue), true) : null,
-      admin ? null : h("span.muted", {}, "You may not administrate this queue."));
+      admin ? null : h("span.muted", {}, "You may not administrate this queue."),
+    );
   }
 
   /** Somebody changed something: look anew. */
@@ -185,19 +265,33 @@ export class QueuePage {
     this.missing.hidden = false;
     fill(this.pills);
     fill(this.buttons);
-    fill(this.missing,
+    fill(
+      this.missing,
       h("h2", {}, "There is no such queue"),
       h("p", {}, "It was deleted, or nobody has put an item on it yet. The first item makes it."),
-      h("button.button.primary", {
-        type: "button",
-        onclick: async () => { if (await actions.put(this.app, this.name) !== undefined) this.changed(); },
-      }, "Put an item…"), " ",
-      h("a.button", { href: "#/" }, "All queues"));
+      h(
+        "button.button.primary",
+        {
+          type: "button",
+          onclick: async () => {
+            if ((await actions.put(this.app, this.name)) !== undefined) this.changed();
+          },
+        },
+        "Put an item…",
+      ),
+      " ",
+      h("a.button", { href: "#/" }, "All queues"),
+    );
   }
 
   #refused(error) {
     this.#absent();
-    fill(this.missing, h("h2", {}, "You may not see this queue"), h("p", {}, error.message), h("a.button", { href: "#/" }, "All queues"));
+    fill(
+      this.missing,
+      h("h2", {}, "You may not see this queue"),
+      h("p", {}, error.message),
+      h("a.button", { href: "#/" }, "All queues"),
+    );
   }
 
   #draw(end = Date.now()) {

@@ -49,6 +49,8 @@ export class Samples {
   of(span) {
     if (span <= FINE) return this.fine;
     const last = this.fine[this.fine.length - 1];
-    return last && this.coarse.length && last.time > this.coarse[this.coarse.length - 1].time ? [...this.coarse, last] : this.coarse;
+    return last && this.coarse.length && last.time > this.coarse[this.coarse.length - 1].time
+      ? [...this.coarse, last]
+      : this.coarse;
   }
 }

@@ -20,10 +20,34 @@ export function settingsTable(place, settings, link) {
   place.dataset.shown = shown;
   const set = settings.filter(({ source }) => source !== "built-in");
   const rest = settings.filter(({ source }) => source === "built-in");
-  const row = ({ name, value, source, key }) => h(`tr${source === "built-in" ? ".muted" : ""}`, {},
-    h("th.mono", { scope: "row" }, name), h("td.mono", {}, value), h("td.why", {}, WHY[source](key, link)));
-  fill(place, h("div.scroll-x", { role: "region", "aria-label": "Settings in force", tabindex: 0 }, h("table.settings-table", {},
-    h("caption.sr-only", {}, "Settings in force, and where each comes from"),
-    h("thead", {}, h("tr", {}, ["Setting", "Value", "Why"].map((label) => h("th", { scope: "col" }, label)))),
-    h("tbody", {}, [...set, ...rest].map(row)))));
+  const row = ({ name, value, source, key }) =>
+    h(
+      `tr${source === "built-in" ? ".muted" : ""}`,
+      {},
+      h("th.mono", { scope: "row" }, name),
+      h("td.mono", {}, value),
+      h("td.why", {}, WHY[source](key, link)),
+    );
+  fill(
+    place,
+    h(
+      "div.scroll-x",
+      { role: "region", "aria-label": "Settings in force", tabindex: 0 },
+      h(
+        "table.settings-table",
+        {},
+        h("caption.sr-only", {}, "Settings in force, and where each comes from"),
+        h(
+          "thead",
+          {},
+          h(
+            "tr",
+            {},
+            ["Setting", "Value", "Why"].map((label) => h("th", { scope: "col" }, label)),
+          ),
+        ),
+        h("tbody", {}, [...set, ...rest].map(row)),
+      ),
+    ),
+  );
 }

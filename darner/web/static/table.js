@@ -38,7 +38,8 @@ export class VirtualTable {
     this.body = h("tbody", { onkeydown: (event) => this.#key(event) }, this.above, this.below);
     this.heads = columns.map((column) => this.#head(column));
     this.element = h(
-      "table.virtual", {},
+      "table.virtual",
+      {},
       h("caption.sr-only", {}, caption),
       h("thead", {}, h("tr", { "aria-rowindex": 1 }, this.heads)),
       this.body,
@@ -73,11 +74,17 @@ export class VirtualTable {
   // Order
 
   #head(column) {
-    const kind = [column.number && "number", column.kind].filter(Boolean).map((word) => `.${word}`).join("");
+    const kind = [column.number && "number", column.kind]
+      .filter(Boolean)
+      .map((word) => `.${word}`)
+      .join("");
     if (!column.sort) return h(`th${kind}`, { scope: "col" }, column.label);
     const arrow = h("span.arrow", { "aria-hidden": "true" });
-    const button = h("button", { type: "button", onclick: () => this.#choose(column) },
-      column.number ? [arrow, column.label] : [column.label, arrow]);
+    const button = h(
+      "button",
+      { type: "button", onclick: () => this.#choose(column) },
+      column.number ? [arrow, column.label] : [column.label, arrow],
+    );
     return h(`th${kind}`, { scope: "col", title: column.title }, button);
   }
 
@@ -172,7 +179,8 @@ export class VirtualTable {
   #lay() {
     const [first, last] = this.#range(SPARE);
     const focused = this.body.contains(document.activeElement) ? document.activeElement.closest("tr") : null;
-    if (!focused && this.shown.size === last - first && !this.shown.has(first) && !this.shown.has(last - 1)) this.#relabel(first);
+    if (!focused && this.shown.size === last - first && !this.shown.has(first) && !this.shown.has(last - 1))
+      this.#relabel(first);
     for (const [index, row] of this.shown) {
       if ((index < first || index >= last) && row.element !== focused) {
         row.element.remove();
@@ -221,7 +229,14 @@ export class VirtualTable {
 
   #make() {
     const cells = this.columns.map((column) => column.make());
-    return { element: h("tr", {}, cells.map(({ element }) => element)), cells };
+    return {
+      element: h(
+        "tr",
+        {},
+        cells.map(({ element }) => element),
+      ),
+      cells,
+    };
   }
 
   #key(event) {
