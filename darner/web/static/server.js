@@ -291,7 +291,7 @@ export class Server {
         h(
           "p",
           {},
-          "The server reads its configuration file. If all of it is right, the settings of queues and the aliases apply. " +
+          "The server reads its configuration file. If all of it is right, settings of queues and aliases apply. " +
             "If anything is wrong, nothing changes, and you see what it is.",
         ),
       ],
