@@ -26,7 +26,7 @@ def makeService(options: Options) -> Server:
         settings = options.settings()  # once: the file may be a pipe
     except SettingsError as error:
         sys.exit(f"darner: {error}")
-    if not settings.listen:
+    if not (settings.listen or settings.http_listen):
         _leave_out_tls()
     from darner.cli.log_files import open_without_umask
     from darner.cli.server import makeService

@@ -11,6 +11,7 @@ import re
 import signal
 import sys
 from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Optional
 
@@ -332,7 +333,7 @@ def _http_listeners(settings: Settings, reactor: Any) -> list[Listener]:
         found.append(Listener(_endpoint(reactor, place.endpoint), HTTP, None, tls, mtls))
     if found:
         try:
-            from darner.web import site  # noqa: F401  (only whether it is complete)
+            import_module("darner.web.site")  # whether all it needs is there
         except ImportError as error:
             raise SettingsError(f"HTTP needs more packages: pip install 'darner[web]' ({error})") from error
     return found

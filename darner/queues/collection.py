@@ -29,6 +29,7 @@ from darner.queues.reading import Reads
 from darner.queues.reclaiming import Reclaimer
 from darner.queues.routing import Routing
 from darner.queues.status import ServerStatus
+from darner.queues.timings import Timings
 from darner.queues.volatile import VolatileStore
 from darner.queues.walk import QUEUES_A_TURN, Adoption, Walks
 from darner.store.interfaces import IStore
@@ -91,6 +92,7 @@ class Queues:
         """
         self.store = store
         self.clock = surroundings.clock
+        self.wall = surroundings.wall
         self.commit = GroupCommit(
             store, surroundings.schedule, surroundings.in_thread, surroundings.wall, surroundings.clock
         )
@@ -348,6 +350,16 @@ class Queues:
         self.commit.written().addCallback(lambda _: self.release(fifo))
 
     # Figures
+
+    def measure(self, timer: Callable[[], float]) -> Timings:
+        """
+        Measure the turns from now on.
+
+        @param timer: a time in seconds, by which durations are measured.
+        @return: what is measured.
+        """
+        self.commit.timings = timings = Timings(self.stats, timer, self.wall)
+        return timings
 
     def health(self) -> Health:
         """@return: whether items can be put, and if not, why and since when."""

@@ -28,6 +28,8 @@ from twisted.python.failure import Failure
 from darner.errors import StoreError
 from darner.net.log_limits import LimitedLog
 from darner.queues.answers import Answers, Asker, Resting, Verdict
+from darner.queues.late_sync import LateSync
+from darner.queues.timings import Timings
 from darner.queues.turn import Changing, Chunk, Emptied, Move, Read, Turn, Writer
 from darner.store.batch import Batch
 from darner.store.interfaces import IStore
@@ -56,6 +58,7 @@ class GroupCommit:
     @ivar health: whether the store takes what is put, as far as was seen.
     @ivar clock: the time that passes, whatever the wall clock is set to.
     @ivar copies: how many items came of the sets of this turn that are for several queues.
+    @ivar timings: what measures the turns; C{None}: nothing does.
     @ivar log: the log of all queues, in which what happens again and again is counted.
     """
 
@@ -79,13 +82,16 @@ class GroupCommit:
         self._writing: Optional[Deferred[None]] = None
         self._now = self.copies = 0
         self._waiting: list[Deferred[None]] = []
-        self._late_sync: Optional[IDelayedCall] = None
+        self._late_sync = LateSync(clock, self._sync_late)
+        self.timings: Optional[Timings] = None
         self._resting: dict[Resting, None] = {}
 
     @property
     def now(self) -> int:
         if not self._now:
             self._now = max(1, int(self._wall() * 1000))
+            if self.timings is not None and not self._gathering.began:
+                self._gathering.began = self.timings.timer()
             self._soon()
         return self._now
 
@@ -150,21 +156,16 @@ class GroupCommit:
 
     def sync_within(self, seconds: float) -> None:
         """What is gathered is to be on stable storage that many seconds from now, answered or not."""
-        if self._late_sync is not None:
-            if self._late_sync.getTime() <= self.clock.seconds() + seconds:
-                return
-            self._late_sync.cancel()
-        self._late_sync = self.clock.callLater(seconds, self._sync_late)
+        self._late_sync.within(seconds)
 
     def _sync_late(self) -> None:
-        self._late_sync = None
         self._gathering.promised = True
         self.sync()
         self._soon()
 
     def sync_soon(self) -> None:
         """What L{sync_within} promised is to be done with this turn."""
-        if self._late_sync is not None:
+        if self._late_sync.promised:
             self.sync()
             self._soon()
 
@@ -259,6 +260,9 @@ class GroupCommit:
                 queue.write_to(batch, True)
 
     def _write(self, turn: Turn) -> None:
+        if self.timings is not None:
+            turn.wrote = self.timings.timer()
+            turn.began = turn.began or turn.wrote
         if not (turn.queues or turn.chunks or turn.sync or self._owed):
             self._deliver(turn)
             return
@@ -273,7 +277,7 @@ class GroupCommit:
                 self._store.mend()
             if turn.sync:
                 # What was promised to be done by and by is done with that.
-                turn.promised = self._forget_late_sync() or turn.promised
+                turn.promised = self._late_sync.forget() or turn.promised
                 self._writing = Deferred()
                 self._in_thread(self._store.write, batch, True).addBoth(self._synced, turn)
                 return
@@ -306,6 +310,8 @@ class GroupCommit:
 
     def _done(self, turn: Turn, untouched: bool = False) -> None:
         """@param untouched: whether there was nothing for the store: what queues in memory do says nothing of it."""
+        if self.timings is not None and not untouched:
+            self.timings.written(turn)
         for queue in turn.queues:
             queue.written()
         if not self.health.writable and not untouched:
@@ -318,6 +324,8 @@ class GroupCommit:
                 answers.asker.deliver(answers)
             except Exception:
                 self.log.failure("could not answer a client")
+        if self.timings is not None:
+            self.timings.delivered(turn)
 
     # Failing
 
@@ -382,16 +390,8 @@ class GroupCommit:
 
     def stop(self) -> None:
         """Do nothing by the clock any more."""
-        self._forget_late_sync()
+        self._late_sync.forget()
         self.log.close()
         if self._retry is not None:
             self._retry.cancel()
             self._retry = None
-
-    def _forget_late_sync(self) -> bool:
-        """@return: whether there was one to come."""
-        if self._late_sync is None:
-            return False
-        self._late_sync.cancel()
-        self._late_sync = None
-        return True

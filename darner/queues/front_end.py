@@ -22,6 +22,7 @@ from darner.queues.picking import Picks
 from darner.queues.putting import Puts
 from darner.queues.reading import Reads
 from darner.queues.status import ServerStatus
+from darner.queues.timings import Timings
 from darner.queues.walk import Adoption, Walks
 from darner.values.stats import ServerStats
 
@@ -80,6 +81,8 @@ class IQueues(Protocol):
     def check_queue(self, name: bytes) -> None: ...
 
     def policy(self, name: bytes) -> QueueSettings: ...
+
+    def measure(self, timer: Callable[[], float]) -> Timings: ...
 
     def add_up(self, totals: Totals, names: Iterable[bytes]) -> None: ...
 

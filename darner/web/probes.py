@@ -13,6 +13,7 @@ import darner
 from darner.queues.figures import Totals
 from darner.web.answers import Answer, encode
 from darner.web.health import health
+from darner.web.metrics import OPENMETRICS, TEXT, metrics
 from darner.web.pacing import Pace
 from darner.web.served import Served
 from darner.web.visitors import Visitor
@@ -100,9 +101,16 @@ def _sort(
     kind[label] = figure
 
 
+async def tell_metrics(served: Served, request: Any, visitor: Visitor) -> Answer:
+    openmetrics = b"application/openmetrics-text" in (request.getHeader(b"accept") or b"")
+    kind = OPENMETRICS if openmetrics else TEXT
+    return Answer(metrics(served, visitor, openmetrics), kind=kind.encode())
+
+
 PROBES: Final[dict[bytes, Probe]] = {
     b"/ping": Probe(ping, True),
     b"/health": Probe(tell_health, True),
     b"/stats.json": Probe(stats),
+    b"/metrics": Probe(tell_metrics),
 }
 """By path."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 from typing import Any, Optional
 
 from darner.errors import DarnerError
+from darner.queues.timings import SECONDS, Histogram
 from darner.web import (  # noqa: F401  (they register their handlers)
     clients_api,
     items_api,
@@ -50,6 +51,16 @@ class Root:
         @param certified: whether the client has shown a certificate.
         @raise Problem: or a L{DarnerError}, in place of what was asked for.
         """
+        started = self.served.timings.timer()
+        found = ["page"]
+        try:
+            return await self._answer(request, certified, found)
+        finally:
+            seconds = self.served.timings.timer() - started
+            self.served.http.setdefault(found[0], Histogram(SECONDS)).add(seconds, 1)
+
+    async def _answer(self, request: Any, certified: bool, found: list[str]) -> Answer:
+        """@param found: what it is for is put in its place there."""
         reception = self.served.reception
         what = f"http {request.method.decode('latin-1')} {request.path.decode('latin-1')}"
         try:
@@ -59,8 +70,9 @@ class Root:
             reception.trail(request).refused(what, problem)
             raise
         if request.path.startswith(BASE.encode() + b"/"):
-            return await self._call(request)
+            return await self._call(request, found)
         if request.path in PROBES:
+            found[0] = request.path[1:].decode()
             return await self._probe(request)
         if request.method not in (b"GET", b"HEAD"):
             raise Problem(405, "no such method here", {b"Allow": b"GET, HEAD"})
@@ -76,9 +88,11 @@ class Root:
     async def _identify(self, request: Any) -> Visitor:
         return await self.served.reception.identify(request)
 
-    async def _call(self, request: Any) -> Answer:
+    async def _call(self, request: Any, found: list[str]) -> Answer:
+        found[0] = "unknown"
         method = "GET" if request.method == b"HEAD" else request.method.decode("latin-1")
         endpoint, values = find(method, request.path)
+        found[0] = endpoint.name
         visitor = Visitor() if endpoint.right == Right.ANYONE else await self._identify(request)
         trail = self.served.reception.trail(request, visitor.user or "-")
         call = Call(self.served, endpoint, request, visitor, trail, values)

@@ -5,6 +5,7 @@ What the HTTP side works on: one server, its queues, its users, and what is know
 from __future__ import annotations
 
 import secrets
+import time
 from collections.abc import Callable, Iterable
 from typing import Any, Optional
 
@@ -14,6 +15,7 @@ from darner.front.audit import AuditLog
 from darner.front.calls import Reading
 from darner.net.listeners import Listener
 from darner.queues.collection import Queues
+from darner.queues.timings import Histogram
 from darner.web.events import Events
 from darner.web.owners import Owners, Place
 from darner.web.reads import OpenReads
@@ -26,6 +28,8 @@ class Served:
     """
     One server.
 
+    @ivar timings: how long turns take, and how long items waited.
+    @ivar http: how long requests took, by what they were for.
     @ivar waiting: those who wait for an item by HTTP.
     @ivar instance: another one after each start.
     @ivar connections: how many HTTP connections there are.
@@ -49,7 +53,9 @@ class Served:
         self.reception = Reception(access, self.audit, queues.clock, settings.trusted_network)
         self.instance = secrets.token_hex(8)
         self.started = wall()
-        self.watch = Watch(queues, wall)
+        self.timings = queues.measure(time.perf_counter)
+        self.watch = Watch(queues, wall, self.timings.take_ages)
+        self.http: dict[str, Histogram] = {}
         self.rows = Rows(queues, self.watch)
         self.events = Events(self)
         self.reads = OpenReads(queues.clock)

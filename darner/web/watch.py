@@ -40,7 +40,11 @@ class Watch:
 
     _log = Logger()
 
-    def __init__(self, queues: IQueues, wall: Callable[[], float]) -> None:
+    def __init__(
+        self, queues: IQueues, wall: Callable[[], float], take_ages: Callable[[], list[tuple[bytes, float, int]]]
+    ) -> None:
+        """@param take_ages: gives the ages of items that were taken since it was called last."""
+        self._take_ages = take_ages
         self._queues = queues
         self._clock = queues.clock
         self._wall = wall
@@ -104,6 +108,9 @@ class Watch:
 
     async def _look_around(self) -> None:
         pace = Pace(self._queues)
+        for name, age, weight in self._take_ages():
+            self.note_age(name, age, weight)
+            await pace.ease()
         names = self._queues.walks.names
         left = QUEUES_A_LOOK
         while left > 0:
