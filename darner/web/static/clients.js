@@ -64,22 +64,18 @@ export class Clients {
       this.list,
     );
     if (mayServer(app.session)) {
-      this.#refresh();
-      this.timer = setInterval(() => {
-        if (!document.hidden) this.#refresh();
-      }, EVERY);
+      this.table.follow(EVERY, (error) => this.#failed(error));
     } else {
       this.#say("You may not see the clients", "Only those who may administrate all queues see who is connected.");
     }
   }
 
   close() {
-    clearInterval(this.timer);
     this.table.close();
   }
 
   resume() {
-    if (this.timer) this.#refresh();
+    if (mayServer(this.app.session)) this.#refresh();
   }
 
   #columns() {

@@ -158,7 +158,7 @@ export class Overview {
         else if (event.key === "Escape") this.#clear();
       },
     });
-    this.found = h("span.muted.found", { "aria-live": "polite" });
+    this.found = h("span.muted.found", { "aria-live": "polite" }, "Loading…");
     this.sorts = h(
       "select",
       {
@@ -194,24 +194,21 @@ export class Overview {
     this.#sorted(false);
     this.rates = { in: [], out: [] };
     this.#begin();
-    this.timer = setInterval(() => {
-      if (!document.hidden) this.#refresh();
-    }, EVERY);
+    this.table.follow(EVERY, (error) => this.#failed(error));
     if (app.health) this.health(app.health);
   }
 
   close() {
-    clearInterval(this.timer);
     this.table.close();
     this.closed = true;
   }
 
   resume() {
+    this.#refresh();
     this.#begin();
   }
 
   async #begin() {
-    this.#refresh();
     try {
       const { in_rate, out_rate } = await get("/history");
       // Ticks come each second; the hour is there for what came before.

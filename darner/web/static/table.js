@@ -58,6 +58,20 @@ export class VirtualTable {
     this.loading?.abort();
   }
 
+  /**
+   * Look anew now and then: each `pause` milliseconds, and less often where the server has so much to sort that its
+   * answers take long.
+   * @param {function(Error)} failed told of what goes wrong.
+   */
+  async follow(pause, failed) {
+    while (!this.closed) {
+      const began = performance.now();
+      if (!document.hidden) await this.reload().catch(failed);
+      const took = performance.now() - began;
+      await new Promise((resolve) => setTimeout(resolve, Math.max(pause, 5 * took)));
+    }
+  }
+
   /** Show what the server has now, from the beginning where the question is another one. */
   async reload({ anew = false } = {}) {
     if (anew) {
