@@ -44,6 +44,8 @@ class Options(usage.Options):
         ["text-port", None, None, "TCP port for Kestrel's text protocol, at the same address.  [default: none]"],
         ["http-port", None, None, "TCP port for the dashboard, the HTTP API and metrics.  [default: none]"],
         ["http-interface", None, None, "Address to listen on with --http-port.  [default: 127.0.0.1]"],
+        ["log-format", None, None, "How the log is written: 'text', or 'json', an object a line.  [default: text]"],
+        ["log-level", None, None, "The lowest level that is logged: debug, info, warn, error.  [default: debug]"],
         ["config", "c", None, "TOML file with settings, of the same names as here with _ in place of -."],
         ["password-file", None, None, "File with users and passwords; clients have to log in.  See darner-passwd."],
         ["min-free-bytes", None, None,
@@ -135,7 +137,7 @@ class Options(usage.Options):
             source = f"{source} and command line"
         for name in (
             "data-dir", "port", "text-port", "interface", "min-free-bytes", "dialect", "password-file", "http-port",
-            "http-interface",
+            "http-interface", "log-format", "log-level",
         ):  # fmt: skip
             if self[name] is not None:
                 values[name.replace("-", "_")] = self[name]

@@ -29,9 +29,11 @@ def makeService(options: Options) -> Server:
     if not (settings.listen or settings.http_listen):
         _leave_out_tls()
     from darner.cli.log_files import open_without_umask
+    from darner.cli.log_format import install
     from darner.cli.server import makeService
 
     open_without_umask()
+    install(settings.log_format, settings.log_level)
     return makeService(options, settings=settings)
 
 

@@ -29,6 +29,9 @@ else:
 
 DEFAULT_PORT: Final = 22133
 
+LOG_FORMATS: Final = ("text", "json")
+LOG_LEVELS: Final = ("debug", "info", "warn", "error", "critical")
+
 NO_PASSWORDS: Final = "without password_file nobody can log in, and everybody may do everything"
 
 _dialect = validators.in_(DIALECTS)
@@ -136,6 +139,10 @@ class Settings:
     """
     Names by which browsers may reach the HTTP server, besides addresses, ``localhost`` and the machine's host name.
     """
+    log_format: str = attrs.field(default="text", validator=validators.in_(LOG_FORMATS))
+    """How twistd's log is written: as C{text}, or as C{json}, an object a line."""
+    log_level: str = attrs.field(default="debug", validator=validators.in_(LOG_LEVELS))
+    """The lowest level that is logged."""
     max_queues: int = attrs.field(default=1_000_000, validator=validators.and_(of_type(int), validators.ge(0)))
     """The maximum number of queues, including those that clients wait for; 0 is unlimited."""
 
