@@ -153,8 +153,8 @@ class AccessTests(BrowserTests):
         page.reload()
         expect(html).to_have_attribute("data-theme", "dark")
 
-    def test_nothing_moves(self) -> None:
-        """Everything stays where it is while figures come in."""
+    def test_there_at_once(self) -> None:
+        """Everything is there soon, and stays where it is while figures come in."""
         server = self.serve_all()
         places = [("/", "table.virtual.loaded"), ("/#/queue/jobs", ".items-table"), ("/#/server", ".facts div")]
         for where, shown in places:
@@ -164,9 +164,10 @@ class AccessTests(BrowserTests):
             moved = page.evaluate("window.shifts")
             self.assertLess(sum(value for value, _ in moved), 0.005, f"{where}: {moved}")
 
-    def test_there_at_once(self) -> None:
-        """The first paint is there within half a second, with what little the server sends, and before any figures."""
-        server = self.serve_all()
+        self.check_first_paint(server)
+
+    def check_first_paint(self, server: Server) -> None:
+        """It is there within half a second, with what little the server sends, and before any figures."""
         page = self.open(server)
         expect(page.locator("table.virtual.loaded")).to_be_visible()
         sent = page.evaluate(

@@ -18,6 +18,11 @@ class ModulesTests(BrowserTests):
 
     def test_modules(self) -> None:
         page = self.open(self.serve())
+        self.check_values(page)
+        self.check_payloads(page)
+        self.check_samples(page)
+
+    def check_values(self, page: Any) -> None:
         for module, name, *arguments, expected in [
             ("format", "count", 1234567, "1,234,567"),
             ("format", "plural", 1, "item", "1 item"), ("format", "plural", 1234, "item", "1,234 items"),
@@ -45,9 +50,8 @@ class ModulesTests(BrowserTests):
         ]:  # fmt: skip
             self.assertEqual(self.call(page, module, name, *arguments), expected, (module, name, arguments))
 
-    def test_payloads(self) -> None:
+    def check_payloads(self, page: Any) -> None:
         """JSON is laid out without any of its tokens being changed; what is not JSON is not."""
-        page = self.open(self.serve())
 
         def shown(name: str, payload: bytes) -> Any:
             script = "([name, bytes]) => import('/static/format.js').then(all => all[name](new Uint8Array(bytes)))"
@@ -70,9 +74,8 @@ class ModulesTests(BrowserTests):
             ],
         )
 
-    def test_samples(self) -> None:
+    def check_samples(self, page: Any) -> None:
         """The last minutes are kept second by second, the hour in steps, and what nobody saw is a gap."""
-        page = self.open(self.serve())
         fine, coarse, gaps = page.evaluate(
             """async () => {
                 const { Samples } = await import("/static/samples.js");
