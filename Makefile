@@ -30,7 +30,7 @@ $(VENV)/.run: setup.cfg pyproject.toml
 	PYTHON=$(PYTHON) bash .ci/setup $(VENV) web
 	@touch $@
 
-$(VENV)/.compiled-$(COMPILE): $(VENV)/.run setup.py $(shell find darner -name '*.py')
+$(VENV)/.compiled-$(COMPILE): $(VENV)/.run setup.py $(shell find darner -name '*.py' -o -path 'darner/web/static/*')
 	@rm -f $(VENV)/.compiled-*
 	@bash .ci/compile $(VENV)
 
