@@ -38,13 +38,29 @@ export class Sparkline {
   }
 }
 
-/** The steps of an axis from 0 to at least this value: at most five, each 1, 2 or 5 times a power of ten. */
-export function ticks(top, base = 10) {
+const SECOND = 1000;
+const MINUTE = 60 * SECOND;
+const HOUR = 60 * MINUTE;
+const DAY = 24 * HOUR;
+
+/** What an axis of durations is divided by, beyond a second. */
+const DURATIONS = [
+  ...[1, 2, 5, 10, 15, 30].map((number) => number * SECOND),
+  ...[1, 2, 5, 10, 15, 30].map((number) => number * MINUTE),
+  ...[1, 2, 3, 6, 12].map((number) => number * HOUR),
+  ...[1, 2, 5, 7, 14, 28].map((number) => number * DAY),
+];
+
+/**
+ * The steps of an axis from 0 to at least this value: about four, each 1, 2 or 5 times a power of ten.
+ * @param {boolean} durations whether the values are milliseconds: then a step is a whole unit of time, or some.
+ */
+export function ticks(top, durations = false) {
   if (!(top > 0)) return [0, 1];
   const rough = top / 4;
-  const power = base ** Math.floor(Math.log(rough) / Math.log(base) + 1e-9);
-  const steps = base === 10 ? [1, 2, 5, 10] : [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024];
-  const step = power * steps.find((factor) => factor * power >= rough - 1e-9);
+  const power = 10 ** Math.floor(Math.log10(rough) + 1e-9);
+  let step = power * [1, 2, 5, 10].find((factor) => factor * power >= rough - 1e-9);
+  if (durations && rough > SECOND / 2) step = DURATIONS.find((size) => size >= rough) || step;
   const found = [];
   for (let at = 0; at < top + step * 0.999; at += step) found.push(at);
   return found;
@@ -64,7 +80,7 @@ export class LineChart {
    * @param {string} title
    * @param {Array<{name: string, label: string, kind: string}>} series each line: its figure, its name, its colour.
    * @param {function(number): string} unit how a value is written.
-   * @param {{integers?: boolean, base?: number}} [options] whether values are whole numbers; 1024 for bytes.
+   * @param {{integers?: boolean, durations?: boolean}} [options] whether values are whole numbers, or milliseconds.
    */
   constructor(title, series, unit, options = {}) {
     this.title = title;
@@ -146,7 +162,7 @@ export class LineChart {
   #draw() {
     if (!this.width) return;
     const values = this.samples.flatMap((sample) => this.series.map(({ name }) => sample[name] ?? 0));
-    const steps = ticks(Math.max(this.options.integers ? 4 : 0, ...values), this.options.base);
+    const steps = ticks(Math.max(this.options.integers ? 4 : 0, ...values), this.options.durations);
     const top = steps[steps.length - 1];
     const bottom = HEIGHT - MARGIN.bottom;
     this.y = (value) => bottom - (value / top) * (bottom - MARGIN.top);
@@ -239,8 +255,8 @@ export class LineChart {
     this.at = known ? time : null;
     const sample = known || this.samples[this.samples.length - 1];
     for (const [at, { name }] of this.series.entries()) {
-      const value = sample ? sample[name] : null;
-      setText(this.legend[at].value, value === null || value === undefined ? "–" : this.unit(value));
+      const value = sample?.[name] ?? (known ? null : this.#latest(name));
+      setText(this.legend[at].value, value === null ? "–" : this.unit(value));
     }
     setText(this.when, known ? `at ${clock(time)}` : "");
     if (!this.cursor) return;
@@ -258,6 +274,12 @@ export class LineChart {
         return h(`svg:circle.${kind}`, { cx: x, cy: this.y(value), r: 3.5 });
       }),
     );
+  }
+
+  /** What is known last of a figure, if that is not long ago. */
+  #latest(name) {
+    const found = this.samples.findLast((sample) => (sample[name] ?? null) !== null);
+    return found && this.end - found.time < this.span / 50 + 15_000 ? found[name] : null;
   }
 
   #summary() {

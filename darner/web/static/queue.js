@@ -61,6 +61,7 @@ export class QueuePage {
           { name: "age_p99_ms", label: "99 %", kind: "late" },
         ],
         duration,
+        { durations: true },
       ),
     ];
     this.items = new Items(app, this, parameters);

@@ -72,6 +72,7 @@ export class Server {
           { name: "age_p99_ms", label: "99 %", kind: "late" },
         ],
         duration,
+        { durations: true },
       ),
     ];
     this.tiles = {};
@@ -169,6 +170,8 @@ export class Server {
     if (memory !== null) setText(this.tiles.memory, bytes(memory));
     if (this.started) setText(this.tiles.uptime, duration(time - this.started));
     this.ticks = (this.ticks || 0) + 1;
+    // Ages are in the history alone.
+    if (this.ticks % 30 === 0) this.#history();
     if (this.ticks % 5 === 1) this.#draw();
   }
 

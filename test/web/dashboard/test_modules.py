@@ -40,6 +40,8 @@ class ModulesTests(BrowserTests):
             ("format", "percent", 0.004, "<1 %"), ("format", "percent", 0.756, "76 %"),
             ("charts", "ticks", 0, [0, 1]), ("charts", "ticks", 100, [0, 50, 100]),
             ("charts", "ticks", 7, [0, 2, 4, 6, 8]), ("charts", "ticks", 0.3, [0, 0.1, 0.2, 0.30000000000000004]),
+            ("charts", "ticks", 700_000, True, [0, 300_000, 600_000, 900_000]),
+            ("charts", "ticks", 8000, True, [0, 2000, 4000, 6000, 8000]), ("charts", "ticks", 3, True, [0, 1, 2, 3]),
             ("api", "matches", "mail_*", "mail_out", True), ("api", "matches", "mail_*", "my_mail_out", False),
             ("api", "matches", "q?", "q", False), ("api", "matches", "q[a-c]", "qb", True),
             ("api", "matches", "q[!a-c]", "qb", False), ("api", "matches", "a.c", "abc", False),
