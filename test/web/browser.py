@@ -70,7 +70,7 @@ class Reply:
             name, _, value = line.partition(": ")
             self.headers[name.lower()] = value
         if self.headers.get("transfer-encoding") == "chunked":
-            self.body = dechunk(self.body)
+            self.body = dechunk(self.body) if self.body.endswith(b"0\r\n\r\n") else b""
 
     @property
     def json(self) -> Any:
@@ -136,6 +136,10 @@ class Browser:
             if self.web.is_answered(self):
                 break
             self.web.server.commit()
+        return Reply(self.take())
+
+    def reply(self) -> Reply:
+        """@return: what was sent since the last call."""
         return Reply(self.take())
 
     def get(self, path: str, **headers: Optional[str]) -> Reply:
