@@ -29,6 +29,12 @@ function listCell(text, kind) {
   };
 }
 
+/** What narrow screens have in the place of columns. */
+function inShort({ user, waits_for: queues, open_reads: number }) {
+  const parts = [user, queues.length && `waits for ${queues.join(", ")}`, number && `${number} open`];
+  return parts.filter(Boolean).join(" · ");
+}
+
 /** The page of the clients. */
 export class Clients {
   constructor(app, { parameters }) {
@@ -84,8 +90,15 @@ export class Clients {
         label: "Address",
         kind: "k-address",
         make: () => {
-          const element = h("th.name.k-address", { scope: "row" });
-          return { element, show: ({ address, tls }) => setText(element, tls ? `${address} (TLS)` : address) };
+          const address = h("span");
+          const more = h("span.sub");
+          return {
+            element: h("th.name.k-address", { scope: "row" }, address, more),
+            show: (row) => {
+              setText(address, row.tls ? `${row.address} (TLS)` : row.address);
+              setText(more, inShort(row));
+            },
+          };
         },
       },
       { label: "User", kind: "k-user", make: listCell(({ user }) => user || "–", ".k-user") },

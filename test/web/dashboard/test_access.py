@@ -13,7 +13,7 @@ from test.web.dashboard.chromium import PHONE, WIDE, BrowserTests, expect, fault
 
 CONFIG = """
 [queues.jobs]
-max_items = 20
+max_items = 5
 max_attempts = 1
 dead_letter_queue = "jobs_dead"
 [queues.cache]
@@ -78,7 +78,7 @@ class AccessTests(BrowserTests):
     def serve_all(self) -> Server:
         """@return: a server that has something of everything."""
         server = self.serve(config=CONFIG)
-        put(server, "jobs", b'{"a": 1}', b"text", b"\xff\x00", *[b"x"] * 17)
+        put(server, "jobs", b'{"a": 1}', b"text", b"\xff\x00", b"", b"x")
         put(server, "jobs_dead", b"dead")
         put(server, "cache", b"x")
         worker = server.client()
@@ -134,7 +134,7 @@ class AccessTests(BrowserTests):
         expect(item).to_be_focused()
         # A chart is read point by point.
         chart = page.locator(".chart", has_text="Items").first
-        expect(chart.locator(".plot")).to_have_attribute("aria-label", re.compile(r"Items, the last 5 min\. .*now 19"))
+        expect(chart.locator(".plot")).to_have_attribute("aria-label", re.compile(r"Items, the last 5 min\. .*now 4"))
         chart.locator(".plot").focus()
         page.keyboard.press("Home")
         expect(chart.locator(".when")).to_contain_text("at ")
