@@ -269,6 +269,8 @@ async function begin() {
     welcome(session);
     if (session.authenticated) await route(false);
     else logIn();
+    // Then the other views, so that they are there when they are asked for.
+    for (const load of Object.values(PAGES)) load().catch(() => {});
   } catch (error) {
     fill(
       main,

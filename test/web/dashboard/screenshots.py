@@ -20,7 +20,7 @@ from pathlib import Path
 from threading import Event, Thread
 from typing import Any
 
-from test.servers import MODULE, Client, Server, make_directory
+from test.servers import MODULE, PATIENCE, Client, Server, make_directory
 from test.web.dashboard.chromium import CHROMIUM, PHONE, WIDE, address, expect, sync_playwright
 
 CONFIG = """
@@ -173,6 +173,7 @@ def main(arguments: list[str]) -> None:
         stack.callback(load.end)
         time.sleep(given.seconds)
         play = stack.enter_context(sync_playwright())
+        expect.set_options(timeout=PATIENCE * 1000)
         browser = play.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--force-color-profile=srgb"])
         stack.callback(browser.close)
         for size, viewport in [("wide", WIDE), ("phone", PHONE)]:
