@@ -17,7 +17,7 @@ from darner.web.pacing import Pace
 from darner.web.visitors import Visitor
 from darner.web.watch import Watch
 
-QUEUES_AT_ONCE: Final = 64
+QUEUES_AT_ONCE: Final = 16
 KEPT: Final = 2.0
 """Seconds for which an order of many queues is kept."""
 FEW: Final = 2000

@@ -23,7 +23,7 @@ INTERVAL: Final = 1.0
 """Seconds between two looks."""
 QUEUES_A_LOOK: Final = 5000
 """At how many queues a look goes: at all of them where they are not more, else at the next ones in order."""
-QUEUES_AT_ONCE: Final = 50
+QUEUES_AT_ONCE: Final = 25
 COURSES: Final = 1000
 """Of how many queues the last hour is kept: of those in which something has happened last."""
 KEPT_SUM: Final = 2.0
