@@ -54,7 +54,8 @@ class Contents:
     @ivar bytes: how many bytes of payload these have.
     @ivar head: the items that are next, as far as memory has them.
     @ivar open: the items that are open, by their ids.
-    @ivar withdrawn: the ids of items that were open and taken away from their readers.
+    @ivar withdrawn: the ids of items that were open and taken away from their readers; C{None} if there are none, as
+        in nearly every queue.
     @ivar perishable: whether the queue may hold what expires, or expires itself.
     """
 
@@ -83,7 +84,7 @@ class Contents:
         self.bytes = size
         self.head = Head(0, medium.window_bytes)
         self.open: dict[int, Item] = {}
-        self.withdrawn: set[int] = set()
+        self.withdrawn: Optional[set[int]] = None
         self.perishable = False
         self._heavy: list[Item] = []  # of which the payload goes at the end of the turn
         self._oldest_id = -1  # of an item that was at the head, and only looked at
@@ -161,6 +162,7 @@ class Contents:
 
     def withdraw(self, id: int) -> Item:
         """Take an open item away from its reader: it is neither open nor to be had nor consumed."""
+        self.withdrawn = self.withdrawn or set()
         self.withdrawn.add(id)
         return self.open.pop(id)
 

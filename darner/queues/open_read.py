@@ -39,7 +39,8 @@ class OpenRead:
     @property
     def late(self) -> bool:
         """Whether the read has ended by itself, without its reader: it has timed out, or somebody withdrew the item."""
-        return self._late or self.item.id in self._storage.contents.withdrawn
+        withdrawn = self._storage.contents.withdrawn
+        return self._late or (withdrawn is not None and self.item.id in withdrawn)
 
     @property
     def refused(self) -> bool:

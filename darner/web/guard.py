@@ -41,6 +41,14 @@ def _host_of(header: str) -> Optional[str]:
     return None if match is None else match[1].strip("[]").rstrip(".").lower()
 
 
+def _netloc(origin: str) -> str:
+    """@return: host and port of an origin, in lower case; empty where it is none."""
+    try:
+        return urlsplit(origin).netloc.lower()
+    except ValueError:
+        return ""
+
+
 def _is_address(host: str) -> bool:
     try:
         ip_address(host)
@@ -64,10 +72,11 @@ class Guard:
         """
         if request.path in OPEN_PATHS:
             return
-        hosts = request.requestHeaders.getRawHeaders("host", [])
+        # As bytes: to be text they would have to be UTF-8.
+        hosts = request.requestHeaders.getRawHeaders(b"host", [])
         if len(hosts) > 1:
             raise Problem(400, "more than one Host")
-        host = hosts[0] if hosts else ""
+        host = hosts[0].decode("latin-1") if hosts else ""
         if not authorized_by_header:
             self._check_host(host)
         self._check_origin(request, host)
@@ -84,10 +93,10 @@ class Guard:
         site = request.getHeader(b"sec-fetch-site")
         if site not in (None, b"same-origin", b"none") and not self._is_visit(request):
             raise Problem(403, "a request of another site")
-        origin = request.requestHeaders.getRawHeaders("origin")
-        if origin is not None and urlsplit(origin[-1]).netloc.lower() != host.lower():
+        origin = request.getHeader(b"origin")
+        if origin is not None and _netloc(origin.decode("latin-1")) != host.lower():
             raise Problem(403, "a request of another origin")
-        if request.method not in (b"GET", b"HEAD") and request.getHeader(CHANGE_HEADER) != "1":
+        if request.method not in (b"GET", b"HEAD") and request.getHeader(CHANGE_HEADER.encode()) != b"1":
             raise Problem(403, f"a request that changes something needs the header {CHANGE_HEADER}: 1")
 
     @staticmethod

@@ -5,6 +5,7 @@ Metrics for Prometheus, in its text format and as OpenMetrics.  docs/metrics.rst
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Iterable, Iterator
+from itertools import chain
 from typing import Any, Final
 
 from prometheus_client import CONTENT_TYPE_LATEST as TEXT
@@ -104,7 +105,7 @@ async def metrics(served: Served, visitor: Visitor, openmetrics: bool) -> AsyncG
     pace = Pace(served.queues)
     totals = await served.watch.totals(visitor, pace)
     _, names = await served.rows.page(visitor, "", "items", True, 0, MOST_QUEUES, pace)
-    for family in [*_of_server(served, totals), *_of_process(), *_of_queues(served, names, totals)]:
+    for family in chain(_of_server(served, totals), _of_process(), _of_queues(served, names, totals)):
         yield _write(family, openmetrics)
         await pace.ease()
     if openmetrics:
@@ -213,16 +214,13 @@ def _of_queues(served: Served, names: list[bytes], totals: dict[str, Any]) -> It
     ages = GaugeMetricFamily(
         "darner_queue_oldest_item_age_seconds", "Age of the item at the head of a queue.", labels=["queue"]
     )
-    counters = {
-        figure: CounterMetricFamily(metric, doc, labels=["queue"])
-        for figure, (metric, doc) in QUEUE_COUNTERS.items()
-    }
-    for name, label, _ in there:
-        fifo = queues.find(name)
-        if fifo is not None:
-            stats: QueueStats = fifo.stats
-            ages.add_metric([label], fifo.oldest_age / 1000)
-            for figure, counter in counters.items():
-                counter.add_metric([label], getattr(stats, figure))
+    fifos = [(label, fifo) for name, label, _ in there for fifo in [queues.find(name)] if fifo is not None]
+    for label, fifo in fifos:
+        ages.add_metric([label], fifo.oldest_age / 1000)
     yield ages
-    yield from counters.values()
+    for figure, (metric, doc) in QUEUE_COUNTERS.items():
+        counter = CounterMetricFamily(metric, doc, labels=["queue"])
+        for label, fifo in fifos:
+            stats: QueueStats = fifo.stats
+            counter.add_metric([label], getattr(stats, figure))
+        yield counter

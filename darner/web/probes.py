@@ -18,7 +18,7 @@ from darner.web.pacing import Pace
 from darner.web.served import Served
 from darner.web.visitors import Visitor
 
-QUEUES_AT_ONCE: Final = 64
+QUEUES_AT_ONCE: Final = 16
 
 
 @frozen
@@ -67,25 +67,29 @@ async def _stats(served: Served, visitor: Visitor) -> AsyncGenerator[bytes, None
     labels: dict[str, Any] = {}
     for name, figure in queues.figures(darner.__version__, totals).items():
         _sort(name, name, figure, counters, gauges, labels)
-    piece = b'{"labels":%b,"metrics":{},"counters":%b' % (encode(labels), encode(counters)[:-1])
-    yield piece
-    told = [encode(gauges)[:-1]]
-    last = b""
-    while some := names.after(last, QUEUES_AT_ONCE):
-        last = some[-1]
-        counters, gauges = {}, {}
-        for queue in some:
-            if visitor.may_see(queue):
-                for name, figure in queues.queue_figures(queue).items():
-                    _sort(f"q/{queue.decode()}/{name}", name, figure, counters, gauges, labels)
-        if counters:
-            yield b"," + encode(counters)[1:-1]
-            told.append(b"," + encode(gauges)[1:-1])
-        await pace.ease()
-    yield b'},"gauges":'
-    for piece in told:
+    yield b'{"labels":%b,"metrics":{},"counters":%b' % (encode(labels), encode(counters)[:-1])
+    async for piece in _of_queues(served, visitor, pace, False):
+        yield piece
+    yield b'},"gauges":%b' % encode(gauges)[:-1]
+    async for piece in _of_queues(served, visitor, pace, True):  # a second time, and nothing is kept for it
         yield piece
     yield b"}}\n"
+
+
+async def _of_queues(served: Served, visitor: Visitor, pace: Pace, gauges: bool) -> AsyncGenerator[bytes, None]:
+    queues, last = served.queues, b""
+    while some := queues.walks.names.after(last, QUEUES_AT_ONCE):
+        last = some[-1]
+        told = {
+            f"q/{queue.decode()}/{name}": figure
+            for queue in some
+            if visitor.may_see(queue)
+            for name, figure in queues.queue_figures(queue).items()
+            if (name in _GAUGES) is gauges
+        }
+        if told:
+            yield b"," + encode(told)[1:-1]
+        await pace.ease()
 
 
 _GAUGES: Final = frozenset([

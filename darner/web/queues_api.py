@@ -16,7 +16,7 @@ from darner.web.calls import Call
 from darner.web.endpoints import Right, handles
 from darner.web.problems import bad_request, not_found
 
-ROWS_AT_ONCE: Final = 16
+ROWS_AT_ONCE: Final = 8
 MOST_CHILDREN: Final = 1000
 
 

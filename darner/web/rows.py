@@ -17,7 +17,7 @@ from darner.web.pacing import Pace
 from darner.web.visitors import Visitor
 from darner.web.watch import Watch
 
-QUEUES_AT_ONCE: Final = 64
+QUEUES_AT_ONCE: Final = 16
 KEPT: Final = 2.0
 """Seconds for which an order of many queues is kept."""
 FEW: Final = 2000
@@ -25,8 +25,11 @@ FEW: Final = 2000
 ORDERS: Final = 8
 """How many are kept."""
 
-Entry = tuple[float, bytes]
-"""By what it is sorted, and its name."""
+Entry = Any
+"""
+What sorts as a queue is to be sorted: a value and its name; or its name alone, as very many tuples wake the garbage
+collector.
+"""
 
 
 def matcher(text: str) -> Optional[Callable[[bytes], object]]:
@@ -113,7 +116,7 @@ class Rows:
         names: list[bytes] = []
         entries = iter(heapq.merge(*parts))
         while offset + limit > len(names):
-            some = [name for _, name in islice(entries, QUEUES_AT_ONCE)]
+            some = [entry if sort == "name" else entry[1] for entry in islice(entries, QUEUES_AT_ONCE)]
             if not some:
                 break
             names += some
@@ -126,21 +129,21 @@ class Rows:
     ) -> tuple[int, list[list[Entry]]]:
         """@return: how many queues are selected, and they, in sorted parts."""
         wanted = matcher(filter)
-        by = self._by(sort, descending)
+        by = self._by("items" if sort == "name" else sort, descending)
         parts: list[list[Entry]] = []
         total = 0
         names = self._queues.walks.names
         last = b""
         while some := names.after(last, QUEUES_AT_ONCE):
             last = some[-1]
-            part = [
-                (by(name), name)
+            part: list[Entry] = [
+                name if sort == "name" else (by(name), name)
                 for name in some
                 if (wanted is None or wanted(name)) and visitor.may_see(name) and self._is_there(name)
             ]
             total += len(part)
             if sort == "name" and parts:
-                parts[0] += part
+                parts[0] += part  # they come in this order
             else:
                 parts.append(sorted(part))
             await pace.ease()
@@ -160,8 +163,6 @@ class Rows:
         return fifo is not None and (fifo.exists or bool(fifo.waiters.line))
 
     def _by(self, sort: str, descending: bool) -> Callable[[bytes], float]:
-        if sort == "name":
-            return lambda name: 0.0
         sign = -1 if descending else 1
         if sort in ("dead", "oldest_ms", "used"):
             figure = {"dead": self.dead, "oldest_ms": self._oldest, "used": self._used}[sort]

@@ -23,7 +23,7 @@ INTERVAL: Final = 1.0
 """Seconds between two looks."""
 QUEUES_A_LOOK: Final = 5000
 """At how many queues a look goes: at all of them where they are not more, else at the next ones in order."""
-QUEUES_AT_ONCE: Final = 50
+QUEUES_AT_ONCE: Final = 25
 COURSES: Final = 1000
 """Of how many queues the last hour is kept: of those in which something has happened last."""
 KEPT_SUM: Final = 2.0
@@ -166,8 +166,9 @@ class Watch:
     async def _forget_deleted(self, pace: Pace) -> None:
         """All names were seen: what was not there is no more.  The rates are added up anew, as they are not exact."""
         in_rate = out_rate = 0.0
-        for name, row in list(self.rows.items()):
-            if self.rows.get(name) is not row:
+        for name in list(self.rows):  # names alone: very many tuples would wake the garbage collector
+            row = self.rows.get(name)
+            if row is None:
                 continue
             if self._queues.find(name) is None:
                 self._forget(name, row)
@@ -226,8 +227,9 @@ class Watch:
         if known is not None and now - known[0] < KEPT_SUM:
             return known[1]
         summed = Sum()
-        for name, row in list(self.rows.items()):
-            if visitor.may_see(name):
+        for name in list(self.rows):
+            row = self.rows.get(name)
+            if row is not None and visitor.may_see(name):
                 summed.add(row)
             await pace.ease()
         described = summed.describe()

@@ -90,6 +90,10 @@ class GuardTests(WebTestCase):
             self.assertEqual(self.browser.get("/api/v1/session", Host=host).status, status, host)
         self.assertEqual(self.browser.get("/ping", Host="evil.example.com").status, 200)
         self.assertEqual(self.browser.get("/", Host="evil.example.com").status, 421)
+        for header in (b"Host: \x80", b"Host: localhost\r\nOrigin: \x80", b"Host: localhost\r\nOrigin: http://[x"):
+            self.browser.receive(b"GET /api/v1/session HTTP/1.1\r\n" + header + b"\r\n\r\n")
+            self.server.commit()
+            self.assertIn(self.browser.take()[9:12], (b"421", b"403", b"400"))
         self.browser.receive(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nHost: evil.com\r\n\r\n")
         self.assertIn(b"HTTP/1.1 400", self.browser.take())
 
