@@ -28,6 +28,8 @@ from twisted.python.failure import Failure
 from darner.errors import StoreError
 from darner.net.log_limits import LimitedLog
 from darner.queues.answers import Answers, Asker, Resting, Verdict
+from darner.queues.late_sync import LateSync
+from darner.queues.timings import Timings
 from darner.queues.turn import Changing, Chunk, Emptied, Move, Read, Turn, Writer
 from darner.store.batch import Batch
 from darner.store.interfaces import IStore
@@ -56,17 +58,14 @@ class GroupCommit:
     @ivar health: whether the store accepted the latest puts.
     @ivar clock: the monotonic clock.
     @ivar copies: the number of items put in this turn by sets on several queues.
+    @ivar timings: what measures the turns; C{None}: nothing does.
     @ivar log: the log of all queues; repeated lines are counted.
     """
 
     def __init__(
-        self,
-        store: IStore,
-        schedule: Callable[[Callable[[], None]], object],
-        in_thread: Callable[..., Deferred[Any]],
-        wall: Callable[[], float],
-        clock: IReactorTime,
-    ) -> None:
+        self, store: IStore, schedule: Callable[[Callable[[], None]], object],
+        in_thread: Callable[..., Deferred[Any]], wall: Callable[[], float], clock: IReactorTime,
+    ) -> None:  # fmt: skip
         """The parameters are those of L{darner.queues.collection.Surroundings}."""
         self._store = store
         self._schedule = schedule
@@ -83,13 +82,16 @@ class GroupCommit:
         self._writing: Optional[Deferred[None]] = None
         self._now = self.copies = 0
         self._waiting: list[Deferred[None]] = []
-        self._late_sync: Optional[IDelayedCall] = None
+        self._late_sync = LateSync(clock, self._sync_late)
+        self.timings: Optional[Timings] = None
         self._resting: dict[Resting, None] = {}
 
     @property
     def now(self) -> int:
         if not self._now:
             self._now = max(1, int(self._wall() * 1000))
+            if self.timings is not None and not self._gathering.began:
+                self._gathering.began = self.timings.timer()
             self._soon()
         return self._now
 
@@ -154,21 +156,16 @@ class GroupCommit:
 
     def sync_within(self, seconds: float) -> None:
         """Sync the changes of this turn within so many seconds; the replies do not wait for that."""
-        if self._late_sync is not None:
-            if self._late_sync.getTime() <= self.clock.seconds() + seconds:
-                return
-            self._late_sync.cancel()
-        self._late_sync = self.clock.callLater(seconds, self._sync_late)
+        self._late_sync.within(seconds)
 
     def _sync_late(self) -> None:
-        self._late_sync = None
         self._gathering.promised = True
         self.sync()
         self._soon()
 
     def sync_soon(self) -> None:
         """Do with this turn what L{sync_within} promised."""
-        if self._late_sync is not None:
+        if self._late_sync.promised:
             self.sync()
             self._soon()
 
@@ -259,6 +256,9 @@ class GroupCommit:
                 queue.write_to(batch, True)
 
     def _write(self, turn: Turn) -> None:
+        if self.timings is not None:
+            turn.wrote = self.timings.timer()
+            turn.began = turn.began or turn.wrote
         if not (turn.queues or turn.chunks or turn.sync or self._owed):
             self._deliver(turn)
             return
@@ -273,7 +273,7 @@ class GroupCommit:
                 self._store.mend()
             if turn.sync:
                 # This sync also does what sync_within promised.
-                turn.promised = self._forget_late_sync() or turn.promised
+                turn.promised = self._late_sync.forget() or turn.promised
                 self._writing = Deferred()
                 self._in_thread(self._store.write, batch, True).addBoth(self._synced, turn)
                 return
@@ -306,6 +306,8 @@ class GroupCommit:
 
     def _done(self, turn: Turn, untouched: bool = False) -> None:
         """@param untouched: whether nothing was written to the store, so that its health is unknown."""
+        if self.timings is not None and not untouched:
+            self.timings.written(turn)
         for queue in turn.queues:
             queue.written()
         if not self.health.writable and not untouched:
@@ -318,6 +320,8 @@ class GroupCommit:
                 answers.asker.deliver(answers)
             except Exception:
                 self.log.failure("internal error while answering a client")
+        if self.timings is not None:
+            self.timings.delivered(turn)
 
     # Failing
 
@@ -382,16 +386,8 @@ class GroupCommit:
 
     def stop(self) -> None:
         """Stop all timers."""
-        self._forget_late_sync()
+        self._late_sync.forget()
         self.log.close()
         if self._retry is not None:
             self._retry.cancel()
             self._retry = None
-
-    def _forget_late_sync(self) -> bool:
-        """@return: whether one was due."""
-        if self._late_sync is None:
-            return False
-        self._late_sync.cancel()
-        self._late_sync = None
-        return True

@@ -58,7 +58,7 @@ class IReads(Interface):
         """
 
     def read_delayed(
-        number: int, since: int, until: int, max_bytes: int
+        number: int, since: int, until: int, max_bytes: int, after: int = 0
     ) -> tuple[list[tuple[int, Item]], Optional[int]]:
         """
         Find delayed items that are due.  One batch puts them on the queue and deletes them here.
@@ -66,6 +66,7 @@ class IReads(Interface):
         @param since: the start of the search, in ms since the epoch; no item is due before.  The engine does not look
             at the deletion marks before it.
         @param until: the end of the search, in ms since the epoch, included.
+        @param after: the id at which the search starts among the items that are due at C{since}.
         @return: items with the times when they are due, ordered by time and then by id, until C{max_bytes} of payload
             are reached; and the time when the next one is due, C{None} if there is none.
         """

@@ -210,16 +210,16 @@ class LevelStore:
         return data
 
     def read_delayed(
-        self, number: int, since: int, until: int, max_bytes: int
+        self, number: int, since: int, until: int, max_bytes: int, after: int = 0
     ) -> tuple[list[tuple[int, Item]], Optional[int]]:
-        return self._database.guarded(lambda: self._read_delayed(number, since, until, max_bytes))
+        return self._database.guarded(lambda: self._read_delayed(number, since, until, max_bytes, after))
 
     def _read_delayed(
-        self, number: int, since: int, until: int, max_bytes: int
+        self, number: int, since: int, until: int, max_bytes: int, after: int
     ) -> tuple[list[tuple[int, Item]], Optional[int]]:
         items: list[tuple[int, Item]] = []
         with self._database.iterator(
-            start=records.due_key(number, since, 0), stop=records.end_key(number)
+            start=records.due_key(number, since, after), stop=records.end_key(number)
         ) as entries:
             for key, value in entries:
                 due = records.due_of(key)

@@ -183,11 +183,11 @@ class MemoryStore:
         return found
 
     def read_delayed(
-        self, number: int, since: int, until: int, max_bytes: int
+        self, number: int, since: int, until: int, max_bytes: int, after: int = 0
     ) -> tuple[list[tuple[int, Item]], Optional[int]]:
         found: list[tuple[int, Item]] = []
         delays = self.delays.get(number, [])
-        for due, _, item in islice(delays, bisect_left(delays, (since,)), None):
+        for due, _, item in islice(delays, bisect_left(delays, (since, after)), None):
             if due > until or max_bytes <= 0:
                 return found, due
             found.append((due, item.copy()))
