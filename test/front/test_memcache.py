@@ -82,7 +82,7 @@ class SetTests(SynchronousTestCase):
             self.assertEqual(parse(b"set q/delay=%b 0 0 5" % delay), refused)
 
     def test_unreadable_size(self) -> None:
-        """Nobody knows where the next command starts: the connection cannot go on."""
+        """The start of the next request is unknown, so the connection is closed."""
         for line in (
             b"set",
             b"set q",
@@ -97,7 +97,7 @@ class SetTests(SynchronousTestCase):
             self.assertEqual(parse(line), Refused(BAD_FORMAT, close=True), line)
 
     def test_refused_in_step(self) -> None:
-        """Where the size is readable the payload is skipped, and the connection goes on."""
+        """If the size is readable, the payload is skipped, and the connection goes on."""
         for line, reply in (
             (b"set %b 0 0 5" % (b"q" * 251), BAD_NAME),
             (b"set /sync 0 0 5", BAD_NAME),
@@ -150,7 +150,7 @@ class GetTests(SynchronousTestCase):
         self.assertEqual(request.key, b"q/Open/T=5")
 
     def test_long_wait(self) -> None:
-        """No wait is longer than timers bear."""
+        """Waits are limited to the longest time that timers support."""
         request = parse(b"get q/t=999999999999")
         assert isinstance(request, Get)
         self.assertEqual(request.wait, MAX_WAIT)
@@ -354,7 +354,7 @@ class OtherRequestTests(SynchronousTestCase):
             self.assertEqual(parse(line), Refused(b"ERROR\r\n", close=True), line)
 
     def test_refused_and_quiet(self) -> None:
-        """A client that wants no reply would take it for that of its next request."""
+        """A client that sent C{noreply} would take a reply for that of its next request."""
         for line in (
             b"touch q 60 noreply", b"delete a/b noreply", b"flush_all 10 noreply", b"incr q 1 noreply",
             b"DECR q 1 NOREPLY", b"verbosity 1 noreply", b"touch a b c noreply",
@@ -384,7 +384,7 @@ class OtherRequestTests(SynchronousTestCase):
 
 
 class ToleranceTests(SynchronousTestCase):
-    """What clients in use send besides what is written down."""
+    """Spellings that clients in use send, though the protocol does not have them."""
 
     LINES = (
         b"set q/sync 7 0 5 noreply",
@@ -428,7 +428,7 @@ class QueueNameTests(SynchronousTestCase):
     @given(st.binary(max_size=260))
     @settings(deadline=None)
     def test_any(self, name: bytes) -> None:
-        """Exactly 1 to 250 printable bytes but the slash."""
+        """Exactly 1 to 250 printable bytes other than the slash."""
         good = 1 <= len(name) <= 250 and all(33 <= byte <= 126 and byte != 47 for byte in name)
         try:
             self.assertEqual(check_queue_name(name), name)
@@ -452,7 +452,7 @@ LINES = st.one_of(
 
 
 class AnyLineTests(SynchronousTestCase):
-    """Whatever a peer sends is understood or refused."""
+    """Any line is parsed or refused."""
 
     @given(LINES)
     @example(b"set q 0 0 \xb2")

@@ -114,7 +114,7 @@ class FirstOfSeveralTests(WaitsTestCase):
         self.idle()
 
     def test_open(self) -> None:
-        """A worker with priorities."""
+        """A worker that reads queues by priority."""
         self.sets(b"low:1", b"high:2")
         self.does(b"get high low/open/t=100", value(b"high", b"2"))
         self.does(b"get high low/open/t=100", TOO_MANY)
@@ -225,7 +225,7 @@ class MonitorTests(WaitsTestCase):
         self.does(b"get q/close/open", value(b"q", b"5"))
 
     def test_at_once(self) -> None:
-        """Without time it is what is there."""
+        """With a time of 0 the monitor opens the items that are there."""
         self.sets(b"q:1", b"q:2")
         self.does(b"monitor q 0", value(b"q", b"1") + value(b"q", b"2") + memcache.END)
         self.does(b"monitor q 0", memcache.END)
@@ -238,7 +238,7 @@ class MonitorTests(WaitsTestCase):
         self.idle()
 
     def test_in_line(self) -> None:
-        """After each item it stands in line anew."""
+        """After each item the monitor goes to the end of the line."""
         self.does(b"monitor q 5", b"")
         c = self.server.client()
         c.does(b"monitor q 5")
@@ -285,7 +285,7 @@ class MonitorTests(WaitsTestCase):
         self.hears(value(b"q", b"3"))
 
     def test_refused(self) -> None:
-        """What the store did not take is left out, and the monitor goes on."""
+        """Items that the store refused are left out, and the monitor goes on."""
         self.does(b"monitor q 5", b"")
         for payload in (b"1", LARGE):
             self.store.full = True
@@ -373,7 +373,7 @@ class LongMonitorTests(WaitsTestCase):
         self.assertEqual(self.server.queues.queue_figures(b"q")["open_transactions"], 0)
 
     def test_choked(self) -> None:
-        """Who does not read is handed out no more; that stays in the queue for others."""
+        """A client that does not read gets no more items; they stay in the queue for others."""
         self.sets(*(b"q:%d" % number for number in range(3)))
         self.does(b"monitor q 5 1", value(b"q", b"0") + memcache.END)
         self.does(b"monitor q 5", value(b"q", b"1") + value(b"q", b"2"))
@@ -397,7 +397,7 @@ class ConfirmTests(WaitsTestCase):
         self.does(b"confirm q 1", memcache.ERROR)
 
     def test_more_than_are_open(self) -> None:
-        """None is closed then, as in Kestrel."""
+        """If fewer are open, none is closed, as in Kestrel."""
         self.sets(b"q:1", b"q:2")
         self.does(b"monitor q 0", value(b"q", b"1") + value(b"q", b"2") + memcache.END)
         self.does(b"confirm q 3", memcache.ERROR)
@@ -415,7 +415,7 @@ class ConfirmTests(WaitsTestCase):
         self.assertEqual(self.server.client().does(b"get q"), value(b"q", b"3"))
 
     def test_those_that_ended_by_themselves(self) -> None:
-        """They are what the client means first; those behind them stay open."""
+        """A confirm counts the late reads first; those behind them stay open."""
         self.sets(b"q:1", b"q:2")
         self.does(b"monitor q 0 2", value(b"q", b"1") + value(b"q", b"2") + memcache.END)
         fifo = self.server.queues.find(b"q")
@@ -443,7 +443,7 @@ actions = st.tuples(
 
 
 class AnyOrderTests(SynchronousTestCase):
-    """Whoever waits for whatever: no item is lost, and nobody waits for what is there."""
+    """With any waits, no item is lost, and no client waits while there is an item for it."""
 
     @settings(max_examples=200, derandomize=True, database=None, deadline=None, suppress_health_check=list(HealthCheck))
     @given(st.lists(st.lists(actions, min_size=1, max_size=5), max_size=12))

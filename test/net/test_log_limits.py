@@ -13,7 +13,7 @@ from test import allow_critical
 
 
 class LimitedLogTests(SynchronousTestCase):
-    """Lines that come as often as somebody likes."""
+    """Log lines that a client can cause any number of times."""
 
     _log: ClassVar[Logger] = Logger()
 
@@ -71,7 +71,7 @@ class LimitedLogTests(SynchronousTestCase):
         self.assertEqual(self.lines(), ["0", "other 0", "1", "2"])
 
     def test_too_many_kinds(self) -> None:
-        """Those who make up new kinds fill neither memory nor log."""
+        """New kinds each time fill neither the memory nor the log."""
         for number in range(10 * KINDS):
             self.limited.emit(LogLevel.info, "{number}", kind=number, number=number)
         self.assertEqual(self.lines(), [str(number) for number in range(KINDS + 1)])
@@ -83,7 +83,7 @@ class LimitedLogTests(SynchronousTestCase):
         return self.limited.end("all is well after {total} in {seconds} s", "refused: {reason}")
 
     def test_end(self) -> None:
-        """Where it is known that it has ended, that is said at once, with how often it was."""
+        """An end is logged at once, with the total count."""
         self.assertFalse(self.end())
         self.refuse()
         self.clock.advance(3)
@@ -95,7 +95,7 @@ class LimitedLogTests(SynchronousTestCase):
         self.assertEqual((self.lines(), self.clock.getDelayedCalls()), ([], []))
 
     def test_on_and_off(self) -> None:
-        """What begins and ends all the time is not said each time."""
+        """Events that begin and end all the time are not logged each time."""
         for _ in range(100):
             self.refuse()
             self.assertTrue(self.end())

@@ -304,7 +304,7 @@ class MemjsTests(SynchronousTestCase):
             timeout=PATIENCE,
         )  # fmt: skip
         self.assertEqual((done.returncode, done.stdout), (0, ""))
-        server.wait_for("TLS or memcached's binary protocol was spoken")
+        server.wait_for("that sent TLS or memcached's binary protocol")
         with server.client() as raw:
             self.assertIsNone(raw.get(b"q"))
 

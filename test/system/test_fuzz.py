@@ -46,7 +46,7 @@ NAMES = st.lists(st.binary(max_size=260) | st.text(max_size=20).map(str.encode),
 
 
 class SeedsTests(SynchronousTestCase):
-    """Everything that is kept in the repository goes through the checks of its target."""
+    """Every seed in the repository passes the checks of its target."""
 
     def hold(self, target: str, check: Callable[[bytes], None]) -> None:
         paths = sorted((seeds.CORPUS / target).iterdir())
@@ -96,7 +96,7 @@ class SeedsTests(SynchronousTestCase):
 
 
 class AnyInputTests(SynchronousTestCase):
-    """Inputs that nobody has thought of."""
+    """Random inputs."""
 
     @given(LINES | st.binary(max_size=300))
     @settings(deadline=None, max_examples=400)
@@ -148,13 +148,13 @@ class MainTests(SynchronousTestCase):
 
 @from_source
 class FaultsAreSeenTests(SynchronousTestCase):
-    """Each check would see the fault that it is there for."""
+    """Each check detects the fault it is for."""
 
     def seen(
         self, check: Callable[[bytes], None], data: bytes, owner: Any, name: str, fault: Any,
         error: type[Exception] = AssertionError,
     ) -> None:  # fmt: skip
-        """Put a fault in, and see that an input that was well is so no longer."""
+        """Put a fault into the code, and check that an input that passed now fails."""
         check(data)
         self.patch(owner, name, fault)
         self.assertRaises(error, check, data)
@@ -164,7 +164,7 @@ class FaultsAreSeenTests(SynchronousTestCase):
         self.seen(wire.check, b"get \x00", darner_wire, "check_queue_name", lambda name: name)
 
     def test_payload_taken_for_a_command(self) -> None:
-        """A set whose payload's length is not heeded."""
+        """A set whose payload length is ignored."""
         expect = Framing._expect
 
         def expect_nothing(connection: Framing, request: requests.Set) -> None:
