@@ -6,11 +6,15 @@ docs/design/compiled.rst says more.
 """
 
 import os
+import subprocess
 import sys
+import sysconfig
 from configparser import ConfigParser
+from importlib.metadata import version
 from pathlib import Path
 
 from setuptools import setup
+from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).parent
 COMPILED = ["values", "net", "store", "queues", "front", "cli"]
@@ -51,12 +55,26 @@ def extensions():
     return mypycify([*options, *compiled()], opt_level="3", debug_level="0", strip_asserts=False)
 
 
+class BuildCompiled(build_py):
+    """Says beside the compiled code what compiled it, for C{darner --version}."""
+
+    def run(self):
+        super().run()
+        compiler = (sysconfig.get_config_var("CC") or "cc").split()[0]
+        said = subprocess.run([os.environ.get("CC", compiler), "--version"], capture_output=True, text=True)
+        note = f"mypyc {version('mypy')}" + (f" and {said.stdout.splitlines()[0]}" if said.stdout else "")
+        Path(self.build_lib, "darner", "compiled_with.txt").write_text(note + "\n")
+
+
 if __name__ != "__main__":
     pass  # it is only asked what is compiled
 elif os.environ.get("DARNER_COMPILE") == "1":
     config = ConfigParser()
     config.read("setup.cfg")
     needed = config["options"]["install_requires"].split("\n")
-    setup(ext_modules=extensions(), setup_requires=[*COMPILER, *filter(None, needed)])
+    setup(
+        ext_modules=extensions(), cmdclass={"build_py": BuildCompiled},
+        setup_requires=[*COMPILER, *filter(None, needed)],
+    )  # fmt: skip
 else:
     setup()

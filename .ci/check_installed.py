@@ -1,5 +1,6 @@
 """
-Check an installation of darner: does twistd find the plugin, start the server, and does that serve?
+Check an installation of darner: does twistd find the plugin, start the server, and does that serve?  Is the program
+``darner`` there, and does it say what to install where it lacks something?
 
 Run it by the Python of the environment in question, from a directory that is empty.
 """
@@ -22,6 +23,10 @@ def main() -> None:
     listed = subprocess.run([twistd, "--help"], check=True, capture_output=True, text=True).stdout
     if not re.search(r"^ +darner +A durable message queue", listed, re.MULTILINE):
         sys.exit("twistd does not know darner")
+    program = str(Path(sys.executable).parent / "darner")
+    said = subprocess.run([program, "--version"], capture_output=True, text=True)
+    if (said.returncode, said.stdout[:7]) != (0, "darner ") and "pip install 'darner[cli]'" not in said.stderr:
+        sys.exit(f"the program darner does not work: {said.stdout}{said.stderr}")
     log = Path("log")
     with log.open("wb") as out:
         command = [twistd, "--nodaemon", "--pidfile=", "darner", "--port=0", "--data-dir=data"]

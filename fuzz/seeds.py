@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 from random import Random
+from struct import pack
 from typing import Final
 
 CORPUS: Final = Path(__file__).parent / "corpus"
@@ -126,7 +127,32 @@ def client() -> Iterator[bytes]:
         yield bytes([3, 12, 0, 0, 4, 0, 0, 20, 0, 0]) + reply
 
 
-SEEDS: Final = {"client": client, "wire": wire, "protocol": protocol, "stream": stream, "files": files}
+def migrate() -> Iterator[bytes]:
+    """Journals of Kestrel with each operation, binlogs of beanstalkd, and records of the C++ Darner."""
+    addx = pack("<Biqq", 2, 17, 1, 0) + b"a"
+    operations = (
+        pack("<Bii", 0, 5, 0) + b"o", b"\1", addx, b"\3", pack("<Bi", 4, 7), pack("<Bi", 5, 8), pack("<Bi", 6, 8),
+        pack("<Biiqq", 7, 5, 18, 1, 0) + b"xy", pack("<Biiqq", 8, 8, 17, 1, 0) + b"c", pack("<Bi", 9, 8),
+        pack("<Bii", 8, 3, 2),
+    )  # fmt: skip
+    for operation in operations:
+        yield b"\0" + 3 * addx + pack("<Bi", 9, 8) + operation + b"\3" + addx
+    yield b"\0" + addx + b"\xff\xfe" + addx + b"\3\xff\xfe" + addx + b"\1\x0a"
+    for kind, name, numbers in ((0x70, "<Q", "<QI4xQQi4xQQIIIIIB"), (0x90, "<i", "<QI4xqqi4xqqIIIIIB3x")):
+        for state in range(5):
+            jobs = [
+                pack(name, 1) + b"t" + pack(numbers, id, 9 - id, 0, 0, 3, 5, 6, 0, 0, 0, 0, 0, state or 1) + b"b\r\n"
+                for id in (1, 2, 3)
+            ]
+            change = pack(name, 0) + pack(numbers, 2, 1, 0, 0, 3, 5, 6, 0, 0, 0, 0, 0, state)
+            yield bytes([kind]) + b"".join(jobs) + change
+    yield b"\xb0" + b"".join(bytes([kind, number, 2]) + b"a\0" for number in range(4) for kind in range(4))
+    yield b"\xb0" + b"".join(bytes([2, number, 1]) + b"c" for number in range(4)) + bytes([3, 0, 3, 0, 0, 0])
+
+
+SEEDS: Final = {
+    "client": client, "wire": wire, "protocol": protocol, "stream": stream, "files": files, "migrate": migrate,
+}  # fmt: skip
 
 
 def main() -> None:

@@ -223,7 +223,8 @@ def _progress_bar(load: Workload) -> Any:
     return tqdm(total=load.sets + load.gets if load.seconds is None else None, unit=" requests", leave=False)
 
 
-def _report(result: Result) -> str:
+def report(result: Result) -> str:
+    """@return: the outcome, for a person."""
     load, tally = result.load, result.tally
     lines = [
         ("Concurrency level:", f"{load.clients} clients, {load.in_flight} in flight each"),
@@ -291,7 +292,7 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
         return 1
     except KeyboardInterrupt:
         return 130
-    say(json.dumps(result.as_dict()) if as_json else _report(result).rstrip("\n"))
+    say(json.dumps(result.as_dict()) if as_json else report(result).rstrip("\n"))
     return 1 if result.tally.errors else 0
 
 

@@ -23,10 +23,11 @@ def _ask() -> bytes:
     return password.encode()
 
 
-def main(arguments: Optional[list[str]] = None) -> int:
+def main(arguments: Optional[list[str]] = None, program: str = "darner-passwd") -> int:
     """
     ``darner-passwd FILE USER``: write a user's password, which is read from the terminal or standard input.
 
+    @param program: whose name errors begin with.
     @return: the exit status.
     """
     parser = ArgumentParser(
@@ -51,6 +52,6 @@ def main(arguments: Optional[list[str]] = None) -> int:
         if options.delete and not there:
             raise ValueError(f"there is no user {os.fsdecode(options.user)} in {options.file}")
     except (ValueError, OSError) as error:
-        print(f"darner-passwd: {error}", file=sys.stderr)
+        print(f"{program}: {error}", file=sys.stderr)
         return 1
     return 0

@@ -229,7 +229,7 @@ class Server(Service):
         """
         Read the settings again, and apply those of queues and aliases.
 
-        @param for_client: whether a client has sent C{reload}; then the log lines are limited.
+        @param for_client: whether a client asks for it, who may do so as often as it likes.
         @raise SettingsError: any setting is wrong, or there is no file; nothing is changed.
         """
         log: Any = self._limited if for_client else self._log
@@ -237,8 +237,8 @@ class Server(Service):
             settings = self._read_again()
         except SettingsError as error:
             log.emit(
-                LogLevel.error, "cannot reload the settings, nothing is changed: {error}", kind=("reload", str(error)),
-                error=str(error),
+                LogLevel.error, "cannot reload the settings, nothing is changed: {error}",
+                kind=("reload", str(error)), error=str(error),
             )  # fmt: skip
             raise
         if self.queues.queues is not None:

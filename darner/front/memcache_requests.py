@@ -64,12 +64,12 @@ HTTP: Final = "closed a connection that sent HTTP: a web page may have made a br
 BINARY: Final = "closed a connection that sent TLS or memcached's binary protocol: this port serves neither"
 BINARY_STARTS: Final = (b"\x80", b"\x16")
 """The first byte of a request of memcached's binary protocol, and of TLS."""
-OTHER: Final = "closed a connection that sent a request of another protocol"
+OTHER: Final = "closed a connection that sent a command of another protocol"
 _HTTP: Final = (b"host:", b"post")
 """Words that only a browser sends: the body of a form may have commands."""
 _OTHERS: Final = re.compile(rb"put|pub|hpub|\*[0-9]+")
 """
-The first words of requests with a payload in other protocols: Kestrel's text protocol, beanstalkd's, NATS' and Redis'.
+The first words of requests with a payload in other protocols: Kestrel's text protocol, beanstalkd, NATS and Redis.
 """
 _QUIET: Final = (b"delete", b"touch", b"flush_all", b"incr", b"decr", b"verbosity")
 """The commands without a payload that accept C{noreply}."""

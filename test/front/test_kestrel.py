@@ -26,7 +26,7 @@ class ParseTests(SynchronousTestCase):
         self.assertEqual(parse(b"put q:x::"), PutItems(b"q:x:"))
 
     def test_put_refused(self) -> None:
-        """After a line with a colon items follow, even if it is refused; after a put without one nobody knows."""
+        """After a line with a colon items follow, even if the line is refused; without one that is unknown."""
         for line, said in (
             (b"put:", b"-Queue name required.\n"),
             (b"put q soon:", b"-Error parsing expiration time.\n"),

@@ -741,7 +741,8 @@ class FaultTests(FastTestCase):
         self.serves()
         self.advance(60)
         (told,) = self.flushLoggedErrors(LoggedAsCritical)
-        self.assertRegex(str(told.value), r"while serving clients; the server continues: .* \([0-9]+ more in the last")
+        said = r"internal error while serving clients; the server continues: .* \([0-9]+ more in the last"
+        self.assertRegex(str(told.value), said)
 
     def test_the_stop_after_a_fault(self) -> None:
         """The port can stop after an internal error."""

@@ -27,8 +27,8 @@ from test.servers import run
 PACKAGE = Path(darner.__file__).parent
 
 LAYERS = (
-    "errors", "values", "client", "interfaces", "config", "net", "store", "rescue", "queues", "front", "service",
-    "testing", "cli", "__main__",
+    "errors", "values", "client", "interfaces", "config", "net", "store", "rescue", "migrate", "queues", "front",
+    "service", "testing", "cli", "commands", "__main__",
 )  # fmt: skip
 """The packages and the modules beside them, lower ones first; each may import those before it, and itself."""
 
@@ -103,7 +103,7 @@ class LayoutTests(SynchronousTestCase):
     def test_few_names(self) -> None:
         """The package has few names at the top."""
         names = [path.stem for path in PACKAGE.iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()]
-        self.assertLessEqual(len(names), 15)
+        self.assertLessEqual(len(names), 17)
 
     def test_imports_run_one_way(self) -> None:
         backwards = [
@@ -159,6 +159,24 @@ class LayoutTests(SynchronousTestCase):
         loaded = set(run(sys.executable, "-c", program, cwd=Path()).stdout.split())
         self.assertIn("darner.cli.options", loaded)
         self.assertEqual(loaded & {"twisted.internet.tcp", "twisted.internet.endpoints", "OpenSSL"}, set())
+
+    def test_only_the_program_knows_its_libraries(self) -> None:
+        """They are installed by an extra; where it begins, it runs without them to say so."""
+        for library in ("click", "rich"):
+            users = {
+                module for module, tree in self.modules.items()
+                if any(is_below(name, library) for name in imports(tree))
+            }  # fmt: skip
+            self.assertEqual([module for module in users if not is_below(module, "commands")], [])
+            self.assertNotIn("commands.entry", users)
+
+    def test_the_program_imports_a_server_where_it_needs_one(self) -> None:
+        """Its other commands begin without Twisted and LevelDB, which take longer to import than they to run."""
+        program = "import sys; from darner.commands.entry import main; main(sys.argv[1:]); print(*sys.modules)"
+        for arguments in (("--version",), ("put", "--help"), ("get", "--help"), ("move", "--help")):
+            loaded = set(run(sys.executable, "-c", program, *arguments, cwd=Path()).stdout.splitlines()[-1].split())
+            self.assertIn("click", loaded)
+            self.assertEqual(loaded & {"twisted", "plyvel", "darner.cli"}, set(), arguments)
 
     def test_no_twisted(self) -> None:
         """The protocols as bytes and the plain data know nothing of Twisted."""
