@@ -78,7 +78,7 @@ class Server(Service):
     """
     The server that twistd runs: a L{QueueService} with a log, which ends with one line if it cannot start.
 
-    @ivar log_observer: what twistd is to log by; C{None}: what its own options say.
+    @ivar log_observer: the log observer for twistd; C{None}: the one that twistd's own options ask for.
     """
 
     _log = Logger()

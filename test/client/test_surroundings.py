@@ -196,43 +196,59 @@ class SrvTests(TestCase):
 
 
 _BLOCKING = """
-import sys, time
+import sys, threading, time
 from darner.client.blocking import Client, Worker
+
+stopped = threading.Event()
 
 def handle(read):
     print("begun", read.payload.decode(), flush=True)
-    time.sleep(0.5 if read.payload == b"short" else 60)
+    stopped.wait(60) if read.payload == b"short" else time.sleep(60)
     print("done", read.payload.decode(), flush=True)
 
+class Told(Worker):
+    def stop(self):
+        super().stop()
+        stopped.set()
+
 with Client(sys.argv[1]) as client:
-    Worker(client, "q", handle, concurrency=2, grace=2).run()
+    Told(client, "q", handle, concurrency=2, grace=3).run()
 print("ended", flush=True)
 """
 
 _TWISTED = """
 import sys
-from twisted.internet import task
+from twisted.internet import defer, task
 from darner.client.twisted import Client, Worker
+
+stopped = defer.Deferred()
+
+class Told(Worker):
+    def stop(self):
+        super().stop()
+        if not stopped.called:
+            stopped.callback(None)
 
 async def main(reactor):
     async def handle(read):
         print("begun", read.payload.decode(), flush=True)
-        await task.deferLater(reactor, 0.5 if read.payload == b"short" else 60)
+        await (stopped if read.payload == b"short" else task.deferLater(reactor, 60))
         print("done", read.payload.decode(), flush=True)
 
     async with Client(reactor, sys.argv[1]) as client:
-        await Worker(client, "q", handle, concurrency=2, grace=2).run()
+        await Told(client, "q", handle, concurrency=2, grace=3).run()
     print("ended", flush=True)
 
 task.react(main)
 """
+"""Programs whose handler of C{short} returns once the worker is told to stop."""
 
 
 class SignalTests(SynchronousTestCase):
     """A worker in a process of its own, which is told to end."""
 
     def check(self, program: str, number: int) -> None:
-        """What is nearly done is finished; what takes too long is given back, and so is what was not begun."""
+        """What is done in time is finished, what takes too long is given back, and nothing more is begun."""
         server = start_server(self)
         with server.client() as client:
             for payload in (b"short", b"long", b"next"):
@@ -261,4 +277,3 @@ class SignalTests(SynchronousTestCase):
 
     def test_interrupted(self) -> None:
         self.check(_BLOCKING, signal.SIGINT)
-        self.check(_TWISTED, signal.SIGINT)
