@@ -139,7 +139,7 @@ class ExecuteTests(ProgramTestCase):
         until(self.file("begun").exists, "the command runs")
         process.send_signal(signal.SIGTERM)
         assert process.stderr is not None
-        self.assertEqual(process.stderr.readline(), b"darner: stopping: 1 commands may go on for 30 s\n")
+        self.assertEqual(process.stderr.readline(), b"darner: stopping, when what runs has ended or after 30 s\n")
         self.file("go").touch()
         out, _ = process.communicate(timeout=PATIENCE)
         self.assertEqual((process.returncode, out), (143, b"1 done\n"))

@@ -139,7 +139,7 @@ class StatusTests(ProgramTestCase):
 
     def test_drain_with_a_limit(self) -> None:
         self.client.put("jobs", b"1")
-        self.fails(1, "1 item are left after", "drain", "--limit", "0.05")
+        self.fails(1, "1 item left after", "drain", "--limit", "0.05")
         self.assertEqual(self.items("jobs"), [b"1"])
 
     def test_watch_a_server_that_goes(self) -> None:
