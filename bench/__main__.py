@@ -1,5 +1,5 @@
 """
-``python -m bench [benchmark ...]``: all benchmarks, written to the documentation, or some, printed.
+``python -m bench [benchmark ...]``: runs all benchmarks and writes the documentation's page, or runs and prints some.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ BENCHMARKS: Final[dict[str, Callable[[Conditions], Outcome]]] = {
     "shortages": shortages,
     "policies": policies,
 }
-"""Those that make the page."""
+"""The benchmarks of the page."""
 PAGE: Final = Path(__file__).resolve().parent.parent / "docs/benchmarks.rst"
 
 
@@ -57,16 +57,16 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("names", nargs="*", metavar="benchmark", help=f"one of {', '.join(BENCHMARKS)}, figures; by default all")
     add("--rounds", type=int, default=3, help="how often to measure each rate; the median counts [default: 3]")
-    add("--quick", action="store_true", help="only show that everything works")
-    add("--servers", default=",".join(KINDS), help="which servers, of those that are there [default: %(default)s]")
+    add("--quick", action="store_true", help="measure briefly, only to check that everything works")
+    add("--servers", default=",".join(KINDS), help="which servers to compare, if installed [default: %(default)s]")
     add("--server", type=_address, action="append", default=[], metavar="NAME=HOST:PORT",
-        help="a server of this protocol that runs already; for flood, pipelining, sync, connections and packing")
+        help="a running server with this protocol; for flood, pipelining, sync, connections and packing")
     add("--output", type=Path, help=f"where to write the page [default: {PAGE} for all benchmarks, else none]")
     return parser  # fmt: skip
 
 
 def main(arguments: Optional[Sequence[str]] = None) -> int:
-    """@return: the exit status: 1 where a benchmark failed."""
+    """@return: the exit status: 1 if a benchmark failed."""
     parser = _parser()
     options = parser.parse_args(arguments)
     known = {**BENCHMARKS, "figures": figures}
@@ -74,7 +74,7 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
     for given, there in ((options.names, list(known)), (wanted, list(KINDS))):
         for name in given:
             if name not in there:
-                parser.error(f"{name} is none of {', '.join(there)}")
+                parser.error(f"{name} is not one of {', '.join(there)}")
     conditions = Conditions(max(1, options.rounds), options.quick, wanted, options.server)
     sections = []
     failed = False

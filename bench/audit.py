@@ -1,5 +1,5 @@
 """
-What a server counts and has, held against the books while nothing else is asked of it.
+Compares the server's counts and contents with the books while no other request is pending.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from bench.callers import Caller, Stage
 from bench.ledger import View
 
 PATIENCE: Final = 120.0
-"""Seconds that an audit may take."""
+"""The longest time for an audit, in seconds."""
 GOING_PATIENCE: Final = 5.0
-"""Seconds within which the server has to notice that a client has gone."""
+"""Seconds within which the server must notice that a client has disconnected."""
 
 
 @frozen
 class Counts:
-    """What the server says of a queue."""
+    """The server's figures of a queue."""
 
     items: int = 0
     bytes: int = 0
@@ -32,10 +32,10 @@ class Counts:
 
 async def audit(stage: Stage, empty: Callable[[bytes], bool]) -> int:
     """
-    Hold the counts of all queues against the books, and the contents of some.
+    Compare the counts of all queues, and the contents of some, with the books.
 
-    @param empty: which queues to empty.
-    @return: how many were.
+    @param empty: returns whether to empty a queue.
+    @return: the number of queues emptied.
     """
     return await asyncio.wait_for(_audit(stage, empty), PATIENCE)
 
@@ -61,7 +61,7 @@ async def _audit(stage: Stage, empty: Callable[[bytes], bool]) -> int:
 
 
 async def _alone(books: Books, caller: Caller) -> None:
-    """Wait until all that those have sent is done with who have left."""
+    """Wait until the server has dropped the connections of all clients that have left."""
     until = time.monotonic() + GOING_PATIENCE
     while (count := (await caller.stats())[b"curr_connections"]) != 2:
         if time.monotonic() > until:
@@ -71,7 +71,7 @@ async def _alone(books: Books, caller: Caller) -> None:
 
 
 async def _all_due(books: Books, caller: Caller) -> None:
-    """Wait until nothing is delayed any more."""
+    """Wait until no item is delayed any more."""
     until = time.monotonic() + GOING_PATIENCE
     while late := [name for name, figure in (await caller.stats()).items() if name.endswith(b"_delayed") and figure]:
         if time.monotonic() > until:
@@ -88,7 +88,7 @@ async def _counts(caller: Caller) -> dict[bytes, Counts]:
 
 
 async def _empty(books: Books, queue: bytes, caller: Caller, other: Caller) -> None:
-    """Read all of a queue, its first item at last after it was open and given back; and see that all is counted."""
+    """Read all items of a queue, the first one last, after it was opened and given back; check the counts meanwhile."""
     counts = (await _counts(caller)).get(queue, Counts())
     view = View()
     first = await other.open(queue, view=view)
@@ -112,7 +112,7 @@ async def _empty(books: Books, queue: bytes, caller: Caller, other: Caller) -> N
 
 
 async def _expect(books: Books, caller: Caller, queue: bytes, wanted: Counts) -> None:
-    """A connection's end may not be noticed at once; where faults were found, there is no hope in waiting long."""
+    """Wait for these counts, as the server may not notice a disconnect at once; after a fault, do not wait long."""
     until = time.monotonic() + (0.2 if books.faults else GOING_PATIENCE)
     while (counts := (await _counts(caller)).get(queue)) != wanted:
         if time.monotonic() > until:

@@ -1,9 +1,9 @@
 """
-What the clients of a server that is killed again and again were told, and whether it kept what that promises.
+The requests of the clients of a server that is killed again and again, and whether it kept the promises of its replies.
 
-The books know no server and no socket.  Clients write down what they ask before they ask it, and what they are answered
-when they have the whole answer; what was asked and not answered is *in doubt*, and either outcome of it is right.  Time
-is the order in which things were written down.
+The books know no server and no socket.  Clients record a request before they send it, and a reply when they have all
+of it; a request without a reply is *in doubt*, and either outcome of it is right.  Time is the order in which requests
+and replies were recorded.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ LEFT: Final = "room not given back"
 
 
 class ServerGone(EOFError):
-    """Nothing can be asked any more."""
+    """The server is gone, or about to be killed: no more requests can be sent."""
 
 
 @frozen
@@ -44,7 +44,7 @@ class Fault:
 
 @define
 class Figures:
-    """How much was done."""
+    """Counts of what the clients did."""
 
     stored: int = 0
     bytes_stored: int = 0
@@ -61,17 +61,17 @@ class Figures:
     flushes: int = 0
     flushes_in_doubt: int = 0
     flushed: int = 0
-    """Items that a flush or delete took with it."""
+    """Items that a flush or delete removed."""
     gone_in_doubt: int = 0
-    """Items that an unanswered read or close took with it."""
+    """Items that a read or close without a reply removed."""
 
 
 class Books:
     """
-    All that was asked and answered.
+    All requests and replies.
 
-    @ivar faults: the promises that were broken so far.
-    @ivar round: which of the server's lives this is; whoever kills it counts them.
+    @ivar faults: the promises that the server has broken.
+    @ivar round: the number of the server's life; the caller that kills it counts them.
     """
 
     def __init__(self) -> None:
@@ -89,7 +89,7 @@ class Books:
         return self._now
 
     def _ask(self) -> int:
-        """@return: the time, where the server can be asked for something."""
+        """@return: the time, if requests can be sent."""
         if self._ended:
             raise ServerGone()
         return self._tick()
@@ -101,21 +101,21 @@ class Books:
         return ledger
 
     def fault(self, kind: str, text: str) -> None:
-        """A promise was broken."""
+        """Record a broken promise."""
         self.faults.append(Fault(self.round, kind, text))
 
     # Sets
 
     def new_producer(self) -> int:
-        """@return: the number of a new connection that sets items: they keep their order, and those of two need not."""
+        """@return: the number of a new producer's connection; the order of items is kept for each producer alone."""
         self._producers += 1
         return self._producers
 
     def set(self, queue: bytes, producer: int, body: bytes, half: bool = False) -> tuple[Item, bytes]:
         """
-        An item is going to be set.
+        Record a set that is about to be sent.
 
-        @param half: whether only a part of it is going to be sent.
+        @param half: whether only a part of it will be sent.
         @return: the item and its payload.
         """
         asked = self._ask()
@@ -132,7 +132,7 @@ class Books:
         return item, payload
 
     def stored(self, item: Item) -> None:
-        """It was acknowledged."""
+        """Record that a set was acknowledged."""
         item.stored = self._tick()
         self.figures.sets_in_doubt -= 1
         self.figures.stored += 1
@@ -141,7 +141,7 @@ class Books:
     # Reads
 
     def read(self, queue: bytes, plain: bool, view: Optional[View] = None) -> Read:
-        """An item is going to be asked for."""
+        """Record a read that is about to be sent."""
         ledger = self._ledger(queue)
         read = Read(ledger, plain, self._ask(), view)
         if plain:
@@ -153,9 +153,9 @@ class Books:
 
     def answered(self, read: Read, payload: Optional[bytes]) -> Optional[Item]:
         """
-        A read was answered, by an item or (C{None}) by nothing.
+        Record the reply to a read: an item, or C{None} for no item.
 
-        @return: the item, where it is one that could come.
+        @return: the item, if it is a valid reply.
         """
         if read.plain:
             read.ledger.reading.discard(read)
@@ -230,25 +230,25 @@ class Books:
         view.newest = max(item.asked, view.newest)
 
     def closing(self, item: Item) -> None:
-        """The item's close is going to be asked for."""
+        """Record a close that is about to be sent."""
         self._ask()
         read, item.open = item.open, None
         item.closing = True
         self.figures.closes_in_doubt += 1
         if read is not None and read.view is not None and read.view.alone:
             self._see(read.view, item)
-            # Should it come again because the close was never done, it is not out of order.
+            # If the close is lost and the item comes again, that is not out of order.
             read.view.last[item.producer] = item.number - 1
 
     def closed(self, item: Item) -> None:
-        """The close was answered."""
+        """Record the reply to a close."""
         item.closing = False
         item.had = True
         self.figures.closes_in_doubt -= 1
         self.figures.closed += 1
 
     def given_back(self, item: Item) -> None:
-        """The item is going to be aborted, or its connection ended."""
+        """Record that an item is about to be aborted, or its connection to be closed."""
         read, item.open = item.open, None
         self.figures.given_back += 1
         if read is not None and read.view is not None and read.view.alone:
@@ -257,14 +257,14 @@ class Books:
     # Flushes
 
     def flush(self, queue: bytes) -> Flush:
-        """A queue is going to be flushed or deleted."""
+        """Record a flush or delete that is about to be sent."""
         flush = Flush(self._ask())
         self.figures.flushes_in_doubt += 1
         self._ledger(queue).flushes.append(flush)
         return flush
 
     def flushed(self, flush: Flush) -> None:
-        """That was answered."""
+        """Record the reply to a flush or delete."""
         flush.answered = flush.until = self._tick()
         self.figures.flushes_in_doubt -= 1
         self.figures.flushes += 1
@@ -272,11 +272,11 @@ class Books:
     # Reckoning
 
     def end_asking(self) -> None:
-        """The server is gone, or all clients are to go.  What would be asked raises L{ServerGone}."""
+        """Called when the server is gone, or all clients are about to leave.  New requests raise L{ServerGone}."""
         self._ended = True
 
     def all_gone(self) -> None:
-        """All have read what there was to read; what is not answered never will be.  Others may ask now."""
+        """Called when all clients have read their replies; no more will come.  New clients may send requests now."""
         self._ended = False
         for ledger in self._ledgers.values():
             ledger.doubts[self.round] += len(ledger.reading)
@@ -293,7 +293,7 @@ class Books:
         return [ledger.name for ledger in self._ledgers.values() if ledger.items or ledger.settled]
 
     def _sure(self, ledger: Ledger) -> list[Item]:
-        """@return: the items that must be there, but for those that a read in doubt has taken."""
+        """@return: the items that must be in the queue, except those that a read in doubt may have taken."""
         return [
             item
             for item in ledger.items.values()
@@ -301,7 +301,7 @@ class Books:
         ]
 
     def bounds(self, queue: bytes) -> tuple[int, int]:
-        """@return: the fewest and the most items that a queue may have while nothing is asked of the server."""
+        """@return: the minimum and maximum number of items of a queue while no request is pending."""
         ledger = self._ledger(queue)
         possible = sum(
             not (item.had or item.half or ledger.must_be_flushed(item, self._now + 1))
@@ -311,7 +311,7 @@ class Books:
 
     def check_counts(self, counts: Mapping[bytes, int]) -> None:
         """
-        The server counts its items while nothing is asked of it.
+        Check the server's counts, taken while no request is pending.
 
         @param counts: items by queue.
         """
@@ -326,8 +326,8 @@ class Books:
 
     def settle(self, queue: bytes) -> None:
         """
-        A queue was emptied by one client while nothing else was asked of the server: what did not come is gone, and
-        needs a reason for that.
+        Check a queue that one client has emptied while no other request was pending: items that did not come are
+        gone, and there must be a reason for each.
         """
         ledger = self._ledger(queue)
         missing = self._sure(ledger)
@@ -337,7 +337,7 @@ class Books:
                 self.figures.flushed += ledger.may_be_flushed(item) and not item.closing
         spare = 0
         for round in range(self.round, -1, -1):
-            # A read takes what was set before it: in its round or in an earlier one.
+            # A read takes items that were set before it, in its round or an earlier one.
             spare += ledger.doubts[round]
             for item in (item for item in missing if item.round == round):
                 if spare:

@@ -1,5 +1,5 @@
 """
-Clients of a server that may be killed at any moment, who write down in the books what they ask and are answered.
+Clients of a server that may be killed at any moment; they record their requests and the replies in the books.
 """
 
 from __future__ import annotations
@@ -17,24 +17,24 @@ from bench.ledger import Item, View
 
 
 class WrongReply(Exception):
-    """The server said what it should not have said."""
+    """The server sent a wrong reply."""
 
 
 @frozen
 class Stage:
-    """What the clients of one life of the server have in common."""
+    """The shared state of the clients of one life of the server."""
 
     port: int
     books: Books
     seed: str
 
     def random(self, name: str) -> Random:
-        """@return: chance, the same for the same seed."""
+        """@return: a random generator, the same for the same seed."""
         return Random(f"{self.seed} {name}")
 
 
 class Caller:
-    """One client.  Where the server goes, its methods raise C{ConnectionError} or C{EOFError}."""
+    """One client.  Its methods raise C{ConnectionError} or C{EOFError} when the server is gone."""
 
     def __init__(self, stage: Stage, name: str) -> None:
         self.books = stage.books
@@ -44,12 +44,12 @@ class Caller:
         self._held: list[Item] = []
 
     async def connect(self) -> None:
-        """Come, as somebody new."""
+        """Connect, as a new client."""
         self._reader, self._writer = await asyncio.open_connection("127.0.0.1", self._port)
         self._producer = self.books.new_producer()
 
     async def vanish(self) -> None:
-        """Go without a word, and come again as another client."""
+        """Disconnect without closing open reads, and connect again as a new client."""
         for item in self._held:
             self.books.given_back(item)
         self._held.clear()
@@ -61,7 +61,7 @@ class Caller:
         await self.connect()
 
     def leave(self) -> None:
-        """Go for good."""
+        """Disconnect."""
         self._writer.transport.abort()
 
     async def _closed(self) -> None:
@@ -69,13 +69,13 @@ class Caller:
             await self._writer.wait_closed()
 
     async def stay(self) -> None:
-        """Say nothing more until the server goes."""
+        """Send nothing more until the server is gone."""
         if await self._reader.read(1):
             raise WrongReply("an answer to nothing")
         raise EOFError()
 
     async def rest(self, most: float) -> None:
-        """Do nothing, for some of so many seconds."""
+        """Do nothing for a random time, at most so many seconds."""
         await asyncio.sleep(self.random.random() * most)
 
     # Replies
@@ -90,13 +90,13 @@ class Caller:
         return line.rstrip(b"\r\n")
 
     async def expect(self, wanted: bytes) -> None:
-        """The next reply is this one."""
+        """Check that the next reply is this one."""
         line = await self._line()
         if line != wanted:
             raise WrongReply(f"{line!r} in place of {wanted!r}")
 
     async def _values(self) -> dict[bytes, bytes]:
-        """@return: the payloads of a reply to get, by queue."""
+        """@return: the payloads in a reply to C{get}, by queue."""
         payloads = {}
         while (line := await self._line()) != b"END":
             words = line.split(b" ")
@@ -121,8 +121,8 @@ class Caller:
         """
         Set an item on each of these queues, without waiting between them.
 
-        @param size: the most bytes that one has.
-        @param quiet: whether only the last one is to be answered.
+        @param size: the maximum size of an item.
+        @param quiet: whether only the last one gets a reply.
         """
         items, sets = [], []
         for place, queue in enumerate(queues):
@@ -144,7 +144,7 @@ class Caller:
                 unanswered.clear()
 
     async def set_twice(self, queue: bytes, size: int) -> None:
-        """Set an item under an id, and again as one that has lost the answer; on two connections now and then."""
+        """Set an item with an id, then again as if the reply was lost; sometimes on two connections."""
         item, payload = self.books.set(queue, self._producer, self.random.randbytes(self.random.randint(0, size)))
         request = b"set %b/id=%d.%d 0 0 %d\r\n%b\r\n" % (queue, self._producer, item.number, len(payload), payload)
         if self.random.random() < 0.3:
@@ -160,7 +160,7 @@ class Caller:
         self.books.stored(item)
 
     async def set_half(self, queue: bytes, size: int) -> None:
-        """Send a part of an item, and go, or stay until the server does."""
+        """Send a part of an item, then disconnect, or stay until the server is gone."""
         _, payload = self.books.set(queue, self._producer, self.random.randbytes(size), half=True)
         part = payload[: self.random.randint(0, len(payload) - 1)]
         self._writer.write(b"set %b 0 0 %d\r\n%b" % (queue, len(payload), part))
@@ -189,7 +189,7 @@ class Caller:
         return [self.books.answered(read, await self._value(queue)) for read in reads]
 
     async def get_many(self, queues: Sequence[bytes]) -> None:
-        """Read an item of each of several queues."""
+        """Read an item from each of several queues."""
         reads = [self.books.read(queue, True) for queue in queues]
         self._writer.write(b"get %b\r\n" % b" ".join(queues))
         payloads = await self._values()
@@ -197,7 +197,7 @@ class Caller:
             self.books.answered(read, payloads.get(read.ledger.name))
 
     async def ask_and_vanish(self, queue: bytes, options: bytes) -> None:
-        """Ask for an item, and do not wait for the answer."""
+        """Send a read without waiting for its reply."""
         self.books.read(queue, b"/open" not in options)
         self._writer.write(b"get %b%b\r\n" % (queue, options))
         await self.rest(0.005)
@@ -209,7 +209,7 @@ class Caller:
         """
         Open an item.
 
-        @param close: the one that is open, and to be closed by the same request.
+        @param close: the open item that the same request closes.
         """
         if close is not None:
             self._let_go(close, self.books.closing)
@@ -229,14 +229,14 @@ class Caller:
         how(item)
 
     async def close(self, item: Item) -> None:
-        """Close an item that is open."""
+        """Close an open item."""
         self._let_go(item, self.books.closing)
         self._writer.write(b"get %b/close\r\n" % item.ledger.name)
         await self.expect(b"END")
         self.books.closed(item)
 
     async def close_and_vanish(self, item: Item) -> None:
-        """Close an item, and do not wait for the answer."""
+        """Close an item without waiting for the reply."""
         self._let_go(item, self.books.closing)
         self._writer.write(b"get %b/close\r\n" % item.ledger.name)
         await self.vanish()
@@ -262,7 +262,7 @@ class Caller:
         self.books.flushed(flush)
 
     async def stats(self) -> dict[bytes, int]:
-        """@return: the server's figures, all but its version."""
+        """@return: the server's figures, except its version."""
         self._writer.write(b"stats\r\n")
         figures = {}
         while (line := await self._line()) != b"END":
@@ -273,14 +273,14 @@ class Caller:
 
 
 Part = Callable[[Caller], Coroutine[Any, Any, None]]
-"""What a client does, until the server is gone."""
+"""The part of a client, which it plays until the server is gone."""
 
 
 async def play(caller: Caller, part: Part, lives: Callable[[], bool]) -> None:
     """
-    Have a client do its part again and again, until its connection is lost or nothing is to be asked any more.
+    Repeat a client's part until its connection is lost or no more requests can be sent.
 
-    @param lives: whether the server should be there.
+    @param lives: returns whether the server should be running.
     """
     try:
         await caller.connect()

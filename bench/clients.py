@@ -1,5 +1,5 @@
 """
-``python -m bench.clients``: our clients against others on the same work, side by side.
+``python -m bench.clients``: compares darner's clients with others on the same work.
 
 A put and a get of a small item make a pair.  Ours run with this server, redis-py's asyncio client with redis-server
 (lists), pymemcache with this server.
@@ -9,8 +9,8 @@ A put and a get of a small item make a pair.  Ours run with this server, redis-p
 50 concurrent
     50 tasks share a client, each with one request at a time.
 
-The ratio is to the client of others in the same mode.  It includes what the servers do:
-redis-server keeps nothing on disk here.
+The ratio is to the other client in the same mode.  It includes the work of the servers:
+redis-server writes nothing to disk here.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
 """
-Under what conditions benchmarks run, and the measuring that they have in common.
+The options of a run of benchmarks, and the measuring code that they share.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Sample:
 
     result: Result
     cpu: Optional[float]
-    """us of CPU time of the server a request; C{None} where its process is not known."""
+    """The server's CPU time for a request, in us; C{None} if its process is unknown."""
 
     @property
     def rate(self) -> float:
@@ -35,20 +35,20 @@ class Sample:
 
 @define
 class Conditions:
-    """How thoroughly to measure, and what there is to be measured."""
+    """How thoroughly to measure, and which servers."""
 
     rounds: int = 3
     quick: bool = False
-    """Whether only to show that everything works."""
+    """Whether to check only that everything works."""
     wanted: Sequence[str] = tuple(KINDS)
     addresses: Sequence[type[Server]] = ()
-    """Servers of this protocol that run already."""
+    """Running servers with this protocol."""
     log: Callable[[str], None] = lambda line: print(line, file=sys.stderr, flush=True)
     missing: set[str] = field(factory=set)
     used: dict[str, str] = field(factory=dict)
-    """Versions of what was measured, by name."""
+    """The versions of the measured servers, by name."""
     notes: list[str] = field(factory=list)
-    """What went wrong in the benchmark that is running."""
+    """The problems of the benchmark that is running."""
 
     def choose(self, full: _T, quick: _T) -> _T:
         """@return: the size of something."""
@@ -56,7 +56,7 @@ class Conditions:
 
     @contextmanager
     def servers(self, *names: str) -> Iterator[list[Server]]:
-        """Start servers, those that are there, this one first; and remove them in the end."""
+        """Start those servers that are installed, darner first, and remove them in the end."""
         kinds = [KINDS[name] for name in names if name in self.wanted]
         there = [kind for kind in kinds if kind.program() is not None]
         self.missing.update(kind.name for kind in kinds if kind not in there)
@@ -75,9 +75,9 @@ class Conditions:
 
     def measure(self, server: Server, **load: Any) -> Optional[Sample]:
         """
-        Make a load.
+        Run a load.
 
-        @return: C{None} where the server did not stand it, which is noted.
+        @return: C{None} if it failed, which is noted.
         """
         before = server.cpu()
         try:
@@ -92,16 +92,16 @@ class Conditions:
         return Sample(result, used / result.requests * 1e6 if server.process and result.requests else None)
 
     def note(self, text: str) -> None:
-        """Something is to be told with the figures."""
+        """Add a note to the figures."""
         if text not in self.notes:
             self.notes.append(text)
             self.log(f"  {text}")
 
     def compare(self, servers: Sequence[Server], **load: Any) -> dict[str, Sample]:
         """
-        Measure servers in turn, as many rounds as are wanted.
+        Measure servers in turn, C{rounds} times.
 
-        @return: of each that stood it, by name, the round of the median rate.
+        @return: the round with the median rate of each server that did not fail, by name.
         """
         samples: dict[str, list[Sample]] = {server.name: [] for server in servers}
         failed: set[str] = set()
@@ -121,13 +121,13 @@ def _words(load: dict[str, Any]) -> str:
 
 
 def median(samples: list[Sample]) -> Sample:
-    """@return: the one with the median rate, the lower of two."""
+    """@return: the sample with the median rate; of two, the lower."""
     rate = statistics.median_low([sample.rate for sample in samples])
     return next(sample for sample in samples if sample.rate == rate)
 
 
 def ratio(samples: dict[str, Sample], peer: type[Server], own: str = "darner") -> Optional[float]:
-    """@return: this server's rate by that of a peer, where both were measured."""
+    """@return: darner's rate relative to that of a peer, if both were measured."""
     if own not in samples or peer.name not in samples or not samples[peer.name].rate:
         return None
     return samples[own].rate / samples[peer.name].rate
@@ -138,7 +138,7 @@ Grid = dict[int, dict[str, Sample]]
 
 
 def tables(grid: Grid, what: str) -> list[Table]:
-    """@return: the rates, and the servers' CPU time, by what was varied."""
+    """@return: tables of the rates and of the servers' CPU time, by the varied number."""
     names = list(dict.fromkeys(name for samples in grid.values() for name in samples))
 
     def cells(figure: Callable[[Sample], str]) -> list[list[str]]:
@@ -165,7 +165,7 @@ def tables(grid: Grid, what: str) -> list[Table]:
 
 
 def plot(grid: Grid, name: str, title: str, what: str) -> Plot:
-    """@return: the rates over what was varied."""
+    """@return: a plot of the rates over the varied number."""
     names = list(dict.fromkeys(name for samples in grid.values() for name in samples))
     lines: dict[str, list[tuple[float, float]]] = {
         name: [(number, samples[name].rate) for number, samples in grid.items() if name in samples] for name in names

@@ -1,5 +1,5 @@
 """
-How the same load is spelled for other servers.
+The spelling of the same load for other servers.
 """
 
 from __future__ import annotations

@@ -1,15 +1,15 @@
 """
-A disk that loses its power: what may be found on it afterwards.
+A model of a disk that loses its power: which states may be found on it afterwards.
 
-Certain is what was synced: of a file what it held when an fsync of it began that ended before the cut, of a directory
-its entries likewise.  Of what came later
+Synced data is certain: the contents of a file when an fsync of it began that ended before the cut, and likewise the
+entries of a directory.  Of later changes
 
-- any number of bytes that were appended to a file may be there, from the first on, and zeros in place of the others;
+- any number of bytes appended to a file may be there, from the first on, and zeros in place of the others;
 - any number of changes of a directory's entries may be there, from the first on,
 
-each file and each directory by itself.  So a file may have an entry and nothing in it, a newer file may be whole while
-an older one is not, and a rename may be undone.  Files that are written in other ways than by appending would need a
-better model, and are refused.
+independently for each file and directory.  So a file may have an entry and be empty, a newer file may be whole while
+an older one is not, and a rename may be undone.  Files that are not written by appending would need a better model,
+and are refused.
 """
 
 from __future__ import annotations
@@ -26,25 +26,25 @@ from bench.syscalls import Call
 
 @define(eq=False)
 class File:
-    """A file, under whatever name."""
+    """A file, under any name."""
 
     data: bytearray = field(factory=bytearray)
     certain: int = 0
-    """How many bytes were synced."""
+    """The number of bytes that are synced."""
 
 
 @define(eq=False)
 class Directory:
     """
-    A directory, and what it holds.
+    A directory and its entries.
 
-    Its entries' changes are pairs of a name and what is there from then on; several that belong together are one step.
+    A change is a pair of a name and its new file or directory; changes that belong together are one step.
     """
 
     entries: dict[str, Union[File, Directory]] = field(factory=dict)
     certain: dict[str, Union[File, Directory]] = field(factory=dict)
     changes: list[dict[str, Union[File, Directory, None]]] = field(factory=list)
-    """Those that were not synced."""
+    """The steps that are not synced."""
 
     def change(self, **change: Union[File, Directory, None]) -> None:
         self.changes.append(change)
@@ -66,38 +66,38 @@ def _apply(entries: dict[str, Union[File, Directory]], change: dict[str, Union[F
 
 @frozen
 class Content:
-    """What a file holds after the cut."""
+    """The contents of a file after the cut."""
 
     file: File
     written: int
-    """How many bytes of it are there."""
+    """The number of bytes that are there."""
     zeros: int
-    """How many bytes of zeros follow."""
+    """The number of zeros that follow."""
 
     def bytes(self) -> bytes:
         return bytes(self.file.data[: self.written]) + bytes(self.zeros)
 
 
 State = dict[str, Union[Content, None]]
-"""What is on the disk after the cut, by path; C{None} is a directory."""
+"""The contents of the disk after the cut, by path; C{None} is a directory."""
 
 Changes = Callable[[Directory], int]
-"""How many changes of a directory are found."""
+"""Returns how many changes of a directory survive."""
 Kept = Callable[[File], tuple[int, int]]
-"""How many bytes of a file are found, and how many zeros behind them."""
+"""Returns how many bytes of a file survive, and how many zeros follow."""
 
 
 class Disk:
     """
-    A directory and all below it, as a process changes it.
+    A directory tree, as a process changes it.
 
-    @ivar marks: what was appended to the file C{marks} beside the directory, which is not on this disk.
+    @ivar marks: the bytes appended to the file C{marks}, which is not on this disk.
     """
 
     def __init__(self, path: Path, marks: Path) -> None:
         """
-        @param path: the directory.  It exists, and is empty.
-        @param marks: a file to which the process appends what it wants to say of itself.
+        @param path: the directory, which exists and is empty.
+        @param marks: a file to which the process appends marks of its progress.
         """
         self._root = str(path)
         self._marks_path = str(marks)
@@ -106,13 +106,13 @@ class Disk:
         self._files: dict[int, Union[File, Directory, bytearray]] = {}
         self._syncs: dict[int, int] = {}
 
-    # What the process does
+    # Calls of the process
 
     def follow(self, calls: Iterable[Call]) -> Iterator[Call]:
         """
-        Do what a process did.
+        Replay the calls of a process.
 
-        @return: each call that changed something here or made it certain, or said something, when it is done.
+        @return: each call that changed or synced something here, or wrote a mark, once it is replayed.
         """
         for call in calls:
             if getattr(self, f"_{call.name}")(call):
@@ -178,7 +178,7 @@ class Disk:
             return False
         now = len(file.data) if isinstance(file, File) else len(file.changes)
         if call.result is None:
-            # What is written while it runs is not certain when it ends.
+            # Writes during the fsync are not certain when it ends.
             self._syncs[call.file] = now
             return False
         certain = self._syncs.pop(call.file, now)
@@ -225,25 +225,25 @@ class Disk:
     _open = _creat = _pwrite64 = _writev = _renameat = _renameat2 = _unlinkat = _ftruncate = _strange
     _mkdirat = _link = _linkat = _dup = _dup2 = _dup3 = _sync_file_range = _strange
 
-    # What is found afterwards
+    # States after the cut
 
     def least(self) -> State:
-        """Nothing is there but what is certain."""
+        """The state with nothing but what is certain."""
         return self._state(lambda directory: 0, lambda file: (file.certain, 0))
 
     def most(self) -> State:
-        """All is there, as when only the process had ended."""
+        """The state with everything, as if only the process had ended."""
         return self._state(lambda directory: len(directory.changes), lambda file: (len(file.data), 0))
 
     def entries(self, zeros: bool) -> State:
-        """All entries are there, and of the files what is certain; in place of the rest there are zeros or nothing."""
+        """All entries, and the certain part of the files; zeros or nothing in place of the rest."""
         return self._state(
             lambda directory: len(directory.changes),
             lambda file: (file.certain, (len(file.data) - file.certain) * zeros),
         )
 
     def newest(self, suffix: str) -> State:
-        """All entries are there, and all of the newest file with such a name, but of the others what is certain."""
+        """All entries, all of the newest file with such a name, and the certain part of the others."""
         files = [file for name, file in self._all(self.root) if isinstance(file, File) and name.endswith(suffix)]
         return self._state(
             lambda directory: len(directory.changes),
@@ -251,7 +251,7 @@ class Disk:
         )
 
     def some(self, chance: random.Random) -> State:
-        """As chance will have it."""
+        """A random state."""
 
         def kept(file: File) -> tuple[int, int]:
             written = chance.choice((file.certain, len(file.data), chance.randint(file.certain, len(file.data))))

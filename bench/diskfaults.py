@@ -1,13 +1,13 @@
 """
-``python -m bench.diskfaults``: let each call that LevelDB makes to its files fail once, for a while, and for ever.
+``python -m bench.diskfaults``: makes each call of LevelDB on its files fail once, for a while, and for ever.
 
-A process works on queues under strace, which makes the calls fail.  Whatever happens: who is told of an error finds
-that nothing was changed, who is told of none finds it done, reads give the items that are there and no others, and once
-the disk works again so do sets, without a restart.  Then the process is killed, and all that was acknowledged has to be
-in the store.
+A process works on queues under strace, which makes the calls fail.  In any case: an operation that reports an error has
+changed nothing, one that reports none is done, reads return the items that are there and no others, and once the disk
+works again, so do sets, without a restart.  Then the process is killed, and everything it acknowledged must be in the
+store.
 
-strace counts calls by thread.  It comes when everything is imported, and the work is done in a thread of its own.
-LevelDB's own thread has its calls failing at the same numbers.
+strace counts calls by thread.  It attaches after all imports, and the work is done in a separate thread.  The calls of
+LevelDB's own thread fail at the same numbers.
 """
 
 from __future__ import annotations
@@ -46,12 +46,12 @@ from darner.queues.collection import Queues
 CALLS: Final = (
     "write", "fdatasync", "fsync", "openat", "rename", "fallocate", "unlink", "link", "linkat", "statfs", "fstatfs",
 )  # fmt: skip
-"""What fails.  The process sends on sockets by other calls than these."""
+"""The calls that fail.  The process uses other calls to send on sockets."""
 ERRORS: Final = ("ENOSPC", "EIO")
 LASTING: Final = (1, 6, 0)
-"""How many calls fail in a row; 0 for all that follow."""
+"""The number of calls that fail in a row; 0: all that follow."""
 PATIENCE: Final = 40
-"""Seconds, of the process's own clock, in which sets have to work again."""
+"""Seconds of the process's test clock within which sets must work again."""
 
 
 @frozen
@@ -65,7 +65,7 @@ class Fault:
 
     @property
     def option(self) -> str:
-        """It, as strace is told of it."""
+        """The fault as an argument of strace."""
         last = f"..{self.last}" if self.lasting else "+"
         return f"inject={self.call}:error={self.error}:when={self.first}{last}"
 
@@ -79,16 +79,16 @@ class Fault:
 
 @define
 class Queue:
-    """What is known of one queue."""
+    """The expected contents of one queue."""
 
     items: list[int] = field(factory=list)
-    """Items that have to be there, those that are open included."""
+    """Items that must be there, including open ones."""
     unclear: set[int] = field(factory=set)
-    """Items that may be there if the process is killed now: somebody was told of an error, and of nothing since."""
+    """Items that may be there if the process is killed now: their last operation reported an error."""
 
 
 class Driver:
-    """Works on queues, and notes down what it was told."""
+    """Works on queues, and records the results."""
 
     def __init__(self, path: Path) -> None:
         self.clock = Clock()
@@ -109,7 +109,7 @@ class Driver:
         raise AssertionError
 
     def work(self, seed: int) -> None:
-        """Do some of everything."""
+        """Do some of each operation."""
         chance = random.Random(seed)
         for step in range(40):
             name = chance.choice((b"a", b"b"))
@@ -118,10 +118,10 @@ class Driver:
             )[0]
             verb(name, chance)
             if step % 10 == 9:
-                self.clock.pump([0.5, 0.5, 0.5])  # room is given back, and the database compacted
+                self.clock.pump([0.5, 0.5, 0.5])  # space is reclaimed, and the database compacted
 
     def _ask(self, deferred: Deferred[Any]) -> tuple[bool, Any]:
-        """@return: whether it could be done, and the result."""
+        """@return: whether it succeeded, and the result."""
         self.clock.advance(0)
         try:
             return True, result_of(deferred)
@@ -159,7 +159,7 @@ class Driver:
         return stored
 
     def put_slowly(self, name: bytes, chance: random.Random) -> None:
-        """Put a large item in pieces, a turn each."""
+        """Put a large item in pieces, one in each turn."""
         size = 250_000
         number = self._new(size)
         data = payload(number, size)
@@ -185,7 +185,7 @@ class Driver:
         return self._ask(call.deferred)
 
     def _check(self, name: bytes, message: Any) -> Optional[int]:
-        """See that this is the item at the head of the queue.  @return: its number."""
+        """Check that this is the item at the head of the queue.  @return: its number."""
         items = self.queues_known[name].items
         number = int(message.payload[:8]) if message is not None else None
         if number != (items[0] if items else None):
@@ -230,7 +230,7 @@ class Driver:
         self._gone(name, list(self.queues_known[name].items), self._ask(call.deferred)[0])
 
     def recover(self) -> bool:
-        """@return: whether sets work again.  Nothing is unclear then."""
+        """@return: whether sets work again, so that the contents are certain."""
         chance = random.Random(0)
         healthy = True
         for _ in range(PATIENCE):
@@ -248,7 +248,7 @@ class Driver:
         return False
 
     def report(self) -> dict[str, Any]:
-        """@return: what the store has to hold, and what the process was told, as JSON takes it."""
+        """@return: the expected contents of the store, and the results, for JSON."""
         known = self.queues_known.items()
         return {
             "queues": {name.decode(): [queue.items, sorted(queue.unclear)] for name, queue in known},
@@ -259,9 +259,9 @@ class Driver:
 
 def bounded(path: Path, seed: int) -> list[int]:
     """
-    Have large items refused by a disk that takes nothing at all.
+    Put large items while the disk refuses every write.
 
-    @return: how much memory was resident after each 10 MB of them, in bytes.
+    @return: the resident memory after each 10 MB of them, in bytes.
     """
     driver = Driver(path)
     driver.work(seed)
@@ -273,19 +273,19 @@ def bounded(path: Path, seed: int) -> list[int]:
             driver.clock.advance(0.1)
         gc.collect()
         sizes.append(int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize())
-    # Where this is printed to may be a file as well.
+    # Standard output may be a file too.
     resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
     assert len(driver.errors) > 0
     return sizes
 
 
 def work(path: Path, descriptor: int, seed: int) -> None:
-    """Do the work in a thread of its own, report it, and die as by a crash."""
-    # What is imported or read when it is first needed, is then there.
+    """Do the work in a separate thread, report it, and end as in a crash."""
+    # So that nothing is imported or read later.
     warm = Driver(path.with_suffix(".warm"))
     warm.work(seed)
     warm.queues.store.close()
-    # Where only a parent may watch a process, this allows it to others.
+    # Allow other processes than the parent to trace this one.
     ctypes.CDLL(None).prctl(0x59616D61, ctypes.c_ulong(-1), 0, 0, 0)
     parent = socket.socket(fileno=descriptor)
     parent.sendall(b"r")
@@ -314,21 +314,21 @@ def work(path: Path, descriptor: int, seed: int) -> None:
 
 @define
 class Outcome:
-    """What came of one fault."""
+    """The result of one fault."""
 
     errors: Counter[str] = field(factory=Counter)
     recovered: bool = False
     fault: str = ""
-    """What was wrong, if anything was."""
+    """What was wrong, if anything."""
     calls: Counter[str] = field(factory=Counter)
-    """How many calls of each kind the thread made that made most of them."""
+    """The number of calls of each kind, by the thread that made most of them."""
 
 
 def run(directory: Path, fault: Optional[Fault], seed: int = 1) -> Outcome:
     """
-    Have a process work with this fault, or without, and see what is in the store then.
+    Run a process with this fault, or without one, and check the store afterwards.
 
-    @param directory: where to work; what is made there is removed.
+    @param directory: a directory to work in; files created there are removed.
     """
     here = Path(tempfile.mkdtemp(dir=directory))
     try:
@@ -370,7 +370,7 @@ def _run(here: Path, fault: Optional[Fault], seed: int) -> Outcome:
 
 
 def differs(path: Path, report: dict[str, Any]) -> str:
-    """@return: what is in the store that should not be, or is not and should be, or is wrong in the log."""
+    """@return: what is missing from the store, should not be there, or is an error in the log."""
     with LogWatch() as watch:
         return _differs(path, report) or ", ".join(watch.unhandled)
 
@@ -396,7 +396,7 @@ def _differs(path: Path, report: dict[str, Any]) -> str:
 
 
 def _count(trace: Path) -> Counter[str]:
-    """@return: of each call, how many the thread made that made most of them."""
+    """@return: the number of calls of each kind, by the thread that made most of them."""
     counts: Counter[tuple[str, str]] = Counter()
     with trace.open() as lines:
         for line in lines:
@@ -411,7 +411,7 @@ def _count(trace: Path) -> Counter[str]:
 
 
 def faults(calls: Counter[str]) -> Iterator[Fault]:
-    """@return: every fault there can be."""
+    """@return: all possible faults."""
     for call in CALLS:
         for first in range(1, calls[call] + 1):
             for error in ERRORS:
@@ -420,13 +420,13 @@ def faults(calls: Counter[str]) -> Iterator[Fault]:
 
 
 def main(arguments: Optional[Sequence[str]] = None) -> int:
-    """@return: the exit status: 1 where something was wrong."""
+    """@return: the exit status: 1 if something was wrong."""
     parser = argparse.ArgumentParser("python -m bench.diskfaults", description="Let calls to files fail.")
-    parser.add_argument("--seed", type=int, default=1, help="of the work, and of what is chosen")
-    parser.add_argument("--runs", type=int, help="how many faults to try, chosen by chance [default: all]")
+    parser.add_argument("--seed", type=int, default=1, help="seed of the work and of the choice of faults")
+    parser.add_argument("--runs", type=int, help="how many faults to try, chosen at random [default: all]")
     parser.add_argument("--work", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--report", type=int, help=argparse.SUPPRESS)
-    parser.add_argument("--bounded", type=Path, metavar="DIRECTORY", help="only see that memory is bounded")
+    parser.add_argument("--bounded", type=Path, metavar="DIRECTORY", help="only check that memory is bounded")
     options = parser.parse_args(arguments)
     if options.work:
         work(options.work, options.report, options.seed)

@@ -1,11 +1,11 @@
 """
-``python -m bench.expiry [items]``: a swarm of items that expire at once, and what others feel of it.
+``python -m bench.expiry [items]``: the latency of other clients while many items expire at once.
 
-One queue gets so many items of 100 bytes that expire at the same moment.  A client that asks for nothing but a set and
-a get of another queue, one after the other, measures how long each takes: before that moment, and from then on until
-the swarm is gone.  With C{read} behind the number somebody asks for an item of the queue at that moment; else the timer
-of the server finds it.  With C{delay} they do not expire, but are delayed and come due at that moment.  The server's
-resident memory is told before there are any, when all wait, and at the end.
+One queue gets so many items of 100 bytes that expire at the same moment.  A client that sends a set and a get for
+another queue in turn measures how long each takes: before that moment, and from then on until
+the items are gone.  With C{read} after the number, a client reads from the queue at that moment; otherwise the server's
+timer finds the items.  With C{delay} they do not expire, but are delayed and come due at that moment.  The server's
+resident memory is printed before the sets, after them, and at the end.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Swarm:
         return self._file.readline()
 
     def fill(self, count: int, due: int, delayed: bool) -> None:
-        """@param due: when the items expire, in Unix time; or are to be had, where they are C{delayed}."""
+        """@param due: when the items expire, or come due if they are C{delayed}, in Unix time."""
         for _ in range(0, count, AT_ONCE):
             delay = b"/delay=%d" % ((due - time.time()) * 1000) if delayed else b""
             item = b"set swarm%b 0 %d %d noreply\r\n%b\r\n" % (delay, 0 if delayed else due, len(PAYLOAD), PAYLOAD)
@@ -75,7 +75,7 @@ def _connect(port: int) -> Swarm:
             return Swarm(port)
         except ConnectionRefusedError:
             time.sleep(0.1)
-    raise SystemExit("the server does not come up")
+    raise SystemExit("the server does not start")
 
 
 def _tell(when: str, took: list[float]) -> None:
@@ -111,10 +111,10 @@ def measure(port: int, process: int, count: int, read: bool, delayed: bool) -> N
     took: list[float] = []
     while client.figure(swarm):
         took += client.pings(time.monotonic() + 0.25)
-    print(f"done in {time.monotonic() - began:.1f} s; {client.figure(b'items')} items are to be had", flush=True)
+    print(f"done in {time.monotonic() - began:.1f} s; {client.figure(b'items')} items are available", flush=True)
     print(f"{_resident(process):.1f} MiB resident", flush=True)
     if read:
-        print(f"the reader was told {reader.line()!r}")
+        print(f"the reader got {reader.line()!r}")
     _tell("meanwhile", took)
 
 

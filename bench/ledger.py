@@ -1,5 +1,5 @@
 """
-What is in the books of L{bench.books}: items, and what was asked of their queues.
+The entries in the books (L{bench.books}): items, and requests to their queues.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from attrs import Factory, define
 
 @define(eq=False)
 class Item:
-    """An item that somebody set."""
+    """An item that a client set."""
 
     ledger: Ledger
     producer: int
@@ -21,13 +21,13 @@ class Item:
     round: int
     asked: int
     stored: Optional[int] = None
-    """When it was acknowledged."""
+    """When its set was acknowledged."""
     half: bool = False
-    """Not all of it was sent."""
+    """Whether only a part of it was sent."""
     had: bool = False
-    """Read plainly or closed: it must not come again."""
+    """Whether it was read plainly or closed, so that it must not come again."""
     closing: bool = False
-    """A close of it was asked for and not answered."""
+    """Whether a close of it is in doubt."""
     open: Optional[Read] = None
 
     def __str__(self) -> str:
@@ -37,20 +37,20 @@ class Item:
 
 @define(eq=False)
 class View:
-    """What one consumer has seen of a queue of which nothing is given back meanwhile: it has to be in order."""
+    """The items that one consumer got from a queue where nothing was given back meanwhile; they must be in order."""
 
     last: dict[int, int] = Factory(dict)
     """The number of the last item of each producer."""
     newest: int = 0
-    """When the last of them was asked for."""
+    """When the last of these reads was sent."""
     alone: bool = False
-    """Whether nobody else reads, and only by open reads: what is given back has to be the next to come."""
+    """Whether there is no other reader, and all reads are open reads: an item given back must be the next to come."""
     returned: Optional[Item] = None
 
 
 @define(eq=False)
 class Read:
-    """A get that was asked for."""
+    """A read that was sent."""
 
     ledger: Ledger
     plain: bool
@@ -65,7 +65,7 @@ class Flush:
     asked: int
     answered: Optional[int] = None
     until: Optional[int] = None
-    """What was asked for later is not covered by it; C{None} as long as it may still happen."""
+    """When it was over: it does not cover later requests; C{None} while it may still happen."""
 
 
 @define(eq=False)
@@ -74,22 +74,22 @@ class Ledger:
 
     name: bytes
     items: dict[tuple[int, int], Item] = Factory(dict)
-    """Those that are not settled."""
+    """The items that are not settled."""
     settled: int = 0
-    """Every item of this producer and of those before is settled: had, or gone for a reason."""
+    """Every item of this and earlier producers is settled: it was read, or is gone for a known reason."""
     reading: set[Read] = Factory(set)
-    """Plain reads that are not answered."""
+    """Plain reads that have no reply yet."""
     doubts: Counter[int] = Factory(Counter)
-    """Plain reads that never were answered, by round."""
+    """Plain reads that never got a reply, by round."""
     flushes: list[Flush] = Factory(list)
     opened: bool = False
-    """Whether any item may have been open since all was settled: what is open outlives a flush."""
+    """Whether any item may have been open since all were settled: a flush does not remove open items."""
 
     def may_be_flushed(self, item: Item) -> bool:
         return any(flush.until is None or item.asked < flush.until for flush in self.flushes)
 
     def must_be_flushed(self, item: Item, now: int) -> bool:
-        """Whether a flush that began when the item was there was over at a time."""
+        """Whether, at a time, a flush was over that may have removed the item."""
         if self.opened or item.stored is None:
             return False
         before = (flush for flush in reversed(self.flushes) if flush.answered is not None and flush.answered < now)

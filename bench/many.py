@@ -1,7 +1,7 @@
 """
-How long others wait while a client works on very many queues, and how long a start and a stop take then.
+How long other clients wait while one works on very many queues, and how long a start and a stop take then.
 
-``python -m bench.many [--queues N] [--children N]`` starts a server of its own and prints a line for each operation.
+``python -m bench.many [--queues N] [--children N]`` starts a server and prints a line for each operation.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from bench.conditions import mib
 from bench.servers import PATIENCE, Darner
 
 AT_ONCE: Final = 250
-"""How many requests are in flight on the connection that sends many."""
+"""The number of requests in flight on the connection that sends many."""
 UNREAD: Final = 60
-"""How many clients ask for statistics and do not read them."""
+"""The number of clients that ask for statistics and do not read them."""
 PING: Final = 0.001
-"""Seconds between two requests of the client that waits."""
-BASE: Final = '[queues."many*"]\nmax_items = 10\n'
+"""Seconds between two requests of the client whose waits are measured."""
+BASE: Final = 'max_children = 0\n[queues."many*"]\nmax_items = 10\n'
 
 
 class Configured(Darner):
@@ -34,15 +34,15 @@ class Configured(Darner):
         return (*super().options(), "--config", str(self.directory / "darner.toml"))
 
     def configure(self, text: str) -> None:
-        """Write the settings that it reads at its start, and at a C{reload}."""
+        """Write the settings for its start or a C{reload}."""
         (self.directory / "darner.toml").write_text(text)
 
 
 class Bystander(threading.Thread):
     """
-    A client that asks for little.
+    A client with few requests, whose waits are measured.
 
-    @ivar longest: the longest time that it waited for a reply, in seconds.
+    @ivar longest: its longest wait for a reply, in seconds.
     """
 
     def __init__(self, server: Darner) -> None:
@@ -93,7 +93,7 @@ class Trial:
         return socket.create_connection((self._server.host, self._server.port), timeout=PATIENCE)
 
     def _many(self, request: Callable[[int], bytes], count: int) -> None:
-        """Send so many requests, each of which has one line as its reply."""
+        """Send so many requests, each with a reply of one line."""
         with self._connect() as client:
             for start in range(0, count, AT_ONCE):
                 numbers = range(start, min(count, start + AT_ONCE))
@@ -133,7 +133,7 @@ class Trial:
             client.close()
 
     def _await_none(self) -> None:
-        """Wait until all those queues are gone."""
+        """Wait until all the queues are gone."""
         last = b"STAT queue_many%07d_items" % (self._queues - 1)
         with self._connect() as client:
             for _ in range(60):
@@ -190,7 +190,7 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
     parser.add_argument("--children", type=int, default=20_000)
     options = parser.parse_args(arguments)
     server = Configured()
-    server.launch()  # which makes its directory
+    server.launch()  # it creates the directory
     server.kill()
     server.configure(BASE)
     server.start()

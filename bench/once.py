@@ -1,5 +1,5 @@
 """
-``python -m bench.once [sets]``: what an id costs a set, in processor time and on disk.
+``python -m bench.once [sets]``: the cost of an id for a set, in processor time and on disk.
 
 In one process, without a network: 50 clients set items of 64 bytes, one each in a turn, on a queue with a
 C{dedupe_window} in a LevelDB, first without an id, then each with one of its own, and then with the same again.

@@ -1,5 +1,5 @@
 """
-What comes out of a benchmark, as plain data.
+The results of a benchmark, as plain data.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class Plot:
     """Lines over an axis."""
 
     name: str
-    """Of the file."""
+    """The name of the file."""
     title: str
     x: str
     y: str
@@ -34,7 +34,7 @@ class Plot:
 
 @frozen
 class Goal:
-    """A figure that was set out to be reached."""
+    """A target for a figure, and whether it was met."""
 
     work: str
     reach: str
@@ -44,7 +44,7 @@ class Goal:
 
 @define
 class Outcome:
-    """All of one benchmark."""
+    """All results of one benchmark."""
 
     tables: list[Table] = field(factory=list)
     plots: list[Plot] = field(factory=list)
@@ -52,11 +52,11 @@ class Outcome:
     notes: list[str] = field(factory=list)
 
     def at_least(self, work: str, reach: float, figure: Optional[float]) -> None:
-        """A ratio that should not be smaller.  Nothing where there was nothing to compare with."""
+        """Add a goal for a ratio; nothing if C{figure} is C{None}, as there was no server to compare with."""
         if figure is not None:
             self.goals.append(Goal(work, f"at least {reach:g}", f"{figure:.2f}", figure >= reach))
 
     def at_most(self, work: str, reach: float, unit: str, figure: Optional[float]) -> None:
-        """A size or time that should not be larger."""
+        """Add a goal for a size or time; nothing if C{figure} is C{None}."""
         if figure is not None:
             self.goals.append(Goal(work, f"at most {reach:g} {unit}", f"{figure:.1f} {unit}", figure <= reach))

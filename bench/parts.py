@@ -1,5 +1,5 @@
 """
-What the clients of a tortured server do: who uses which queue, and how.
+The parts of the clients of L{bench.torture}: which client uses which queue, and how.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from bench.callers import Caller, Part
 from bench.ledger import View
 
 HELD: Final = b"held"
-"""Its oldest item is open all the time."""
+"""A queue whose oldest item is always open."""
 FAN: Final = [b"fan-%02d" % number for number in range(60)]
-"""Many queues, of which some are used rarely."""
+"""Many queues, some of which are used rarely."""
 
 SMALL: Final = 2000
 LARGE: Final = 4_000_000
@@ -49,7 +49,7 @@ def _sets_large(queue: bytes, options: bytes = b"") -> Part:
 
 
 def _gets(queue: bytes, view: View, wait: int = 0, pause: float = 0.01) -> Part:
-    """The view has to be the consumer's own, of a queue of which nothing is given back."""
+    """The view must be the consumer's own, of a queue where nothing is given back."""
 
     async def gets(caller: Caller) -> None:
         chance = caller.random.random()
@@ -155,8 +155,8 @@ def holding(view: View, asked: Event) -> Part:
     """
     Open the oldest item of L{HELD}, the same one as before, and keep it.
 
-    @param view: of all who did so before.
-    @param asked: is set when it was asked for, so that others may come.
+    @param view: the view of all clients that did so before.
+    @param asked: set when the read was sent, so that other clients may start.
     """
     view.alone = True
 
@@ -172,9 +172,9 @@ def holding(view: View, asked: Event) -> Part:
 
 def cast(views: dict[str, View]) -> dict[str, Part]:
     """
-    Give everybody a part.
+    Create the parts of all clients.
 
-    @param views: what the consumers have seen in earlier lives of the server, by their names.
+    @param views: the views of the consumers from earlier lives of the server, by name.
     @return: parts by name.
     """
 

@@ -1,10 +1,10 @@
 """
-``python -m bench.powerloss``: cut the power of a store at many moments, and see what is there afterwards.
+``python -m bench.powerloss``: cuts the power of a store at many moments, and checks what is there afterwards.
 
-A process works on queues under strace.  From its writes and fsyncs follows what may be on a disk that loses its power
-at any moment (`bench.disk`).  Each such state is made and opened, and has to hold what the queues held after one of the
-turns that the process had begun by then, and not before the last one of which it was told that it is on stable storage:
-everything that was promised is there, and of the rest the first of it, in order, and nothing else.
+A process works on queues under strace.  Its writes and fsyncs determine the possible states of a disk that loses its
+power at any moment (`bench.disk`).  Each such state is created and opened.  It must have the contents of the queues
+after one of the turns that the process had begun by then, and not an earlier one than the last turn that was reported
+as synced: all synced turns are there, then a prefix of the later ones, and nothing else.
 """
 
 from __future__ import annotations
@@ -35,21 +35,21 @@ from darner.queues.collection import Queues, Surroundings
 from darner.store.leveldb import LevelStore
 
 WRITE_BUFFER: Final = 64 * 1024
-"""The smallest that LevelDB takes, so that it begins a new log often."""
+"""The smallest that LevelDB accepts, so that it begins new logs often."""
 ROOT: Final = Path(__file__).resolve().parent.parent
 NAMES: Final = (b"a", b"b", b"c")
 _VERBS: Final = ("put", "get", "open", "close", "abort", "flush", "delete")
 _WEIGHTS: Final = (50, 16, 8, 6, 3, 0.6, 0.8)
 CUTTING: Final = ("fsync", "fdatasync", "rename", "unlink", "openat", "mkdir")
-"""Calls around which every cut is tried."""
+"""Calls before and after which every cut is tried."""
 
 
-# What is done
+# The work
 
 
 @frozen
 class Turn:
-    """What is asked of the queues in one turn: pairs of a verb and what it is about."""
+    """The operations of one turn."""
 
     requests: tuple[tuple[str, bytes, int, int], ...]
     """Verb, queue, number of the item, its size."""
@@ -57,7 +57,7 @@ class Turn:
 
 
 def script(chance: random.Random, turns: int) -> list[Turn]:
-    """@return: something to do, for so many turns."""
+    """@return: random operations for so many turns."""
     number = 0
     done = []
     for _ in range(turns):
@@ -77,12 +77,12 @@ def script(chance: random.Random, turns: int) -> list[Turn]:
 
 
 def payload(number: int, size: int) -> bytes:
-    """@return: the payload of an item, which no other has."""
+    """@return: the unique payload of an item."""
     return (b"%08d." % number * (size // 9 + 1))[:size]
 
 
 class Expected:
-    """What the queues hold, by the plainest of means: what the store has to show after each turn."""
+    """A simple model of the queues: the expected contents of the store after each turn."""
 
     def __init__(self) -> None:
         self.queues: dict[bytes, list[tuple[int, int]]] = {}
@@ -114,7 +114,7 @@ class Expected:
         return {name: list(items) for name, items in self.queues.items()}
 
 
-# The process that does it
+# The process that does the work
 
 
 def _open_small(*arguments: Any, **options: Any) -> Any:
@@ -122,7 +122,7 @@ def _open_small(*arguments: Any, **options: Any) -> Any:
 
 
 def open_queues(path: Path, clock: Clock) -> Queues:
-    """Serve a data directory in this thread alone."""
+    """Open a data directory, using this thread alone."""
     queues = Queues(
         LevelStore(path, _open_small), Surroundings(clock, lambda call: clock.callLater(0, call), maybeDeferred)
     )
@@ -135,7 +135,7 @@ def open_queues(path: Path, clock: Clock) -> Queues:
 
 
 class Worker:
-    """Does a script on queues."""
+    """Runs a script on queues."""
 
     def __init__(self, queues: Queues, clock: Clock) -> None:
         self._queues = queues
@@ -144,9 +144,9 @@ class Worker:
 
     def do(self, turn: Turn) -> None:
         """
-        Do what is asked in one turn, to the end.
+        Do the operations of one turn, and end it.
 
-        @raise DarnerError: it could not be done.
+        @raise DarnerError: an operation failed.
         """
         calls = [(name, self._start(verb, name, number, size, turn.sync)) for verb, name, number, size in turn.requests]
         self._clock.advance(0)
@@ -188,7 +188,7 @@ def result_of(deferred: Deferred[Any]) -> Any:
 
 
 def work(path: Path, marks: Path, seed: int, turns: int) -> None:
-    """Do a script in a data directory, and say when each turn begins and ends."""
+    """Run a script in a data directory, and mark the beginning and end of each turn."""
     with LogWatch() as watch:
         _work(path, marks, seed, turns)
     watch.check()
@@ -204,22 +204,22 @@ def _work(path: Path, marks: Path, seed: int, turns: int) -> None:
         worker.do(turn)
         os.write(say, b"s" if turn.sync else b"e")
         if number % 40 == 0:
-            clock.advance(1)  # a quiet moment, in which room is reclaimed
+            clock.advance(1)  # a quiet moment, in which space is reclaimed
     clock.advance(1)
     queues.store.close()
 
 
-# What is found afterwards
+# The states after the cut
 
 
 @frozen
 class Fault:
-    """A state that was not as it has to be."""
+    """A state that was wrong."""
 
     cut: int
-    """After how many calls the power was cut."""
+    """The number of calls before the cut."""
     kind: str
-    """Which of the states after that cut."""
+    """The kind of state after that cut."""
     what: str
 
     def __str__(self) -> str:
@@ -228,25 +228,25 @@ class Fault:
 
 @define
 class Findings:
-    """What came of it."""
+    """The results."""
 
     calls: int = 0
     opened: int = 0
     synced: int = 0
-    """How many turns were promised to be on stable storage."""
+    """The number of turns that were reported as synced."""
     logs: int = 0
-    """How many of the states had several logs."""
+    """The number of states with several logs."""
     kinds: Counter[str] = field(factory=Counter)
     lost: int = 0
-    """Of how many states turns were lost that were not promised."""
+    """The number of states that had lost turns that were not synced."""
     faults: list[Fault] = field(factory=list)
 
 
 class Checker:
-    """Opens states of the disk."""
+    """Creates and opens states of the disk."""
 
     def __init__(self, directory: Path, turns: Sequence[Turn]) -> None:
-        """@param directory: where to make them."""
+        """@param directory: where to create them."""
         self._path = directory / "state"
         expected = Expected()
         self._expected = [expected.contents()]
@@ -256,11 +256,11 @@ class Checker:
 
     def check(self, state: State, promised: int, begun: int, thoroughly: bool) -> int:
         """
-        @param promised: how many turns have to be there.
-        @param begun: how many may be there.
-        @param thoroughly: whether to work on with it, and to see that all is well after that.
-        @return: how many turns are there.
-        @raise AssertionError: something else is, or the log has an error in it.
+        @param promised: the number of turns that must be there.
+        @param begun: the number of turns that may be there.
+        @param thoroughly: whether to continue working on the store, and to check it after that.
+        @return: the number of turns that are there.
+        @raise AssertionError: the contents are wrong, or the log has an error.
         """
         self._make(state)
         try:
@@ -285,7 +285,7 @@ class Checker:
                 (self._path / name).write_bytes(content.bytes())
 
     def _open(self, more: int = 0) -> dict[bytes, list[tuple[int, int]]]:
-        """@return: what is in the queues.  @param more: the number of an item to put on each of them, and on others."""
+        """@return: the contents of the queues.  @param more: the number of an item to put on these and others."""
         clock = Clock()
         path = self._path / "data"
         queues = open_queues(path, clock)
@@ -305,7 +305,7 @@ class Checker:
         return found
 
     def _items(self, queues: Queues, name: bytes) -> list[tuple[int, int]]:
-        """@return: what is in a queue.  It is only taken in memory."""
+        """@return: the contents of a queue.  The items are taken, but that is never written."""
         fifo = queues.make(name)
         count, size = fifo.count, fifo.storage.contents.bytes
         found = []
@@ -337,7 +337,7 @@ class Checker:
 
 
 def states(disk: Disk, chance: random.Random, tails: int) -> Iterator[tuple[str, State]]:
-    """@return: what may be found after a cut at this moment, and what kind of state it is."""
+    """@return: the possible states after a cut at this moment, and the kind of each."""
     yield "least", disk.least()
     yield "all entries", disk.entries(zeros=False)
     yield "all entries, zeros", disk.entries(zeros=True)
@@ -348,14 +348,14 @@ def states(disk: Disk, chance: random.Random, tails: int) -> Iterator[tuple[str,
 
 
 class Recording:
-    """What a process did, to be looked at as often as one likes."""
+    """A recording of a process's calls, which can be replayed any number of times."""
 
     def __init__(self, directory: Path, seed: int, turns: int) -> None:
         """
-        Have a process work on queues.
+        Run a process that works on queues.
 
         @param directory: an empty directory.
-        @param seed: of what is done.
+        @param seed: seed of the work.
         """
         self.directory = directory
         self.turns = script(random.Random(seed), turns)
@@ -368,7 +368,7 @@ class Recording:
         )
 
     def replay(self) -> Iterator[tuple[int, str, Disk]]:
-        """@return: the number and the name of each call, and the disk after it, from which everything is to be had."""
+        """@return: the number and name of each call, and the disk after it."""
         disk = Disk(self._traced, self._marks)
         yield 0, "", disk
         for number, call in enumerate(disk.follow(read_trace(self._trace)), 1):
@@ -377,12 +377,12 @@ class Recording:
 
 def lose_power(recording: Recording, seed: int, limit: int, tails: int = 3) -> Findings:
     """
-    Cut the power.
+    Try cuts of the power.
 
-    @param seed: of what is tried.
-    @param limit: how many states to open at most; most of the cuts are around an fsync, a rename, an unlink or a new
+    @param seed: seed of the choice of states.
+    @param limit: the maximum number of states; most of the cuts are around an fsync, a rename, an unlink or a new
         file, the others spread evenly.
-    @param tails: how many states by chance to open after each cut, besides the special ones.
+    @param tails: the number of random states after each cut, besides the special ones.
     """
     chance = random.Random(seed)
     checker = Checker(recording.directory, recording.turns)
@@ -411,18 +411,18 @@ def lose_power(recording: Recording, seed: int, limit: int, tails: int = 3) -> F
 
 
 def _logs(state: State) -> int:
-    """@return: how many logs there are that have something in them."""
+    """@return: the number of logs that are not empty."""
     return sum(name.endswith(".log") and content is not None and content.written > 0 for name, content in state.items())
 
 
 def _promised(marks: bytes) -> tuple[int, int]:
-    """@return: how many turns have to be there, and how many may be."""
+    """@return: the number of turns that must be there, and of those that may be."""
     begun = marks.count(b"b")
     return marks[: marks.rfind(b"s") + 1].count(b"b"), begun
 
 
 def _cuts(names: Sequence[str], chance: random.Random, count: int) -> set[int]:
-    """@return: after which calls to cut.  @param count: about how often."""
+    """@return: the calls after which to cut.  @param count: their approximate number."""
     special = sorted(
         {at for number, name in enumerate(names) if name in CUTTING for at in (number - 1, number)}
     )
@@ -431,12 +431,12 @@ def _cuts(names: Sequence[str], chance: random.Random, count: int) -> set[int]:
 
 
 def main(arguments: Optional[Sequence[str]] = None) -> int:
-    """@return: the exit status: 1 where something was lost."""
+    """@return: the exit status: 1 if something was lost."""
     parser = argparse.ArgumentParser("python -m bench.powerloss", description=str(__doc__).partition("\n\n")[2])
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--states", type=int, default=2000, help="how many to open [default: 2000]")
-    parser.add_argument("--turns", type=int, default=400, help="how long to work before [default: 400]")
-    parser.add_argument("--tails", type=int, default=3, help="states by chance a cut [default: 3]")
+    parser.add_argument("--states", type=int, default=2000, help="how many states to open [default: 2000]")
+    parser.add_argument("--turns", type=int, default=400, help="how many turns the process works [default: 400]")
+    parser.add_argument("--tails", type=int, default=3, help="random states after each cut [default: 3]")
     parser.add_argument("--work", nargs=2, type=Path, metavar=("DIRECTORY", "MARKS"), help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.work:
@@ -463,7 +463,7 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
 
 
 def scratch() -> Optional[str]:
-    """@return: where an fsync costs nothing, for states are many; C{None} for the usual place."""
+    """@return: a directory in memory, where an fsync costs nothing; C{None} for the default one."""
     memory = Path("/dev/shm")
     return str(memory) if os.access(memory, os.W_OK) else None
 

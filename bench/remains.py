@@ -1,5 +1,5 @@
 """
-What a server left on its disk.
+What a server has left in its data directory.
 """
 
 from __future__ import annotations
@@ -16,34 +16,34 @@ from darner.store import records
 
 @define
 class Remains:
-    """The records of a store, by what they are; stream and queue numbers."""
+    """The records of a store, by kind and by stream or queue number."""
 
     named: set[int] = field(factory=set)
     deleted: set[int] = field(factory=set)
     runs: Counter[int] = field(factory=Counter)
     """By queue."""
     queues: set[int] = field(factory=set)
-    """Those with any record."""
+    """Streams with any record."""
     intervals: Counter[int] = field(factory=Counter)
     chunks: Counter[int] = field(factory=Counter)
     """By stream."""
     unheld: set[int] = field(factory=set)
-    """Streams that no item holds."""
+    """Streams that no item refers to."""
     held: dict[int, int] = field(factory=dict)
-    """How many chunks a stream has to have of which there is an item."""
+    """The number of chunks that the stream of an item must have."""
 
     delayed: Counter[int] = field(factory=Counter)
-    """Items that are not to be had yet, by the number under which they are."""
+    """The number of delayed items, by the number under which they are stored."""
 
     attempts: int = 0
-    """Of how many items it is counted how often they were opened."""
+    """The number of items with a count of attempts."""
     holders: int = 0
-    """How many items hold a stream together with others."""
+    """The number of items that share a stream with others."""
     uncompacted: int = 0
     """How many stretches of keys are still to be compacted."""
 
     def astray(self) -> list[str]:
-        """@return: what nothing leads to, so that its room would never come back."""
+        """@return: records that nothing refers to, so that their space would never be reclaimed."""
         streams = sorted(self.chunks.keys() - self.unheld - self.held.keys())
         torn = sorted(stream for stream, count in self.held.items() if self.chunks[stream] != count)
         queues = sorted(self.queues - self.named - self.deleted)
@@ -54,7 +54,7 @@ class Remains:
         ]
 
     def room(self) -> list[str]:
-        """@return: what should be gone when all queues are empty and nothing is asked of the server for a while."""
+        """@return: records that should be gone when all queues are empty and the server was idle for a while."""
         counts = {
             "runs of items": self.runs.total(),
             "delayed items": self.delayed.total(),
@@ -70,7 +70,7 @@ class Remains:
 
 
 def look_at(data: Path) -> Remains:
-    """@return: what is in a data directory that no server has."""
+    """@return: the records in a data directory that no server uses."""
     remains = Remains()
     database = plyvel.DB(str(data / "leveldb"), create_if_missing=False, max_open_files=74)
     try:
@@ -121,5 +121,5 @@ def disk_usage(data: Path) -> int:
         try:
             total += os.stat(entry).st_size
         except FileNotFoundError:
-            continue  # LevelDB has merged it meanwhile
+            continue  # LevelDB has deleted it after a compaction
     return total

@@ -1,5 +1,5 @@
 """
-Reports of what was measured: as text, and as a page of the documentation with plots.
+Reports of the results: as text, and as a page of the documentation with plots.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Section:
 
     @property
     def text(self) -> str:
-        """What it measures."""
+        """Describes what it measures."""
         return inspect.getdoc(self.benchmark) or ""
 
 
@@ -121,7 +121,7 @@ def _machine() -> list[tuple[str, str]]:
 
 
 def _python() -> str:
-    # One that was built by hand mostly lacks profile-guided optimization, and is a fifth slower by that.
+    # A Python built by hand mostly lacks profile-guided optimization, and is a fifth slower.
     whose = ", the distribution's" if sys.base_prefix == "/usr" else ""
     return f"{platform.python_implementation()} {platform.python_version()}{whose}"
 
@@ -137,7 +137,7 @@ def draw(directory: Path, plot: Plot) -> bool:
     """
     Draw a plot.
 
-    @return: whether there is something to draw with.
+    @return: whether matplotlib is installed.
     """
     try:
         import matplotlib

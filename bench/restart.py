@@ -38,7 +38,7 @@ def restart(conditions: Conditions) -> Outcome:
 
 
 def restarted(conditions: Conditions, server: Server, count: int) -> tuple[Any, ...]:
-    """@return: the seconds of an empty start, a stop, a start, a start after a crash, and what is then resident."""
+    """@return: the seconds of an empty start, a stop, a start, a start after a crash, and the resident memory then."""
     server.stop()
     empty = server.start()
     conditions.measure(server, queue="backlog", sets=count, gets=0, item_bytes=1024, in_flight=16)

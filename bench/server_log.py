@@ -1,8 +1,8 @@
 """
-The log of a server that is tested: nothing in it may be an error that nobody handled.
+Checks that the log of a server under test has no unhandled errors.
 
-Whoever runs a server reads its log to the end, by L{unhandled}; whoever runs queues in a process without a log
-listens to what is logged, by L{LogWatch}.
+A test that runs a server checks its log by L{unhandled}; a test that runs queues in its own process checks its log
+events by L{LogWatch}.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from twisted.logger import ILogObserver, LogEvent, LogLevel, formatEvent, global
 from zope.interface import implementer
 
 _ENTRY: Final = re.compile(r"^(?=\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\S* )", re.MULTILINE)
-"""Where an entry of twistd's log begins; it goes on with lines that have no time."""
+"""The beginning of an entry in twistd's log; its further lines have no time."""
 _UNHANDLED: Final = re.compile(
     r"^.*(?:"
     r"Traceback \(most recent call last\)|Traceback: <class |#critical\]|[Uu]nhandled [Ee]rror|Exception ignored in"
@@ -26,15 +26,15 @@ _UNHANDLED: Final = re.compile(
 
 
 def entries(log: str) -> list[str]:
-    """@return: the entries of a log; what has no times, such as a standard error, is one."""
+    """@return: the entries of a log; text without times, such as a standard error, is one entry."""
     return [entry for entry in _ENTRY.split(log) if entry]
 
 
 def unhandled(log: str, allowed: Collection[str] = ()) -> list[str]:
     """
-    @param log: of twistd's, or what a process wrote to its standard error.
+    @param log: twistd's log, or the standard error of a process.
     @param allowed: texts; an entry with one of them is expected.
-    @return: the entries that tell of an error which nobody handled.
+    @return: the entries with unhandled errors.
     """
     return [
         entry.rstrip()
@@ -46,9 +46,9 @@ def unhandled(log: str, allowed: Collection[str] = ()) -> list[str]:
 @implementer(ILogObserver)
 class LogWatch:
     """
-    Listens, while it is entered, to what this process logs.
+    A context manager that collects the unhandled errors that this process logs.
 
-    @ivar unhandled: what was logged that should never be: failures, and events of the level C{critical}.
+    @ivar unhandled: the logged failures and events of the level C{critical}.
     """
 
     def __init__(self) -> None:
@@ -67,5 +67,5 @@ class LogWatch:
         globalLogPublisher.removeObserver(self)
 
     def check(self) -> None:
-        """@raise AssertionError: something was logged that should never be."""
+        """@raise AssertionError: there was an unhandled error."""
         assert not self.unhandled, f"logged: {self.unhandled}"

@@ -1,10 +1,10 @@
 """
-The servers that are compared: started in directories of their own on free loopback ports, measured from outside.
+The servers that are compared: each runs in its own directory on a free loopback port, and is measured from outside.
 
-This server is the package that this program runs with: compiled where that is (``make bench``), and then it is there a
-second time as its source.  Peers are found on C{PATH}, the C++ Darner by C{DARNER_CPP}, the path of its
-binary.  A server that runs already, and speaks this protocol, may be named by its address; what only its process could
-tell is then left out.
+darner is the package that this program imports; if that is compiled (``make bench``), its Python source is a second
+server.  Peers are found on C{PATH}, the C++ Darner by C{DARNER_CPP}, the path of its
+binary.  A running server with this protocol may be named by its address; figures that only its process could give are
+then left out.
 """
 
 from __future__ import annotations
@@ -30,34 +30,34 @@ from bench.server_log import unhandled
 from darner.cli.workload import Dialect, Workload
 
 PATIENCE: Final = 300.0
-"""Seconds that a server may take to start or to stop."""
+"""The longest time for the start or stop of a server, in seconds."""
 _ROOT: Final = Path(__file__).resolve().parent.parent
 _PACKAGE: Final = Path(darner.__file__).resolve().parent.parent
 COMPILED: Final = not darner.front.session.__file__.endswith(".py")
-"""Whether this server is."""
+"""Whether darner is compiled."""
 _TICKS: Final = os.sysconf("SC_CLK_TCK")
 
 
 @frozen
 class Memory:
-    """What a process has in memory, in bytes."""
+    """The memory of a process, in bytes."""
 
     resident: int
-    """All of it, with the pages of files that it has mapped."""
+    """Resident memory, including pages of mapped files."""
     anonymous: int
-    """Without those."""
+    """Resident memory without these pages."""
     peak: int
-    """The most that was resident so far."""
+    """The peak of resident memory so far."""
 
 
 class Server:
-    """A server of some kind; this one's protocol unless its kind says otherwise."""
+    """A server; subclasses for other protocols override the dialect."""
 
     name: ClassVar[str]
-    """What it is called in tables."""
+    """Its name in tables."""
     dialect: ClassVar[type[Dialect]] = Dialect
     package: ClassVar[Path] = _PACKAGE
-    """Where what is written in Python is."""
+    """The directory of its Python source."""
 
     def __init__(self) -> None:
         self.host = "127.0.0.1"
@@ -67,12 +67,12 @@ class Server:
 
     @classmethod
     def program(cls) -> Optional[str]:
-        """@return: what is to be run, or C{None} where it is missing."""
+        """@return: the program to run; C{None} if it is missing."""
         raise NotImplementedError
 
     @classmethod
     def version(cls) -> str:
-        """@return: what it says of its version."""
+        """@return: its version, as it prints it."""
         program = cls.program()
         assert program is not None
         said = subprocess.run([program, *cls.version_option], capture_output=True, text=True, check=False).stdout
@@ -89,12 +89,12 @@ class Server:
 
     @property
     def log_path(self) -> Path:
-        """The file with what it says."""
+        """Its log file."""
         return self.directory / "log"
 
     def start(self) -> float:
         """
-        Start it, again if it has been stopped, with the data that it had then.
+        Start it; if it was stopped before, with the data it had then.
 
         @return: the seconds until it answered.
         """
@@ -109,7 +109,7 @@ class Server:
         return time.perf_counter() - started
 
     def launch(self) -> subprocess.Popen[bytes]:
-        """Start its process, and do not wait until it answers."""
+        """Start its process without waiting until it answers."""
         if not self.port:
             self.port = _free_port()
             self.directory = Path(tempfile.mkdtemp(prefix="bench-"))
@@ -129,11 +129,11 @@ class Server:
         return self.log_path.read_text("utf-8", "replace") if self.log_path.exists() else ""
 
     def unhandled(self) -> list[str]:
-        """@return: the entries of its log that tell of an error which nobody handled.  Of peers nothing is known."""
+        """@return: the entries of its log with unhandled errors; none for peers."""
         return []
 
     def _answers(self) -> bool:
-        """Whether it serves: it may listen before it has read its data."""
+        """Whether it serves requests: it may listen before it has read its data."""
         try:
             with socket.create_connection((self.host, self.port), timeout=PATIENCE) as client:
                 client.sendall(self.dialect(Workload(queue="nothing_in_it")).requests[1])
@@ -161,7 +161,7 @@ class Server:
         return time.perf_counter() - started
 
     def kill(self) -> None:
-        """End it as a crash does."""
+        """Kill it, as in a crash."""
         process, self.process = self.process, None
         if process is not None:
             process.kill()
@@ -180,26 +180,26 @@ class Server:
     # Measuring
 
     def cpu(self) -> float:
-        """@return: the CPU seconds that it has used, children that have ended included."""
+        """@return: the CPU seconds that it has used, including children that have ended."""
         if self.process is None:
             return 0.0
         fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
         return sum(map(int, fields[11:15])) / _TICKS
 
     def memory(self) -> Memory:
-        """@return: what it has in memory now."""
+        """@return: its memory now."""
         assert self.process is not None
         text = Path(f"/proc/{self.process.pid}/status").read_text()
         figures = {name: int(size) * 1024 for name, size in re.findall(r"^(\w+):\s+(\d+) kB$", text, re.MULTILINE)}
         return Memory(figures["VmRSS"], figures["RssAnon"], figures["VmHWM"])
 
     def descriptors(self) -> int:
-        """@return: how many files and sockets it has open."""
+        """@return: the number of its open files and sockets."""
         assert self.process is not None
         return len(os.listdir(f"/proc/{self.process.pid}/fd"))
 
     def disk(self) -> int:
-        """@return: the bytes on disk that its data takes."""
+        """@return: the size of its data on disk, in bytes."""
         size = 0
         for directory, _, files in os.walk(self.directory):
             for file in files:
@@ -231,7 +231,7 @@ class Darner(Server):
 
 
 class DarnerSource(Darner):
-    """This server, without being compiled."""
+    """darner, not compiled."""
 
     name = "darner, not compiled"
     package = _ROOT
@@ -336,7 +336,7 @@ KINDS: Final[dict[str, type[Server]]] = {
 
 
 def at_address(name: str, host: str, port: int) -> type[Server]:
-    """@return: a server that runs already, and goes on running."""
+    """@return: the class of a running server, which keeps running."""
 
     class Address(Server):
         def start(self) -> float:
@@ -360,9 +360,9 @@ def _free_port() -> int:
 
 def allow_descriptors() -> int:
     """
-    Allow this process, and those that it starts, as many descriptors as may be.
+    Raise the limit of descriptors of this process, and of those it starts, as far as possible.
 
-    @return: how many.
+    @return: the limit.
     """
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

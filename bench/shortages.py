@@ -16,14 +16,14 @@ from bench.servers import Server, allow_descriptors
 from darner.cli.bench import Result, run
 
 ITEM: Final = 60_000
-"""Bytes of an item that is held: nearly all that is kept in memory whole."""
+"""The size of an open item, in bytes: nearly the largest that is kept in memory whole."""
 PATIENCE: Final = 10.0
-"""Seconds for which connections may take no more before that is all they take."""
+"""Seconds without progress after which connections count as full."""
 
 
 @frozen
 class Misdeed:
-    """What each of many clients sends, and then nothing more."""
+    """The bytes that each of many clients sends, after which it sends nothing more."""
 
     name: str
     request: bytes
@@ -92,7 +92,7 @@ def _prepare(server: Server, count: int) -> None:
 
 
 def _misbehave(server: Server, request: bytes, count: int) -> list[socket.socket]:
-    """@return: clients that have sent all of a request, or as much as the server takes."""
+    """@return: clients that have sent a request, or as much of it as the server accepts."""
     clients = [socket.create_connection((server.host, server.port), 60) for _ in range(count)]
     unsent = {client: memoryview(request) for client in clients}
     for client in clients:
@@ -109,7 +109,7 @@ def _misbehave(server: Server, request: bytes, count: int) -> list[socket.socket
             if not unsent[client]:
                 del unsent[client]
         if time.monotonic() - last > 0.2 and len(unsent) == count:
-            break  # nobody gets any further
+            break  # no client can send more
         time.sleep(0.01)
     time.sleep(0.3)
     return clients
@@ -127,7 +127,7 @@ def _cells(result: Result) -> list[str]:
 
 
 def _come_and_go(conditions: Conditions, server: Server) -> list[str]:
-    """@return: how many came a second, and how the others were served."""
+    """@return: the number of clients that connected each second, and how the others were served."""
     ended = threading.Event()
     visits = [0, 0]
 

@@ -1,8 +1,8 @@
 """
-What a process did to files, as strace saw it.
+The file operations of a process, as strace sees them.
 
-strace is a package of the distribution.  It sees each call when it begins and when it ends, in one order for all
-threads, which is what a model of the disk needs (`bench.disk`).
+strace is a package of the distribution.  It reports the beginning and end of each call, in one order for all threads,
+as a model of the disk needs it (`bench.disk`).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ CALLS: Final = (
     "open,openat,creat,close,write,pwrite64,writev,fsync,fdatasync,rename,renameat,renameat2,unlink,unlinkat,"
     "ftruncate,mkdir,mkdirat,rmdir,link,linkat,dup,dup2,dup3,sync_file_range"
 )
-"""All that LevelDB and Python do to files, and what would upset the model if they did."""
+"""All calls by which LevelDB and Python change files, and those that the model does not support."""
 
 _LINE = re.compile(r"(\d+) +(.*)")
 _CALL = re.compile(r"(\w+)\((.*)\) += (-?\d+|\?)(?: .*)?$")
@@ -31,7 +31,7 @@ _TEXT = re.compile(r'"((?:\\x[0-9a-f]{2})*)"(\.\.\.)?')
 
 
 def missing() -> Optional[str]:
-    """@return: why processes cannot be watched here; C{None} where they can."""
+    """@return: why processes cannot be traced here; C{None} if they can."""
     if shutil.which("strace") is None:
         return "strace is not installed"
     probe = subprocess.run(["strace", "-o", "/dev/null", "true"], capture_output=True, text=True)
@@ -44,21 +44,21 @@ class Call:
 
     name: str
     arguments: tuple[str, ...]
-    """As strace spells them, but for texts."""
+    """As strace prints them, except for texts."""
     texts: tuple[bytes, ...]
-    """Those arguments that are texts: paths, and what was written."""
+    """The arguments that are texts: paths, and written bytes."""
     result: Optional[int]
-    """C{None} when it only begins; its end follows."""
+    """C{None} for the beginning of a call, whose end follows."""
 
     @property
     def file(self) -> int:
-        """The descriptor that it is about."""
+        """The descriptor of the call."""
         return int(self.arguments[0])
 
 
 def watched(command: Sequence[str], trace: Path) -> list[str]:
     """
-    @param trace: where strace writes to, for L{read_trace}.
+    @param trace: the file for strace's output, for L{read_trace}.
     @return: the command that runs another one under strace.
     """
     return [
@@ -69,11 +69,11 @@ def watched(command: Sequence[str], trace: Path) -> list[str]:
 
 def attach(process: int, trace: Path, calls: str, more: Sequence[str]) -> subprocess.Popen[bytes]:
     """
-    Watch a process that runs already, and all of its threads; until it ends.
+    Trace a running process with all its threads, until it ends.
 
-    @param trace: where strace writes to, without texts.
-    @param calls: which calls are of interest.
-    @param more: options of strace's.
+    @param trace: the file for strace's output, without texts.
+    @param calls: the calls to trace.
+    @param more: further options for strace.
     """
     strace = subprocess.Popen(
         ["strace", "-f", "-qq", "-s", "0", "-o", str(trace), "-e", f"trace={calls}", "-e", "signal=none",
@@ -92,8 +92,8 @@ def attach(process: int, trace: Path, calls: str, more: Sequence[str]) -> subpro
 
 def read_trace(path: Path) -> Iterator[Call]:
     """
-    @return: the calls of a trace that succeeded, in the order in which they ended.  Of one during which other threads
-        did something the beginning is there as well, where it was.
+    @return: the successful calls of a trace, in the order in which they ended.  If other threads did something during
+        a call, its beginning is included too, in its place.
     """
     begun: dict[str, str] = {}
     with path.open(errors="strict") as lines:

@@ -1,8 +1,8 @@
 """
 ``python -m bench.torture``: does the server keep its promises while it is killed again and again?
 
-A real server is used by some forty clients in every way there is, and killed in the middle of it; what they were told
-is held against what is there when it has started again.  The exit status is 1 where a promise was broken.
+About forty clients use a real server in every possible way, and it is killed meanwhile.  After its next start, its
+contents are compared with the replies that the clients got.  The exit status is 1 if it broke a promise.
 """
 
 from __future__ import annotations
@@ -35,29 +35,29 @@ from bench.server_log import entries, unhandled
 from bench.servers import PATIENCE, Darner
 
 SMALL_SIZE: Final = 8 * 1024 * 1024
-"""Bytes of its database's files, of which an empty server needs no more."""
+"""The maximum size of the database's files of an empty server."""
 ROOM_PATIENCE: Final = 60.0
-"""Seconds within which the room of emptied queues has to come back; only then is what stays a fault."""
+"""Seconds within which the disk space of emptied queues must be reclaimed; what is left then is a fault."""
 LOOK_EVERY: Final = 5
-"""Rounds from one look at the server's disk to the next."""
+"""Rounds between two checks of the server's disk."""
 SHOWN: Final = 10
-"""Faults of a kind that are told one by one."""
+"""The maximum number of faults of a kind that are reported one by one."""
 ENOUGH: Final = 100
-"""Faults after which no more are looked for."""
+"""The number of faults after which the run ends."""
 CONFIG: Final = """
 [queues."once*"]
 dedupe_window = "1h"
 """
 """The server's settings."""
 _ERROR: Final = re.compile(r"\A\S+ \[\S*#error\]")
-"""Nothing is done to the server's disk, so that it has nothing to complain of either."""
+"""No store errors are expected, as nothing is done to the server's disk."""
 
 
 class Twistd(Darner):
     """
-    This server as ``twistd -n darner`` runs it, over data that stay where they are.
+    This server as ``twistd -n darner`` runs it; its data directory is kept between lives.
 
-    @ivar lives: how often it was started; each life has a log of its own.
+    @ivar lives: the number of starts; each life has its own log.
     """
 
     script: ClassVar[Sequence[str]] = ("-c", "from twisted.scripts.twistd import run; run()")
@@ -77,14 +77,14 @@ class Twistd(Darner):
         return self.log_of(self.lives)
 
     def log_of(self, life: int) -> Path:
-        """@return: the file with what it said in one of its lives, which are counted from 1."""
+        """@return: the log file of a life, counted from 1."""
         return self.directory / f"log-{life:05}"
 
     def remove(self, keep_logs: bool = False) -> None:
         """
         End it, and remove its data.
 
-        @param keep_logs: leave the logs of all of its lives in the directory.
+        @param keep_logs: keep the logs of all lives in the directory.
         """
         if not keep_logs:
             super().remove()
@@ -108,11 +108,11 @@ class Torture:
     """
     One run.
 
-    @ivar books: what the clients were told.
+    @ivar books: the requests of the clients and the replies they got.
     @ivar kills: how often the server was killed while clients used it.
     @ivar early_kills: how often it was killed while it was starting.
-    @ivar recovery: the seconds that the longest start took.
-    @ivar emptied: how many queues were emptied to see what was in them.
+    @ivar recovery: the seconds of the longest start.
+    @ivar emptied: the number of queues that were emptied to check their contents.
     """
 
     server: Twistd
@@ -129,9 +129,9 @@ class Torture:
 
     def run(self, rounds: int, tell: Callable[[str], None]) -> None:
         """
-        Kill the server so many times, and look at everything in the end; end early where it breaks many promises.
+        Kill the server so many times, and check everything in the end; end early if it breaks many promises.
 
-        @param tell: is given a line for each round.
+        @param tell: called with a line for each round.
         @raise OSError: the server does not start.
         """
         for number in range(rounds):
@@ -169,7 +169,7 @@ class Torture:
         return seconds
 
     def read_logs(self) -> None:
-        """Look for errors in the logs of the lives that have ended since the last time."""
+        """Look for errors in the logs of the lives that have ended since the last check."""
         while self._read < self.server.lives:
             self._read += 1
             path = self.server.log_of(self._read)
@@ -221,7 +221,7 @@ class Torture:
         self.books.all_gone()
 
     async def _part(self, players: Sequence[asyncio.Future[None]]) -> None:
-        """Have all clients leave, those that wait without an answer, while the server lives."""
+        """Disconnect all clients while the server runs; clients that wait get no answer."""
         self.books.end_asking()
         await asyncio.wait(players, timeout=0.1)
         for player in players:
@@ -242,14 +242,14 @@ class Torture:
         caller.leave()
 
     def _look_at_copy(self) -> None:
-        """What is left behind by a kill has to be what the next start finds and clears away."""
+        """Check that a kill leaves no more behind than the next start finds and deletes."""
         with tempfile.TemporaryDirectory(dir=self.server.directory) as copy:
             shutil.copytree(self.server.data / "leveldb", Path(copy) / "leveldb")
             for what in look_at(Path(copy)).astray():
                 self.books.fault(LEFT, what)
 
     def _wait_for_room(self) -> None:
-        """All queues are empty, and rightly so: their room comes back, and nothing of them is left."""
+        """Check that the disk space of the queues, which are all empty, is reclaimed, with all their records."""
         until = time.monotonic() + ROOM_PATIENCE
         while True:
             while disk_usage(self.server.data) > SMALL_SIZE and time.monotonic() < until:
@@ -280,7 +280,7 @@ class Torture:
 
 
 def account(torture: Torture) -> str:
-    """@return: the figures, and every broken promise."""
+    """@return: the figures and the broken promises."""
     lines = [f"{name.replace('_', ' '):24} {figure:>14,}" for name, figure in torture.summary().items()]
     told: Counter[str] = Counter()
     for fault in torture.books.faults:
@@ -294,8 +294,8 @@ def account(torture: Torture) -> str:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("python -m bench.torture", description="Kill a server again and again.")
     add = parser.add_argument
-    add("--rounds", type=int, default=100, help="how often to kill it [default: %(default)s]")
-    add("--seed", type=int, help="what chance begins with [default: another one each time]")
+    add("--rounds", type=int, default=100, help="how often to kill the server [default: %(default)s]")
+    add("--seed", type=int, help="seed of the random choices [default: a new one each time]")
     add("--seconds-per-round", type=float, default=2.0, help="the longest life of the server [default: %(default)s]")
     add("--data-dir", type=Path, help="a new data directory, which is kept [default: one that is removed]")
     add("--output", type=Path, help="where to write figures and faults as JSON")
@@ -303,7 +303,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _progress(total: int) -> Callable[[str], None]:
-    """@return: what tells of a round: a line each, on a terminal always the same."""
+    """@return: prints the line of a round; on a terminal over the previous one."""
     if not sys.stdout.isatty():
         return lambda line: print(line, flush=True)
     return lambda line: print(f"\r\x1b[K{line} (of {total})", end="", flush=True)
@@ -311,8 +311,8 @@ def _progress(total: int) -> Callable[[str], None]:
 
 def main(arguments: Optional[Sequence[str]] = None, kind: type[Twistd] = Twistd) -> int:
     """
-    @param kind: what is tortured.
-    @return: the exit status: 1 where a promise was broken.
+    @param kind: the class of the server.
+    @return: the exit status: 1 if a promise was broken.
     """
     options = _parser().parse_args(arguments)
     seed = Random().randrange(10**6) if options.seed is None else options.seed
@@ -343,5 +343,5 @@ def main(arguments: Optional[Sequence[str]] = None, kind: type[Twistd] = Twistd)
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # and so leave neither server nor data behind
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that neither server nor data are left behind
     sys.exit(main())

@@ -104,6 +104,17 @@ class StoreError(ServerError):
         self.__traceback__ = self.__cause__ = self.__context__ = None
 
 
+class TooManyChildren(StoreError):
+    """A child is not created, as its parent has C{max_children} already."""
+
+    def __init__(self, parent: bytes, most: int) -> None:
+        """
+        @param parent: the parent's name.
+        @param most: C{max_children}.
+        """
+        super().__init__(f"queue {parent.decode('ascii', 'replace')} has too many children: max_children is {most}")
+
+
 class TooManyQueues(StoreError):
     """A queue is not created, as there are C{max_queues} already."""
 

@@ -44,13 +44,13 @@ from darner.values.stats import Health
 from darner.values.vocabulary import MAX_DELAY, MAX_FLAGS, check_expiry, check_id, check_queue_name
 
 DRAIN: Final = 2.0
-"""Seconds that connections get, when the service stops, to take the replies that are on their way."""
+"""Seconds that clients have, when the service stops, to read their pending replies."""
 
 _C = TypeVar("_C", bound=Union[Call, Requeueing])
 
 
 class _TextGiven(TypeError):
-    """An application gave text in place of bytes."""
+    """An application passed text instead of bytes."""
 
 
 def _bytes(value: bytes, name: str) -> bytes:
@@ -61,7 +61,7 @@ def _bytes(value: bytes, name: str) -> bytes:
 
 
 def _listen(endpoint: IStreamServerEndpoint, door: Door) -> IListeningPort:
-    """@return: the port, at once.  @raise CannotListenError: or whatever else the endpoint fails with."""
+    """@return: the port, without waiting.  @raise CannotListenError: or another error of the endpoint."""
     ports: list[IListeningPort] = []
     failures: list[Failure] = []
     endpoint.listen(door).addCallbacks(ports.append, failures.append)
@@ -80,8 +80,8 @@ class QueueService(Service):
 
     @ivar data_dir: where the queues are kept.
     @ivar queues: the queues while the service runs; C{None} otherwise.
-    @ivar listeners: where it listens, in the order of the endpoints.
-    @ivar ports: what it listens on while it runs, in the same order.
+    @ivar listeners: the listeners, in the order of the endpoints.
+    @ivar ports: the listening ports while it runs, in the same order.
     """
 
     _log = Logger()
@@ -96,13 +96,13 @@ class QueueService(Service):
         control: Control = Control(),  # noqa: B008  (it is frozen)
     ) -> None:
         """
-        @param data_dir: where the queues are kept; made if it is missing.
+        @param data_dir: the directory of the queues; created if missing.
         @param endpoints: where to serve clients; none for an application's own use only.  A L{Listener} says more of
             one of them than its endpoint, such as the protocol that is spoken there.
         @param settings: limits and the like; its C{data_dir} and places to listen at are not used here.
         @param reactor: the reactor; by default the global one.
         @param open_store: makes the store of a data directory.
-        @param control: what clients may ask of the process.
+        @param control: requests of clients to the process.
         """
         if reactor is None:
             from twisted.internet import reactor
@@ -147,7 +147,7 @@ class QueueService(Service):
         super().startService()
 
     def _open(self, doors: Sequence[tuple[Door, Listener]], passwords: Optional[Passwords]) -> None:
-        """Open the store, and the doors."""
+        """Open the store, then the listeners."""
         self._store = self._open_store(self.data_dir)
         try:
             surroundings = self._start_surroundings()
@@ -164,7 +164,7 @@ class QueueService(Service):
                 surroundings.clock, settings.default_status, settings.status_change_grace_period, self._status_file()
             ),
             self._control,
-            max_queues=settings.max_queues,
+            max_queues=settings.max_queues, max_children=settings.max_children,
         )  # fmt: skip
         access = None
         if passwords is not None:
@@ -202,11 +202,11 @@ class QueueService(Service):
         self._end(self._pool.stop)
 
     def _end(self, end: Callable[[], object]) -> None:
-        """End a part of the service; where that fails, the others are ended all the same."""
+        """End a part of the service.  An error is logged, so that the other parts are ended too."""
         try:
             end()
         except Exception:
-            self._log.failure("a part of the service could not be ended in order")
+            self._log.failure("internal error while stopping a part of the service")
 
     def _status_file(self) -> Optional[StatusFile]:
         return StatusFile(self.data_dir / STATUS)
@@ -220,7 +220,7 @@ class QueueService(Service):
 
     def stopService(self) -> Deferred[None]:
         """
-        Stop listening, send what is on its way to clients, give back open reads, end the threads, close the store.
+        Stop listening, send pending replies, give back open reads, end the threads, close the store.
 
         @return: fires when all of that is done; waiting calls fail with L{Stopped}.
         """
@@ -234,7 +234,7 @@ class QueueService(Service):
         ports, self.ports = self.ports, []
         await DeferredList([execute(port.stopListening) for port in ports], consumeErrors=True)
         while self._waiting:
-            # One at a time: whoever hears of it may cancel others.
+            # One at a time, as a callback may cancel others.
             next(iter(self._waiting)).stop()
         await DeferredList([self._drain(factory) for factory in self._factories])
         self._factories = []
@@ -242,7 +242,7 @@ class QueueService(Service):
             await queues.stop()
         except Exception:
             # What is acknowledged is in the store, and the process has to end.
-            self._log.failure("the queues could not be stopped in order")
+            self._log.failure("internal error while stopping the queues; what was acknowledged is stored")
         self._shut()
 
     def _drain(self, factory: QueueFactory) -> Deferred[None]:
@@ -264,7 +264,7 @@ class QueueService(Service):
     # IQueueService
 
     def _call(self, kind: Callable[[Queues], _C], start: Callable[[_C], object]) -> Deferred[Any]:
-        """Make a call and start it; what it raises comes out of its Deferred."""
+        """Create a call and start it; its Deferred fails with what it raises."""
         if self.queues is None:
             return fail(Stopped())
         try:
@@ -290,7 +290,7 @@ class QueueService(Service):
             _bytes(payload, "payload")
             if id:
                 check_id(id)
-            # Once it is in the open batch, what cannot be written would be everybody's trouble.
+            # Checked now: in the batch, a value that cannot be written would make the puts of all others fail.
             if not isinstance(flags, int) or not 0 <= flags <= MAX_FLAGS:
                 raise ClientError("bad flags")
             if not isinstance(expiry, int):
@@ -333,7 +333,7 @@ class QueueService(Service):
             try:
                 yield read
             except BaseException:
-                # Not awaited: the loop may be left by letting go of this generator.
+                # Not awaited: the generator may be closed by the garbage collector.
                 read.abort().addErrback(lambda _: None)
                 raise
             await read.close()

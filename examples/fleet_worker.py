@@ -71,4 +71,6 @@ async def stop_when_idle(worker, resizer):
 
 
 if __name__ == "__main__":
+    if len(sys.argv) < 2:
+        sys.exit(__doc__)
     asyncio.run(main(*sys.argv[1:]))

@@ -46,4 +46,6 @@ async def main(reactor, data_dir):
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit(__doc__)
     react(main, sys.argv[1:])

@@ -1,9 +1,9 @@
 """
-``python -m fuzz TARGET``: have atheris look for inputs that break a promise.
+``python -m fuzz TARGET``: has atheris look for inputs that break a promise.
 
-It begins with the seeds in ``fuzz/corpus/TARGET``, and with what it found before in ``fuzz/found/TARGET``.
-An input that breaks a promise is left beside that, as ``fuzz/found/TARGET-crash-...`` (or ``timeout``, or ``oom``), and
-``python -m fuzz TARGET FILE`` tries it again.  Mend the fault, and put the input with the seeds, under another name.
+It begins with the seeds in ``fuzz/corpus/TARGET``, and the inputs that earlier runs left in ``fuzz/found/TARGET``.
+An input that breaks a promise is written to ``fuzz/found/TARGET-crash-...`` (or ``timeout``, or ``oom``), and
+``python -m fuzz TARGET FILE`` tries it again.  Fix the bug, and move the input to the seeds, under another name.
 """
 
 from __future__ import annotations
@@ -16,22 +16,22 @@ from pathlib import Path
 from typing import Final, Optional
 
 HERE: Final = Path(__file__).parent
-MAX_LENGTH: Final = {"wire": 300, "protocol": 120, "stream": 300, "files": 1000, "client": 300}
-"""Of an input, in bytes, by target.  What a short one does not reach takes a seed."""
+MAX_LENGTH: Final = {"wire": 300, "protocol": 120, "stream": 300, "files": 1000, "client": 300, "migrate": 400}
+"""The maximum size of an input, in bytes, by target.  Code that short inputs do not reach needs a seed."""
 SLOW: Final = 20
-"""Seconds after which an input counts as one that does not end."""
+"""Seconds after which an input counts as an endless loop."""
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("python -m fuzz", description="Look for inputs that break a promise.")
     add = parser.add_argument
     add("target", choices=list(MAX_LENGTH))
-    add("inputs", nargs="*", type=Path, help="try these, once each, and nothing else")
+    add("inputs", nargs="*", type=Path, help="try only these, once each")
     add("--runs", type=int, default=-1, help="how many inputs to try [default: no end]")
     add("--seconds", type=int, default=0, help="how long to go on [default: no end]")
-    add("--seed", type=int, default=0, help="for the same inputs as before [default: others each time]")
-    add("--found", type=Path, default=HERE / "found", help="where to keep what is found [default: %(default)s]")
-    add("--quiet", action="store_true", help="tell only how it ended")
+    add("--seed", type=int, default=0, help="seed, to generate the same inputs again [default: new ones each time]")
+    add("--found", type=Path, default=HERE / "found", help="where to write inputs [default: %(default)s]")
+    add("--quiet", action="store_true", help="print only the result")
     return parser
 
 
@@ -46,7 +46,7 @@ def main(arguments: Optional[Sequence[str]] = None) -> None:
         import atheris
     except ImportError:
         sys.exit("atheris is not there: pip install -e '.[fuzz]' (for Python 3.11 to 3.14, on Linux on x86_64)")
-    # What is to guide the fuzzer has to be imported here, and nowhere before.
+    # The modules whose coverage guides the fuzzer must be imported here, not earlier.
     with atheris.instrument_imports(include=["darner"]):
         target = import_module(f"fuzz.{options.target}")
     found = options.found / options.target

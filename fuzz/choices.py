@@ -1,5 +1,5 @@
 """
-The bytes of an input as choices: whoever makes the input decides by it what happens.
+The bytes of an input as choices: the fuzzer decides by them what happens.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from zlib import crc32
 _T = TypeVar("_T")
 
 _ENDS: Final = 300
-"""How much of either end is cut byte by byte."""
+"""The number of bytes at either end that are cut byte by byte."""
 
 
 class Choices:
-    """Bytes that are used up choice by choice; when they are, every choice is the first."""
+    """Choices made from bytes; when there are none left, every choice is the first option."""
 
     def __init__(self, data: bytes) -> None:
         self._data = data
@@ -31,7 +31,7 @@ class Choices:
         return self.bytes(1)[0] if self.left else 0
 
     def bytes(self, size: int) -> bytes:
-        """@return: the next bytes, fewer where there are not as many."""
+        """@return: the next bytes; fewer if there are not as many."""
         at, self._at = self._at, min(self._at + size, len(self._data))
         return self._data[at : self._at]
 
@@ -49,14 +49,14 @@ def pieces(data: bytes, seed: bytes) -> Iterator[bytes]:
     random = Random(crc32(seed))
     at = 0
     while at < len(data):
-        # Mostly short ones: it is at ends of lines and in the heads of requests that cuts matter.
+        # Mostly short ones, as cuts matter at the ends of lines and in the headers of requests.
         size = random.choice((1, 1, 2, 3, 5, 9, 30, 1000, 70_000))
         yield data[at : at + size]
         at += size
 
 
 def byte_by_byte(data: bytes) -> Iterator[bytes]:
-    """@return: single bytes; of what is long only the first and last hundreds, and large pieces between."""
+    """@return: single bytes; of long data the first and last hundreds, with large pieces between."""
     for at in range(min(len(data), _ENDS)):
         yield data[at : at + 1]
     middle = max(_ENDS, len(data) - _ENDS)

@@ -1,9 +1,9 @@
 """
 The client's side of the protocol (`darner.client.protocol`).
 
-Any bytes are replies to any requests: there are events, or a L{ProtocolError} and nothing else, and they are the same
-however the bytes are cut.  And what the requests are answered by a server has always one event at the end, never an
-error of the protocol.
+Any bytes as replies to any requests yield events or a L{ProtocolError}, and no other error, and these are the same
+however the bytes are cut.  The replies of a darner server always yield one final event for each request, and no
+L{ProtocolError}.
 """
 
 from __future__ import annotations
@@ -55,8 +55,8 @@ _REQUESTS: Final[tuple[Callable[[str, bytes], Request], ...]] = (
 
 def check(data: bytes) -> None:
     """
-    @param data: how many requests, in the first byte; a byte or three for each; then the bytes that answer them.
-    @raise AssertionError: a reply is read differently by its cuts, or what a server answers is not understood.
+    @param data: the number of requests, in the first byte; a byte or three for each; then the replies.
+    @raise AssertionError: a reply is read differently when cut differently, or a reply of the server is not understood.
     """
     choices = Choices(data)
     asked = [_request(choices) for _ in range(choices.byte() % 8)]
@@ -71,7 +71,7 @@ def _request(choices: Choices) -> Request:
 
 
 def _read(asked: list[Request], cut: Iterable[bytes]) -> tuple[list[Event], str]:
-    """@return: the events, and what was wrong in the end."""
+    """@return: the events, and the error at the end, if any."""
     connection = Connection()
     for request in asked:
         connection.send(request)
@@ -85,7 +85,7 @@ def _read(asked: list[Request], cut: Iterable[bytes]) -> tuple[list[Event], str]
 
 
 def _told(events: list[Event]) -> list[Any]:
-    """@return: the events as they are the same for every cut: pieces of one payload are one."""
+    """@return: the events with the pieces of each payload joined, so that they do not depend on the cuts."""
     told: list[Any] = []
     for event in events:
         if isinstance(event, Piece):
@@ -108,7 +108,7 @@ def _check_any(asked: list[Request], replies: bytes, seed: bytes) -> None:
     whole, fault = _read(asked, [replies] if replies else [])
     for cut in (byte_by_byte(replies), pieces(replies, seed)):
         events, wrong = _read(asked, cut)
-        # Where it goes wrong, what came before in the same piece is not told.
+        # An error hides the events before it in the same piece.
         assert wrong == fault, (wrong, fault)
         if not fault:
             assert _told(events) == _told(whole), (events, whole)

@@ -1,5 +1,5 @@
 """
-Commands as structures: what is sent, and what it means, so that nobody has to read the bytes to know.
+Commands as structures, with their bytes and their meaning, so that the reference need not parse the bytes.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ PAYLOADS: Final = (
     b"", b"x", b"\r\n", b"\r\nget q\r\n", b"\nflush_all\r\n", b"END\r\n", b"\r\nSTORED\r\n", b"VALUE q 0 5\r\nhello",
     b"\0", b"\r", b"quit\r\n", b"delete q noreply\r\n", b"\r\n\r\nset q 0 0 2\r\n", b"\xff\xfe", b"\r\n" * 50,
 )  # fmt: skip
-"""What would do harm if it were taken for anything but bytes."""
+"""Payloads that would do harm if the server interpreted them."""
 
 SIZES: Final = (
     CHUNK_BYTES - 1, CHUNK_BYTES, CHUNK_BYTES + 1, 2 * CHUNK_BYTES, MAX_ITEM_BYTES, MAX_ITEM_BYTES + 1,
 )  # fmt: skip
-"""Of items that are cut in chunks, or nearly."""
+"""The sizes of items with several chunks, or nearly so."""
 
 EXPIRIES: Final = (0, 0, 0, -1, 1, 5, 999_999, EPOCH - 3, EPOCH + 3, 10**18 - 1)
 WAITS: Final = (250, 1000, 60_000, 10**15)
@@ -41,7 +41,7 @@ class Put:
     noreply: bool
     id: bytes = b""
     never: bool = False
-    """Whether it is delayed for ever."""
+    """Whether it is delayed beyond the end of the test."""
 
 
 @frozen
@@ -75,7 +75,7 @@ class Drop:
 
 @frozen
 class Expire:
-    """Drop what has expired, of one queue or of all."""
+    """Drop the expired items of one queue or of all."""
 
     queues: tuple[bytes, ...]
     """None means all."""
@@ -83,14 +83,14 @@ class Expire:
 
 @frozen
 class Say:
-    """Whatever happened before, the answer is this, and nothing is done."""
+    """A command that does nothing and always has this reply."""
 
     reply: bytes
 
 
 @frozen
 class Part:
-    """Say this, if anything, and close the connection."""
+    """Send this, if anything, and close the connection."""
 
     reply: bytes
 
@@ -113,12 +113,12 @@ Meaning = Union[Put, Read, ReadMany, Drop, Expire, Say, Part, Figures, Dump]
 @frozen
 class Command:
     text: bytes
-    """All that is sent, payload and line ends included."""
+    """All bytes of the command, including payload and line ends."""
     meaning: Meaning
 
 
 def _line(choices: Choices, *words: bytes) -> bytes:
-    """Spell a line in one of the ways that mean the same."""
+    """Spell a line in one of several ways with the same meaning."""
     style = choices.byte()
     first = words[0].upper() if style & 1 else words[0]
     space = b"   " if style & 2 else b" "
@@ -143,7 +143,7 @@ _OPTIONS: Final = (
     (b"/id=A", b"A"), (b"/id=x/id==", b"="), (b"/delay=0", b""), (b"/Delay=999999999999999999", b""),
     (b"/id=a/delay=9999999999999", b"a"),
 )  # fmt: skip
-"""Of a set, and the id that they give."""
+"""The options of a set, and the id in them."""
 
 
 def put(choices: Choices) -> Command:
@@ -226,7 +226,7 @@ _REFUSED: Final = (
 
 
 def _refused_put(choices: Choices) -> Command:
-    """A set that is refused for its line: the payload is skipped all the same."""
+    """A set that is refused because of its line; its payload must be skipped."""
     (line, reason), payload, noreply = choices.of(_REFUSED), _payload(choices), choices.byte() & 1
     text = b"%b %d%b\r\n%b\r\n" % (line, len(payload), b" noreply" * noreply, payload)
     return Command(text, Say(b"" if noreply else b"CLIENT_ERROR %b\r\n" % reason))

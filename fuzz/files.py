@@ -1,8 +1,8 @@
 """
-Queue names that would like to be paths, over a store on disk.
+Queue names that look like paths, over a store on disk.
 
-What is in the data directory does not depend on the names of queues, nothing is made beside it, and each name is found
-again as it was.
+The files in the data directory must not depend on the names of queues, no files may be created beside it, and each
+name must be the same after a restart.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from fuzz.wire import is_name
 
 def check(data: bytes) -> None:
     """
-    @param data: names of queues, each on a line.
-    @raise AssertionError: one of them comes to be seen in the file system, or is not kept.
+    @param data: names of queues, one on each line.
+    @raise AssertionError: a name shows in the file system, or is not kept.
     """
-    # With the line's other words it must not be too long.
+    # Together with the other words the line must not be too long.
     _check([name[:1900] for name in data.split(b"\n")][:32], _tame_files())
 
 
 @cache
 def _tame_files() -> frozenset[str]:
-    """What there is where a queue has the most harmless of names."""
+    """The files with a queue of a harmless name."""
     return _files([b"q"])
 
 
@@ -41,9 +41,9 @@ def _check(names: list[bytes], expected: frozenset[str]) -> None:
 
 def _files(names: list[bytes]) -> frozenset[str]:
     """
-    Work with queues of these names, and start anew on what is there.
+    Work with queues of these names, then restart.
 
-    @return: all files there are then, the data directory itself included, by their paths.
+    @return: the paths of all files, including the data directory itself.
     """
     directory = Path(tempfile.mkdtemp(prefix="darner-fuzz-"))
     try:
@@ -74,7 +74,7 @@ def _serving(data: Path) -> Iterator[Server]:
 
 
 def _work(data: Path, names: list[bytes]) -> dict[bytes, bytes]:
-    """@return: the queues there are to be then, and the payload of the one item that each has."""
+    """@return: the queues that must exist after that, and the payload of their one item."""
     expected = {}
     with _serving(data) as server:
         for name in names:
@@ -84,7 +84,7 @@ def _work(data: Path, names: list[bytes]) -> dict[bytes, bytes]:
             if client.heard != b"STORED\r\n":
                 assert not is_name(name), name
                 continue
-            # Spaces beside it and empty options after it are passed over.
+            # The server ignores spaces around a name and empty options after it.
             queue, *options = name.strip().split(b"/")
             assert is_name(queue), name
             assert not {option.lower() for option in options} - {b"", b"sync"}, name

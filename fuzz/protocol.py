@@ -1,9 +1,9 @@
 """
-Clients whose commands are known.
+Clients that send known commands.
 
-An input is a script: what one or two clients do, payloads that look like commands and replies included, while time
-passes and the wall clock jumps.  However what they send is cut, each hears what `fuzz.reference` says, and when they
-have gone nothing is left of them but what they put.
+An input is a script: the actions of one or two clients, with payloads that look like commands and replies, while time
+passes and the wall clock jumps.  However their bytes are cut, each gets the replies of `fuzz.reference`, and after they
+have disconnected, the server keeps nothing of them but their items.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from fuzz.reference import Reference
 from fuzz.server import Server
 
 STEPS: Final = 40
-"""What is more in a script is not looked at."""
+"""The maximum number of events of a script; the rest is ignored."""
 _PASSING: Final = (0.25, 1.0, 5.0, 3600.0)
 _JUMPS: Final = (1.0, -1.0, 3600.0, -3600.0, 1e9, -1e9, -3e9)
 
@@ -33,28 +33,28 @@ class Passing:
 
 @frozen
 class Jump:
-    """Somebody sets the wall clock, by so many seconds."""
+    """The wall clock jumps by so many seconds."""
 
     seconds: float
 
 
 @frozen
 class Leaving:
-    """A client goes away, in the middle of a command perhaps."""
+    """A client disconnects, possibly in the middle of a command."""
 
     sent: bytes
 
 
 @frozen
 class Shutting:
-    """A client sends the beginning of a command, perhaps, and will send nothing more."""
+    """A client closes its side for writing, possibly after the beginning of a command."""
 
     sent: bytes
 
 
 @frozen
 class Choking:
-    """A client stops reading, or does again."""
+    """A client stops reading, or starts again."""
 
     choked: bool
 
@@ -69,7 +69,7 @@ def whole(data: bytes) -> Iterable[bytes]:
 
 
 def script(data: bytes) -> tuple[int, list[tuple[int, Event]]]:
-    """@return: how many clients there are, and what they do: who, and what."""
+    """@return: the number of clients, and the events as pairs of client and action."""
     choices = Choices(data)
     clients = 1 + choices.byte() % 2
     events: list[tuple[int, Event]] = []
@@ -88,7 +88,7 @@ def script(data: bytes) -> tuple[int, list[tuple[int, Event]]]:
         else:
             text = put(choices).text
             at = choices.byte()
-            # The beginning of a set, never all of it: nothing is done for that.
+            # The beginning of a set, never all of it, so that it must have no effect.
             sent = text[:at] if at < 128 else text[: 128 - at - 1]
             events.append((who, (Leaving if kind < 125 else Shutting)(sent[: len(text) - 1])))
     return clients, events
@@ -96,8 +96,8 @@ def script(data: bytes) -> tuple[int, list[tuple[int, Event]]]:
 
 def check(data: bytes) -> None:
     """
-    @param data: a script, in the bytes of L{script}, and by its first byte how it is cut as well.
-    @raise AssertionError: a client hears something else than it has to, or something is left behind.
+    @param data: a script, as L{script} reads it; its first byte also decides how it is cut.
+    @raise AssertionError: a client gets a wrong reply, or the server keeps something of it.
     """
     _check(data, data[0] // 2 % 4 if data else 0)
 
@@ -115,7 +115,7 @@ def _check(data: bytes, way: int) -> None:
         cut = (whole, byte_by_byte, lambda text: pieces(text, data))[way]
         _Run(clients).run(events, cut)
     elif clients == 1 and len(commands) == len(events):
-        # All that it sends at once: what it waits for comes from nobody else, so that time makes no difference.
+        # All at once: no other client sets the items it waits for, so that time makes no difference.
         _Run(1).run_together(commands)
     else:
         _Run(clients).run(events, whole)
@@ -178,7 +178,7 @@ class _Run:
         self._reference.advance(seconds)
 
     def _finish(self, events: int) -> None:
-        """Let every client hear all that it has coming and every wait come to its end, and compare."""
+        """Let every client read its replies and every wait end, and compare."""
         for who in range(len(self._clients)):
             self._choke(who, False)
         for _ in range(2 * events + 1):
@@ -190,12 +190,12 @@ class _Run:
         for client, counterpart in zip(self._clients, self._reference.clients, strict=True):
             counterpart.check(client.heard)
             assert client.gone == counterpart.gone
-        # Where a client asks for nothing, nothing is done.
+        # If no client has a pending request, the server does nothing.
         assert self._server.turns <= 20 + 2 * self._sent + 20 * events, self._server.turns
         self._server.check_idle()
         for counterpart in self._reference.clients:
             self._reference.leave(counterpart)
-        # What was given back may have expired, and time has passed for the server alone.
+        # Items given back may have expired, as time has passed only for the server.
         self._server.advance(0)
         self._reference.advance(self._server.clock.seconds() - self._reference.now)
         queues = self._server.queues

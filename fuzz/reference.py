@@ -1,7 +1,7 @@
 """
-What clients have to be answered, written down as plainly as can be: no turns, no store, no bytes to be parsed.
+The replies that clients must get, computed as simply as possible: without turns, store or parsing.
 
-It is told what the clients do, one thing after the other, and knows what each of them has to hear.
+It gets the actions of the clients one after the other, and computes the replies of each.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _DUMP: Final = re.compile(rb"((?:queue '[!-~]+' \{\r\n(?:  [a-z_]+=\d+\r\n)*\}\r
 @define(eq=False)
 class Item:
     order: int
-    """Among all items, so that what is given back finds its place."""
+    """Its number among all items, so that a give-back restores the order."""
     flags: int
     expiry: int
     payload: bytes
@@ -33,10 +33,10 @@ class Item:
 @define
 class Ids:
     """
-    Under which ids items were put, and when by the wall clock.
+    The ids under which items were put, and the wall-clock time of each.
 
-    What is too old by the wall clock is not known any more, and what is too old by the other clock is forgotten: all
-    that came since the first one, when the window has passed twice.
+    Ids that are too old by the wall clock are not found; ids that are too old by the monotonic clock are dropped: all
+    since the first one, when the window has passed twice.
     """
 
     current: dict[bytes, int] = Factory(dict)
@@ -75,16 +75,16 @@ class Queue:
 
 @define
 class Stats:
-    """The figures that a client has to be told; of others only that they are not negative."""
+    """The figures that the reply must have; other figures must only not be negative."""
 
     queues: dict[bytes, tuple[int, int]]
-    """Items and bytes of the queues that it is told of."""
+    """Items and bytes of the queues in the reply."""
     server: Optional[dict[bytes, int]] = None
 
     def match(self, heard: bytes, at: int) -> int:
         """
-        @return: where the reply that begins at C{at} ends.
-        @raise AssertionError: it is another one than was to be told.
+        @return: the end of the reply that begins at C{at}.
+        @raise AssertionError: it is wrong.
         """
         found = (_DUMP if self.server is None else _STATS).match(heard, at)
         assert found, heard[at:]
@@ -101,13 +101,13 @@ class Stats:
         names = {name for name in told if name.startswith(b"queue_") and name.endswith(b"_items")}
         for name, figure in told.items():
             queue, end, _ = name.rpartition(b"_create_time")
-            if end and not int(figure):  # it does not exist: somebody waits for it
-                names -= {queue + kind for kind in (b"_items", b"_total_items", b"_expired_items")}
+            if end and not int(figure):  # it does not exist, but has a waiting client
+                names -= {queue + kind for kind in (b"_items", b"_total_items", b"_expired_items", b"_mem_items")}
         expected = set()
         for name, (items, size) in self.queues.items():
             assert int(told[b"queue_%b_items" % name]) == items, (name, told, items)
             assert int(told[b"queue_%b_bytes" % name]) == size, (name, told, size)
-            expected |= {b"queue_%b_%b_items" % (name, kind) for kind in (b"total", b"expired")}
+            expected |= {b"queue_%b_%b_items" % (name, kind) for kind in (b"total", b"expired", b"mem")}
             expected.add(b"queue_%b_items" % name)
         assert names == expected, (names, expected)
         return found.end()
@@ -129,20 +129,20 @@ class Client:
     replies: list[Union[bytes, Stats]] = Factory(list)
     opens: dict[bytes, Item] = Factory(dict)
     due: Optional[tuple[float, int]] = None
-    """When its wait ends, and which wait it is, as those that end together end as they began."""
+    """When its wait ends, and the number of the wait: waits that end together do so in the order they began."""
     waiting: Optional[Read] = None
     pending: deque[Meaning] = Factory(deque)
-    """What it asked for behind the wait."""
+    """Its requests behind the wait."""
     shut: bool = False
     choked: bool = False
-    """It does not read: what it asks for waits."""
+    """It does not read, so that its requests wait."""
     receiving: bool = False
-    """A large item is on its way to it: others come first, before it is asked what it wants next."""
+    """A large item is being sent to it: other clients are served before its next request."""
     closing: bool = False
     gone: bool = False
 
     def check(self, heard: bytes) -> None:
-        """@raise AssertionError: it heard something else than it had to."""
+        """@raise AssertionError: it got wrong replies."""
         at = 0
         for reply in self.replies:
             if isinstance(reply, Stats):
@@ -154,7 +154,7 @@ class Client:
 
 
 class Reference:
-    """A server as its clients should find it."""
+    """The server, as its clients must see it."""
 
     def __init__(self, clients: int) -> None:
         self.clients = [Client() for _ in range(clients)]
@@ -164,7 +164,7 @@ class Reference:
         self._orders = 0
         self._proceeding: deque[Client] = deque()
 
-    # What happens
+    # Events
 
     def ask(self, client: Client, meaning: Meaning) -> None:
         """A client sends a command."""
@@ -173,20 +173,20 @@ class Reference:
             self._proceed(client)
 
     def shut(self, client: Client) -> None:
-        """A client will send nothing more; it waits for nothing then."""
+        """A client closes its side for writing, which ends its waits."""
         if not client.gone:
             client.shut = True
             self._give_up(client)
             self._proceed(client)
 
     def choke(self, client: Client, choked: bool) -> None:
-        """A client does not read any more, or it does again."""
+        """A client stops reading, or starts again."""
         client.choked = choked
         if not client.gone:
             self._proceed(client)
 
     def leave(self, client: Client) -> None:
-        """A client goes away."""
+        """A client disconnects."""
         if not client.gone:
             self._end(client)
             self._proceed()
@@ -205,7 +205,7 @@ class Reference:
 
     @property
     def next_due(self) -> Optional[float]:
-        """When the next wait ends."""
+        """@return: when the next wait ends."""
         return min((client.due[0] for client in self.clients if client.due), default=None)
 
     @property
@@ -213,7 +213,7 @@ class Reference:
         return sorted(name for name, queue in self.queues.items() if queue.exists)
 
     def _proceed(self, *clients: Client) -> None:
-        """Have these clients served, and those that need no longer wait; then close what is to be closed."""
+        """Serve these clients, and those whose waits are over; then close connections that are to be closed."""
         self._proceeding.extend(clients)
         closing: Optional[Client] = None
         while self._proceeding or closing:
@@ -273,7 +273,7 @@ class Reference:
 
     @property
     def _wall(self) -> int:
-        # Before 1970 it is 1970, when nothing that was set for a time has expired but what had at once.
+        # Before 1970 the server's time is 1970: then only items that were put as expired are expired.
         return max(1, int((EPOCH + self.wall_offset + self.now) * 1000))
 
     def _put(self, put: Put) -> None:
@@ -298,12 +298,12 @@ class Reference:
                 self._serve(name)
 
     def _head(self, queue: Queue) -> Optional[Item]:
-        """What has expired is dropped when it gets to the head, and somebody looks."""
+        """Drop expired items at the head, as any look at the queue does."""
         self._expire(queue)
         return queue.items[0] if queue.items else None
 
     def _expire(self, queue: Queue) -> int:
-        """@return: how many items were dropped."""
+        """@return: the number of items dropped."""
         dropped = 0
         while queue.items and 0 < queue.items[0].expiry <= self._wall:
             del queue.items[0]

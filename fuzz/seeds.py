@@ -1,7 +1,7 @@
 """
-``python -m fuzz.seeds``: make the seeds anew.
+``python -m fuzz.seeds``: writes the seeds again.
 
-They are small, and the same each time.  Inputs that broke something once lie beside them, under names of their own.
+They are small, and the same each time.  Inputs that once broke something are beside them, under other names.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 from random import Random
+from struct import pack
 from typing import Final
 
 CORPUS: Final = Path(__file__).parent / "corpus"
@@ -33,7 +34,7 @@ LINES: Final = (
     b"get a b a/open/t=5", b"get a/t=0 b/t=0", b"get a b/close/open/T=0", b"get a b/abort/t=0", b"monitor q 5 10",
     b"monitor q 1 x", b"monitor q 99999999999", b"monitor q", b"confirm q 10", b"confirm q", b"confirm q 0 0",
 )  # fmt: skip
-"""Of every command and every option one, and some of each kind of fault."""
+"""Every command and option once, and some of each kind of error."""
 
 REPLIES: Final = (
     b"STORED\r\nNOT_STORED\r\n", b"VALUE q 7 3\r\nabc\r\nEND\r\nEND\r\n", b"VALUE q/open 0 0\r\n\r\nEND\r\n",
@@ -42,7 +43,7 @@ REPLIES: Final = (
     b"STAT a b c\r\nEND\r\n", b"queue 'q' {\r\n  a=b\r\n}\r\nEND\r\n", b"5\r\nDELETED\r\n", b"TOUCHED\r\nNOT_FOUND\r\n",
     b"SERVER_ERROR too many connections\r\n", b"CLIENT_ERROR oh\r\nERROR\r\n", b"UP\r\nVERSION 1\r\nOK\r\n",
 )  # fmt: skip
-"""What servers send, right and wrong."""
+"""Replies of servers, valid and invalid."""
 
 STREAMS: Final = (
     b"set q 0 0 3\r\nabcdefg\r\n",
@@ -63,7 +64,7 @@ NAMES: Final = (
     b"CURRENT", b"LOCK", b"MANIFEST-000001", b"000001.log", b"darner", b"leveldb", b"reserve", b"*", b"?", b"-rf",
     b"x" * 250, b"x" * 251, b"../../x", b"/tmp/x", b"a/b", b"\x00", b"a\x00b", b"\xff\xfe", b"\x7f", b"q\x1b[2J",
 )  # fmt: skip
-"""What would do harm in a file name, or is none that a queue may have."""
+"""Names that would do harm as file names, and invalid queue names."""
 
 
 def wire() -> Iterator[bytes]:
@@ -85,7 +86,7 @@ def protocol() -> Iterator[bytes]:
         for length in (40, 80):
             yield bytes([way]) + Random(way * length).randbytes(length)
     for kind in range(14):
-        # A few sets, and then commands of one kind with anything in them.
+        # A few sets, then commands of one kind with random contents.
         random = Random(kind)
         sets = _sets()
         yield bytes([kind]) + sets + b"".join(bytes([128 * (n % 2), kind]) + random.randbytes(6) for n in range(8))
@@ -106,7 +107,7 @@ def stream() -> Iterator[bytes]:
 
 
 def _sessions() -> Iterator[bytes]:
-    """What the clients send in the sessions of the description of the protocol."""
+    """The client's lines of the sessions in docs/protocol.rst."""
     for block in re.findall(rb"(?:^    [CS]:.*\n)+", PROTOCOL.read_bytes(), re.MULTILINE):
         sent = [line[7:] + b"\r\n" for line in block.splitlines() if line.startswith(b"    C:")]
         yield b"".join(sent)
@@ -118,7 +119,7 @@ def files() -> Iterator[bytes]:
 
 
 def client() -> Iterator[bytes]:
-    """Each request with what answers it, and with what does not."""
+    """Each request with a valid reply, and with invalid ones."""
     for number in range(28):
         yield bytes([2, number, number % 4, number % 7, number, 0, 1]) + REPLIES[number % len(REPLIES)]
     for reply in REPLIES:
@@ -126,7 +127,32 @@ def client() -> Iterator[bytes]:
         yield bytes([3, 12, 0, 0, 4, 0, 0, 20, 0, 0]) + reply
 
 
-SEEDS: Final = {"client": client, "wire": wire, "protocol": protocol, "stream": stream, "files": files}
+def migrate() -> Iterator[bytes]:
+    """Journals of Kestrel with each operation, binlogs of beanstalkd, and records of the C++ Darner."""
+    addx = pack("<Biqq", 2, 17, 1, 0) + b"a"
+    operations = (
+        pack("<Bii", 0, 5, 0) + b"o", b"\1", addx, b"\3", pack("<Bi", 4, 7), pack("<Bi", 5, 8), pack("<Bi", 6, 8),
+        pack("<Biiqq", 7, 5, 18, 1, 0) + b"xy", pack("<Biiqq", 8, 8, 17, 1, 0) + b"c", pack("<Bi", 9, 8),
+        pack("<Bii", 8, 3, 2),
+    )  # fmt: skip
+    for operation in operations:
+        yield b"\0" + 3 * addx + pack("<Bi", 9, 8) + operation + b"\3" + addx
+    yield b"\0" + addx + b"\xff\xfe" + addx + b"\3\xff\xfe" + addx + b"\1\x0a"
+    for kind, name, numbers in ((0x70, "<Q", "<QI4xQQi4xQQIIIIIB"), (0x90, "<i", "<QI4xqqi4xqqIIIIIB3x")):
+        for state in range(5):
+            jobs = [
+                pack(name, 1) + b"t" + pack(numbers, id, 9 - id, 0, 0, 3, 5, 6, 0, 0, 0, 0, 0, state or 1) + b"b\r\n"
+                for id in (1, 2, 3)
+            ]
+            change = pack(name, 0) + pack(numbers, 2, 1, 0, 0, 3, 5, 6, 0, 0, 0, 0, 0, state)
+            yield bytes([kind]) + b"".join(jobs) + change
+    yield b"\xb0" + b"".join(bytes([kind, number, 2]) + b"a\0" for number in range(4) for kind in range(4))
+    yield b"\xb0" + b"".join(bytes([2, number, 1]) + b"c" for number in range(4)) + bytes([3, 0, 3, 0, 0, 0])
+
+
+SEEDS: Final = {
+    "client": client, "wire": wire, "protocol": protocol, "stream": stream, "files": files, "migrate": migrate,
+}  # fmt: skip
 
 
 def main() -> None:

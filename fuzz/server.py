@@ -1,5 +1,5 @@
 """
-A server without a network for one input: queues in memory, a clock that stands still, clients over memory transports.
+A server without a network, for one input: queues in memory, a test clock, clients over memory transports.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from darner.store.interfaces import IStore
 from darner.store.memory import MemoryStore
 
 EPOCH: Final = 1_700_000_000
-"""What the wall clock says at first, in seconds."""
+"""The wall-clock time at the start, in seconds."""
 MAX_ITEM_BYTES: Final = 150_000
-"""The largest item, which has three chunks."""
+"""The size of the largest item, which has three chunks."""
 
 DEDUPE_WINDOW: Final = 4.0
-"""For how long ids are known, in seconds."""
+"""The C{dedupe_window}, in seconds."""
 
 _DONE: Final = Failure(ConnectionDone())
 
@@ -41,9 +41,9 @@ class _Transport(StringTransport):
 @implementer(ILogObserver)
 class Faults:
     """
-    What is logged that should never be: failures and errors.
+    Collects the failures and errors that are logged.
 
-    @ivar events: what was.
+    @ivar events: their log events.
     """
 
     def __init__(self) -> None:
@@ -72,7 +72,7 @@ class Client:
         self.protocol.makeConnection(self._transport)
 
     def send(self, pieces: Iterable[bytes]) -> None:
-        """Send bytes as long as the server takes them, and let happen after each piece what is to happen then."""
+        """Send bytes as long as the server accepts them, and run the server after each piece."""
         for piece in pieces:
             if self.gone or self._shut:
                 return
@@ -87,19 +87,19 @@ class Client:
             self._server.commit()
 
     def choke(self) -> None:
-        """Read no more, so that the server hears from its transport that nothing more goes out."""
+        """Stop reading, so that the transport pauses the server's producer."""
         if not self.gone and self._transport.producer is not None:
             self._transport.producer.pauseProducing()
             self._server.commit()
 
     def unchoke(self) -> None:
-        """Read again.  Harmless where it always did."""
+        """Read again.  Does nothing if it never stopped."""
         if not self.gone and self._transport.producer is not None:
             self._transport.producer.resumeProducing()
             self._server.commit()
 
     def hang_up(self) -> None:
-        """Go away."""
+        """Disconnect."""
         if not self.gone:
             self.gone = True
             self.protocol.connectionLost(_DONE)
@@ -107,12 +107,12 @@ class Client:
 
     @property
     def heard(self) -> bytes:
-        """All that it was sent."""
+        """All bytes that it received."""
         heard: bytes = self._transport.value()
         return heard
 
     def look(self) -> bool:
-        """@return: whether the server has ended the connection since the last time."""
+        """@return: whether the server has closed the connection since the last call."""
         if self.gone or not self._transport.disconnecting:
             return False
         self.gone = True
@@ -122,11 +122,11 @@ class Client:
 
 class Server:
     """
-    Queues and their clients, watched.
+    Queues and their clients, with checks.
 
-    @ivar wall_offset: how far the wall clock was set forward, in seconds.
-    @ivar turns: how many turns there were.
-    @ivar faults: what was logged that should never be.
+    @ivar wall_offset: the seconds that the wall clock was set forward.
+    @ivar turns: the number of turns.
+    @ivar faults: the failures and errors that were logged.
     """
 
     def __init__(self, store: Optional[IStore] = None) -> None:
@@ -139,7 +139,7 @@ class Server:
             store or MemoryStore(), surroundings,
             Policies(QueueSettings(max_item_bytes=MAX_ITEM_BYTES, dedupe_window=DEDUPE_WINDOW)),
         )  # fmt: skip
-        # What has expired goes when somebody looks, and not by the clock: so that the reference knows when.
+        # Expired items are dropped only by reads, not by the timer, so that the reference knows when.
         self.queues.expiry.watch = lambda fifo: None  # type: ignore[method-assign]
         self.factory = QueueFactory(self.queues)
         self.queues.start()
@@ -167,13 +167,13 @@ class Server:
         return client
 
     def commit(self) -> None:
-        """Let everything happen that is to happen now."""
+        """Run everything that is due now."""
         self.clock.advance(0)
         while any(client.look() for client in self.clients):
             self.clock.advance(0)
 
     def advance(self, seconds: float) -> None:
-        """Let time pass.  What has expired by then is dropped at once, and not within a second, so that all know it."""
+        """Advance the clock.  Expired items are dropped at once, not within a second, as the reference drops them."""
         self.clock.advance(seconds)
         self.commit()
         Deferred.fromCoroutine(self.queues.expiry.flush(list(self.queues._fifos.values())))
@@ -181,11 +181,11 @@ class Server:
 
     def settle(self, gets: int) -> None:
         """
-        Let all waits come to their end, one after the other.
+        Let all waits end, one after the other.
 
-        @param gets: how many waits there may be, at most.
+        @param gets: the maximum number of waits.
         """
-        # Two steps a wait: the sum of two times may be a little less than a third.
+        # Two steps for each wait, because of rounding: the sum of two times may be a little less than the due time.
         for _ in range(2 * gets + 1):
             due = [session.reads._timer.getTime() for session in self._sessions() if session.reads._timer is not None]
             if not due:
@@ -197,14 +197,14 @@ class Server:
         return [client.protocol.session for client in self.clients if not client.gone]
 
     def check_faults(self) -> None:
-        """@raise AssertionError: something was logged that should never be."""
+        """@raise AssertionError: a failure or an error was logged."""
         assert not self.faults.events, self.faults.events
 
     def check_idle(self) -> None:
         """
-        Have all clients go, and see that nothing is left of them but what they put.
+        Disconnect all clients, and check that the server keeps nothing of them but their items.
 
-        @raise AssertionError: something is.
+        @raise AssertionError: it does.
         """
         for client in self.clients:
             client.hang_up()
@@ -212,12 +212,12 @@ class Server:
             if not self.queues.reclaimer.pending:
                 break
             self.advance(1)
-        # What was logged lately is to be forgotten by the clock.
+        # Stop the timers of the logs.
         for log in (self.factory.audit, self.factory._limited, self.queues.commit.log, self.queues.status.log):
             log.close()
         queues = self.queues
         assert not queues.reclaimer.pending
-        # What is there may expire some day, or be due, and what is known be forgotten.
+        # The remaining timers are for expiry, delays and ids.
         calls = [call for call in self.clock.getDelayedCalls() if call is not queues.expiry._timer]
         ids = [fifo.storage.sides.ids for fifo in queues._fifos.values()]
         knowing = [known for known in ids if known is not None and known._timer is not None]

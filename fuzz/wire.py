@@ -1,7 +1,7 @@
 """
-Any request line: it is understood or refused, and what comes out keeps what `darner.front.memcache` promises of it.
+Any request line: it is parsed or refused, and the request has the properties that the protocol promises.
 
-What is expected is written down here once more, in other words than there.
+The expectations are written independently of `darner.front.memcache_requests`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _cache = memcache_requests.LineCache()
 def check(data: bytes) -> None:
     """
     @param data: request lines.
-    @raise AssertionError: one of them is understood wrongly.
+    @raise AssertionError: one of them is parsed wrongly.
     """
     for line in data.split(b"\n"):
         check_line(line[: memcache_requests.MAX_LINE])
@@ -63,7 +63,7 @@ def check_line(line: bytes) -> None:
 
 
 def is_name(name: bytes) -> bool:
-    """Whether something may be the name of a queue."""
+    """Whether this is a valid queue name."""
     return 1 <= len(name) <= 250 and _LETTERS.issuperset(name)
 
 
@@ -78,7 +78,7 @@ def _check_cached(line: bytes, request: requests.Request) -> None:
 _WITH_PAYLOAD: Final = {
     **dict.fromkeys((b"set", b"add", b"replace", b"append", b"prepend", b"cas"), 4), b"ms": 2,
 }  # fmt: skip
-"""The commands with a payload, and which word tells its size."""
+"""The commands with a payload, and the index of the word with its size."""
 
 
 def _check_refusal(line: bytes, request: requests.Refused) -> None:
@@ -88,7 +88,7 @@ def _check_refusal(line: bytes, request: requests.Refused) -> None:
         return
     if request.reply:
         assert request.reply.startswith(_ERRORS), request
-        # One line, of our own words alone.
+        # One line, with words of ours only.
         assert request.reply.endswith(b"\r\n"), request
         assert request.reply[:-2].isascii(), request
         assert request.reply[:-2].decode().isprintable(), request
@@ -161,7 +161,7 @@ def _get(request: Union[requests.Get, requests.GetMany]) -> bytes:
 
 
 def spell(request: requests.Request) -> bytes:
-    """@return: the plainest line that asks for the same; C{request} is not a refusal."""
+    """@return: the simplest line with the same meaning; C{request} is not a refusal."""
     spelling = _spell(request)
     assert spelling is not None, request
     return spelling
@@ -185,7 +185,7 @@ def _spell(request: requests.Request) -> Optional[bytes]:
     if isinstance(request, requests.GetMany):
         return _get(request) + b" ".join(request.queues)
     if isinstance(request, requests.GetFirst):
-        # The last one twice, as there may be but one; and with a wait in any case, so that one item is had.
+        # The last one twice, as there may be only one; and always with a wait, so that the reply has one item.
         last = request.choices[-1]
         wait = b"" if last.wait else b"/t=0"
         return b"%b%b %b%b" % (_get(last), b" ".join(_names(request)), spell(last).split()[1], wait)

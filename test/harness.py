@@ -1,5 +1,5 @@
 """
-What tests of the queues share: queues on a clock that stands still, clients without a transport, a store with faults.
+Helpers for tests of the queues: queues with a test clock, clients without a transport, a store with faults.
 """
 
 from __future__ import annotations
@@ -36,26 +36,26 @@ from_source = skipIf(
 """Tests that only the source can pass."""
 
 EPOCH = 1_700_000_000
-"""What the wall clock of a test says at its start, in seconds."""
+"""The wall-clock time at the start of a test, in seconds."""
 
 REFUSED = b"SERVER_ERROR no room\r\n"
-"""What clients are told of a write that the test made fail."""
+"""The reply when the test makes a write fail."""
 
 
 @implementer(IStore)
 class FaultyStore:
     """
-    A store whose faults a test chooses.  Nothing is ever really synced.
+    A store with faults that a test chooses.  Nothing is really synced.
 
-    @ivar full: refuse writes that need room.
-    @ivar broken: refuse so many writes, whatever they are.
-    @ivar doubtful: refuse so many writes, though they are made.
+    @ivar full: refuse writes that need space.
+    @ivar broken: the number of writes to refuse.
+    @ivar doubtful: the number of writes to make and then report as refused.
     @ivar unmendable: fail to L{mend}.
     @ivar unreadable: fail to read items and chunks.
     @ivar numberless: fail to give numbers.
-    @ivar room: what is said of the space on the disk.
-    @ivar writes: of each successful write, whether it was to be synced.
-    @ivar reads: of each read, how many items it gave.
+    @ivar room: the space on the disk that is reported.
+    @ivar writes: for each successful write, whether it was with a sync.
+    @ivar reads: for each read, the number of items returned.
     """
 
     def __init__(self, store: Any) -> None:
@@ -160,11 +160,11 @@ class FaultyStore:
 
 class Server:
     """
-    Queues over a store, without a network and with time that a test moves.
+    Queues over a store, without a network, with a clock that the test advances.
 
-    @ivar set_by: how far the wall clock was set forward, in seconds; back where it is negative.
-    @ivar holding: whether writes that were given to a thread stay there until L{release}.
-    @ivar held: those that do.
+    @ivar set_by: the seconds by which the wall clock was set forward, or back if negative.
+    @ivar holding: whether writes in a thread wait for L{release}.
+    @ivar held: the writes that wait.
     """
 
     def __init__(self, store: Any = None, make: Callable[..., Queues] = Queues, **settings: Any) -> None:
@@ -177,7 +177,7 @@ class Server:
         self.start()
 
     def start(self) -> None:
-        """Serve what is in the store; what was in memory is forgotten, and nothing that was to happen will."""
+        """Serve the contents of the store, as after a crash: all memory and all timers are dropped."""
         now = self.clock.seconds()
         self.clock = Clock()
         self.clock.rightNow = now
@@ -191,13 +191,13 @@ class Server:
         self.queues.start()
 
     def stop(self) -> None:
-        """Stop cleanly; the clients are gone."""
+        """Stop cleanly, without clients."""
         stopped = Deferred.fromCoroutine(self.queues.stop())
         self.commit()
         assert stopped.called
 
     def restart(self) -> None:
-        """Stop cleanly and start anew."""
+        """Stop cleanly and start again."""
         self.stop()
         self.start()
 
@@ -209,20 +209,20 @@ class Server:
         return done
 
     def release(self) -> None:
-        """Let the write that is held in a thread come to its end, and what follows from that happen."""
+        """Let the write in the thread end, and run everything that is due then."""
         done, call, arguments = self.held.pop(0)
         maybeDeferred(call, *arguments).chainDeferred(done)
         self.commit()
 
     def commit(self) -> None:
-        """Let everything happen that is to happen now."""
+        """Run everything that is due now."""
         self.clock.advance(0)
 
     def client(self, dialect: Spelling = memcache.KESTREL, log_in: Optional[LogIn] = None) -> Client:
         return Client(self, dialect, log_in)
 
     def figures(self, queue: bytes) -> tuple[int, int]:
-        """@return: a queue's items and bytes."""
+        """@return: the number of items of a queue and their bytes."""
         figures = self.queues.queue_figures(queue)
         return (figures["items"], figures["bytes"]) if figures else (0, 0)
 
@@ -231,10 +231,10 @@ class Client:
     """
     A front end without a transport, and its one client.
 
-    @ivar sent: what the client was sent and has not looked at yet.
-    @ivar writes: the same, in the pieces in which it was sent.
+    @ivar sent: the bytes sent to the client that it has not read yet.
+    @ivar writes: the same, as separate writes.
     @ivar closed: whether the connection was closed after the replies.
-    @ivar aborted: whether it was cut.
+    @ivar aborted: whether the connection was aborted.
     """
 
     PIECE = 20_000
@@ -253,7 +253,7 @@ class Client:
     # Asking
 
     def ask(self, line: bytes) -> None:
-        """Send a request; it has to wait if the session is busy."""
+        """Send a request, which has to wait if the session is busy."""
         self._send(memcache_requests.parse(line, self._relative_expiry), b"")
 
     def set(self, queue: bytes, payload: bytes, flags: int = 0, expiry: int = 0, end: bytes = b"") -> None:
@@ -268,7 +268,7 @@ class Client:
         self.proceed()
 
     def does(self, line: bytes) -> bytes:
-        """@return: what the client is sent by the end of the turn in which it sends this request."""
+        """Send a request.  @return: the bytes sent to the client by the end of the turn."""
         self.ask(line)
         self.server.commit()
         return self.hears()
@@ -280,13 +280,13 @@ class Client:
         return self.hears()
 
     def hears(self) -> bytes:
-        """@return: what the client was sent since the last time."""
+        """@return: the bytes sent to the client since the last call."""
         data = b"".join(self.writes)
         self.writes.clear()
         return data
 
     def leave(self) -> None:
-        """Go away."""
+        """Disconnect."""
         self._requests.clear()
         self.session.leave()
 
@@ -325,9 +325,9 @@ def value(queue: bytes, payload: bytes, flags: int = 0, end: bytes = memcache.EN
 
 class Asker:
     """
-    Somebody who asks the queues, and is no client.
+    An asker without a client.
 
-    @ivar told: the entries of the answer sheets that were written or refused.
+    @ivar told: the entries of its answer sheets after their turns were written or refused.
     """
 
     def __init__(self, queues: Queues) -> None:
@@ -355,5 +355,5 @@ class Asker:
         self._queues.puts.put_flow(self.answers(), b"stored", queue, flags, 0, inflow, options=options)
 
     def flush_expired(self, name: Optional[bytes] = None) -> Deferred[None]:
-        """Drop what has expired."""
+        """Drop expired items."""
         return self._queues.flush_expired(name, lambda count: (self.answers(), b"%d" % count))

@@ -174,13 +174,14 @@ class Reply:
     consuming: bool = False
     """Whether it says that something is gone."""
     monitored: bool = False
-    """Whether what was refused is left out, and no error is told."""
+    """Whether each item is a reply of its own, and what was refused is left out without an error."""
 
     def text(self) -> bytes:
         there = [(name, item) for name, item in self.values if not item.refused]
         refused = any(item.refused for item in self.puts) or (len(there) < len(self.values) and not self.monitored)
         end = REFUSED if refused and self.end else self.end
-        return b"".join(value(name, item.payload, item.flags, b"") for name, item in there) + end
+        own_end = memcache.END if self.monitored else b""
+        return b"".join(value(name, item.payload, item.flags, own_end) for name, item in there) + end
 
 
 @define

@@ -289,6 +289,17 @@ class ProtocolContract:
             self.assertEqual(self.ask(sent, client), b"")
             self.assertTrue(client.closed)
 
+    def test_payloads_of_other_protocols_are_no_commands(self) -> None:
+        self.set(b"kept")
+        for sent in (
+            b"put q:\nflush_all\n\n", b"put 0 0 60 9\r\nflush_all\r\n", b"PUB subject 9\r\nflush_all\r\n",
+            b"*3\r\n$3\r\nSET\r\n$1\r\nq\r\n$9\r\nflush_all\r\n",
+        ):  # fmt: skip
+            client = self.connect()
+            self.assertEqual(self.ask(sent, client), b"ERROR\r\n")
+            self.assertTrue(client.closed)
+        self.assertEqual(self.ask(b"get q\r\n"), self.value(b"kept"))
+
     def test_many_keys(self) -> None:
         names = [b"queue-with-a-rather-long-name-%04d" % number for number in range(1500)]
         self.set(b"x", names[-1])

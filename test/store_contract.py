@@ -16,7 +16,7 @@ from darner.errors import StoreError
 from darner.store.batch import Batch
 from darner.store.interfaces import IStore
 from darner.values.consumed import Consumed
-from darner.values.items import Delayed, Generation, Item, Mark, QueueState, Step
+from darner.values.items import Delayed, Generation, Imported, Item, Mark, QueueState, Step
 from darner.values.vocabulary import CHUNK_BYTES
 
 if TYPE_CHECKING:
@@ -648,6 +648,29 @@ class StoreContract(Base):
         self.assertIsNone(self.store.seen(one, bytes(16)))
         Writer(self.store)
         self.assertEqual(self.state().generations, (None, None))
+
+    # Imports
+
+    def test_imported(self) -> None:
+        """How far a queue was imported, by source; it is no item, nor in their way, and goes with its queue."""
+        writer, other = Writer(self.store), Writer(self.store, b"other")
+        items = writer.put(b"x", b"y")
+        self.assertEqual(self.store.imported(writer.number), [])
+        one, two = Imported(b"a" * 16, b"f" * 16, 7, False), Imported(b"\xff" * 16, b"g" * 16, 2**40, True)
+        for imported in (two, one, one._replace(items=9)):
+            batch = self.store.batch()
+            batch.imported(writer.number, imported)
+            self.store.write(batch)
+        self.again()
+        self.assertEqual(self.store.imported(writer.number), [one._replace(items=9), two])
+        self.assertEqual(self.store.imported(other.number), [])
+        self.assertEqual((self.state().next_id, self.state().attempts), (2, {}))
+        writer.store = self.store
+        self.assertEqual(writer.items(), items)
+        writer.remove()
+        drain(self.store)
+        self.assertEqual(self.store.leftovers(), ([], []))
+        self.assertEqual(self.store.imported(Writer(self.store).number), [])
 
     def test_reclaim_queue_by_ones(self) -> None:
         """However small the steps are, they come to an end."""

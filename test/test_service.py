@@ -214,7 +214,7 @@ class StartAndStopTests(ServiceTestCase):
         self.assertEqual((await service.get(b"q")).payload, LARGE)
 
     async def test_text_in_place_of_bytes(self) -> None:
-        """Who gives text is told what to do, and nothing else comes of it."""
+        """A call with text gets an error that says what to do, and has no other effect."""
         service: Any = self.started()
         for call in (
             service.put("jobs", b"x"), service.put(b"jobs", "x"), service.get("jobs"), service.open("jobs"),
@@ -228,7 +228,7 @@ class StartAndStopTests(ServiceTestCase):
         self.assertEqual(service.count(b"jobs"), 1)
 
     async def test_a_stop_that_fails_in_parts(self) -> None:
-        """Whatever fails while it stops: the rest is done, and the process can end."""
+        """If a part of the stop fails, the rest is done, and the process can end."""
 
         def fails() -> None:
             raise OSError(errno.EIO, "no")

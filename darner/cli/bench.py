@@ -1,8 +1,8 @@
 """
-``darner-bench``: load and latency of any server that speaks this protocol, by its address.
+``darner-bench``: measures requests per second and latency of any server that speaks this protocol.
 
-Modelled on the ``db`` tool of the C++ Darner.  Every reply is checked to the byte.  The load comes from processes of
-its own (`darner.cli.load_generator`); where they are what was measured, and not the server, the report says so.
+It is modelled on the ``db`` tool of the C++ Darner.  Every byte of the replies is checked.  Separate processes generate
+the load (`darner.cli.load_generator`); if these were the bottleneck, and not the server, the report says so.
 """
 
 from __future__ import annotations
@@ -22,11 +22,12 @@ from attrs import asdict, evolve, frozen
 
 import darner
 from darner.cli.load_generator import Crowd
+from darner.cli.output import ArgumentParser, say
 from darner.cli.workload import Tally, Workload
 
 PERCENTILES: Final = (50.0, 66.0, 75.0, 80.0, 90.0, 95.0, 98.0, 99.0, 99.9)
 BUSY: Final = 0.9
-"""Share of its time from which a busy load process is taken for the bottleneck."""
+"""A load process that is busy for more than this share of its time counts as the bottleneck."""
 
 
 @frozen
@@ -43,7 +44,7 @@ class Result:
 
     @property
     def requests(self) -> int:
-        """How many were answered."""
+        """The number of requests that were answered."""
         return self.tally.sets + self.tally.gets
 
     @property
@@ -53,15 +54,15 @@ class Result:
 
     @property
     def limited_by_tool(self) -> bool:
-        """Whether a load process was busy nearly all the time, so that the server may well be faster."""
+        """Whether a load process was busy nearly all the time, so that the server may be faster."""
         return self.tally.busy > BUSY
 
     def percentile(self, percent: float) -> int:
-        """@return: how many us that share of the requests took at most."""
+        """@return: the latency in us that this percentage of the requests did not exceed."""
         return _percentiles(self.tally.latencies, (percent,))[0]
 
     def percentiles(self) -> dict[str, int]:
-        """@return: latencies in us, by the percentage of requests that took no longer."""
+        """@return: latencies in us, by the percentage of requests that did not exceed them."""
         if not self.requests:
             return {}
         percents = (*PERCENTILES, 100.0)
@@ -118,7 +119,7 @@ def _process(load: Workload, connection: Connection) -> None:
 
 
 class Running:
-    """A load that is being made."""
+    """A running load."""
 
     def __init__(self, load: Workload) -> None:
         """
@@ -127,7 +128,7 @@ class Running:
         @raise ConnectionError: the server cannot be reached.
         """
         self._load = load
-        # A new interpreter each: what calls this may have threads, or an event loop.
+        # A new interpreter each, as the caller may have threads or an event loop.
         context = multiprocessing.get_context("spawn")
         self._processes: list[Any] = []
         self._connections: list[Connection] = []
@@ -151,16 +152,16 @@ class Running:
             connection.send(word)
 
     def stop(self) -> Result:
-        """End it now; see L{wait}."""
+        """End the load now; see L{wait}."""
         self._tell("stop")
         return self.wait()
 
     def wait(self, bar: Any = None) -> Result:
         """
-        Wait for its end.
+        Wait until the load ends.
 
-        @param bar: shows the progress, as one of tqdm.
-        @raise ConnectionError: the server hung up, or sent what no server of this protocol sends.
+        @param bar: a progress bar of tqdm.
+        @raise ConnectionError: the server disconnected, or sent a reply that is not of this protocol.
         """
         total = Tally()
         done = dict.fromkeys(self._connections, 0)
@@ -191,7 +192,7 @@ def _received(connection: Connection) -> Any:
     try:
         message = connection.recv()
     except EOFError:
-        raise ConnectionError("a load process has ended") from None
+        raise ConnectionError("a load process ended unexpectedly") from None
     if isinstance(message, str) and message != "ready":
         raise ConnectionError(message)
     return message
@@ -199,10 +200,10 @@ def _received(connection: Connection) -> Any:
 
 def run(load: Workload, progress: bool = False) -> Result:
     """
-    Make a load and measure it.
+    Run a load and measure it.
 
     @param progress: whether to show a progress line on standard error.
-    @raise ConnectionError: the server cannot be reached, hung up, or sent what no server of this protocol sends.
+    @raise ConnectionError: the server cannot be reached, disconnected, or sent a reply that is not of this protocol.
     """
     running = Running(load)
     bar = _progress_bar(load) if progress else None
@@ -247,7 +248,7 @@ def report(result: Result) -> str:
 
 def _parser() -> argparse.ArgumentParser:
     defaults = Workload()
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         "darner-bench", description="Load and latency of a server that speaks the memcache queue protocol.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )  # fmt: skip
@@ -261,10 +262,10 @@ def _parser() -> argparse.ArgumentParser:
     add("-i", "--item-bytes", type=int, default=defaults.item_bytes, help="size of an item")
     add("-c", "--clients", type=int, default=defaults.clients, help="connections")
     add("-f", "--in-flight", type=int, default=defaults.in_flight, help="requests under way on each connection")
-    add("-b", "--bad", type=float, default=0.0, help="share of requests at which a client hangs up, 0 to 1")
-    add("-t", "--seconds", type=float, help="run that long; sets and gets are then the ratio of the two")
+    add("-b", "--bad", type=float, default=0.0, help="share of requests at which a client disconnects, 0 to 1")
+    add("-t", "--seconds", type=float, help="run this long; --sets and --gets are then a ratio")
     add("-w", "--wait", type=int, default=0, help="ms that a get waits for an item")
-    add("--sync", action="store_true", help="sets ask for stable storage")
+    add("--sync", action="store_true", help="sets wait for stable storage (fsync)")
     add("--reliable", action="store_true", help="gets are open reads, each closed by the next")
     add("-P", "--processes", type=int, default=max(1, (os.cpu_count() or 2) - 1), help="processes that make the load")
     add("--json", action="store_true", help="print the outcome as JSON")
@@ -272,18 +273,18 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Optional[Sequence[str]] = None) -> int:
-    """@return: the exit status: 1 where the server could not be reached or sent wrong replies."""
+    """@return: the exit status: 1 if the server could not be reached or sent wrong replies."""
     parser = _parser()
     options = vars(parser.parse_args(arguments))
     as_json = options.pop("json")
     for name in ("clients", "in_flight", "processes"):
         if options[name] < 1:
-            parser.error(f"--{name.replace('_', '-')} is at least 1")
+            parser.error(f"--{name.replace('_', '-')} must be at least 1")
     for name in ("sets", "gets", "item_bytes", "wait", "seconds"):
         if (options[name] or 0) < 0:
-            parser.error(f"--{name.replace('_', '-')} is at least 0")
+            parser.error(f"--{name.replace('_', '-')} must be at least 0")
     if not 0 <= options["bad"] < 1:
-        parser.error("--bad is from 0 up to, not including, 1")
+        parser.error("--bad must be at least 0 and less than 1")
     try:
         result = run(Workload(**options), progress=sys.stderr.isatty() and not as_json)
     except OSError as error:
@@ -291,7 +292,7 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
         return 1
     except KeyboardInterrupt:
         return 130
-    print(json.dumps(result.as_dict()) if as_json else report(result), end="\n" if as_json else "")
+    say(json.dumps(result.as_dict()) if as_json else report(result).rstrip("\n"))
     return 1 if result.tally.errors else 0
 
 

@@ -1,9 +1,9 @@
 """
-Many clients in one process, over a bare epoll loop: what makes a `darner.cli.workload.Workload`.
+Many clients in one process, over a bare epoll loop: generates the load of a `darner.cli.workload.Workload`.
 
-The tool must not be what is measured.  Its clients think in batches: the requests that one has under way at a time are
-sent in one piece, and where their replies are to the byte what was expected, one comparison checks them all.  A request
-at a time costs 5 us, of which 4 are the kernel's; one of 32 in flight costs 0.25.  And they wait for replies awake.
+The load generator must be faster than the server.  Its clients work in batches: the requests that a client has in
+flight are sent in one piece, and if their replies are as expected, one comparison checks them all.  With one request in
+flight, a request costs 5 us, 4 of them in the kernel; with 32 it costs 0.25.  Clients poll for replies.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ REPORT_EVERY: Final = 0.25
 """Seconds between reports of progress."""
 SPIN: Final = 0.0001
 """
-For how long to look for replies again and again, in seconds, before sleeping until there are some.
+How long to poll for replies, in seconds, before sleeping until there are some.
 
-To be woken takes a client longer than a server to answer a small request: with a single client, two thirds of what was
-measured were that and not the server.  A wait that is longer ends it, until replies come sooner again.
+Waking up takes longer than a server needs to answer a small request: with a single client, it was two thirds of the
+measured time.  After a longer wait, clients sleep at once until a reply comes within this time again.
 """
 PATIENCE: Final = 60.0
-"""Seconds without any reply, beyond what gets may wait, after which the server is given up."""
+"""Seconds without any reply, in addition to the wait of gets, after which the load fails."""
 
 _READ_BYTES: Final = 64 * 1024
-"""How much is received at a time.  It is allocated anew for each: 256 KiB make a small receive five times as slow."""
+"""The maximum size of one receive, which allocates as much: with 256 KiB a small receive takes five times as long."""
 _READ_BYTES_LARGE: Final = 1024 * 1024
 _BATCH_BYTES: Final = 64 * 1024
-"""About the most that is sent in one piece."""
+"""Approximate maximum size of a batch."""
 _IN: Final = select.POLLIN
 _OUT: Final = select.POLLOUT
 
@@ -57,9 +57,9 @@ class _Batch:
 
 class _Batches(dict[bytes, _Batch]):
     """
-    Batches by the requests in them.
+    A cache of batches, by the requests in them.
 
-    There are few: an even mixture has no more than n + 1 different pieces of length n.
+    There are few: an even mixture of two kinds has at most n + 1 different pieces of length n.
     """
 
     def __init__(self, dialect: Dialect) -> None:
@@ -93,7 +93,7 @@ class Client:
     # Sending
 
     def fill(self, now: float) -> None:
-        """Send as many requests as may be under way."""
+        """Send as many requests as may be in flight."""
         crowd = self._crowd
         while self._free:
             kinds = crowd.take(min(self._free, crowd.batch_limit))
@@ -131,7 +131,7 @@ class Client:
             self._crowd.watch(self, _IN)
 
     def _is_bad(self, batch: _Batch) -> bool:
-        """Now and then, be a bad client: leave in the middle of a request, or with the reply under way; come back."""
+        """Now and then, disconnect in the middle of a request or before its reply, and reconnect.  @return: whether."""
         crowd = self._crowd
         if int(crowd.taken * crowd.load.bad) == int((crowd.taken - 1) * crowd.load.bad):
             return False
@@ -166,7 +166,7 @@ class Client:
             data = self._data
         under_way = self._under_way
         at = 0
-        # What is exactly as expected, by the batch.
+        # Replies that are exactly as expected, a batch at a time.
         while under_way:
             batch, sent = under_way[0]
             if not data.startswith(batch.reply, at):
@@ -199,7 +199,7 @@ class Client:
                 at += reply.length
                 self._take(kind, reply, sent, now)
         if at < len(data):
-            raise ConnectionError(f"{bytes(data[at : at + 80])!r} was not asked for")
+            raise ConnectionError(f"{bytes(data[at : at + 80])!r} was received without a request")
         return at
 
     def _take(self, kind: int, reply: Reply, sent: float, now: float) -> None:
@@ -222,7 +222,7 @@ class Client:
         crowd.under_way -= 1
 
     def exchange(self, request: bytes, reply: bytes) -> None:
-        """Say something at the beginning or the end, if there is anything to be said."""
+        """Send the greeting or the farewell, if there is one, and check the reply."""
         if request:
             self.socket.settimeout(PATIENCE)
             self.socket.sendall(request)
@@ -234,7 +234,7 @@ class Client:
 
 
 class Crowd:
-    """The load that one process makes."""
+    """The clients of one load process."""
 
     def __init__(self, load: Workload) -> None:
         self.load = load
@@ -246,35 +246,35 @@ class Crowd:
         self.read_bytes = _READ_BYTES if size < _READ_BYTES else _READ_BYTES_LARGE
         self.under_way = 0
         self.taken = 0
-        """Requests that were planned and begun."""
+        """The number of requests taken from the plan so far."""
         self._endless = load.seconds is not None
         self._sequence = plan(load.sets, load.gets, self._endless)
         self._at = 0
-        # They have the same numbers for the same events, but not the same unit of time.
+        # Both have the same numbers for events, but different units of time.
         self._poll: Any = select.epoll() if hasattr(select, "epoll") else select.poll()
         self._timeout = REPORT_EVERY if hasattr(select, "epoll") else REPORT_EVERY * 1000
-        # One processor has to be left to the server.
+        # Poll only if a processor is left for the server.
         self._spins = load.processes < processors()
         self._spun = 0.0  # CPU seconds
-        self._prompt = False  # whether there was no long wait for the last replies
+        self._prompt = False  # whether the last replies came within SPIN
         self._clients: dict[int, Client] = {}
 
     def join(self, client: Client) -> None:
-        """C{client} has a socket."""
+        """Add a client, which has a new socket."""
         self._clients[client.socket.fileno()] = client
         self._poll.register(client.socket.fileno(), _IN)
 
     def leave(self, client: Client) -> None:
-        """C{client} is about to close its socket."""
+        """Remove a client, which is about to close its socket."""
         self._poll.unregister(client.socket.fileno())
         del self._clients[client.socket.fileno()]
 
     def watch(self, client: Client, events: int) -> None:
-        """Look for these events."""
+        """Set the poll events for the socket of a client."""
         self._poll.modify(client.socket.fileno(), events)
 
     def take(self, count: int) -> bytes:
-        """@return: the next requests to make, up to C{count}; nothing at the end."""
+        """@return: the next requests to send, up to C{count}; empty at the end."""
         kinds = self._sequence[self._at : self._at + count]
         self._at += len(kinds)
         self.taken += len(kinds)
@@ -284,9 +284,9 @@ class Crowd:
 
     def run(self, connection: Connection) -> Tally:
         """
-        Connect, tell that, wait for the signal, and make the load.  Tells how many requests are done now and then.
+        Connect, send "ready", wait for a message, then run the load and send the number of requests done now and then.
 
-        Ends early when anything else is received.
+        Another message ends the load early.
         """
         try:
             for _ in range(self.load.clients):
@@ -313,9 +313,9 @@ class Crowd:
 
     def _wait(self) -> list[tuple[int, int]]:
         """
-        Wait for replies, awake as long as they come soon.
+        Wait for replies, polling as long as they come soon.
 
-        @return: the descriptors that are ready, and their events; none when it is time to look at other things.
+        @return: the descriptors that are ready, and their events; empty after L{REPORT_EVERY}.
         """
         clock = time.perf_counter
         began = clock()

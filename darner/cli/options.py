@@ -1,12 +1,11 @@
 """
 The command line.
 
-It is read before anything of Twisted's network is imported (`darner.cli.plugin`), and so imports none of it.
+This module is imported before any of Twisted's networking (`darner.cli.plugin`), and so must import none of it.
 """
 
 from __future__ import annotations
 
-import os
 import re
 import sys
 from pathlib import Path
@@ -15,21 +14,13 @@ from typing import Any
 from twisted.python import usage
 
 import darner
+from darner.cli.output import say
 from darner.config.checks import meant
 from darner.config.settings import Listener, Settings, make_settings, read_toml
 
 
-def say(text: str) -> None:
-    """Print to standard output, whether or not somebody reads all of it."""
-    try:
-        print(text, flush=True)
-    except BrokenPipeError:
-        # What is flushed at the end of the process is not to fail again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
 class Options(usage.Options):
-    """The command line.  What is given here wins over the configuration file."""
+    """The options of the command line, which override the configuration file."""
 
     synopsis = "[options]"
     longdesc = (
@@ -38,21 +29,21 @@ class Options(usage.Options):
     )
 
     optParameters = [
-        ["data-dir", "d", None, "Directory in which the queues are kept; made if it is missing.  [default: data]"],
+        ["data-dir", "d", None, "Directory of the queues; created if missing.  [default: data]"],
         ["port", "p", None, "TCP port to listen on.  [default: 22133, or none where --listen is given]"],
         ["interface", "i", None, "Address to listen on with --port.  [default: 127.0.0.1]"],
         ["text-port", None, None, "TCP port for Kestrel's text protocol, at the same address.  [default: none]"],
         ["config", "c", None, "TOML file with settings, of the same names as here with _ in place of -."],
         ["password-file", None, None, "File with users and passwords; clients have to log in.  See darner-passwd."],
         ["min-free-bytes", None, None,
-         "Room on the disk below which sets are refused, such as 1GiB; 0 for none.  [default: 64MiB, at most 5 %]"],
-        ["dialect", None, None, "Whose clients replies are made for: 'kestrel' or 'memcache'.  [default: kestrel]"],
+         "Free disk space below which sets are refused, such as 1GiB; 0 for none.  [default: 64MiB, at most 5 %]"],
+        ["dialect", None, None, "Reply as clients of 'kestrel' or of 'memcache' expect.  [default: kestrel]"],
     ]
 
     optFlags = [
         ["debug", None, "Log connections and refused requests."],
-        ["check", None, "Read all of the data directory, say what is damaged, and exit: with 1 if anything is."],
-        ["repair", None, "Set what is damaged in the data directory aside, save what can be read, and serve that."],
+        ["check", None, "Check the whole data directory, report damage, and exit; the status is 1 if there is any."],
+        ["repair", None, "Repair the data directory if it is damaged, keeping all that can be read, then serve it."],
     ]
 
     compData = usage.Completions(
@@ -65,7 +56,7 @@ class Options(usage.Options):
 
     def opt_listen(self, endpoint: str) -> None:
         """
-        Listen at a Twisted server endpoint as well, such as tcp6:22133, unix:/run/darner.sock,
+        Listen on this Twisted server endpoint too, such as tcp6:22133, unix:/run/darner.sock,
         ssl:22134:privateKey=key.pem:certKey=cert.pem or systemd:domain=INET:index=0.  May be given several times.
         """
         self.listeners.append(Listener(endpoint))
@@ -81,14 +72,14 @@ class Options(usage.Options):
         sys.exit(0)
 
     def parseArgs(self, *arguments: str) -> None:
-        """@raise usage.UsageError: there are arguments that belong to no option."""
+        """@raise usage.UsageError: there are arguments besides the options."""
         if arguments:
             raise usage.UsageError(f"unexpected argument: {arguments[0]}")
 
     def parseOptions(self, options: Any = None) -> None:
         """
-        @raise SystemExit: with status 2, after one line on standard error, where they are wrong.  twistd would print
-            all of its own help.
+        @raise SystemExit: with status 2, after one line on standard error, if they are wrong.  twistd would print all
+            of its own help.
         """
         try:
             super().parseOptions(options)
@@ -100,7 +91,7 @@ class Options(usage.Options):
 
     def postOptions(self) -> None:
         """@raise usage.UsageError: a port is not a number."""
-        # twistd may change the directory before the file is read again.
+        # Absolute, as twistd may change the working directory before a reload.
         self._config = None if self["config"] is None else Path(self["config"]).absolute()
         for name in ("port", "text-port"):
             if self[name] is not None:
@@ -119,7 +110,7 @@ class Options(usage.Options):
         if self._config is not None:
             source = self["config"]
             values = read_toml(self._config, source)
-            # What the file has wrong is the file's; that users need passwords, both may see to.
+            # Check the file alone, so that errors name it; password_file may come from the command line.
             named = {} if self["password-file"] is None else {"password_file": self["password-file"]}
             make_settings({**values, **named}, source)
             source = f"{source} and command line"

@@ -4,13 +4,13 @@ The command ``darner-passwd``, which writes the password file (`darner.config.pa
 
 from __future__ import annotations
 
-import argparse
 import getpass
 import os
 import sys
 from pathlib import Path
 from typing import Optional
 
+from darner.cli.output import ArgumentParser
 from darner.config.passwords import USER, hash_password, set_password
 
 
@@ -25,28 +25,28 @@ def _ask() -> bytes:
 
 def main(arguments: Optional[list[str]] = None, program: str = "darner-passwd") -> int:
     """
-    ``darner-passwd FILE USER``: write a user's password, which is asked for or read from standard input.
+    ``darner-passwd FILE USER``: write a user's password, which is read from the terminal or standard input.
 
     @param program: whose name errors begin with.
     @return: the exit status.
     """
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         prog="darner-passwd",
-        description="Set a user's password in the file that darner's setting password_file names.  "
-        "It is asked for on a terminal, and else read from standard input.",
+        description="Set a user's password in the password file of a darner server (its setting password_file).  "
+        "Asks for the password on a terminal, otherwise reads it from standard input.",
     )
-    parser.add_argument("file", type=Path, help="the password file; made, for its owner alone, if it is missing")
+    parser.add_argument("file", type=Path, help="the password file; created if missing, readable by its owner only")
     parser.add_argument("user", type=os.fsencode)
-    parser.add_argument("--delete", action="store_true", help="take the user out instead")
+    parser.add_argument("--delete", action="store_true", help="remove the user from the file instead")
     options = parser.parse_args(arguments)
     try:
         if not USER.fullmatch(options.user):
-            raise ValueError("a user is 1 to 250 printable characters without white space and colon")
+            raise ValueError("a user name must be 1 to 250 printable characters without white space and colon")
         secret = None
         if not options.delete:
             password = _ask()
             if not password or b" " in password:
-                raise ValueError("a password has at least one character and no space")
+                raise ValueError("a password must have at least one character and no space")
             secret = hash_password(password)
         there = set_password(options.file, options.user, secret)
         if options.delete and not there:

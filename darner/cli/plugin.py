@@ -1,5 +1,5 @@
 """
-The twistd plugin's other half: what twistd is told to read its command line by, and to make.
+The functions of the twistd plugin: the options of its command line, and the service.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ __all__ = ["Options", "makeService"]
 
 def makeService(options: Options) -> Server:
     """
-    Put a server together.
+    Build a server.
 
-    @raise SystemExit: with one line of explanation, where it cannot run with these options.
+    @raise SystemExit: with one line of explanation, if it cannot run with these options.
     """
     try:
         settings = options.settings()  # once: the file may be a pipe
@@ -29,18 +29,22 @@ def makeService(options: Options) -> Server:
     if not settings.listen:
         _leave_out_tls()
     from darner.cli.log_files import open_without_umask
+    from darner.cli.log_pipe import log_observer
     from darner.cli.server import makeService
 
     open_without_umask()
-    return makeService(options, settings=settings)
+    server = makeService(options, settings=settings)
+    if options.parent is not None:
+        server.log_observer = log_observer(options.parent, sys.stdout)
+    return server
 
 
 def _leave_out_tls() -> None:
     """
-    Have this process be as if pyOpenSSL was not installed, unless it is loaded already.
+    Make pyOpenSSL look as if it was not installed, unless it is already imported.
 
-    Twisted's reactor imports it wherever it is found, and that makes 12 of the 55 MiB of a server at rest.  TLS is for
-    endpoints that are named: where none is, nobody can ask for it.  Only our command line comes here, in a process that
-    is a server and nothing else, after twistd has looked for its plugins; who embeds darner has what is installed.
+    Twisted's reactor imports it if it is installed, and it takes 12 of the 55 MiB of an idle server.  Only endpoints
+    in C{listen} can use TLS.  This function is for the command line alone, whose process is a server and nothing else;
+    it is called after twistd has loaded its plugins.  It does not affect applications that embed darner.
     """
     sys.modules.setdefault("OpenSSL", None)  # type: ignore[arg-type]

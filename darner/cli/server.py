@@ -1,5 +1,5 @@
 """
-What the command line asks for: putting the parts of a server together.
+Builds a server from the command line.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import signal
 import sys
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any, Final, Optional
 
 import attrs
 from attrs import evolve
@@ -21,15 +21,17 @@ from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import UNIXServerEndpoint, serverFromString
 from twisted.internet.error import CannotListenError, ReactorNotRunning
 from twisted.internet.interfaces import IStreamServerEndpoint
-from twisted.logger import Logger
+from twisted.logger import ILogObserver, Logger, LogLevel
 
 import darner
-from darner.cli.options import Options, say
+from darner.cli.options import Options
+from darner.cli.output import say
 from darner.config.passwords import Passwords
 from darner.config.settings import Settings
 from darner.errors import SettingsError, StoreDamaged, StoreError, StoreUnusable
 from darner.net.endpoints import tcp_endpoint
 from darner.net.listeners import MEMCACHE, TEXT, Listener, is_reachable
+from darner.net.log_limits import LimitedLog
 from darner.net.unix import UnixEndpoint
 from darner.queues.control import Control
 from darner.rescue.repair import check, repair
@@ -38,13 +40,19 @@ from darner.store.directory import check_directory
 from darner.store.interfaces import IStore
 from darner.store.leveldb import LevelStore
 
+COLLECT: Final = (5_000, 4, 200)
+"""
+When the garbage collector walks what.  Clients wait meanwhile: for the second generation, of 25,000 objects, some 5 ms.
+All objects, which may be millions, are walked rarely.
+"""
+
 
 class CannotStart(SystemExit, Exception):
     """
     Ends twistd with one line of explanation.
 
-    As a C{SystemExit} it leaves no traceback.  As an C{Exception} it has twistd remove its pid file, and tell the
-    process that waits for its daemon to start.
+    As it is a C{SystemExit}, there is no traceback.  As it is an C{Exception}, twistd removes its pid file and informs
+    the process that waits for its daemon to start.
     """
 
     def __init__(self, reason: str) -> None:
@@ -53,15 +61,19 @@ class CannotStart(SystemExit, Exception):
 
 
 class Interrupted(CannotStart):
-    """Ends twistd where it is told to stop before anybody was served: cleanly."""
+    """Ends twistd with status 0, if it is told to stop during the start."""
 
     def __init__(self) -> None:
-        super().__init__("stopped before the start was over")
+        super().__init__("stopped during the start")
         self.code = 0
 
 
 class Server(Service):
-    """The server that twistd runs: a L{QueueService} that logs what it does, and ends with one line when it cannot."""
+    """
+    The server that twistd runs: a L{QueueService} with a log, which ends with one line if it cannot start.
+
+    @ivar log_observer: what twistd is to log by; C{None}: what its own options say.
+    """
 
     _log = Logger()
 
@@ -74,8 +86,8 @@ class Server(Service):
         options: Optional[Options] = None,
     ) -> None:
         """
-        @param repair: whether to repair the store, where it is damaged, before it is opened.
-        @param options: where to read the settings again.
+        @param repair: whether to repair the store, if it is damaged, before opening it.
+        @param options: the command line, for reloads.
         """
         self._settings = settings
         self._repair = repair
@@ -83,11 +95,19 @@ class Server(Service):
         self._reactor = reactor
         self._options = options
         self._handlers: dict[int, Any] = {}
+        self._limited = LimitedLog(self._log, reactor)
+        self._told_to_stop = False
+        self.log_observer: Optional[ILogObserver] = None
+
+    def setServiceParent(self, parent: Any) -> None:
+        super().setServiceParent(parent)
+        if self.log_observer is not None:
+            parent.setComponent(ILogObserver, self.log_observer)
 
     def startService(self) -> None:
         self._hear(signal.SIGTERM, self._hear_stop, signal.SIG_DFL)
         self._hear(signal.SIGINT, self._hear_stop, signal.default_int_handler)
-        # It rotates twistd's log file, where there is one; where there is none, it is no reason to end.
+        # With a log file twistd rotates it on SIGUSR1; without one the signal must not end the process.
         self._hear(signal.SIGUSR1, signal.SIG_IGN, signal.SIG_DFL)
         try:
             self._start()
@@ -96,17 +116,17 @@ class Server(Service):
             raise
 
     def _start(self) -> None:
-        # LevelDB makes its files readable for everybody.  A stricter umask of twistd's stays.
+        # LevelDB would create files that everybody can read.  A stricter umask is kept.
         os.umask(os.umask(0o077) | 0o077)
         self._log.info("darner: queue server, version {version}", version=darner.__version__)
-        # What is loaded by the end of the start stays.  Left to itself, the collector walks all of it again and again:
-        # with many queues that takes longer than to load them, and clients wait for tens of milliseconds each time.
+        # Objects that the start creates are permanent.  By default the garbage collector would walk them again and
+        # again: with many queues that takes longer than loading them, and stops clients for tens of ms each time.
         gc.collect()
         gc.disable()
         try:
             self.queues.startService()
             gc.freeze()
-            gc.set_threshold(10_000, 20, 20)
+            gc.set_threshold(*COLLECT)
         except (StoreError, SettingsError) as error:
             raise self._cannot_start(str(error)) from error
         except CannotListenError as error:
@@ -126,12 +146,12 @@ class Server(Service):
         self._log.info("starting up")
 
     def _hear(self, number: int, handler: Any, unless_other_than: Any) -> None:
-        """Handle a signal from now on, unless somebody else does."""
+        """Handle a signal from now on, unless other code already handles it."""
         if signal.getsignal(number) is unless_other_than:
             self._handlers[number] = signal.signal(number, handler)
 
     def _hear_no_more(self) -> None:
-        """Leave signals to those who had them before, but for those that the reactor has taken."""
+        """Restore the earlier signal handlers, except where the reactor has installed its own."""
         handlers, self._handlers = self._handlers, {}
         for number, before in handlers.items():
             if signal.getsignal(number) in (self._hear_stop, self._hear_hangup, signal.SIG_IGN):
@@ -139,9 +159,9 @@ class Server(Service):
 
     def _hear_stop(self, *_: object) -> None:
         """
-        Stop, from the first moment on.  The reactor has a handler of its own once it runs.
+        Handle SIGTERM and SIGINT until the reactor, once it runs, installs its own handlers.
 
-        @raise Interrupted: nobody is served yet.
+        @raise Interrupted: the server is still starting.
         """
         if not self.queues.running:
             raise Interrupted()
@@ -152,7 +172,7 @@ class Server(Service):
             self._reactor.stop()
 
     def _warn_of_strangers(self) -> None:
-        """Say what of this server is open to whoever reaches its machine."""
+        """Warn if other machines can reach the server without a log-in, or send passwords without encryption."""
         if self._settings.trusted_network:
             return
         users = self._settings.password_file is not None
@@ -164,18 +184,18 @@ class Server(Service):
                 text = "passwords are sent to {host}:{port} without encryption: use TLS there"
             else:
                 text = (
-                    "everybody who reaches {host}:{port} may read, change and delete all queues: set password_file, "
-                    "ask for client certificates (mtls:), or listen on 127.0.0.1 only"
+                    "everybody who reaches {host}:{port} can read, change and delete all queues: set password_file, "
+                    "require client certificates (mtls:), or listen on 127.0.0.1 only"
                 )
-            text += "; trusted_network = true says that this is meant, and ends this warning"
+            text += "; if this is intended, trusted_network = true turns this warning off"
             self._log.critical("WARNING: " + text, host=address.host, port=address.port)
             print(f"darner: WARNING: {text.format(host=address.host, port=address.port)}", file=sys.__stderr__)
 
     def open_store(self, path: Path) -> IStore:
         """
-        Open the store, for the service; repaired before, where that is asked for.
+        Open the store for the service; with C{--repair}, repair it first.
 
-        @raise StoreError: it cannot be served from.
+        @raise StoreError: it cannot be opened.
         """
         if self._repair:
             self._repair_store()
@@ -186,42 +206,49 @@ class Server(Service):
         report = repair(self.queues.data_dir)
         for line in report.lines():
             self._log.warn("{line}", line=line)
-        self._log.info("nothing was to be repaired" if report.sound else "the store is repaired")
+        self._log.info("found no damage" if report.sound else "the store is repaired")
 
     def _cannot_start(self, reason: str) -> CannotStart:
         self._log.critical("cannot start: {reason}", reason=reason)
-        # twistd has turned standard error into log messages by now.
+        # sys.stderr would go to the log: twistd has redirected it.
         print(f"darner: {reason}", file=sys.__stderr__)
         return CannotStart(reason)
 
     # Settings
 
     def _hear_hangup(self, *_: object) -> None:
-        # In the middle of anything.
+        # Later, as a signal interrupts any code.
         self._reactor.callFromThread(self._hang_up)
 
     def _hang_up(self) -> None:
-        # What went wrong is in the log.
+        # reload() has logged the error.
         with suppress(SettingsError):
             self.reload()
 
-    def reload(self) -> None:
+    def reload(self, for_client: bool = False) -> None:
         """
-        Read the settings again, and have those of queues and aliases from now on.
+        Read the settings again, and apply those of queues and aliases.
 
-        @raise SettingsError: one is wrong, whatever it concerns, or there is no file; nothing is changed then.
+        @param for_client: whether a client asks for it, who may do so as often as it likes.
+        @raise SettingsError: any setting is wrong, or there is no file; nothing is changed.
         """
+        log: Any = self._limited if for_client else self._log
         try:
             settings = self._read_again()
         except SettingsError as error:
-            self._log.error("cannot reload, nothing is changed: {error}", error=error)
+            log.emit(
+                LogLevel.error, "cannot reload the settings, nothing is changed: {error}",
+                kind=("reload", str(error)), error=str(error),
+            )  # fmt: skip
             raise
         if self.queues.queues is not None:
             self.queues.queues.apply(settings.policies)
-        self._log.info("reloaded the settings of queues")
+        log.emit(LogLevel.info, "reloaded the settings of queues")
         others = changes(self._settings, settings)
         if others:
-            self._log.warn("these settings have changed and need a restart: {names}", names=", ".join(others))
+            log.emit(
+                LogLevel.warn, "these settings have changed and need a restart: {names}", names=", ".join(others)
+            )
 
     def _read_again(self) -> Settings:
         if self._options is None or self._options["config"] is None:
@@ -229,27 +256,30 @@ class Server(Service):
         return self._options.settings()
 
     def shut_down(self) -> None:
-        """Begin to stop, as by a signal."""
-        self._log.info("a client stops the server")
+        """Begin to stop, as after SIGTERM."""
+        if not self._told_to_stop:
+            self._told_to_stop = True
+            self._log.info("a client has requested shutdown")
         self._stop_reactor()
 
     # The end
 
     def stopService(self) -> Deferred[None]:
-        self._log.info("stopping: finishing what is running")
+        self._log.info("stopping: finishing running requests")
         super().stopService()
         return self.queues.stopService().addCallback(self._stopped)
 
     def _stopped(self, _: None) -> None:
+        self._limited.close()
         self._log.info("stopped")
         self._hear_no_more()
-        # twistd would end by the signal that stopped it; but a clean stop has status 0.
+        # twistd would kill itself with the signal that stopped it; the status of a clean stop must be 0.
         if getattr(self._reactor, "_exitSignal", None) is not None:
             self._reactor._exitSignal = None
 
 
 def changes(before: Settings, after: Settings) -> list[str]:
-    """@return: the names of the settings that differ, but for those of queues."""
+    """@return: the names of the settings that differ, except those of queues."""
     return [
         field.name
         for field in attrs.fields(Settings)
@@ -258,14 +288,14 @@ def changes(before: Settings, after: Settings) -> list[str]:
 
 
 def _cannot_listen(error: CannotListenError) -> str:
-    """@return: why, in one line."""
+    """@return: the reason, in one line."""
     reason = getattr(error.socketError, "strerror", None) or error.socketError
     port = error.port.decode(errors="replace") if isinstance(error.port, bytes) else error.port
     return f"cannot listen: {error.interface or 'any address'}:{port}: {reason}"
 
 
 def _why(description: str, error: Exception) -> str:
-    """@return: what is wrong with an endpoint, where what Twisted raises does not say it."""
+    """@return: what is wrong with an endpoint, in plainer words than Twisted's where these are unclear."""
     if isinstance(error, ImportError):
         return f"TLS needs more packages: pip install 'darner[tls]' ({error})"
     if isinstance(error, KeyError) and description.startswith("systemd:"):
@@ -273,7 +303,7 @@ def _why(description: str, error: Exception) -> str:
     if isinstance(error, IndexError) and description.startswith("systemd:"):
         return "systemd has passed no socket of that number"
     if isinstance(error, KeyError):
-        return f"it lacks or misspells {error}"
+        return f"argument missing or misspelled: {error}"
     return str(error)
 
 
@@ -281,7 +311,7 @@ def _endpoint(reactor: Any, description: str) -> IStreamServerEndpoint:
     try:
         endpoint: IStreamServerEndpoint = serverFromString(reactor, description)
     except Exception as error:
-        # Anything may come out of it, from an unknown kind of endpoint to a certificate that cannot be read.
+        # It raises errors of any type, from an unknown kind of endpoint to a certificate that cannot be read.
         raise SettingsError(f"bad endpoint to listen at: {description}: {_why(description, error)}") from error
     if isinstance(endpoint, UNIXServerEndpoint):
         return UnixEndpoint(reactor, endpoint._address, endpoint._backlog, endpoint._mode)
@@ -289,7 +319,7 @@ def _endpoint(reactor: Any, description: str) -> IStreamServerEndpoint:
 
 
 _TLS = re.compile(r"(?:haproxy:)?(?:ssl|tls|mtls):")
-"""How the endpoints begin that speak TLS."""
+"""The beginning of endpoints with TLS."""
 
 
 def listeners(settings: Settings, reactor: Any) -> list[Listener]:
@@ -310,10 +340,10 @@ def listeners(settings: Settings, reactor: Any) -> list[Listener]:
 
 def makeService(options: Options, reactor: Optional[Any] = None, settings: Optional[Settings] = None) -> Server:
     """
-    Put a server together.
+    Build a server.
 
-    @param settings: those of the options, where they were read already.
-    @raise SystemExit: with one line of explanation, where it cannot run with these options.
+    @param settings: the settings, if they were already read from the options.
+    @raise SystemExit: with one line of explanation, if it cannot run with these options.
     """
     if reactor is None:
         from twisted.internet import reactor
@@ -327,19 +357,20 @@ def makeService(options: Options, reactor: Optional[Any] = None, settings: Optio
             report = check(Path(settings.data_dir))
             say("\n".join(report.lines()))
             sys.exit(0 if report.sound else 1)
-        # Nothing is opened yet: twistd may still become a daemon.
+        # Do not open the store yet: twistd may still fork to become a daemon.
         with contextlib.suppress(*([StoreDamaged] if options["repair"] else [])):
             check_directory(Path(settings.data_dir))
     except (SettingsError, StoreUnusable) as error:
         sys.exit(f"darner: {error}")
-    # twistd may change the directory before it starts the service.
+    # Absolute, as twistd may change the working directory before it starts the service.
     data_dir = Path(settings.data_dir).absolute()
     if settings.password_file is not None:
         served = evolve(settings, password_file=str(Path(settings.password_file).absolute()))
     else:
         served = settings
     server: Server
-    control = Control(lambda: server.reload(), (lambda: server.shut_down()) if settings.allow_shutdown else None)
+    shut_down = (lambda: server.shut_down()) if settings.allow_shutdown else None
+    control = Control(lambda: server.reload(for_client=True), shut_down)
     queues = QueueService(data_dir, places, served, reactor, lambda path: server.open_store(path), control)
     server = Server(settings, queues, reactor, bool(options["repair"]), options)
     return server

@@ -1,7 +1,7 @@
 """
-What ``darner-bench`` and the benchmarks ask of a server, how that is spelled, and what came of it.
+The load of ``darner-bench`` and the benchmarks, the spelling of its requests, and its figures.
 
-`darner.cli.load_generator` makes the requests.
+`darner.cli.load_generator` sends the requests.
 """
 
 from __future__ import annotations
@@ -17,29 +17,29 @@ from attrs import define, field, frozen
 SET: Final = 0
 GET: Final = 1
 FOLLOW_UP: Final = 2
-"""What is left to say when a get has found something, in protocols that ask for that."""
+"""A request that must follow a get that found an item, in some protocols."""
 
 _PRINTABLE: Final = bytes(33 + byte % 94 for byte in range(256))
 _SEQUENCE: Final = 1 << 18
-"""How many requests are planned ahead where there is no end to them."""
+"""The number of requests in the plan of an endless load."""
 
 
 def make_payload(size: int) -> bytes:
-    """@return: printable bytes that cannot be compressed much, always the same: every item of a load is this one."""
+    """@return: printable bytes that can hardly be compressed, always the same: the payload of every item of a load."""
     return random.Random(size).randbytes(size).translate(_PRINTABLE)
 
 
 class Reply(NamedTuple):
-    """A reply that is not, as it stands, the one that was expected."""
+    """A reply that was not received whole, or differs from the expected one."""
 
     length: int
     """Its bytes; 0 while some are missing."""
     found: bool = True
     """Whether a get got its item."""
     error: str = ""
-    """What is wrong with it, where something is."""
+    """What is wrong with it, if anything."""
     follow_up: bytes = b""
-    """What to say next; the request is done when that is answered."""
+    """The follow-up to send; the request is done when that is answered."""
 
 
 INCOMPLETE: Final = Reply(0)
@@ -47,13 +47,13 @@ INCOMPLETE: Final = Reply(0)
 
 class Dialect:
     """
-    How requests are spelled, and what is answered: in this protocol.  Those of other servers are made from it.
+    The spelling of requests and replies, here that of darner.  Subclasses have those of other servers.
 
-    @ivar requests: the bytes of a set and of a get; of a follow-up, where there is one, C{b""}.
-    @ivar replies: what is answered to each when all is well.  Where that is not always the same, something that no
-        server says, so that L{read} is asked.
-    @ivar farewell: a last request, so that nothing stays open, and its reply.
-    @ivar greeting: the same for what comes first on a connection.
+    @ivar requests: the bytes of a set and of a get; C{b""} for a follow-up, if there is one.
+    @ivar replies: the expected reply to each.  If it is not always the same, bytes that no server sends, so that
+        L{read} is called.
+    @ivar farewell: the last request of a connection, so that nothing stays open, and its reply.
+    @ivar greeting: the first request of a connection, and its reply.
     """
 
     miss = b"END\r\n"
@@ -95,7 +95,7 @@ class Dialect:
 
 @frozen
 class Workload:
-    """What to ask of a server."""
+    """The requests of a load."""
 
     host: str = "127.0.0.1"
     port: int = 22133
@@ -105,7 +105,7 @@ class Workload:
     item_bytes: int = 64
     clients: int = 10
     in_flight: int = 1
-    """Requests that a client has under way at a time."""
+    """The number of requests that a client has in flight."""
     sync: bool = False
     """Whether sets ask for stable storage."""
     reliable: bool = False
@@ -113,16 +113,16 @@ class Workload:
     wait: int = 0
     """How long a get waits for an item, in ms."""
     bad: float = 0.0
-    """Share of requests at which the client hangs up, in the middle of it or before the reply, and comes back."""
+    """Share of requests at which the client disconnects, in the middle of it or before the reply, and reconnects."""
     seconds: Optional[float] = None
-    """How long to run instead of until all sets and gets are made; they are then the ratio of the two."""
+    """How long to run, instead of until all sets and gets are done; they are then a ratio."""
     processes: int = 1
     dialect: type[Dialect] = Dialect
 
 
 @define
 class Tally:
-    """What came of it."""
+    """The figures of a load."""
 
     sets: int = 0
     gets: int = 0
@@ -132,17 +132,17 @@ class Tally:
     bytes_in: int = 0
     bytes_out: int = 0
     latencies: dict[int, int] = field(factory=lambda: defaultdict(int), repr=False)
-    """How many requests took how many us."""
+    """The number of requests by latency in us."""
     started: float = 0.0
     ended: float = 0.0
     cpu: float = 0.0
-    """CPU seconds that making the load took, but for waiting awake."""
+    """CPU seconds of the load process, without those for polling."""
     busy: float = 0.0
-    """The share of its time for which the process was busy."""
+    """The share of its time for which the load process was busy."""
     first_error: str = ""
 
     def add(self, other: Tally) -> None:
-        """Take another process's tally into this one."""
+        """Add the tally of another process."""
         self.started = min(self.started or other.started, other.started)
         self.ended = max(self.ended, other.ended)
         for name in ("sets", "gets", "misses", "errors", "hang_ups", "bytes_in", "bytes_out", "cpu"):
@@ -155,9 +155,8 @@ class Tally:
 
 def plan(sets: int, gets: int, endless: bool) -> bytes:
     """
-    Which request comes after which: sets and gets evenly mixed, L{SET} or L{GET} a byte.
-
-    @param endless: whether it will be gone through again and again.
+    @param endless: whether the plan will be repeated.
+    @return: the order of requests, with sets and gets evenly mixed: a byte L{SET} or L{GET} for each.
     """
     times = math.gcd(sets, gets)
     if not times:

@@ -202,11 +202,11 @@ class Fleet(BaseFleet):
     def __init__(
         self, servers: Servers, *, user: str = "", password: str = "", tls: Optional[Tls] = None,
         server_hostname: Optional[str] = None, timeout: float = 10.0, connect_timeout: float = 2.0,
-        again: bool = True,
+        again: bool = True, choice: str = "random",
     ) -> None:  # fmt: skip
         super().__init__(
             Runtime(tls, server_hostname), servers, user=user, password=password, timeout=timeout,
-            connect_timeout=connect_timeout, again=again,
+            connect_timeout=connect_timeout, again=again, choice=choice,
         )  # fmt: skip
 
     async def __aenter__(self) -> Fleet:

@@ -13,8 +13,7 @@ errors of `darner.client.errors`.  A client may be used by many threads.
 from __future__ import annotations
 
 import ssl
-from collections.abc import Callable, Iterable, Iterator
-from types import TracebackType
+from collections.abc import Callable, Iterable
 from typing import Any, ClassVar, Optional, Union
 
 from darner.client import reads
@@ -25,7 +24,7 @@ from darner.client.figures import QueueStats, Stats
 from darner.client.protocol import Item
 from darner.client.requests import Name, touch
 from darner.client.sockets import SocketRuntime, run
-from darner.client.threads import Fleet, OpenRead, Worker
+from darner.client.threads import Fleet, Monitor, OpenRead, Worker
 
 __all__ = [
     "Client", "ConnectionFailed", "Fleet", "GivenBack", "InDoubt", "Item", "Monitor", "OpenRead", "QueueStats", "Stats",
@@ -47,44 +46,6 @@ class _Read(reads.OpenRead):
 
 class _Commands(Commands):
     open_read: ClassVar[type[reads.OpenRead]] = _Read
-
-
-class Monitor:
-    """
-    The items of a queue as they come, so many of them fetched ahead.
-
-    Each is open until the next one is asked for, which confirms it.  As a context manager the last one is confirmed
-    where
-    the block is left, and given back where that is by an exception; what was fetched ahead goes back.
-    """
-
-    def __init__(self, monitor: reads.Monitor) -> None:
-        self._monitor = monitor
-
-    def next(self) -> Optional[Item]:
-        """Confirm the last one.  @return: the next one; None where none came in time."""
-        return run(self._monitor.next())
-
-    def stop(self) -> None:
-        """Confirm the last one, and give back what was fetched ahead."""
-        run(self._monitor.stop())
-
-    def __iter__(self) -> Iterator[Item]:
-        return self
-
-    def __next__(self) -> Item:
-        item = self.next()
-        if item is None:
-            raise StopIteration
-        return item
-
-    def __enter__(self) -> Monitor:
-        return self
-
-    def __exit__(
-        self, kind: Optional[type[BaseException]], error: Optional[BaseException], trace: Optional[TracebackType]
-    ) -> None:
-        run(self._monitor.__aexit__(kind, error, trace))
 
 
 class Client:
@@ -270,7 +231,7 @@ class Client:
 
     def monitor(self, queue: Name, *, prefetch: int = 1, timeout: float = float("inf")) -> Monitor:
         """@return: the items as they come, each confirmed when the next one is asked for."""
-        return Monitor(self._commands.monitor(queue, prefetch=prefetch, timeout=timeout))
+        return Monitor(self._commands.monitor(queue, prefetch=prefetch, timeout=timeout), run)
 
     def close(self) -> None:
         """End all connections.  What is open goes back."""

@@ -27,6 +27,9 @@ class QueueStats:
     dead: int = 0
     duplicates: int = 0
     total_flushes: int = 0
+    logsize: int = 0
+    mem_items: int = 0
+    mem_bytes: int = 0
     age: int = 0
     age_msec: int = 0
     oldest_msec: int = 0

@@ -23,6 +23,7 @@ from darner.client.errors import (
     Unavailable,
 )  # fmt: skip
 from darner.client.figures import Stats
+from darner.client.fleet_monitor import FleetMonitor
 from darner.client.links import Runtime, Timer
 from darner.client.members import Member, Race
 from darner.client.protocol import Item
@@ -33,6 +34,7 @@ from darner.errors import DarnerError, QueueFull, ServerError
 
 _FAILING: Final = (ConnectionFailed, InDoubt, TooManyConnections, Unavailable)
 """What sets a server aside."""
+CHOICES: Final = ("random", "least_loaded")
 _PAUSE: Final = 0.05
 """Seconds before all are tried again where none took an item."""
 
@@ -47,17 +49,21 @@ class BaseFleet:
 
     def __init__(
         self, runtime: Runtime, servers: Servers, *, user: str = "", password: str = "", timeout: float = 10.0,
-        connect_timeout: float = 2.0, again: bool = True,
+        connect_timeout: float = 2.0, again: bool = True, choice: str = "random",
     ) -> None:  # fmt: skip
         """
+        @param choice: to which server an item is put: C{"random"} or C{"least_loaded"}, to one of those that have the
+            fewest puts of this fleet unanswered.
         @param servers: see `darner.client.servers.Servers`.
         @param timeout: seconds that each call may take, besides its wait for an item.
         @param connect_timeout: seconds for one attempt to connect to one server.
         @param again: whether a put that is in doubt is made again on another server, so that there may be two of it;
-            else
-            it raises C{InDoubt}.  A put with an id is made again on the same server alone.
+            else it raises C{InDoubt}.  A put with an id is made again on the same server alone.
         """
+        if choice not in CHOICES:
+            raise ValueError(f"choice is neither {' nor '.join(CHOICES)}: {choice!r}")
         self.timeout = timeout
+        self._choice = choice
         self._runtime = runtime
         self._source = source(servers)
         self._options: dict[str, Any] = {
@@ -171,7 +177,7 @@ class BaseFleet:
                 await self._runtime.sleep(min(_PAUSE, left))
                 continue
             try:
-                await member.client._call(request, min(left, max(self.timeout / 3, 0.05)))
+                await member.put([request], min(left, max(self.timeout / 3, 0.05)))
                 member.went_well()
                 return str(member.client.address)
             except ConnectionFailed as error:
@@ -205,7 +211,7 @@ class BaseFleet:
             results: list[Any] = [None] * len(batch)
             if member is not None:
                 try:
-                    results = await member.client._call_all(asked, max(self.timeout / 3, 0.05))
+                    results = await member.put(asked, max(self.timeout / 3, 0.05))
                 except (ConnectionFailed, TooManyConnections) as error:
                     self._note(member, error)
             for payload, result in zip(batch, results, strict=True):
@@ -223,13 +229,13 @@ class BaseFleet:
             if left <= 0:
                 raise InDoubt(f"{member.client.address} may have the item")
             try:
-                await member.client._call(request, min(left, max(self.timeout / 3, 0.05)))
+                await member.put([request], min(left, max(self.timeout / 3, 0.05)))
                 return
             except (ConnectionFailed, InDoubt, TooManyConnections):
                 await self._runtime.sleep(min(_PAUSE, left))
 
     def _choose(self, without: set[Member]) -> Optional[Member]:
-        """@return: one by chance of those that are not set aside; where all are, of those whose time comes first."""
+        """@return: one of those that are not set aside; where all are, of those whose time comes first."""
         if self._closed:
             raise ClientClosed()
         members = [member for member in self._members.values() if member not in without]
@@ -238,6 +244,9 @@ class BaseFleet:
         now = self._runtime.now()
         ready = [member for member in members if member.aside_until <= now]
         if ready:
+            if self._choice == "least_loaded":
+                least = min(member.putting for member in ready)
+                ready = [member for member in ready if member.putting == least]
             return random.choice(ready)
         if len(members) == len(self._members):
             return min(members, key=lambda member: member.aside_until)
@@ -345,6 +354,10 @@ class BaseFleet:
             link.tell(requests.close(read.queue))
             read._client._release(link)
         return read.item
+
+    def monitor(self, queue: Queues, *, prefetch: int = 1, timeout: float = float("inf")) -> FleetMonitor:
+        """@return: the items as they come on any server, each closed when the next one is asked for."""
+        return FleetMonitor(self, queue, prefetch, timeout)
 
     # All servers
 

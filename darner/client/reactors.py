@@ -12,7 +12,7 @@ from typing import Any, Optional
 from twisted.internet import defer, protocol, task
 from twisted.internet.endpoints import HostnameEndpoint, UNIXClientEndpoint, wrapClientTLS
 from twisted.internet.error import ConnectError, ConnectingCancelledError, ConnectionClosed
-from twisted.internet.interfaces import IPushProducer, IStreamClientEndpoint
+from twisted.internet.interfaces import IHandshakeListener, INegotiated, IPushProducer, IStreamClientEndpoint
 from twisted.internet.threads import deferToThreadPool
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -77,13 +77,26 @@ class _Future:
         return self._result
 
 
-@implementer(IPushProducer)
+@implementer(IPushProducer, IHandshakeListener)
 class _Link(protocol.Protocol, PipelinedLink):
     """Twisted sends what was written in a turn in one piece."""
 
     def __init__(self, runtime: ReactorRuntime) -> None:
         PipelinedLink.__init__(self, runtime)
         self._paused: Optional[_Future] = None
+        self.ready = _Future()
+
+    @property
+    def usable(self) -> bool:
+        """Whether requests may be sent."""
+        return self.ready.done() and self.ready.exception() is None
+
+    def handshakeCompleted(self) -> None:
+        self._become_ready()
+
+    def _become_ready(self) -> None:
+        if not self.ready.done():
+            self.ready.set_result(None)
 
     def connectionMade(self) -> None:
         transport: Any = self.transport
@@ -91,11 +104,15 @@ class _Link(protocol.Protocol, PipelinedLink):
         if hasattr(transport, "setTcpNoDelay"):
             with suppress(OSError):  # the server may have gone already, of which the link is told in its turn
                 transport.setTcpNoDelay(True)
+        if not INegotiated.providedBy(transport):  # over TLS it is when the server is known
+            self._become_ready()
 
     def dataReceived(self, data: bytes) -> None:
         self.received(data)
 
     def connectionLost(self, reason: Failure = protocol.connectionDone) -> None:
+        if not self.ready.done():
+            self.ready.set_exception(ConnectionFailed(reason.getErrorMessage()))
         self.lost(reason.getErrorMessage())
         self.resumeProducing()
 
@@ -159,18 +176,30 @@ class ReactorRuntime:
     async def connect(self, address: Address, timeout: float) -> Link:
         factory = protocol.Factory.forProtocol(lambda: _Link(self))
         connecting = self._endpoint_of(address).connect(factory)
-        timer = self.reactor.callLater(timeout, connecting.cancel)
+        link: Any = None
+        late = TimedOut(f"{address} did not answer in time")
+
+        def give_up() -> None:
+            if link is None:
+                connecting.cancel()
+            elif not link.ready.done():
+                link.ready.set_exception(late)
+
+        timer = self.reactor.callLater(timeout, give_up)
         try:
-            link: Any = await connecting
+            link = await connecting
+            await link.ready
         except (defer.CancelledError, ConnectingCancelledError) as error:
             if timer.active():
                 raise defer.CancelledError() from error
-            raise TimedOut(f"{address} did not answer in time") from error
-        except (ConnectError, ConnectionClosed, OSError) as error:
-            raise ConnectionFailed(f"{address}: {error}") from error
+            raise late from error
+        except (ConnectError, ConnectionClosed, OSError, ConnectionFailed) as error:
+            raise error if error is late else ConnectionFailed(f"{address}: {error}") from error
         finally:
             if timer.active():
                 timer.cancel()
+            if link is not None and not link.usable:
+                link.transport.abortConnection()
         found: Link = link
         return found
 

@@ -9,7 +9,7 @@ import signal
 import ssl
 import threading
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Optional, TypeVar, Union
 
@@ -19,6 +19,7 @@ from darner.client.asyncio import Fleet as AsyncioFleet
 from darner.client.commands import Queues
 from darner.client.core import Place
 from darner.client.figures import Stats
+from darner.client.fleet_monitor import FleetMonitor
 from darner.client.protocol import Item
 from darner.client.requests import Name
 from darner.client.servers import Servers
@@ -101,6 +102,46 @@ class OpenRead:
         self._run(self._read.__aexit__(kind, error, trace))
 
 
+class Monitor:
+    """
+    The items of a queue as they come, so many of them fetched ahead.
+
+    Each is open until the next one is asked for, which confirms it.  As a context manager the last one is confirmed
+    where the
+    block is left, and given back where that is by an exception; what was fetched ahead goes back.
+    """
+
+    def __init__(self, monitor: Union[reads.Monitor, FleetMonitor], run: Run) -> None:
+        self._monitor = monitor
+        self._run = run
+
+    def next(self) -> Optional[Item]:
+        """Confirm the last one.  @return: the next one; None where none came in time."""
+        item: Optional[Item] = self._run(self._monitor.next())
+        return item
+
+    def stop(self) -> None:
+        """Confirm the last one, and give back what was fetched ahead."""
+        self._run(self._monitor.stop())
+
+    def __iter__(self) -> Iterator[Item]:
+        return self
+
+    def __next__(self) -> Item:
+        item = self.next()
+        if item is None:
+            raise StopIteration
+        return item
+
+    def __enter__(self) -> Monitor:
+        return self
+
+    def __exit__(
+        self, kind: Optional[type[BaseException]], error: Optional[BaseException], trace: Optional[TracebackType]
+    ) -> None:
+        self._run(self._monitor.__aexit__(kind, error, trace))
+
+
 class Fleet:
     """
     Many servers as one loosely ordered queue: see `darner.client.fleet.BaseFleet`.
@@ -111,10 +152,11 @@ class Fleet:
     def __init__(
         self, servers: Servers, *, user: str = "", password: str = "", tls: Union[bool, ssl.SSLContext, None] = None,
         server_hostname: Optional[str] = None, timeout: float = 10.0, connect_timeout: float = 2.0, again: bool = True,
+        choice: str = "random",
     ) -> None:  # fmt: skip
         self._fleet = AsyncioFleet(
             servers, user=user, password=password, tls=tls, server_hostname=server_hostname, timeout=timeout,
-            connect_timeout=connect_timeout, again=again,
+            connect_timeout=connect_timeout, again=again, choice=choice,
         )  # fmt: skip
         self._loop: Optional[asyncio.AbstractEventLoop] = None
         self._thread: Optional[threading.Thread] = None
@@ -156,6 +198,15 @@ class Fleet:
         self.close()
 
     @property
+    def available(self) -> list[str]:
+        """The addresses of those that are not set aside."""
+
+        async def look() -> list[str]:
+            return self._fleet.available
+
+        return self._run(look())
+
+    @property
     def servers(self) -> list[str]:
         """The addresses of all servers."""
         return self._fleet.servers
@@ -184,6 +235,17 @@ class Fleet:
             queue, payload, flags=flags, expiry=expiry, delay=delay, id=id, sync=sync, timeout=timeout
         ))  # fmt: skip
 
+    def put_many(
+        self, queue: Name, payloads: Iterable[bytes], *, timeout: Optional[float] = None, **options: Any
+    ) -> int:
+        """
+        Put many, so many at a time to one of the servers; those that it does not take, to others.
+
+        @param options: those of L{put}, but for the id.
+        @return: how many: all of them.
+        """
+        return self._run(self._fleet.put_many(queue, payloads, timeout=timeout, **options))
+
     def get(self, queue: Queues, timeout: float = 0) -> Optional[Item]:
         """Take an item of any server.  @return: None where there is none."""
         return self._run(self._fleet.get(queue, timeout))
@@ -192,6 +254,10 @@ class Fleet:
         """Open an item of any server.  @return: None where there is none."""
         read = self._run(self._fleet.open(queue, timeout, heartbeat=heartbeat))
         return None if read is None else OpenRead(read, self._run)
+
+    def monitor(self, queue: Queues, *, prefetch: int = 1, timeout: float = float("inf")) -> Monitor:
+        """@return: the items as they come on any server, each closed when the next one is asked for."""
+        return Monitor(self._fleet.monitor(queue, prefetch=prefetch, timeout=timeout), self._run)
 
     def stats(self) -> dict[str, Stats]:
         """@return: the figures of the servers that can be reached, by address."""

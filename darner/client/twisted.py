@@ -284,10 +284,11 @@ class Fleet(BaseFleet):
     def __init__(
         self, reactor: Any, servers: Servers, *, user: str = "", password: str = "", tls: Tls = None,
         server_hostname: Optional[str] = None, timeout: float = 10.0, connect_timeout: float = 2.0, again: bool = True,
+        choice: str = "random",
     ) -> None:  # fmt: skip
         super().__init__(
             ReactorRuntime(reactor, tls, server_hostname, None), servers, user=user, password=password, timeout=timeout,
-            connect_timeout=connect_timeout, again=again,
+            connect_timeout=connect_timeout, again=again, choice=choice,
         )  # fmt: skip
 
     async def __aenter__(self) -> Fleet:

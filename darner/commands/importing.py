@@ -21,7 +21,7 @@ from darner.client.requests import Request
 from darner.commands.archive import BadArchive, Reader, Record
 from darner.commands.client_settings import ClientSettings
 from darner.commands.completing import QUEUE
-from darner.commands.exits import FAILED, USAGE, Failure, explain, status_of
+from darner.commands.exits import DONE, FAILED, USAGE, Failure, explain, status_of
 from darner.commands.output import Output, Progress, items_text, size
 from darner.commands.program import Command
 from darner.commands.running import run
@@ -33,25 +33,47 @@ _MOST_HELD: Final = 4 * 1024 * 1024
 
 
 @click.command("import", cls=Command)
-@click.argument("path", metavar="FILE")
+@click.argument("path", metavar="SOURCE")
 @click.option("--queue", "only", multiple=True, type=QUEUE,
               help="Only the items of this queue.  May be given several times.")
 @click.option("--to", "target", type=QUEUE, metavar="QUEUE", help="Put all items on this queue.")
 @click.option("--restart", is_flag=True, help="Import all of it once more, though it was imported before.")
 @click.option("--dry-run", is_flag=True, help="Read all of it, check it, and say what is in it.")
 @click.option("--sync", is_flag=True, help="Have the server put each on stable storage.")
+@click.option("--data-dir", type=click.Path(file_okay=False, path_type=Path), metavar="DIR",
+              help="Into this data directory, which no server uses.  For the queues of another server.")
+@click.option("--exclude", multiple=True, metavar="PATTERN",
+              help="Not the queues with such names.  For the queues of another server; may be given several times.")
 @click.pass_obj
 def import_command(
     settings: ClientSettings, path: str, only: tuple[str, ...], target: Optional[str], restart: bool, dry_run: bool,
-    sync: bool,
-) -> None:  # fmt: skip
+    sync: bool, data_dir: Optional[Path], exclude: tuple[str, ...],
+) -> int:  # fmt: skip
     """
-    Put the items of FILE, which darner export has written, at the end of their queues; - is standard input.
+    Put the items of SOURCE at the end of their queues: a file that darner export has written, - for standard input, the
+    queues of another server, or lists of Redis.
 
     FILE.imported says how far it has come, so that it goes on from there when it is begun again.  Items that have
     expired since are left out; what is not due yet is delayed.
+
+    Another server is a directory of the C++ Darner, of Kestrel or of beanstalkd, and Redis is redis://HOST:PORT/DB/LIST.
+    They are not changed, and what was imported is not put again (docs/migration.rst).
     """
+    if is_source(path):
+        if only or target or sync:
+            raise click.UsageError("--queue, --to and --sync are for files of darner export")
+        from darner.commands.migrating import import_source  # most imports are of such files
+
+        return import_source(settings, path, data_dir, exclude, restart, dry_run)
+    if data_dir is not None or exclude:
+        raise click.UsageError("--data-dir and --exclude are for the queues of another server")
     run(_Importing(settings, path, frozenset(only), target, sync).run(restart, dry_run))
+    return DONE
+
+
+def is_source(path: str) -> bool:
+    """@return: whether it is a directory or a URL, and so no file of C{darner export}."""
+    return "://" in path or Path(path).is_dir()
 
 
 class _Importing:

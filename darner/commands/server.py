@@ -21,7 +21,8 @@ def serve_command(options: tuple[str, ...]) -> None:
     """Run a server in the foreground, until it is told to stop."""
     from twisted.scripts.twistd import run
 
-    from darner.cli.options import Options, say
+    from darner.cli.options import Options
+    from darner.cli.output import say
 
     if "--help" in options or "-h" in options:
         described = Options()

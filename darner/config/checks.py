@@ -1,5 +1,5 @@
 """
-What settings are checked by, whether they come from a file or from Python.
+Checks of settings, whether they come from a file or from Python.
 """
 
 from __future__ import annotations
@@ -28,6 +28,6 @@ def of_type(*kinds: type) -> Check:
 
 
 def meant(name: str, known: Collection[str]) -> str:
-    """@return: in brackets, which of the known names may have been meant; empty where none is near."""
+    """@return: in brackets, the known name that is most like this one; empty if none is."""
     near = get_close_matches(name, known, 1, 0.7)
     return f" (is {near[0]} meant?)" if near else ""

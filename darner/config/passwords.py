@@ -5,8 +5,8 @@ A line is ``user:hash``, where the hash is scrypt's (RFC 7914) in the notation o
 
     $scrypt$ln=14,r=8,p=1$SALT$HASH
 
-with salt and hash in base64.  A line ``user:password`` with the plain password is understood as well, as in the file
-that memcached reads.  Empty lines and those that start with ``#`` mean nothing.
+with salt and hash in base64.  A line ``user:password`` with the plain password is accepted too, as in the file that
+memcached reads.  Empty lines and lines that start with ``#`` are ignored.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from attrs import evolve, frozen
 from darner.errors import SettingsError
 
 LOG_COST: Final = 14
-"""Base 2 logarithm of scrypt's cost: 16 MiB and about 50 ms a password."""
+"""Base 2 logarithm of scrypt's cost: 16 MiB and about 50 ms for a password."""
 MAX_LOG_COST: Final = 20
 SALT_BYTES: Final = 16
 HASH_BYTES: Final = 32
 
 USER: Final = re.compile(rb"[!-9;-~]{1,250}")
-"""What a user may be called."""
+"""A valid user name."""
 _SCRYPT: Final = re.compile(
     rb"\$scrypt\$ln=([0-9]{1,2}),r=([0-9]{1,2}),p=([0-9]{1,2})\$([A-Za-z0-9+/=]+)\$([A-Za-z0-9+/=]+)"
 )
@@ -51,7 +51,7 @@ class _Scrypt:
 
     @property
     def work(self) -> int:
-        """What it costs to check a password by it, in blocks of 128 bytes that are mixed."""
+        """The cost of checking a password, as a number of mixed blocks of 128 bytes."""
         cost: int = 2**self.log_cost * self.block * self.lanes
         return cost
 
@@ -68,31 +68,31 @@ class _Scrypt:
 
 @frozen
 class _Plain:
-    """A password as it is."""
+    """A plain password."""
 
     password: bytes
     work: ClassVar[int] = 0
 
     def matches(self, password: bytes) -> bool:
-        # Digests, so that the time does not tell the length either.
+        # Digests, so that the time does not depend on the length.
         return hmac.compare_digest(hashlib.sha256(self.password).digest(), hashlib.sha256(password).digest())
 
 
 Secret = Union[_Scrypt, _Plain]
 
 _NOBODY: Final[Secret] = _Plain(b"")
-"""In place of the secret of a user that is not in the file."""
+"""The secret that is used for a user who is not in the file."""
 
 
 def hash_password(password: bytes) -> bytes:
-    """@return: what stands in the file behind the user."""
+    """@return: the hash, as written in the file after the user and the colon."""
     salt = secrets.token_bytes(SALT_BYTES)
     digest = _Scrypt(LOG_COST, 8, 1, salt, bytes(HASH_BYTES))._hash(password)
     return b"$scrypt$ln=%d,r=8,p=1$%b$%b" % (LOG_COST, base64.b64encode(salt), base64.b64encode(digest))
 
 
 def _parse_secret(text: bytes) -> Secret:
-    """@raise ValueError: it looks like a hash and is none."""
+    """@raise ValueError: it is empty, or starts like a hash but is invalid."""
     if not text:
         raise ValueError("there is no password")
     if not text.startswith(b"$scrypt$"):
@@ -118,9 +118,9 @@ def _lines(content: bytes) -> Iterator[tuple[int, bytes]]:
 
 def parse_passwords(content: bytes, source: str) -> dict[bytes, Secret]:
     """
-    Understand a password file.
+    Parse a password file.
 
-    @raise SettingsError: a line is not understood, or a user stands there twice.
+    @raise SettingsError: a line is invalid, or a user is listed twice.
     """
     secrets_: dict[bytes, Secret] = {}
     for number, line in _lines(content):
@@ -129,7 +129,7 @@ def parse_passwords(content: bytes, source: str) -> dict[bytes, Secret]:
             if not colon or not USER.fullmatch(user):
                 raise ValueError("not of the form user:password")
             if user in secrets_:
-                raise ValueError(f"user {user.decode()} stands there twice")
+                raise ValueError(f"user {user.decode()} is listed twice")
             secrets_[user] = _parse_secret(text)
         except ValueError as error:
             raise SettingsError(f"{source}, line {number}: {error}") from error
@@ -137,7 +137,7 @@ def parse_passwords(content: bytes, source: str) -> dict[bytes, Secret]:
 
 
 def _fillers(secret: Secret, costliest: Secret) -> list[_Scrypt]:
-    """@return: what makes a check by C{secret} cost as much as one by C{costliest}, but for a few percent."""
+    """@return: hashes to compute after a check of C{secret}, so that it costs as much as C{costliest}, within 4 %."""
     fillers: list[_Scrypt] = []
     if isinstance(costliest, _Plain):
         return fillers
@@ -151,14 +151,14 @@ def _fillers(secret: Secret, costliest: Secret) -> list[_Scrypt]:
 
 
 class _File:
-    """What stood in the password file when it was read."""
+    """The contents of the password file when it was read."""
 
     def __init__(self, secrets: Mapping[bytes, Secret]) -> None:
         self.secrets = secrets
         self._costliest = max(secrets.values(), key=lambda secret: secret.work, default=_NOBODY)
 
     def matches(self, user: bytes, password: bytes) -> bool:
-        """The same work is done whatever stands there for the user, and also if there is no such user."""
+        """@return: whether this is the user's password.  It does the same work for every user, in the file or not."""
         secret = self.secrets.get(user, _NOBODY)
         right = secret.matches(password) and secret is not _NOBODY
         for filler in _fillers(secret, self._costliest):
@@ -170,12 +170,12 @@ class Passwords:
     """
     Users and their passwords, from a file that is read again when it changes.
 
-    What was right once is known again at once, by a keyed digest that only this process can make: clients that connect
+    A correct password is remembered as a keyed digest that only this process can compute, so that clients that connect
     often do not cost a hash each time.
     """
 
     def __init__(self, path: Path) -> None:
-        """@raise SettingsError: the file cannot be read or understood."""
+        """@raise SettingsError: the file cannot be read, or is invalid."""
         self._path = path
         self._key = secrets.token_bytes(32)
         self._known: dict[bytes, tuple[Secret, bytes]] = {}
@@ -185,9 +185,9 @@ class Passwords:
 
     def refresh(self) -> None:
         """
-        Read the file again, if it is another one by now.
+        Read the file again if it has changed.
 
-        @raise SettingsError: it cannot be read or understood; what was read before stays.
+        @raise SettingsError: it cannot be read, or is invalid; the old users and passwords stay valid.
         """
         try:
             status = os.stat(self._path)
@@ -197,13 +197,13 @@ class Passwords:
             content = self._path.read_bytes()
         except OSError as error:
             raise SettingsError(f"cannot read {self._path}: {error.strerror}") from error
-        # One whose contents are wrong is not looked at again before it changes.
+        # First, so that an invalid file is not read again before it changes.
         self._version = version
         self._file = _File(parse_passwords(content, str(self._path)))
 
     @property
     def users(self) -> set[bytes]:
-        """Who is in the file."""
+        """The users in the file."""
         return set(self._file.secrets)
 
     def has(self, user: bytes) -> bool:
@@ -212,7 +212,7 @@ class Passwords:
 
     @property
     def exposed(self) -> bool:
-        """Whether others than its owner may read the file."""
+        """Whether users other than its owner may read the file."""
         return bool(os.stat(self._path).st_mode & 0o077)
 
     def _digest(self, user: bytes, password: bytes) -> bytes:
@@ -220,8 +220,7 @@ class Passwords:
 
     def is_known(self, user: bytes, password: bytes) -> bool:
         """
-        @return: whether L{check} has found them to be right before, and the user's line is still the same.  Takes no
-            time.
+        @return: whether L{check} has accepted this password before, and the user's line is still the same.  It is fast.
         """
         secret, known = self._known.get(user, (None, b""))
         return (
@@ -232,10 +231,12 @@ class Passwords:
 
     def check(self, user: bytes, password: bytes) -> bool:
         """
-        @return: whether this is the user's password.  Takes a while, and as long for every user, in the file or not: to
-            be called in a worker thread.
+        Check a password.  This is slow, and takes equally long for every user, in the file or not: call it in a worker
+        thread.
+
+        @return: whether this is the user's password.
         """
-        # Of the same file, whatever is read meanwhile.
+        # Kept, as the file may be read again meanwhile.
         file = self._file
         right = file.matches(user, password)
         if right:
@@ -245,10 +246,10 @@ class Passwords:
 
 def set_password(path: Path, user: bytes, secret: Optional[bytes]) -> bool:
     """
-    Write a user's line, whole or not at all.
+    Write a user's line.  The file is replaced in one step.
 
-    @param secret: what L{hash_password} gave; C{None} takes the user out.
-    @return: whether the user was there before.
+    @param secret: the result of L{hash_password}; C{None} removes the user.
+    @return: whether the file had the user before.
     @raise OSError: the file cannot be read or written.
     """
     content = path.read_bytes() if path.exists() else b""

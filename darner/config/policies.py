@@ -1,5 +1,5 @@
 """
-What a queue is told to do: its settings, inherited from the defaults, from patterns and from its parent.
+The settings of queues, inherited from the defaults, from patterns and from parents.
 
 `docs/operations.rst` describes each setting for those who run the server.
 """
@@ -37,7 +37,7 @@ def _whole(_: object, attribute: Any, value: Any) -> None:
 
 
 def _time(_: object, attribute: Any, value: Any) -> None:
-    """@raise ValueError: it is no time in seconds, above 0 and up to L{LONGEST}."""
+    """@raise ValueError: it is not a number of seconds above 0 and up to L{LONGEST}."""
     of_type(float)(_, attribute, value)
     validators.gt(0)(_, attribute, value)
     validators.le(LONGEST)(_, attribute, value)
@@ -49,7 +49,7 @@ def _target(_: object, __: Any, value: Any) -> None:
 
 
 def _sync(_: object, __: Any, value: Any) -> None:
-    """@raise ValueError: it is neither a word nor a time."""
+    """@raise ValueError: it is neither one of L{SYNC_WORDS} nor a duration."""
     if value not in SYNC_WORDS:
         sync_interval(value)
 
@@ -58,7 +58,7 @@ _flag = of_type(bool)
 
 
 class Kind:
-    """How a setting is written."""
+    """How a setting is written in the file."""
 
     SIZE = "size"
     DURATION = "duration"
@@ -87,58 +87,58 @@ class QueueSettings:
     """
     The settings of one queue.
 
-    Names are Kestrel's, in lower case with underscores, where it has one for the thing.  Sizes are in bytes, durations
-    in seconds; C{None} is no limit, or not at all.
+    Where Kestrel has the same setting, it has Kestrel's name, in lower case with underscores.  Sizes are in bytes,
+    durations in seconds.  C{None} means no limit, or that the feature is off.
     """
 
     max_items: Optional[int] = _count()
-    """How many items the queue may hold, open ones not counted."""
+    """The maximum number of items in the queue; open ones do not count."""
     max_bytes: Optional[int] = _size()
-    """How many bytes of payload the queue may hold, open ones not counted."""
+    """The maximum payload bytes in the queue; open items do not count."""
     max_item_bytes: int = field(default=2**30, validator=_whole, metadata={"kind": Kind.SIZE})
-    """The largest item that is taken."""
+    """The largest item that is accepted."""
     discard_old_when_full: bool = field(default=False, validator=_flag)
-    """Whether a full queue drops its oldest items for a new one; else it refuses the new one."""
+    """Whether a full queue drops its oldest items for a new one; otherwise it refuses the new one."""
     max_age: Optional[float] = _duration()
-    """After which time every item expires, whatever its own expiry."""
+    """The time after which every item expires, even if its own expiry is later or none."""
     expire_to_queue: Optional[str] = _queue()
-    """Where items that expire are put; by default nowhere."""
+    """The queue to which expired items are moved; otherwise they are dropped."""
     max_expire_sweep: int = field(default=1000, validator=_whole)
-    """How many expired items are dropped in one go, so that a swarm of them stalls nobody."""
+    """The maximum number of expired items dropped in one go; other clients are served in between."""
     max_queue_age: Optional[float] = _duration()
-    """After which time since it was made an empty queue is deleted."""
+    """The time since its creation after which an empty queue is deleted."""
     open_timeout: Optional[float] = _duration()
-    """After which time an open read is given back."""
+    """The time after which an open read is given back."""
     retry_delay: Optional[float] = _duration()
-    """How long an item that was given back is not to be had."""
+    """The time for which an item that was given back is unavailable."""
     max_attempts: Optional[int] = _count()
     """How often an item may be opened; given back for the last time it goes to the C{dead_letter_queue}."""
     dead_letter_queue: Optional[str] = _queue()
     default_delay: Optional[float] = _duration()
-    """After which time items are to be had whose C{set} does not say."""
+    """The delay of items whose C{set} has none."""
     dedupe_window: Optional[float] = _duration()
-    """For how long an item is not put again under the same id."""
+    """The time for which a second put with the same id stores nothing."""
     fanout_only: bool = field(default=False, validator=_flag)
     """Whether items are put on the children alone."""
     max_open_reads: int = field(default=1, validator=_whole)
-    """How many open reads a connection may have on the queue."""
+    """The maximum number of open reads of a connection on the queue."""
     durable: bool = field(default=True, validator=_flag)
     """
-    Whether the queue is kept on disk; else in memory, as long as the server runs.  Asked for when the queue is made.
+    Whether the queue is kept on disk; otherwise in memory, until the server ends.  Applies when the queue is created.
     """
     sync: Union[str, float] = field(default="never", validator=_sync, metadata={"kind": Kind.SYNC})
     """
-    When items are brought to stable storage, besides those whose C{set} asks for it: C{"never"}, C{"always"} before
-    they are answered, or within so many seconds.
+    When items whose C{set} has no C{/sync} are synced to stable storage: C{"never"}, C{"always"} before the reply, or
+    within so many seconds.
     """
 
     @property
     def retries(self) -> bool:
-        """Whether something is to be known of the items that are open, and of those that were given back."""
+        """Whether the queue must keep track of open items and of those that were given back."""
         return self.max_attempts is not None or self.retry_delay is not None or self.open_timeout is not None
 
     def as_text(self) -> dict[str, str]:
-        """@return: every setting as it could stand in the file, without quotation marks."""
+        """@return: every setting as written in the file, without quotation marks."""
         return {attribute.name: _text(attribute, getattr(self, attribute.name)) for attribute in FIELDS.values()}
 
 
@@ -162,9 +162,9 @@ def sync_interval(value: Any) -> float:
     try:
         seconds = parse_duration(value)
     except ValueError as error:
-        raise ValueError(f"{value!r} is neither never nor always nor a duration like 200ms") from error
+        raise ValueError(f"{value!r} is not never, always or a duration like 200ms") from error
     if seconds <= 0:
-        raise ValueError(f"{value!r} is no time: say always")
+        raise ValueError(f"{value!r} is not above 0; use always")
     return seconds
 
 
@@ -178,7 +178,7 @@ def queue_name(value: Any) -> bytes:
 
 
 def parent_of(name: bytes) -> Optional[bytes]:
-    """@return: of the name of a fan-out child (``parent+child``) that of its parent; C{None} of any other."""
+    """@return: the parent's name if this is the name of a fan-out child (``parent+child``), otherwise C{None}."""
     parent, plus, child = name.partition(b"+")
     return parent if plus and parent and child else None
 
@@ -188,12 +188,12 @@ class Policies:
     """
     The settings of all queues.
 
-    A queue has the defaults, over them what patterns that match its name say, in the order of the file, and over them
-    what its own table says.  A fan-out child has its parent's settings in place of the defaults.
+    A queue has the defaults, overridden by each pattern that matches its name, in the order of the file, and then by
+    its own table.  A fan-out child has its parent's settings in place of the defaults.
 
-    @ivar defaults: of queues that nothing else is said of.
-    @ivar overrides: what is said of queues by name or pattern, in the order of the file.
-    @ivar aliases: names that stand for queues to put items on.
+    @ivar defaults: the default settings.
+    @ivar overrides: other settings, by queue name or pattern, in the order of the file.
+    @ivar aliases: the queues that a put on an alias goes to, by alias.
     """
 
     defaults: QueueSettings = QueueSettings()
@@ -201,7 +201,7 @@ class Policies:
     aliases: Mapping[bytes, tuple[bytes, ...]] = field(factory=dict)
 
     def __attrs_post_init__(self) -> None:
-        """@raise SettingsError: settings are wrong, each by itself; L{check_together} sees the rest."""
+        """@raise SettingsError: a setting is invalid by itself; L{check_together} checks combinations."""
         if not isinstance(self.defaults, QueueSettings):
             raise SettingsError(f"defaults: {self.defaults!r} is not of type QueueSettings")
         for name, changes in self.overrides.items():
@@ -209,7 +209,7 @@ class Policies:
         _check_aliases(self.aliases, self.overrides)
 
     def of(self, name: bytes) -> QueueSettings:
-        """@return: the settings in force for a queue."""
+        """@return: the settings of a queue."""
         parent = parent_of(name)
         settings = self.defaults if parent is None else self.of(parent)
         text = name.decode("ascii")
@@ -223,7 +223,7 @@ class Policies:
 
 
 def _without_itself(settings: QueueSettings, name: str) -> QueueSettings:
-    """The queue to which others send their items does not send its own to itself, though a pattern says so."""
+    """Drop a target that is the queue itself, which a pattern may have set."""
     if settings.dead_letter_queue == name:
         settings = attrs.evolve(settings, dead_letter_queue=None, max_attempts=None)
     if settings.expire_to_queue == name:
@@ -232,7 +232,7 @@ def _without_itself(settings: QueueSettings, name: str) -> QueueSettings:
 
 
 def unknown_names(names: Collection[str], known: Collection[str]) -> str:
-    """@return: that these settings are not known, and what may have been meant."""
+    """@return: an error text for unknown settings, with the known ones that are most like them."""
     return "unknown setting " + ", ".join(name + meant(name, known) for name in sorted(names))
 
 
@@ -245,23 +245,23 @@ def check_values(changes: Mapping[str, Any], where: str) -> None:
         try:
             attrs.evolve(QueueSettings(), **{name: value})
         except ValueError as error:
-            # What attrs raises carries more than the text.
+            # The errors of attrs have further arguments after the text.
             raise SettingsError(f"{where}.{name}: {error.args[0]}") from error
 
 
 def _check_override(name: str, changes: Mapping[str, Any]) -> None:
-    """@raise SettingsError: what is said of a queue or pattern is wrong by itself."""
+    """@raise SettingsError: a setting of this queue or pattern is invalid by itself."""
     where = f"queues.{name}"
     try:
         queue_name(name)
     except ValueError as error:
         raise SettingsError(f"{where}: {error}") from error
     if "[" in name and not _CLASS.search(name):
-        raise SettingsError(f"{where}: the pattern's bracket is not closed; [[] stands for a bracket itself")
+        raise SettingsError(f"{where}: the pattern's bracket is not closed; [[] matches a bracket itself")
     check_values(changes, where)
     for setting in TARGETS:
         if changes.get(setting) == name:
-            raise SettingsError(f"{where}.{setting}: the queue itself")
+            raise SettingsError(f"{where}.{setting}: this is the queue itself")
 
 
 def _check_aliases(aliases: Mapping[bytes, tuple[bytes, ...]], overrides: Mapping[str, Any]) -> None:
@@ -278,4 +278,4 @@ def _check_aliases(aliases: Mapping[bytes, tuple[bytes, ...]], overrides: Mappin
         if nested:
             raise SettingsError(f"{where}: {nested[0]} is an alias itself")
         if alias.decode() in overrides:
-            raise SettingsError(f"{where}: there is a queue of that name with settings")
+            raise SettingsError(f"{where}: [queues] has settings for a queue of that name")

@@ -1,5 +1,5 @@
 """
-Settings of queues as they stand in a configuration file, and whether settings go together.
+Reads the settings of queues from the tables of a configuration file, and checks combinations of settings.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from darner.errors import SettingsError
 
 def _read(attribute: Any, value: Any) -> Any:
     """
-    @param value: what stands in the file.
+    @param value: the value in the file.
     @raise ValueError: it is not of this setting's type.
     """
     kind = attribute.metadata.get("kind")
@@ -52,9 +52,9 @@ def _check(settings: QueueSettings, where: str) -> None:
     """@raise SettingsError: settings contradict each other."""
     reason = ""
     if (settings.max_attempts is None) != (settings.dead_letter_queue is None):
-        reason = "max_attempts and dead_letter_queue go together"
+        reason = "max_attempts and dead_letter_queue must be set together"
     elif settings.max_bytes is not None and settings.max_bytes < 1:
-        reason = "max_bytes holds nothing"
+        reason = "max_bytes must be at least 1"
     elif not settings.durable and settings.max_bytes is None:
         reason = "durable = false needs max_bytes, which bounds its memory"
     if reason:
@@ -63,25 +63,25 @@ def _check(settings: QueueSettings, where: str) -> None:
 
 def _check_bounded(changes: Mapping[str, Any], some_volatile: bool, where: str) -> None:
     """
-    See that no pattern, whatever else matches the same name, makes a queue that is in memory and has no bound.
+    Check that no pattern, together with others that match the same name, can make a volatile queue without a limit.
 
-    @param changes: what the pattern says.
-    @param some_volatile: whether any queue may be in memory.
-    @raise SettingsError: it may.
+    @param changes: the settings of the pattern.
+    @param some_volatile: whether any queue may be volatile.
+    @raise SettingsError: it can.
     """
     durable = changes.get("durable")
     if durable is False and changes.get("max_bytes") is None:
-        raise SettingsError(f"{where}.durable: a pattern that says false has to say max_bytes, which bounds the memory")
+        raise SettingsError(f"{where}.durable: a pattern with false must also set max_bytes, which bounds the memory")
     if some_volatile and not durable and changes.get("max_bytes", 0) is None:
-        raise SettingsError(f"{where}.max_bytes: none has to come with durable = true, as some queues are in memory")
+        raise SettingsError(f"{where}.max_bytes: none needs durable = true beside it, as some queues are in memory")
 
 
 def _check_targets(changes: Mapping[str, Any], policies: Policies, where: str) -> None:
-    """@raise SettingsError: items are to be moved to where none can be kept."""
+    """@raise SettingsError: items would be moved to an alias."""
     for setting in TARGETS:
         target = changes.get(setting)
         if target is not None and target.encode() in policies.aliases:
-            raise SettingsError(f"{where}.{setting}: {target} is an alias")
+            raise SettingsError(f"{where}.{setting}: {target} is an alias, not a queue")
 
 
 def check_together(policies: Policies) -> None:
@@ -102,7 +102,7 @@ def check_together(policies: Policies) -> None:
 
 
 def _read_all(table: Any, where: str) -> dict[str, Any]:
-    """@return: what a table says, as values."""
+    """@return: the settings of a table, as values."""
     if not isinstance(table, dict):
         raise SettingsError(f"{where}: not a table")
     unknown = set(table) - set(FIELDS)
@@ -138,7 +138,7 @@ def make_policies(defaults: Any, queues: Any, aliases: Any, source: str) -> Poli
     @param defaults: the table ``defaults``.
     @param queues: the table ``queues``, of tables by name or pattern.
     @param aliases: the table ``aliases``, of lists of queues.
-    @param source: where they come from, for the error.
+    @param source: their source, for the error.
     @raise SettingsError: a setting is unknown, of a wrong type or out of range, or some contradict each other.
     """
     try:

@@ -29,7 +29,7 @@ else:
 
 DEFAULT_PORT: Final = 22133
 
-NO_PASSWORDS: Final = "without password_file nobody can log in, and everybody may do everything"
+NO_PASSWORDS: Final = "set password_file too: without password_file nobody can log in, and anybody may do everything"
 
 _dialect = validators.in_(DIALECTS)
 
@@ -39,10 +39,10 @@ def _all_of(kind: type) -> Any:
 
 
 def _directory(_: object, __: Any, value: Any) -> None:
-    """@raise ValueError: it names no directory."""
+    """@raise ValueError: it is not a path, or empty."""
     of_type(str, Path)(_, __, value)
     if not str(value):
-        raise ValueError("it is empty; '.' is the directory that the server is started in")
+        raise ValueError("data_dir is empty; '.' is the directory that the server is started in")
 
 
 _port: Any = validators.optional(validators.and_(of_type(int), validators.ge(0), validators.le(65535)))
@@ -51,7 +51,7 @@ _not_negative: Any = validators.and_(of_type(float), validators.ge(0))
 
 @frozen
 class Listener:
-    """One place to listen at."""
+    """An endpoint to listen on."""
 
     endpoint: str = attrs.field(validator=of_type(str))
     """A Twisted server endpoint string: ``tcp6:22133``, ``unix:/run/darner.sock``, ``ssl:...``, ``systemd:...``."""
@@ -61,36 +61,36 @@ class Listener:
 
 @frozen
 class Rights:
-    """What a user may do, by patterns of queue names as in a shell: ``*``, ``jobs_*``, ``job?``, ``[a-f]*``."""
+    """A user's rights, by patterns of queue names as in a shell: ``*``, ``jobs_*``, ``job?``, ``[a-f]*``."""
 
     read: tuple[str, ...] = attrs.field(default=("*",), validator=_all_of(str))
-    """Queues that may be read: taken from, opened, peeked at."""
+    """Queues that the user may read: take, open and peek at items."""
     write: tuple[str, ...] = attrs.field(default=("*",), validator=_all_of(str))
-    """Queues on which items may be put."""
+    """Queues that the user may put items on."""
     admin: tuple[str, ...] = attrs.field(default=(), validator=_all_of(str))
-    """Queues that may be flushed and deleted; with ``*`` among them also C{flush_all}."""
+    """Queues that the user may flush and delete; with ``*`` among them also C{flush_all}."""
 
 
 @frozen
 class Settings:
-    """What a server runs with."""
+    """The settings of a server."""
 
     data_dir: str = attrs.field(default="data", validator=_directory)
-    """Where the queues are kept; made if it is missing."""
+    """The directory of the queues; created if missing."""
     port: Optional[int] = attrs.field(default=None, validator=_port)
-    """TCP port to listen on; 0 takes a free one.  By default 22133 where nothing else is listened at, else none."""
+    """TCP port to listen on; 0 takes a free one.  By default 22133, or none if there are others to listen on."""
     interface: str = attrs.field(default="127.0.0.1", validator=of_type(str))
     """Address to listen on with L{port}."""
     listen: tuple[Listener, ...] = attrs.field(default=(), validator=validators.deep_iterable(of_type(Listener)))
-    """Further places to listen at."""
+    """Further endpoints to listen on."""
     dialect: str = attrs.field(default="kestrel", validator=_dialect)
-    """Whose clients the replies of the memcache protocol are made for: those of ``kestrel`` or of ``memcache``."""
+    """The clients that replies of the memcache protocol suit: those of ``kestrel`` or stock ones of ``memcache``."""
     policies: Policies = attrs.field(factory=Policies, validator=of_type(Policies))
     """The settings of the queues; in the file the tables ``defaults``, ``queues`` and ``aliases``."""
     max_connections: int = attrs.field(default=0, validator=validators.and_(of_type(int), validators.ge(0)))
-    """How many clients may be connected, over all listeners; 0 is as many as there are descriptors."""
+    """The maximum number of clients, over all listeners; 0 is as many as there are descriptors."""
     idle_timeout: float = attrs.field(default=0.0, validator=_not_negative)
-    """Seconds after which a client that asks for nothing is disconnected; 0 is never.  To wait for items is to ask."""
+    """Seconds after which a client without a pending request is disconnected; 0 is never.  A wait is a request."""
     stall_timeout: float = attrs.field(default=60.0, validator=_not_negative)
     """
     Seconds after which a client is disconnected that stops in the middle of a request, does not read its replies, or
@@ -98,7 +98,7 @@ class Settings:
     """
     keep_alive: float = attrs.field(default=60.0, validator=validators.and_(_not_negative, validators.le(32767)))
     """
-    Seconds of silence after which TCP asks whether a client is still there; 0 is never.  Linux takes no more than
+    Seconds of silence after which TCP probes whether a client is still there; 0 is never.  Linux accepts no more than
     32,767.
     """
     password_file: Optional[str] = attrs.field(default=None, validator=validators.optional(of_type(str, Path)))
@@ -106,20 +106,20 @@ class Settings:
     users: dict[str, Rights] = attrs.field(
         factory=dict, validator=validators.deep_mapping(of_type(str), of_type(Rights), of_type(dict))
     )
-    """The rights of users; who is not in here may read and write all queues."""
+    """The rights of users; a user without an entry may read and write all queues."""
     debug: bool = attrs.field(default=False, validator=of_type(bool))
     """Whether connections and refused requests are logged."""
     min_free_bytes: Optional[int] = attrs.field(
         default=None, validator=validators.optional(validators.and_(of_type(int), validators.ge(0)))
     )
     """
-    Room on the disk below which sets are refused, in bytes; 0 for none.  By default 64 MiB, or 5 % of a file system
-    that is smaller than 1.25 GiB.
+    Free disk space below which sets are refused, in bytes; 0 for none.  By default 64 MiB, or 5 % of a file system that
+    is smaller than 1.25 GiB.
     """
     allow_shutdown: bool = attrs.field(default=False, validator=of_type(bool))
-    """Whether clients may stop the server; with users, those who may administrate all queues."""
+    """Whether clients may stop the server; if there are users, only those that may administrate all queues."""
     default_status: str = attrs.field(default="up", validator=validators.in_(STATUSES))
-    """The server's status where none was set before (`darner.queues.status`)."""
+    """The server's status if none is saved (`darner.queues.status`)."""
     status_change_grace_period: float = attrs.field(default=0.0, validator=_not_negative)
     """Seconds until a stricter status is enforced."""
     text_port: Optional[int] = attrs.field(default=None, validator=_port)
@@ -127,6 +127,7 @@ class Settings:
     trusted_network: bool = attrs.field(default=False, validator=of_type(bool))
     """Whether everybody who reaches the server may be trusted, so that there is no warning of being open to them."""
     max_queues: int = attrs.field(default=1_000_000, validator=validators.and_(of_type(int), validators.ge(0)))
+    max_children: int = attrs.field(default=1000, validator=validators.and_(of_type(int), validators.ge(0)))
     """The maximum number of queues, including those that clients wait for; 0 is unlimited."""
 
     def __attrs_post_init__(self) -> None:
@@ -169,7 +170,7 @@ def _converter() -> Converter:
         if isinstance(value, str):
             return Listener(value)
         if not isinstance(value, dict):
-            raise ValueError(f"{value!r} is neither an endpoint nor a table with one")
+            raise ValueError(f"{value!r} is neither an endpoint string nor a table with one")
         return structure(value, Listener)
 
     def listeners(value: object, _: object) -> tuple[Listener, ...]:
@@ -183,7 +184,7 @@ def _converter() -> Converter:
         return rights(value, Rights)
 
     converter.register_structure_hook(Rights, table)
-    # They are read by L{make_policies}, and are no key of the file's.
+    # make_policies() reads these; the file has no such key.
     converter.register_structure_hook(Policies, lambda value, _: value)
     converter.register_structure_hook(Listener, listener)
     converter.register_structure_hook_func(lambda kind: kind == tuple[Listener, ...], listeners)
@@ -201,7 +202,7 @@ def _explain(error: BaseException, kind: object) -> str:
         return "missing"
     if isinstance(error, AttributeError):
         return "not a table"
-    # What attrs raises carries more than the text.
+    # The errors of attrs have further arguments after the text.
     return str(error.args[0])
 
 
@@ -210,7 +211,7 @@ def make_settings(values: dict[str, Any], source: str) -> Settings:
     Check settings.
 
     @param values: settings by name.
-    @param source: where they come from, for the error.
+    @param source: their source, for the error.
     @raise SettingsError: one is unknown, of a wrong type or out of range.
     """
     values = dict(values)
@@ -234,7 +235,7 @@ def make_settings(values: dict[str, Any], source: str) -> Settings:
 
 
 def _plainly(reason: str) -> str:
-    """cattrs says ``reason @ path``; people read the path first."""
+    """Turn cattrs' ``reason @ path`` into ``path: reason``."""
     text, _, path = reason.rpartition(" @ ")
     path = path.lstrip(".")
     return f"{path}: {text}" if path else text
@@ -242,9 +243,9 @@ def _plainly(reason: str) -> str:
 
 def read_toml(path: Path, name: str = "") -> dict[str, Any]:
     """
-    @param name: what an error calls the file; by default the path.
+    @param name: the name of the file in errors; by default the path.
     @return: the settings in a TOML file, by name, unchecked.
-    @raise SettingsError: it cannot be read, or is not TOML.
+    @raise SettingsError: the file cannot be read, or is not TOML.
     """
     try:
         with path.open("rb") as file:

@@ -1,3 +1,3 @@
 """
-What clients speak: sessions, the memcache protocol, Kestrel's text protocol, rights, and calls of applications.
+Front ends: sessions, the memcache protocol, Kestrel's text protocol, rights, and calls of applications.
 """

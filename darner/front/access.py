@@ -1,5 +1,5 @@
 """
-Who may do what: users, their rights by queue name, and how a connection becomes a user's.
+Users, their rights by queue name, and log-ins.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from darner.front.login_queue import LoginQueue
 from darner.net.log_limits import LimitedLog
 
 MAX_CREDENTIALS: Final = 1024
-"""The longest payload, in bytes, that is looked at for a user and a password."""
+"""The maximum size of a payload with user and password."""
 NAMES: Final = 1024
-"""Of how many queue names each user's answers are remembered."""
+"""The number of queue names for which each right of a user is cached."""
 
 
 class _Names:
-    """Queue names, by patterns."""
+    """The queue names that match some patterns."""
 
     def __init__(self, patterns: Sequence[str]) -> None:
         self.all = "*" in patterns
@@ -40,7 +40,7 @@ class _Names:
 
 class Grant:
     """
-    What one user may do.
+    The rights of one user.
 
     @ivar everything: whether that is to administrate all queues, and so the server.
     """
@@ -61,14 +61,14 @@ class Grant:
         return self._admin.include(queue)
 
     def may_see(self, queue: bytes) -> bool:
-        """Whether its name and figures are the user's business."""
+        """Whether the user may see the queue's name and statistics."""
         return self.may_read(queue) or self.may_write(queue) or self.may_administrate(queue)
 
 
 def network_of(address: Optional[IAddress]) -> str:
     """
-    @return: what stands for those who are likely to be one client: the host, of IPv6 the network of 64 bits; empty for
-        unix sockets.
+    @return: the key under which clients of one origin are counted: the host, with IPv6 its /64 network; empty for unix
+        sockets.
     """
     if isinstance(address, IPv4Address):
         return str(address.host)
@@ -84,10 +84,10 @@ class Access:
     """
     The users of a server.
 
-    A password is checked in a worker thread, one after the other (`darner.front.login_queue`), so that whoever guesses
-    gets no more than one thread's time, and everybody else is served meanwhile.
+    A worker thread checks passwords, one after the other (`darner.front.login_queue`), so that clients that guess
+    passwords cannot use more than one thread, and the server serves others meanwhile.
 
-    @ivar log: where to log faults of log-ins.
+    @ivar log: the log for errors of log-ins.
     """
 
     _log = Logger()
@@ -100,8 +100,8 @@ class Access:
         clock: IReactorTime,
     ) -> None:
         """
-        @param rights: of those users who have others than the usual: to read and write all queues.
-        @param in_thread: calls its arguments in a worker thread; fires with the result.
+        @param rights: rights by user; users without an entry may read and write all queues.
+        @param in_thread: calls a function with arguments in a worker thread; fires with the result.
         """
         self._passwords = passwords
         self._rights = {user.encode(): given for user, given in rights.items()}
@@ -109,16 +109,16 @@ class Access:
         self.log = LimitedLog(self._log, clock)
         self._queue = LoginQueue(lambda user, password: in_thread(passwords.check, user, password), clock)
         for user in sorted(set(self._rights) - passwords.users):
-            self._log.warn("user {user} has rights and no password", user=user.decode())
+            self._log.warn("user {user} has rights, but is not in the password file", user=user.decode())
         if passwords.exposed:
-            self._log.warn("the password file can be read by others than its owner")
+            self._log.warn("others than its owner can read the password file: use chmod 600")
 
     def log_in(self, credentials: bytes, address: Optional[IAddress] = None) -> Deferred[Grant]:
         """
         @param credentials: user, a space, password.
-        @param address: the client's.
-        @return: fires with what the user may do; fails with L{AuthenticationFailed} or
-            L{darner.errors.TooManyLogins}.  To be cancelled when the client has gone.
+        @param address: the client's address.
+        @return: fires with the rights of the user; fails with L{AuthenticationFailed} or
+            L{darner.errors.TooManyLogins}.  The caller must cancel it when the client disconnects.
         """
         try:
             self._passwords.refresh()

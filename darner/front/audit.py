@@ -1,8 +1,8 @@
 """
-The audit log: who failed to log in, who was refused what, who administrated what.
+The audit log: failed log-ins, refused requests, administrative requests.
 
-All of it has the namespace C{darner.audit}, and names the user, the address and the request.  What somebody does again
-and again is logged once a minute with a count (`darner.net.log_limits`).
+Its lines have the namespace C{darner.audit}, and name the user, the address and the request.  Repeated events are
+logged once a minute, with a count (`darner.net.log_limits`).
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ ACTS: Final[frozenset[type]] = frozenset([
     requests.Delete, requests.Flush, requests.FlushAll, requests.FlushExpired, requests.FlushAllExpired,
     requests.Requeue, requests.SetStatus, requests.Reload, requests.Shutdown, requests.DumpConfig,
 ])  # fmt: skip
-"""The requests that administrate queues or the server."""
+"""The administrative requests."""
 MAX_TEXT: Final = 250
-"""How many characters of a user or a request are logged."""
+"""The maximum number of logged characters of a user or a request."""
 MAX_ACTS: Final = 1000
-"""How many different acts a minute are logged one by one."""
+"""The maximum number of different administrative requests a minute that are logged one by one."""
 
 _log = Logger("darner.audit")
 
 _COMMANDS: Final = {"GetMany": "get", "GetFirst": "get", "PutItems": "put", "SetStatus": "status"}
-"""The commands that are not called as their class is."""
+"""The commands that have another name than their class."""
 _ARGUMENTS: Final = ("queue", "queues", "choices", "origin", "target", "count", "status")
-"""The attributes of requests that are logged, in their order."""
+"""The attributes of requests that are logged, in this order."""
 
 
 def printable(text: bytes) -> str:
-    """@return: what a client sent, as one line of ASCII of bounded length."""
+    """@return: bytes from a client as one line of ASCII, cut to L{MAX_TEXT}."""
     shown = repr(text[: MAX_TEXT + 1])[2:-1]
     return shown if len(shown) <= MAX_TEXT else shown[: MAX_TEXT - 3] + "..."
 
@@ -71,23 +71,23 @@ class AuditLog:
     """The audit log of one listener."""
 
     def __init__(self, clock: IReactorTime, debug: bool = False) -> None:
-        """@param debug: whether to log those who log in as well."""
+        """@param debug: whether to log successful log-ins too."""
         self.debug = debug
         self.log_ins = LimitedLog(_log, clock)
         self.refusals = LimitedLog(_log, clock)
         self.acts = LimitedLog(_log, clock, kinds=MAX_ACTS)
 
     def close(self) -> None:
-        """Log what was only counted so far."""
+        """Log the counts of lines that were left out, and stop all timers."""
         for log in (self.log_ins, self.refusals, self.acts):
             log.close()
 
 
 class AuditTrail:
     """
-    What one client does, for the audit log.
+    Writes the audit log for one client.
 
-    @ivar address: the client's.
+    @ivar address: the client's address.
     """
 
     def __init__(self, log: AuditLog, address: Optional[IAddress]) -> None:
@@ -97,7 +97,7 @@ class AuditTrail:
 
     @property
     def _host(self) -> str:
-        """What is counted together."""
+        """The client's address without its port; log-in failures are counted by it."""
         return describe_address(self.address).rpartition(":")[0]
 
     def logged_in(self, credentials: bytes) -> None:
@@ -107,7 +107,7 @@ class AuditTrail:
             _log.debug("user {user} logged in from {address}", user=self._user, address=describe_address(self.address))
 
     def log_in_failed(self, credentials: bytes, error: DarnerError) -> None:
-        """@param credentials: user, a space, password; of these only the user is logged."""
+        """@param credentials: user, a space, password; only the user is logged."""
         self._audit.log_ins.emit(
             LogLevel.warn, "user {user} failed to log in from {address}: {reason}", kind=self._host,
             user=printable(credentials.partition(b" ")[0]), address=describe_address(self.address), reason=str(error),

@@ -1,7 +1,7 @@
 """
 Calls of applications that embed darner: the Deferreds behind `darner.service`.
 
-To the turn (`darner.queues.commit`) each call is somebody who is to be answered, as a client's session is.
+Each call is an asker (`darner.queues.answers`), as a client's session is.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from darner.queues.waiters import Waiter
 from darner.values.items import Item, PutOptions
 
 DONE: Final = b"done"
-"""What an answer sheet says of a call that has no result."""
+"""The reply on the answer sheet of a call without a result."""
 
 
 class Call(Reader):
@@ -57,10 +57,10 @@ class Call(Reader):
         return None
 
     def _cancel(self, deferred: Deferred[Any]) -> None:
-        """What was put, closed, flushed or deleted stays so."""
+        """Called when the Deferred is cancelled.  A put, close, flush or deletion cannot be undone."""
 
     def answers(self) -> Answers:
-        """@return: its answer sheet; it is answered at the end of this turn."""
+        """@return: its answer sheet for this turn."""
         if self._answers is None:
             self._answers = self._queues.commit.answers_for(self)
         return self._answers
@@ -83,22 +83,22 @@ class Consuming(Call):
     """Close an open read, flush or delete a queue."""
 
     def start(self, consume: Callable[[Answers, bytes], object]) -> None:
-        """@param consume: does it, and says so by the reply it is given."""
+        """@param consume: does the work, with the answer sheet and the reply for success."""
         consume(self.answers(), DONE)
 
 
 def consume(queues: Queues, work: Callable[[Answers, bytes], object]) -> Deferred[Any]:
-    """@return: the Deferred of such a call."""
+    """@return: the Deferred of a L{Consuming} call."""
     call = Consuming(queues)
     call.start(work)
     return call.deferred
 
 
 class Requeueing:
-    """Send items of one queue to the end of another; answered when all are written."""
+    """Move items of one queue to the end of another; its Deferred fires when all are written."""
 
     def __init__(self, queues: Queues, ended: Callable[[Requeueing], object]) -> None:
-        """@param ended: called when it is done or has been given up."""
+        """@param ended: called when it is done or cancelled."""
         self._queues = queues
         self._ended = ended
         self._requeue: Optional[Transfer] = None
@@ -122,7 +122,7 @@ class Requeueing:
         self._ended(self)
 
     def stop(self) -> None:
-        """The service stops: move no more."""
+        """Stop moving items, as the service stops."""
         self._give_up()
         self.deferred.errback(Stopped())
 
@@ -138,7 +138,7 @@ class _Body:
 
 
 class Reading(Call):
-    """Take, open or peek at an item, or wait for one."""
+    """Take an item, or wait for one.  Subclasses open or peek instead."""
 
     def __init__(self, queues: Queues, name: bytes, ended: Callable[[Reading], object]) -> None:
         """@param ended: called when it waits no longer, if ever it did."""
@@ -161,7 +161,7 @@ class Reading(Call):
         fifo = queues.find(self._name)
         if fifo is not None and self._fetch(fifo):
             return False
-        # Who does not want to wait does until all that has expired is dropped.
+        # Even without a timeout it waits until all expired items at the head are dropped.
         even_if_empty = timeout is not None and timeout <= 0
         if even_if_empty and (fifo is None or not fifo.sweeping):
             queues.reads.nothing(self.answers(), None, (self._name,))
@@ -191,7 +191,7 @@ class Reading(Call):
         return item.payload
 
     def _untake(self, fifo: Fifo, item: Item) -> None:
-        """The item reaches nobody: it goes back, unless its queue was deleted since."""
+        """Put back an item that is not delivered, unless its queue was deleted since."""
         fifo.unread(item, self._number)
 
     def _put_back(self) -> None:
@@ -235,7 +235,7 @@ class Reading(Call):
             self.answers().add(None)
 
     def _break_off(self, error: StoreError) -> None:
-        """The queue on which it waits could not be made."""
+        """End the wait with an error: the child it waits on could not be created."""
         if self._waiter is not None:
             self._stop_waiting()
             self.answers().add(error)
@@ -253,7 +253,7 @@ class Reading(Call):
         return self._fifo
 
     def stop(self) -> None:
-        """The service stops: wait no longer."""
+        """Stop waiting, as the service stops."""
         self._stop_waiting()
         self.deferred.errback(Stopped())
 

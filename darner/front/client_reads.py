@@ -1,5 +1,5 @@
 """
-What one client reads: at once, by waiting for an item, or all that comes for a while.
+The reads of one client: at once, after waiting for an item, or as a monitor.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class ClientReads:
     """
     The reads of one client.
 
-    @ivar opens: the items it has open.
+    @ivar opens: its open reads.
     """
 
     def __init__(self, session: Session, queues: Queues) -> None:
@@ -42,7 +42,7 @@ class ClientReads:
         self._wait: Optional[Wait] = None
         self._timer: Optional[IDelayedCall] = None
         self._hurried = False
-        self._beginning = False  # a monitor, which has not waited yet
+        self._beginning = False  # whether a monitor has begun and has not waited yet
 
     @property
     def waiting(self) -> bool:
@@ -80,7 +80,7 @@ class ClientReads:
         self._wait_or_miss((request,))
 
     def _fetch(self, fifo: Fifo, request: requests.Get) -> bool:
-        """@return: whether there was an item; it is in the answers then."""
+        """@return: whether there was an item; then the answers have the reply."""
         session = self._session
         session.numbered = request.numbered
         key = request.key if self._whole_key else request.queue
@@ -116,7 +116,7 @@ class ClientReads:
             self._wait_or_miss(request.choices)
 
     def _fetch_first(self, choices: Sequence[requests.Get]) -> bool:
-        """@return: whether there was an item, as far as is known: what is behind a sweep goes first."""
+        """@return: whether there was an item.  Queues after one that is still being swept are not tried."""
         for request in choices:
             fifo = self._queues.find(request.queue)
             if fifo is not None:
@@ -149,8 +149,8 @@ class ClientReads:
 
     @staticmethod
     def _is_sweeping(fifo: Fifo) -> bool:
-        """@return: whether nobody knows yet if there is an item."""
-        with suppress(StoreError):  # it will be told in its place
+        """@return: whether a sweep must end before it is known if there is an item."""
+        with suppress(StoreError):  # the read itself will report it
             return fifo.peek() is None and fifo.sweeping
         return False
 
@@ -163,7 +163,7 @@ class ClientReads:
         self._session.update_busy()
 
     def _check_children(self, request: requests.Request, names: Sequence[bytes]) -> None:
-        """@raise darner.errors.NotAllowed: a read of these creates a child, and the user has no right to that."""
+        """@raise darner.errors.NotAllowed: a read of these would create a child, and the user has no right to that."""
         log_in = self._session.log_in
         if log_in is None:
             return
@@ -177,7 +177,7 @@ class ClientReads:
     # Waiting
 
     def _wait_or_miss(self, choices: Sequence[requests.Get]) -> None:
-        """There is nothing to be had: wait, if the client wants to or nobody knows yet what will be found."""
+        """There is no item yet: wait if the client asked for it or a sweep is under way, otherwise reply so."""
         names = [request.queue for request in choices]
         self._check_children(choices[0], names)
         over = not choices[0].wait or self._hurried
@@ -195,7 +195,7 @@ class ClientReads:
             self._timer = self._queues.clock.callLater(choices[0].wait / 1000, self._time_out)
 
     def _is_one_sweeping(self, choices: Sequence[requests.Get]) -> bool:
-        """@return: whether it is not known of one of the queues if there is an item."""
+        """@return: whether one of the queues is being swept, so that it is unknown if it has an item."""
         for request in choices:
             fifo = self._queues.find(request.queue)
             if fifo is not None and fifo.sweeping:
@@ -217,7 +217,7 @@ class ClientReads:
             wait.stand()
 
     def _break_off(self, wait: Wait, error: DarnerError) -> None:
-        """What the client waits for cannot be."""
+        """End the wait with an error."""
         if self._wait is wait:
             self.stop_waiting()
             self._session.reply(self._session.spelling.error(error))
@@ -237,14 +237,14 @@ class ClientReads:
 
     def hurry(self) -> None:
         """
-        The client will send nothing more and may well be gone: it waits for an item neither now nor later, but until it
-        is known whether there is one.
+        Do not wait for items any more, as the client will send nothing more and has probably gone.  A sweep is still
+        waited for.
         """
         self._hurried = True
         self._give_up()
 
     def stop_waiting(self) -> None:
-        """Wait for an item no longer; nothing is said of it."""
+        """Stop waiting, without a reply."""
         if self._wait is not None:
             wait, self._wait = self._wait, None
             self._session.update_busy()
@@ -254,7 +254,7 @@ class ClientReads:
             self._timer = None
 
     def go_on(self) -> None:
-        """What was on its way to the client is sent."""
+        """Continue a wait, as the replies on their way have been sent."""
         wait = self._wait
         if wait is not None:
             try:
@@ -263,13 +263,13 @@ class ClientReads:
                 self._break_off(wait, error)
 
     def give_back(self) -> None:
-        """The client can close nothing any more: its open reads go back, ahead of what came after them."""
+        """Give all open reads back to the heads of their queues."""
         self.opens.give_back()
 
     # Monitoring
 
     def monitor(self, request: requests.Monitor) -> None:
-        """Open the items of a queue as they come."""
+        """Open the items of a queue as they arrive."""
         if request.close_all:
             self._reads.close(self._session.answers(), b"", self.opens.all(request.queue))
         self._status.check_reads()
@@ -292,7 +292,7 @@ class ClientReads:
     def open_for_monitor(self, fifo: Fifo) -> bool:
         session = self._session
         session.numbered = False
-        open = self._reads.open(fifo, session.answers(), session, fifo.name, whole=False)
+        open = self._reads.open(fifo, session.answers(), session, fifo.name, told=False)
         if open is None:
             return False
         self._queues.stats.get_hits += 1

@@ -1,7 +1,7 @@
 """
-What each request does, but for those that read and those that have a payload.
+The performers of requests, except of plain reads and of requests with a payload.
 
-A new command is a request, which says for itself what rights it needs (`darner.values.requests`), a parser
+A new command needs a request, which also says what rights it needs (`darner.values.requests`), a parser
 (`darner.front.memcache_requests`), and a performer here.
 """
 
@@ -24,7 +24,7 @@ _Performer = Callable[[Session, Any], None]
 
 
 def performs(*kinds: type[requests.Request]) -> Callable[[_Performer], _Performer]:
-    """What is decorated does what requests of these kinds ask for; a L{DarnerError} it raises becomes the reply."""
+    """Decorates the performer of requests of these classes; a L{DarnerError} that it raises becomes the reply."""
 
     def register(performer: _Performer) -> _Performer:
         for kind in kinds:
@@ -88,7 +88,7 @@ def flush_all(session: Session, request: requests.FlushAll) -> None:
     def done(error: Optional[StoreError]) -> None:
         session.flushing = False
         session.update_busy()
-        answers = session.answers()  # also where nothing is said: what was held back may go on
+        answers = session.answers()  # even without a reply, so that the requests that were held back go on
         if flushed:
             answers.add(flushed if error is None else error)
 

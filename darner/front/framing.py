@@ -1,12 +1,12 @@
 """
-Taking requests out of what a client sends, and handing them to its session as long as that takes them.
+Takes requests out of the bytes that a client sends, and passes them to its session as long as that accepts them.
 
-Lines and payloads are taken from one buffer by position: the loop of Twisted's C{LineReceiver} copies all that is
-buffered for every line.  A payload that is here as a whole, as it nearly always is, is cut out at once; any other puts
-the connection into raw mode, in which the pieces go to the session as they come.
+Lines and payloads are taken from one buffer by position: the loop of Twisted's C{LineReceiver} copies the whole buffer
+for every line.  A payload that has been received whole, as nearly all are, is cut out at once; any other puts the
+connection into raw mode, in which the pieces go to the session as they arrive.
 
-What a request means is the session's business (`darner.front.session`), how it is spelled that of
-`darner.front.memcache`, and what Twisted asks of a protocol that of `darner.front.protocol`.
+The session (`darner.front.session`) performs requests, `darner.front.memcache_requests` parses their lines, and
+`darner.front.protocol` implements Twisted's interfaces.
 """
 
 from __future__ import annotations
@@ -23,30 +23,30 @@ from darner.values.vocabulary import CHUNK_BYTES
 
 
 class Carrier(Protocol):
-    """The connection by which a client is reached."""
+    """The connection to a client."""
 
     transport: Any
-    """To write to: one of Twisted's stream transports, with C{abortConnection}."""
+    """One of Twisted's stream transports, with C{abortConnection}."""
 
     def refused(self, request: requests.Refused) -> None:
-        """The client has sent what is not served."""
+        """Called when a request of the client is refused."""
 
     def setRawMode(self) -> None:
-        """A payload comes, of which not all is here."""
+        """Called when a payload begins that has not been received whole."""
 
     def setLineMode(self) -> None:
-        """Lines come."""
+        """Called when such a payload is complete."""
 
     def ended(self) -> None:
-        """Nothing more is to be said to the client."""
+        """Called before the connection is closed: nothing more will be written."""
 
 
 class Framing:
     """
-    The requests of one client; for its session, the outlet by which it is answered.
+    Takes the requests of one client out of its bytes, and is the outlet for the replies of its session.
 
-    @ivar session: what they are handed to.
-    @ivar active: set whenever anything is received or sent.
+    @ivar session: the client's session.
+    @ivar active: set whenever bytes are received or sent.
     @ivar quiet_since: see L{darner.net.limits.Quiet}.
     @ivar connected_at: the same.
     """
@@ -56,7 +56,7 @@ class Framing:
     session: Session
 
     def __init__(self, carrier: Carrier, queues: Queues, lines: LineCache) -> None:
-        """@param lines: the requests that clients repeat."""
+        """@param lines: cache of parsed request lines."""
         self._carrier = carrier
         self._queues = queues
         self._stats = queues.stats
@@ -72,16 +72,16 @@ class Framing:
         self._refusal = b""
         self._half_closed = False
         self._closed = False
-        self._ending = False  # whether it was told to end, which over TLS takes until the client agrees
-        self._raw = False  # whether a payload is being taken, and not lines
+        self._ending = False  # whether it is being closed, which over TLS takes until the client agrees
+        self._raw = False  # whether it is receiving a payload, not lines
         self.active = True
         self.quiet_since: Optional[float] = None
         self.connected_at: float = queues.clock.seconds()
 
-    # What the connection tells
+    # Calls from the connection
 
     def received(self, data: bytes) -> None:
-        """The client has sent something."""
+        """Called with bytes that the client has sent."""
         self.active = True
         self._stats.bytes_read += len(data)
         self._data = self._data[self._at :] + data if self._at < len(self._data) else data
@@ -90,13 +90,13 @@ class Framing:
             self._work()
 
     def half_close(self) -> None:
-        """The client will send nothing more: answer what it sent, wait for nothing, and end."""
+        """The client will send nothing more: reply to what it sent, without waiting for items, and disconnect."""
         self._half_closed = True
         self.session.reads.hurry()
         self._work()
 
     def lost(self) -> None:
-        """The connection has ended."""
+        """Called when the connection is closed."""
         self._closed = True
         self._data = b""
         self._drop_payload()
@@ -105,7 +105,7 @@ class Framing:
     # Framing
 
     def _work(self) -> None:
-        """Take requests from the buffer as long as the session takes them."""
+        """Take requests from the buffer as long as the session accepts them."""
         self._working = True
         self._held_back = False
         try:
@@ -124,16 +124,14 @@ class Framing:
         if self._held_back:
             self.session.resume_when_relieved()
         elif self._half_closed and not self.session.busy:
-            # Not when the replies are written, which may take an fsync: whoever comes next finds what this client had.
+            # Now and not when the replies are written, which may take an fsync: other clients get these items sooner.
             self.session.reads.give_back()
             self.session.finish()
 
     def _watch_held(self) -> None:
         """
-        Read from the client as long as not too much of what it sent ahead is held.
-
-        Of a large payload that is held back the client may as well keep the rest.  While it is not read from, its going
-        away cannot be seen.
+        Stop reading from the client while more than C{client_bytes} of it are buffered, or any bytes of a large payload
+        that is held back.  While the server does not read, it does not notice that the client disconnects.
         """
         if self._not_reading != (len(self._data) > (0 if self._held_back else self._queues.client_bytes)):
             self._not_reading = not self._not_reading
@@ -159,15 +157,15 @@ class Framing:
         return True
 
     def _is_too_long(self, line: bytes) -> bool:
-        """@param line: what there is of a line, longer than usual; only the keys of a get may come to so much."""
+        """@param line: the received part of a line over the usual limit; only a get with many keys may be longer."""
         longest = self.max_line
         if line[:4].lower() in (b"get ", b"gets"):
             longest = max(longest, self._queues.client_bytes - 2)
-        # The carriage return is not of the line, and may come before the line feed does.
+        # The carriage return does not count, and may arrive before the line feed.
         return len(line.removesuffix(b"\r")) > longest
 
     def _line_too_long(self) -> None:
-        """No command is that long; where the next one starts, nobody knows."""
+        """Refuse a line that is too long, and close the connection, as the start of the next request is unknown."""
         self._lose_step(memcache.LINE_TOO_LONG)
 
     def _take(self, line: bytes) -> None:
@@ -194,7 +192,7 @@ class Framing:
         end = self._at + request.size
         data = self._data
         if len(data) >= end + 2 and request.size <= CHUNK_BYTES:
-            # The whole of a small payload is here, as it nearly always is.
+            # A small payload that has been received whole, as nearly all are.
             payload = data[self._at : end]
             self._at = end + 2
             if data[end : end + 2] == b"\r\n":
@@ -212,7 +210,7 @@ class Framing:
         self._carrier.setRawMode()
 
     def _take_raw(self) -> bool:
-        """@return: whether any of a payload could be taken."""
+        """@return: whether any bytes of a payload could be taken."""
         if self._at == len(self._data):
             return False
         if self._inflow is not None and self._inflow.stream and self.session.congested:
@@ -237,7 +235,7 @@ class Framing:
         return True
 
     def _take_piece(self, data: bytes) -> None:
-        """A piece of a payload, and nothing beyond it."""
+        """Take a piece of a payload, without bytes beyond its end."""
         self._missing -= len(data)
         if self._inflow is not None:
             self.session.receive(self._inflow, data)
@@ -259,7 +257,7 @@ class Framing:
             inflow.abandon()
 
     def _lose_step(self, reply: bytes, warning: str = "") -> None:
-        """Where the next command starts, nobody knows."""
+        """Close the connection with this reply, as the start of the next request is unknown."""
         self._data = b""
         self._at = 0
         self._refuse(requests.Refused(reply, close=True, warning=warning))
@@ -268,7 +266,7 @@ class Framing:
 
     @property
     def stalled(self) -> bool:
-        """Whether the client owes something: the rest of a request, the reading of its replies, log-in or leave."""
+        """Whether the server waits for the client: to end a request, to log in, to read replies or to disconnect."""
         session = self.session
         if self._ending:
             return True
@@ -278,12 +276,12 @@ class Framing:
 
     @property
     def anonymous(self) -> bool:
-        """Whether the client still has to say who it is."""
+        """Whether the client still has to log in."""
         return self.session.anonymous
 
     @property
     def idle(self) -> bool:
-        """Whether the client has asked for nothing that it has not got."""
+        """Whether no request of the client is pending."""
         return not (self.session.busy or self._held_back or self._ending)
 
     # The session's outlet

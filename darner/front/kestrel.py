@@ -1,14 +1,15 @@
 """
-Kestrel's text protocol as bytes: a request line becomes a frozen request, an answer becomes reply bytes.
+Kestrel's text protocol as bytes: parses request lines into frozen requests, and spells replies.
 
-As `darner.front.memcache`: no Twisted and no state, and the only module that knows how this protocol is spelled.
-Requests that mean the same as one of the memcache protocol come out as that.
+As in `darner.front.memcache`, no Twisted and no state; no other module knows how this protocol is spelled.  Requests
+that mean the same as one of the memcache protocol are parsed into the same class.
 
 A request line is::
 
     line  = command *(SP argument) [":"] [CR] LF
 
-Only ``put`` has the colon; lines with an item each follow, and an empty line ends them.
+The colon says that lines with an item each follow, and that an empty line ends them.  Only ``put`` has items.  What
+names a queue may end in a colon too, as that may be of the name.
 """
 
 from __future__ import annotations
@@ -24,9 +25,9 @@ from darner.values import requests
 from darner.values.vocabulary import MAX_WAIT, check_queue_name
 
 MAX_ITEMS: Final = 1024
-"""The most items of one C{put}, as in Kestrel."""
+"""The maximum number of items of one C{put}, as in Kestrel."""
 MAX_PUT: Final = 1024 * 1024
-"""The most bytes of all items of one C{put}: it is kept in memory until it is complete."""
+"""The maximum size of all items of one C{put}, which is kept in memory until it is complete."""
 
 _NUMBER: Final = re.compile(rb"-?[0-9]{1,18}")
 
@@ -40,7 +41,7 @@ AFTER_ITEM: Final = b"\n"
 
 
 def count(number: int) -> bytes:
-    """So many things were done."""
+    """The reply with a number of items."""
     return b"+%d\n" % number
 
 
@@ -48,7 +49,7 @@ DONE: Final = count(0)
 
 
 def line(text: str) -> bytes:
-    """An answer in words."""
+    """The reply with a line of text."""
     return b":%b\n" % text.encode("ascii")
 
 
@@ -63,13 +64,13 @@ TOO_MANY_CONNECTIONS: Final = refusal(b"Too many connections.")
 
 
 def error_reply(error: BaseException) -> bytes:
-    """The reply for an error: what the memcache protocol says of it, without the kind."""
+    """The reply for an error: that of the memcache protocol, without its first word."""
     kind, _, reason = memcache.error_reply(error).rstrip().partition(b" ")
     return refusal(reason or kind)
 
 
 class TextSpelling(KestrelDialect):
-    """How clients of the text protocol are answered; what it has no request for is spelled as memcache does."""
+    """The spelling of the text protocol; replies to requests that it does not have are those of memcache."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -107,13 +108,16 @@ class TextSpelling(KestrelDialect):
 TEXT: Final = TextSpelling()
 
 
+_WITH_PAYLOAD: Final = (b"set", b"add", b"replace", b"append", b"prepend", b"cas", b"ms")
+"""Commands of the memcache protocol: what follows their lines is no command."""
+
 _Parser = Callable[[list[bytes]], requests.Request]
 
 _PARSERS: Final[dict[bytes, _Parser]] = {}
 
 
 def _parses(command: str) -> Callable[[_Parser], _Parser]:
-    """What is decorated makes the requests of a command out of the words behind it."""
+    """Decorates the parser of a command, which makes a request out of the words after the command."""
 
     def register(parser: _Parser) -> _Parser:
         _PARSERS[command.encode("ascii")] = parser
@@ -124,28 +128,37 @@ def _parses(command: str) -> Callable[[_Parser], _Parser]:
 
 def parse(line: bytes) -> requests.Request:
     """
-    Understand one request line.
+    Parse one request line.
 
     @param line: the line without its line feed.
-    @return: a request.  What cannot be served comes out as L{requests.Refused}, or as a L{requests.PutItems} with its
-        refusal; nothing is raised.
+    @return: a request; L{requests.Refused}, or L{requests.PutItems} with a C{refusal}, if it cannot be served.  Nothing
+        is raised.
     """
     if line[:1] in memcache_requests.BINARY_STARTS:
         return requests.Refused(b"", close=True, warning=memcache_requests.BINARY)
     line = line.rstrip()
-    has_items = line.endswith(b":")
-    words = (line[:-1] if has_items else line).split()
+    has_colon = line.endswith(b":")
+    all_words = line.split()
+    if all_words and memcache_requests.is_http(all_words, all_words[0].lower()):
+        return requests.Refused(b"", close=True, warning=memcache_requests.HTTP)
+    words = line[:-1].split() if has_colon else all_words
     command = words[0].lower() if words else b""
+    parser = _PARSERS.get(command)
+    has_items = has_colon and (parser is None or command == b"put")
     try:
-        if command == b"put" and has_items:
-            return _put(words[1:])
-        parser = _PARSERS.get(command)
         if parser is None:
             raise ClientError("Unknown command.")
-        return parser(line.split()[1:])
+        return _put(words[1:]) if has_items else parser(all_words[1:])
     except ClientError as error:
         reply = error_reply(error)
-        return requests.PutItems(b"", refusal=reply) if has_items and command == b"put" else requests.Refused(reply)
+    if has_items:
+        return requests.PutItems(b"", refusal=reply)
+    if command == b"put":
+        # Whether items follow, and where they end, nobody knows; Kestrel takes them for commands.
+        return requests.Refused(reply, close=True)
+    if command in _WITH_PAYLOAD:
+        return requests.Refused(reply, close=True, warning=memcache_requests.OTHER)
+    return requests.Refused(reply)
 
 
 def _queue(words: list[bytes], most: int) -> bytes:
@@ -157,7 +170,7 @@ def _queue(words: list[bytes], most: int) -> bytes:
 
 
 def _number(words: list[bytes], what: str) -> int:
-    """@return: the number behind the queue's name, by default 0."""
+    """@return: the number after the queue name, by default 0."""
     if len(words) < 2:
         return 0
     if not _NUMBER.fullmatch(words[1]):
@@ -175,7 +188,7 @@ def _put_without_items(words: list[bytes]) -> requests.Request:
 
 
 def _read(words: list[bytes], open: bool) -> requests.Request:
-    """Every read closes what was open before, also a peek."""
+    """Every read, also a peek, closes the open reads of its queue first."""
     queue = _queue(words, 2)
     wait = min(max(_number(words, "timeout"), 0), MAX_WAIT)
     return requests.Get(queue, queue, wait, open=open, peek=not open, close_all=True)

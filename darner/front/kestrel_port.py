@@ -1,8 +1,8 @@
 """
 Kestrel's text protocol over any Twisted transport: a second front end to the same sessions.
 
-How requests and replies are spelled is the business of `darner.front.kestrel`.  Where there are users, a client logs in
-by a first C{put}, on any queue, of one item: user and password with a space between them.
+`darner.front.kestrel` knows how requests and replies are spelled.  If the server has users, a client logs in by a first
+C{put}, on any queue, of one item: user and password with a space between them.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from darner.values import requests
 
 class TextFraming(Framing):
     """
-    The requests of one client by the text protocol.
+    Takes the requests of one client of the text protocol out of its bytes.
 
-    The items of a C{put} are gathered until the empty line, so that they are stored together or not at all.
+    It collects the items of a C{put} until the empty line, so that they are stored together or not at all.
     """
 
     def __init__(self, carrier: Carrier, queues: Queues, lines: LineCache) -> None:
@@ -39,7 +39,7 @@ class TextFraming(Framing):
         if isinstance(request, requests.PutItems):
             self._put = request
             self._put_refusal = request.refusal
-            # Of one who is not known yet, no more is kept than a password takes.
+            # Before the log-in, no more than a user and a password is buffered.
             self._room = MAX_CREDENTIALS if self.session.anonymous else kestrel.MAX_PUT
         elif isinstance(request, requests.Refused):
             self._refuse(request)
@@ -56,7 +56,7 @@ class TextFraming(Framing):
         return super()._take_line() if self._put is None else self._take_item(self._put)
 
     def _take_item(self, put: requests.PutItems) -> bool:
-        """@return: whether there was any of an item's line."""
+        """@return: whether any bytes of an item's line could be taken."""
         data, at = self._data, self._at
         if at == len(data):
             return False
@@ -68,14 +68,14 @@ class TextFraming(Framing):
         if self._room < 0:
             self._refuse_put(kestrel.TOO_MUCH)
         if self._put_refusal:
-            # Whether it is the empty line is all that matters.
+            # Only whether this is the empty line matters now.
             del self._line[2:]
         if end >= 0:
             self._line_complete(put)
         return True
 
     def _refuse_put(self, refusal: bytes) -> None:
-        """Keep nothing of what is being put, and say so when it is over."""
+        """Drop the items of this put; the refusal is sent after the empty line."""
         self._put_refusal = self._put_refusal or refusal
         self._items.clear()
 
@@ -103,7 +103,7 @@ class TextFraming(Framing):
 
 
 class TextFactory(QueueFactory):
-    """Connections by the text protocol to one set of queues."""
+    """The factory of the connections of a listener for the text protocol."""
 
     refusal = kestrel.TOO_MANY_CONNECTIONS
 

@@ -1,5 +1,5 @@
 """
-Who a client is, where it has to say so, and what it may ask for then.
+The log-in of a client, and the check of its rights.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ class LogIn:
     """
     One client's log-in.
 
-    @ivar grant: what its user may do; C{None} as long as it has not logged in.
+    @ivar grant: the rights of its user; C{None} until it has logged in.
     @ivar checking: whether its password is being checked.
     """
 
     def __init__(self, access: Access, trail: AuditTrail) -> None:
-        """@param trail: where to log log-ins and refusals."""
+        """@param trail: logs log-ins and refusals."""
         self._access = access
         self._trail = trail
         self._check: Optional[Deferred[Any]] = None
@@ -34,15 +34,15 @@ class LogIn:
 
     @property
     def anonymous(self) -> bool:
-        """Whether the client has not logged in, and no password of it is being checked either."""
+        """Whether the client has not logged in, and its password is not being checked."""
         return self.grant is None and not self.checking
 
     def check(self, request: Request) -> None:
         """
-        Log a refusal, if it is one.
+        Check the client's right to a request, and log a refusal.
 
         @raise Unauthenticated: the client has not logged in.
-        @raise NotAllowed: its user has no right to this.
+        @raise NotAllowed: its user does not have the right.
         """
         if request.for_all():
             return
@@ -55,7 +55,7 @@ class LogIn:
 
     def check_new_child(self, request: Request, child: bytes, parent: bytes) -> None:
         """
-        Check that a read may create a child, which makes each set on the parent cost more, and log a refusal.
+        Check that a read may create a child, as that makes each set on the parent cost more, and log a refusal.
 
         @raise NotAllowed: the user may neither write to nor administrate the child or its parent.
         """
@@ -68,17 +68,19 @@ class LogIn:
             raise error
 
     def may_see(self, queue: bytes) -> bool:
-        """Whether the figures of a queue are shown."""
+        """Whether the client gets the statistics of a queue."""
         return self.grant is not None and self.grant.may_see(queue)
 
     def takes(self, size: int) -> bool:
-        """Whether so many bytes may be the user and the password that are missing."""
+        """Whether a payload of this size is a log-in."""
         return self.grant is None and size <= MAX_CREDENTIALS
 
     def begin(self, credentials: bytes, ended: Callable[[Optional[BaseException]], None]) -> None:
         """
+        Begin to check a user and password.
+
         @param credentials: user, a space, password.
-        @param ended: called when they are checked; with the error, if they are not good.
+        @param ended: called when they are checked, with the error if there is one.
         """
         self.checking = True
         self._check = self._access.log_in(credentials, self._trail.address)
@@ -87,7 +89,7 @@ class LogIn:
         ).addErrback(self._fault)
 
     def cancel(self) -> None:
-        """The client has gone: nobody wants to know any more whether its password is right."""
+        """Cancel the check, as the client has disconnected."""
         if self.checking and self._check is not None:
             self._check.cancel()
 
@@ -111,4 +113,4 @@ class LogIn:
         ended(error)
 
     def _fault(self, failure: Failure) -> None:
-        self._access.log.failure("could not check a password", failure)
+        self._access.log.failure("internal error while checking a password", failure)

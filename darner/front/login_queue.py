@@ -1,18 +1,18 @@
 """
 The order in which passwords are checked.
 
-A check takes a while on purpose, and one runs at a time: so those who send wrong passwords must not keep the others
-waiting.  An attempt belongs to a *place*: a user at an address; all users who are not in the password file share one
-place at each address.
+A check is slow on purpose, and one runs at a time.  So clients that send wrong passwords must not delay the others.  An
+attempt belongs to a *place*: a user at an address; all users who are not in the password file share one place at each
+address.
 
-* Addresses take turns, and so do the places of one address: whoever has many attempts waiting waits behind those who
-  have few.
-* A place from which somebody has logged in before goes first.
-* After some wrong passwords in a row the next attempt of a place waits for a pause, which doubles each time.
-* A place may have a few attempts waiting, and is refused more.  Where too many wait in all, one of the address with the
-  most of them is refused.
+* Addresses take turns, and so do the places of one address, so that many waiting attempts delay only the address or
+  place that they come from.
+* A place with an earlier successful log-in goes first.
+* After some wrong passwords in a row, the next attempt of a place waits for a pause, which doubles each time.
+* The number of waiting attempts of a place is limited; more are refused.  If too many wait in all, one of the address
+  with the most of them is refused.
 
-The same password of the same user from the same address is checked once for all who wait.
+If several clients of one address send the same user and password, one check serves them all.
 """
 
 from __future__ import annotations
@@ -28,26 +28,26 @@ from twisted.python.failure import Failure
 from darner.errors import TooManyLogins
 
 MAX_LOGINS: Final = 256
-"""How many different passwords may wait to be checked."""
+"""The maximum number of different passwords that wait to be checked."""
 MAX_OF_PLACE: Final = 16
-"""How many of them of one place: who comes next there is refused at once, rather than having to wait for long."""
+"""The maximum number of these from one place; more are refused at once, rather than after a long wait."""
 FREE_FAILURES: Final = 3
-"""Wrong passwords in a row that cost a place nothing."""
+"""Wrong passwords in a row that cause no pause."""
 FIRST_PAUSE: Final = 0.1
-"""Seconds until the next attempt of a place, after one wrong password more."""
+"""Seconds of the pause after one more wrong password."""
 MAX_PAUSE: Final = 0.5
-"""The longest pause, in seconds: short enough for who has the right password, and has to share the place."""
+"""The longest pause, in seconds: short enough for a client with the right password that shares the place."""
 FORGET: Final = 600.0
 """Seconds after which a place's wrong passwords are forgotten."""
 MAX_PLACES: Final = 4096
-"""How many places are remembered, and how many addresses."""
+"""The maximum number of places, and of addresses, that are remembered."""
 
 Place = tuple[str, Optional[bytes]]
 """An address, and a user; C{None} stands for all users who are not in the password file."""
 
 
 class _History:
-    """What was seen of a place."""
+    """The earlier attempts of a place."""
 
     def __init__(self) -> None:
         self.failures = 0
@@ -57,11 +57,11 @@ class _History:
 
 
 _UNKNOWN: Final = _History()
-"""That of a place of which nothing was seen."""
+"""The history of a place without earlier attempts."""
 
 
 class _Attempt:
-    """A password that waits to be checked, and who waits for it."""
+    """A password that waits to be checked, and the Deferreds of the clients that sent it."""
 
     def __init__(self, place: Place, user: bytes, password: bytes, number: int, arrived: float) -> None:
         self.place = place
@@ -76,7 +76,7 @@ class LoginQueue:
     """Attempts to log in, of which one is checked at a time."""
 
     def __init__(self, check: Callable[[bytes, bytes], Deferred[bool]], clock: IReactorTime) -> None:
-        """@param check: checks a user's password; fires with whether it is right."""
+        """@param check: checks a user's password; fires with whether it is correct."""
         self._check = check
         self._clock = clock
         self._attempts: dict[tuple[Place, bytes, bytes], _Attempt] = {}
@@ -84,16 +84,16 @@ class LoginQueue:
         self._checking = False
         self._pause: Optional[IDelayedCall] = None
         self._histories: dict[Place, _History] = {}
-        self._turns: dict[str, float] = {}  # when an address had its last one
+        self._turns: dict[str, float] = {}  # when the last attempt of an address was checked
 
     def add(self, user: bytes, password: bytes, address: str, listed: bool) -> Deferred[bool]:
         """
-        Check a password when it is its turn.
+        Check a password when its turn comes.
 
-        @param address: where it comes from; those of one address share a turn.
+        @param address: the client's address; attempts of one address share its turns.
         @param listed: whether the user is in the password file.
-        @return: fires with whether the password is right; fails with L{TooManyLogins}.  To be cancelled when nobody
-            wants to know any more.
+        @return: fires with whether the password is correct; fails with L{TooManyLogins}.  The caller must cancel it if
+            the client disconnects.
         """
         place: Place = (address, user if listed else None)
         key = (place, user, password)
@@ -117,7 +117,7 @@ class LoginQueue:
             self._attempts.pop((attempt.place, attempt.user, attempt.password), None)
 
     def _refuse_one(self) -> None:
-        """Refuse an attempt of those who have the most."""
+        """Refuse an attempt of the address that has the most."""
         addresses = Counter(attempt.place[0] for attempt in self._attempts.values())
         places = Counter(attempt.place for attempt in self._attempts.values())
 
@@ -147,7 +147,7 @@ class LoginQueue:
                 deferred.callback(result)
 
     def _go(self) -> None:
-        """Check the next one, if none is being checked."""
+        """Check the next attempt, if none is being checked."""
         if self._checking or not self._attempts:
             return
         now = self._clock.seconds()
@@ -169,7 +169,7 @@ class LoginQueue:
         self._go()
 
     def _turn(self, attempt: _Attempt) -> tuple[bool, float, float, float, int]:
-        """Places that have logged in before come first, and then those whose address had no turn for longest."""
+        """@return: a sort key: places with a successful log-in first, then the address with the oldest last turn."""
         history = self._history(attempt.place)
         last = self._turns.get(attempt.place[0], 0.0)
         return not history.trusted, max(attempt.arrived, last), last, history.ready_at, attempt.number
@@ -183,7 +183,7 @@ class LoginQueue:
 
     def _remember(self, place: Place, right: bool) -> None:
         now = self._clock.seconds()
-        # Those that had a turn last stand last.
+        # Ordered by their last turn, so that the oldest ones are dropped first.
         history = self._histories.pop(place, None) or _History()
         self._histories[place] = history
         self._turns.pop(place[0], None)

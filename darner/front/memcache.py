@@ -1,5 +1,5 @@
 """
-The replies of the memcache text protocol: an answer becomes bytes (`docs/protocol.rst` is the description for people).
+The replies of the memcache text protocol, as bytes (`docs/protocol.rst` describes it).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ RELOADED: Final = b"Reloaded config.\r\n"
 AFTER_PAYLOAD: Final = b"\r\n"
 
 KESTREL_RELATIVE_EXPIRY: Final = 999_999
-"""What Kestrel takes for seconds from now at most."""
+"""The largest expiry that Kestrel takes as seconds from now."""
 
 
 def client_error(reason: bytes) -> bytes:
@@ -42,9 +42,8 @@ BAD_DATA_CHUNK: Final = client_error(b"bad data chunk")
 
 def error_reply(error: BaseException) -> bytes:
     """
-    The reply for an error; one place for all of them.
-
-    @param error: a L{DarnerError}, or anything else, which is a fault of ours and tells the client nothing more.
+    @param error: a L{DarnerError}; any other is an internal error, of which the client gets no details.
+    @return: the reply for it.
     """
     if isinstance(error, QueueFull):
         return NOT_STORED

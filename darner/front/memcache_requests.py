@@ -1,8 +1,8 @@
 """
-The requests of the memcache text protocol: a line becomes a frozen request.
+Parses request lines of the memcache text protocol into frozen requests.
 
-No Twisted and no state: bytes in, values out (`docs/protocol.rst` is the description for people).  Nothing that a peer
-sends is decoded to text.  A new command is a request (`darner.values.requests`), a parser here, and a performer
+No Twisted and no state: bytes in, values out (`docs/protocol.rst` describes the protocol).  Nothing that a client sends
+is decoded to text.  A new command needs a request (`darner.values.requests`), a parser here, and a performer
 (`darner.front.commands`).
 
 A request line is::
@@ -10,7 +10,7 @@ A request line is::
     line    = *SP command *(1*SP argument) *SP [CR] LF
     target  = queue *("/" option)
 
-Stripping of the line end is the caller's work; white space anywhere else is tolerated, as clients in use send it.
+The caller strips the line end.  White space anywhere else is tolerated, as clients in use send it.
 """
 
 from __future__ import annotations
@@ -60,14 +60,19 @@ _SIGNED: Final = re.compile(rb"-?[0-9]{1,18}")
 
 
 
-HTTP: Final = "closed a connection on which HTTP was sent: a browser may have been led here"
-BINARY: Final = "closed a connection on which TLS or memcached's binary protocol was spoken: this port has neither"
+HTTP: Final = "closed a connection that sent HTTP: a web page may have made a browser send requests here"
+BINARY: Final = "closed a connection that sent TLS or memcached's binary protocol: this port serves neither"
 BINARY_STARTS: Final = (b"\x80", b"\x16")
-"""How a request of memcached's binary protocol begins, and how TLS does."""
+"""The first byte of a request of memcached's binary protocol, and of TLS."""
+OTHER: Final = "closed a connection that sent a command of another protocol"
 _HTTP: Final = (b"host:", b"post")
-"""Of what a browser sends, what nobody else does: a form may have commands in its body."""
+"""Words that only a browser sends: the body of a form may have commands."""
+_OTHERS: Final = re.compile(rb"put|pub|hpub|\*[0-9]+")
+"""
+The first words of requests with a payload in other protocols: Kestrel's text protocol, beanstalkd, NATS and Redis.
+"""
 _QUIET: Final = (b"delete", b"touch", b"flush_all", b"incr", b"decr", b"verbosity")
-"""The commands without a payload that clients may ask to have no reply."""
+"""The commands without a payload that accept C{noreply}."""
 
 _Parser = Callable[[list[bytes]], Request]
 
@@ -75,7 +80,7 @@ _PARSERS: Final[dict[bytes, _Parser]] = {}
 
 
 def _parses(*commands: str) -> Callable[[_Parser], _Parser]:
-    """What is decorated makes the requests of these commands out of the words behind them."""
+    """Decorates the parser of these commands, which makes a request out of the words after the command."""
 
     def register(parser: _Parser) -> _Parser:
         for command in commands:
@@ -87,11 +92,11 @@ def _parses(*commands: str) -> Callable[[_Parser], _Parser]:
 
 def parse(line: bytes, relative_expiry: int = KESTREL_RELATIVE_EXPIRY) -> Request:
     """
-    Understand one request line.
+    Parse one request line.
 
     @param line: the line without its line end, at most L{MAX_LINE} bytes.
     @param relative_expiry: the longest expiry, in seconds, that counts from now.
-    @return: a request.  What cannot be served comes out as L{Refused}; nothing is raised.
+    @return: a request; L{Refused} if it cannot be served.  Nothing is raised.
     """
     words = line.split()
     if not words:
@@ -100,8 +105,10 @@ def parse(line: bytes, relative_expiry: int = KESTREL_RELATIVE_EXPIRY) -> Reques
         return Refused(b"", close=True, warning=BINARY)
     command = words[0].lower()
     parser = _PARSERS.get(command)
-    if (len(words) == 3 and words[2].startswith(b"HTTP/")) or command in _HTTP:
+    if is_http(words, command):
         return Refused(b"", close=True, warning=HTTP)
+    if parser is None and _OTHERS.fullmatch(command):
+        return Refused(ERROR, close=True, warning=OTHER)
     noreply = len(words) > 1 and command in _QUIET and words[-1].lower() == b"noreply"
     if parser is None:
         return Refused(ERROR, noreply=noreply)
@@ -110,6 +117,11 @@ def parse(line: bytes, relative_expiry: int = KESTREL_RELATIVE_EXPIRY) -> Reques
         return _check_expiry(request, relative_expiry) if isinstance(request, Set) else request
     except ClientError as error:
         return Refused(error_reply(error), noreply=noreply)
+
+
+def is_http(words: list[bytes], command: bytes) -> bool:
+    """@return: whether a line is one that a browser sends; C{command} is the first of its words in small letters."""
+    return (len(words) == 3 and words[2].startswith(b"HTTP/")) or command in _HTTP
 
 
 def _check_expiry(request: Set, relative_expiry: int) -> Request:
@@ -128,7 +140,7 @@ def _number(word: bytes, what: str, form: re.Pattern[bytes] = _UNSIGNED) -> int:
 
 @_parses("set")
 def _parse_set(words: list[bytes]) -> Request:
-    # The byte count comes first: without it nobody knows where the next command starts.
+    # The byte count is checked first: without it the start of the next request is unknown.
     if len(words) < 4 or not _UNSIGNED.fullmatch(words[3]):
         return Refused(client_error(b"bad command line format"), close=True)
     size = int(words[3])
@@ -150,7 +162,7 @@ def _parse_set(words: list[bytes]) -> Request:
 
 @_parses("add", "replace", "append", "prepend", "cas")
 def _parse_not_served(words: list[bytes]) -> Request:
-    """memcached's other commands with a payload, which is skipped: it is no command."""
+    """Refuse memcached's other commands with a payload, which is skipped."""
     return _skipped(words, 3)
 
 
@@ -160,7 +172,7 @@ def _parse_meta_set(words: list[bytes]) -> Request:
 
 
 def _skipped(words: list[bytes], at: int) -> Request:
-    """@param at: which of the words is the length of the payload."""
+    """@param at: the index of the word with the length of the payload."""
     if len(words) <= at or not _UNSIGNED.fullmatch(words[at]):
         return Refused(ERROR, close=True)
     noreply = words[-1].lower() == b"noreply"
@@ -168,7 +180,7 @@ def _skipped(words: list[bytes], at: int) -> Request:
 
 
 def _put_options(options: list[bytes]) -> tuple[bool, Optional[PutOptions]]:
-    """@return: whether the item is to be on stable storage, and what else is asked for."""
+    """@return: whether to sync the item, and its other options."""
     sync = False
     delay: Optional[int] = None
     id = b""
@@ -286,7 +298,7 @@ def _parse_touch(words: list[bytes]) -> Request:
     if not 1 <= len(arguments) <= 2:
         raise ClientError("touch needs one queue name")
     queue = check_queue_name(arguments[0])
-    # memcached's touch says when the item is to expire; clients of it send 0 where nothing is said.
+    # memcached's touch has an expiry; its clients send 0 if the caller gives none.
     if len(arguments) > 1 and _number(arguments[1], "expiry", _SIGNED) != 0:
         raise ClientError("touch sets no expiry")
     return Touch(queue, noreply)
@@ -331,7 +343,7 @@ def _alone(request: Request, command: str, lenient: bool) -> _Parser:
     return parse_alone
 
 
-# Kestrel does not look at what stands behind those that change nothing, and memcache clients ask for `stats items`.
+# Kestrel ignores arguments of commands that change nothing, and memcache clients send `stats items`.
 for _command, _request, _lenient in (
     ("flush_all_expired", FlushAllExpired(), False), ("reload", Reload(), False), ("shutdown", Shutdown(), False),
     ("stats", Stats(), True), ("version", Version(), True), ("quit", Quit(), True),
@@ -341,10 +353,10 @@ for _command, _request, _lenient in (
 
 class LineCache:
     """
-    Requests by the line they were parsed from.
+    A cache of requests by the line they were parsed from.
 
-    Clients repeat their lines, and a look-up is a tenth of a parse.  Bounded in lines and, as only short lines are
-    kept, in bytes; when it is full it starts anew, which costs less than to remember what was used last.
+    Clients repeat their lines, and a look-up costs a tenth of a parse.  The number of lines is limited and, as only
+    short lines are cached, so is the memory.  A full cache is cleared, which costs less than to track the last uses.
     """
 
     MAX_LINES: Final = 4096

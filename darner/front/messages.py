@@ -1,5 +1,5 @@
 """
-What applications that embed darner get of an item.
+Items as applications that embed darner get them.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Consume = Callable[[Callable[[Answers, bytes], object]], Deferred[Any]]
 @implementer(IMessage)
 @frozen
 class Message:
-    """An item that an application has taken or looked at."""
+    """An item that an application has taken or peeked at."""
 
     queue: bytes
     payload: bytes
@@ -34,13 +34,13 @@ class Message:
 @implementer(IOpenRead)
 class OpenMessage:
     """
-    An item that an application has taken tentatively.
+    An item that an application has opened.
 
     As an async context manager it is closed on a normal exit and aborted when an exception leaves the block.
     """
 
     def __init__(self, queues: Queues, read: OpenRead, message: Message, consume: Consume) -> None:
-        """@param consume: makes a call that ends the read; fires when that is written."""
+        """@param consume: makes the call that ends the read; fires when that is written."""
         self._queues = queues
         self._read = read
         self._consume = consume
@@ -51,8 +51,7 @@ class OpenMessage:
     @property
     def is_open(self) -> bool:
         """
-        Whether it is neither closed nor aborted nor open for too long, its queue not deleted, and the service not
-        stopped.
+        False once it is closed, aborted or open for too long, its queue is deleted, or the service is stopped.
         """
         return self._read.is_open and not self._queues.stopped
 

@@ -1,5 +1,5 @@
 """
-The open reads of one client: those that it may close, abort or extend, and that go back when it goes.
+The open reads of one client, which it may close, abort or touch, and which go back when it disconnects.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ class OpenReads:
 
     def of(self, queue: bytes) -> Optional[deque[OpenRead]]:
         """
-        @return: the open reads of a queue, the oldest first; C{None} where there are none.  The oldest is still open,
-            or was given back as it was late and the client does not know: a close that comes means it, and no other.
+        @return: the open reads of a queue, oldest first; C{None} if there are none.  The oldest is still open, or was
+            given back after C{open_timeout} without the client knowing: the next close is meant for that one.
         """
         reads = self._reads.get(queue)
         if reads is None:
@@ -33,7 +33,7 @@ class OpenReads:
         return reads
 
     def allow(self, queue: bytes, open: bool) -> bool:
-        """@return: whether the client may read a queue now; to C{open} an item, or plainly."""
+        """@return: whether the client may read from a queue now; C{open}: whether it is an open read."""
         if queue not in self._reads:
             return True
         reads = self.of(queue)
@@ -46,30 +46,30 @@ class OpenReads:
             still = [read for read in reads if read.is_open]
             if len(still) >= limit:
                 return False
-            # One whose item was refused by the store may stand between others, and the client knows.  Of those that
-            # were late it knows as well, if it opens more than it may but for them.
+            # Drop reads whose items the store refused, as the client got an error for each.  If the client opens more
+            # than it may, it also knows of those that were given back after open_timeout.
             had = [read for read in reads if not read.refused]
             reads.clear()
             reads.extend(had if len(had) < limit else still)
         return True
 
     def add(self, queue: bytes, read: OpenRead) -> None:
-        """The client has opened an item."""
+        """Add a read that the client has opened."""
         self._reads.setdefault(queue, deque()).append(read)
 
     def oldest(self, queue: bytes) -> Sequence[OpenRead]:
-        """@return: the oldest open read of a queue, where there is one; it is to be closed, and no more among these."""
+        """Remove the oldest open read of a queue.  @return: that read, to be closed; empty if there is none."""
         reads = self.of(queue)
         return (reads.popleft(),) if reads else ()
 
     def all(self, queue: bytes) -> Sequence[OpenRead]:
-        """@return: every open read of a queue; as with L{oldest}."""
+        """Remove all open reads of a queue.  @return: these, to be closed."""
         return self._reads.pop(queue, ()) if self.of(queue) else ()
 
     def first(self, queue: bytes, count: int) -> Sequence[OpenRead]:
-        """@return: so many open reads of a queue, the oldest, as with L{oldest}; none where there are not so many."""
-        # Those that ended by themselves count: the client does not know of that, and means those behind them.  What the
-        # store refused was left out of the replies of a monitor.
+        """Remove the C{count} oldest open reads of a queue.  @return: these, to be closed; empty if there are fewer."""
+        # Reads that were given back after open_timeout count too, as the client does not know that.  Items that the
+        # store refused do not: the monitor's replies left them out.
         reads = [read for read in self._reads.get(queue, ()) if not read.refused]
         if not 0 < count <= len(reads):
             return ()
@@ -77,7 +77,7 @@ class OpenReads:
         return reads[:count]
 
     def abort(self, queue: bytes) -> None:
-        """Give the oldest open read of a queue back, where there is one."""
+        """Give the oldest open read of a queue back, if there is one."""
         reads = self.of(queue)
         if reads:
             read = reads.popleft()
@@ -85,14 +85,14 @@ class OpenReads:
 
     def touch(self, queue: bytes) -> bool:
         """
-        Have the time for which the items of a queue may be open begin anew.
+        Restart the C{open_timeout} of the open reads of a queue.
 
         @return: whether any is open.
         """
         return sum(read.touch() for read in self.of(queue) or ()) > 0
 
     def give_back(self) -> None:
-        """Give all of them back, to where they were."""
+        """Give all of them back to their queues."""
         opens, self._reads = self._reads, {}
         for reads in opens.values():
             for read in reads:

@@ -1,5 +1,5 @@
 """
-Replies on their way to one client: small ones at once, large ones piece by piece and as fast as the client takes them.
+Sends the replies to one client: small ones at once, large ones piece by piece, as fast as the client reads them.
 """
 
 from __future__ import annotations
@@ -16,37 +16,37 @@ from darner.net.log_limits import LimitedLog
 from darner.queues.streams import PayloadReader
 
 PIECES: Final = 2
-"""How many pieces of large replies are sent to one client before others get their turn."""
+"""The number of pieces of large replies that are sent to one client before others get their turn."""
 
 
 class Outlet(Protocol):
-    """Where replies go: the front end's connection."""
+    """The front end's connection, as the session sees it."""
 
     def write(self, data: bytes) -> None:
         """Send bytes to the client."""
 
     def proceed(self) -> None:
-        """Replies went out, or the session is no longer busy: hand over the requests that were held back."""
+        """Pass on the requests that were held back: replies have been sent, or the session is no longer busy."""
 
     def close(self) -> None:
-        """Send what was written and end the connection."""
+        """Send what was written and close the connection."""
 
     def abort(self) -> None:
-        """End the connection at once."""
+        """Close the connection at once."""
 
 
 class PiecewiseReply:
-    """A reply that is made and sent piece by piece, as fast as the client takes it."""
+    """A reply that is made and sent piece by piece, as fast as the client reads it."""
 
     def piece(self) -> Optional[bytes]:
         """
-        @return: what comes next, perhaps nothing for now; C{None} when it is complete.
+        @return: the next piece, which may be empty; C{None} when the reply is complete.
         @raise StoreError: it cannot be read.
         """
         raise NotImplementedError
 
     def cancel(self) -> None:
-        """Make no more of it.  Idempotent."""
+        """Make no more pieces.  Idempotent."""
         raise NotImplementedError
 
 
@@ -67,12 +67,12 @@ class Value(PiecewiseReply):
         return before + chunk if before else chunk
 
     def cancel(self) -> None:
-        """Read no more of it."""
+        """Stop reading the item."""
         self._outflow.cancel()
 
 
 class Report(PiecewiseReply):
-    """A reply that tells of many queues, some in each piece."""
+    """A report on many queues, some in each piece."""
 
     def __init__(self, pieces: Iterator[bytes], done: Callable[[], object]) -> None:
         """@param done: called once, when it is complete or cancelled."""
@@ -93,15 +93,15 @@ class Report(PiecewiseReply):
 
 class Outbox:
     """
-    What one client has coming.
+    The pending replies of one client.
 
-    @ivar choked: whether the client takes no more for now.
+    @ivar choked: whether the client does not read them for now.
     """
 
     def __init__(self, outlet: Outlet, spelling: Spelling, more: Callable[[], object], log: LimitedLog) -> None:
         """
-        @param more: called when there is more than fits in a turn; it has L{pump} called when there is time.
-        @param log: where to log items that cannot be read.
+        @param more: called when there is more to send than fits in a turn; it must have L{pump} called later.
+        @param log: for lines about items that cannot be read.
         """
         self._outlet = outlet
         self._spelling = spelling
@@ -112,10 +112,10 @@ class Outbox:
 
     def send(self, replies: list[Any]) -> bool:
         """
-        Send replies behind those that are on their way.
+        Send replies after those that are pending.
 
         @param replies: bytes, L{PiecewiseReply}s and errors.
-        @return: whether nothing is left to be sent.
+        @return: whether all is sent.
         """
         if not self._replies:
             try:
@@ -130,7 +130,7 @@ class Outbox:
         return self.pump()
 
     def pump(self) -> bool:
-        """As L{send}, with no more replies than there are."""
+        """As L{send}, for the pending replies."""
         pieces = 0
         while self._replies and not self.choked:
             reply = self._replies[0]
@@ -142,8 +142,8 @@ class Outbox:
                 try:
                     piece = reply.piece()
                 except StoreError as error:
-                    # Half of it is sent: the client cannot be told but by the end of the connection.
-                    self._log.emit(LogLevel.error, "cannot read a large item: {error}", error=str(error))
+                    # A part of the item is sent, so closing the connection is the only way to report the error.
+                    self._log.emit(LogLevel.error, "cannot read a large item, disconnecting: {error}", error=str(error))
                     self._outlet.abort()
                     return False
                 if piece is not None:
@@ -156,13 +156,13 @@ class Outbox:
         return not self._replies and not self.choked
 
     def clear(self) -> None:
-        """Send nothing of what is left."""
+        """Drop the pending replies."""
         discard(self._replies)
         self._replies.clear()
 
 
 def discard(replies: Iterable[Any]) -> None:
-    """These replies will not be sent."""
+    """Cancel these replies, which will not be sent."""
     for reply in replies:
         if isinstance(reply, PiecewiseReply):
             reply.cancel()

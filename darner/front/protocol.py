@@ -1,8 +1,8 @@
 """
-The memcache text protocol over any Twisted transport: connections, backpressure, and the factory of both.
+The memcache text protocol over any Twisted transport: connections, backpressure, and the factory.
 
-How requests are taken out of what a client sends is the framing's business (`darner.front.framing`), what they mean the
-session's (`darner.front.session`), and how they are spelled that of `darner.front.memcache`.
+`darner.front.framing` takes requests out of the received bytes, `darner.front.session` performs them, and
+`darner.front.memcache` and `darner.front.memcache_requests` know how replies and requests are spelled.
 """
 
 from __future__ import annotations
@@ -43,15 +43,15 @@ TOO_MANY_CONNECTIONS: Final = memcache.server_error(b"too many connections")
 
 
 class IClientTransport(ITransport, IConsumer, IPushProducer):
-    """What a client's connection has to be able to do: as Twisted's stream transports, all of them."""
+    """What a client's connection must implement, as all of Twisted's stream transports do."""
 
     def abortConnection() -> None:
-        """Close the connection at once, whatever is still to be sent."""
+        """Close the connection at once, without sending what is pending."""
 
 
 @implementer(IPushProducer)
 class _Sending:
-    """What a transport tells of its write side, for the session."""
+    """Passes the backpressure of a transport on to the session."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
@@ -69,9 +69,9 @@ class _Sending:
 @implementer(IHalfCloseableProtocol)
 class QueueProtocol(LineReceiver):
     """
-    One client's connection, as Twisted sees it: a C{LineReceiver} that is in raw mode while a payload comes.
+    One client's connection, as Twisted sees it: a C{LineReceiver} that is in raw mode while it receives a payload.
 
-    @ivar framing: what takes requests out of what is received.
+    @ivar framing: takes the requests out of the received bytes.
     """
 
     delimiter = b"\n"
@@ -82,7 +82,7 @@ class QueueProtocol(LineReceiver):
     def connectionMade(self) -> None:
         self.framing = self.factory.make_framing(self)
         self.framing.session = self.factory.make_session(self.framing, self.transport.getPeer())
-        # First: every bound on what is held for a client rests on it.
+        # First, as every limit on the memory for a client depends on it.
         self.transport.registerProducer(_Sending(self.session), True)
         self.factory.joined(self)
         self.factory.socket_options.apply(self.transport)
@@ -103,10 +103,10 @@ class QueueProtocol(LineReceiver):
         self.framing.half_close()
 
     def writeConnectionLost(self) -> None:
-        """The client will read nothing more."""
+        """Called when the client has closed its side for reading."""
         self.framing.abort()
 
-    # What the framing tells
+    # Calls from the framing
 
     def refused(self, request: requests.Refused) -> None:
         self.factory.refused(self, request)
@@ -116,7 +116,7 @@ class QueueProtocol(LineReceiver):
 
 
 class _Refusal(Protocol):
-    """Tells a client that there is no room for it."""
+    """A connection that is refused, as there are too many clients."""
 
     transport: ITransport
 
@@ -130,19 +130,19 @@ class _Refusal(Protocol):
 
 class QueueFactory(ServerFactory):
     """
-    Connections to one set of queues.
+    The factory of the connections of a listener.
 
-    @ivar queues: the queues they serve.
+    @ivar queues: the queues of the server.
     @ivar commit: the queues' group commit, for the port.
     @ivar clock: the queues' clock.
-    @ivar lines: the requests that clients repeat.
-    @ivar connections: the clients that are there.
-    @ivar audit: where to log who does what.
+    @ivar lines: cache of parsed request lines.
+    @ivar connections: the connected clients.
+    @ivar audit: the audit log.
     """
 
     noisy = False
     refusal = TOO_MANY_CONNECTIONS
-    """What a client is told that there is no room for."""
+    """The reply to a client that is refused, as there are too many."""
 
     _log = Logger()
 
@@ -155,10 +155,10 @@ class QueueFactory(ServerFactory):
         access: Optional[Access] = None,
     ) -> None:
         """
-        @param spelling: how replies are spelled: a protocol, or a dialect of it.
+        @param spelling: the spelling of replies: that of a protocol, or of a dialect of it.
         @param debug: whether to log connections and refused requests.
-        @param limits: what is asked of clients.
-        @param access: who may do what; C{None}: everybody may do everything.
+        @param limits: limits and time-outs for clients.
+        @param access: users and rights; C{None}: everybody may do everything.
         """
         self.queues = queues
         self.commit = queues.commit
@@ -183,11 +183,11 @@ class QueueFactory(ServerFactory):
         return protocol
 
     def make_framing(self, carrier: Carrier) -> Framing:
-        """@return: what takes requests out of what a client sends."""
+        """@return: the framing of a new connection."""
         return Framing(carrier, self.queues, self.lines)
 
     def full(self) -> bool:
-        """@return: whether one client more would be one too many; it has to be told so, and counts as rejected."""
+        """@return: whether C{max_connections} is reached; the caller must then refuse the client, which is counted."""
         most = self.limits.max_connections
         if not most or self.queues.stats.curr_connections < most:
             return False
@@ -195,21 +195,21 @@ class QueueFactory(ServerFactory):
         return True
 
     def rejected(self) -> None:
-        """A client is told that there is no room for it."""
+        """Count and log a client that is refused."""
         self.queues.stats.rejected_connections += 1
-        self._limited.emit(LogLevel.warn, "too many connections: refusing new ones")
+        self._limited.emit(LogLevel.warn, "too many connections: max_connections or the limit of open files is reached")
 
     def make_session(self, outlet: Outlet, address: Optional[IAddress] = None) -> Session:
         """
-        @param address: the client's.
-        @return: a new client's state.
+        @param address: the client's address.
+        @return: the session of a new client.
         """
         trail = AuditTrail(self.audit, address)
         log_in = None if self._access is None else LogIn(self._access, trail)
         return Session(self.queues, outlet, self.spelling, log_in, trail)
 
     def joined(self, connection: QueueProtocol) -> None:
-        """A client has connected."""
+        """Called when a client has connected."""
         self.connections.add(connection.framing)
         self.queues.joined()
         self._patience.update()
@@ -217,7 +217,7 @@ class QueueFactory(ServerFactory):
             self._log.debug("{peer} connected", peer=connection.transport.getPeer())
 
     def left(self, connection: QueueProtocol, reason: Failure) -> None:
-        """A client has gone."""
+        """Called when a client has disconnected."""
         self.connections.discard(connection.framing)
         self.queues.left()
         self._patience.update()
@@ -229,7 +229,7 @@ class QueueFactory(ServerFactory):
             gone.callback(None)
 
     def refused(self, connection: QueueProtocol, request: requests.Refused) -> None:
-        """A client has sent what is not served."""
+        """Log a request that is refused."""
         if request.warning:
             self._limited.emit(LogLevel.warn, request.warning + ", from {peer}", peer=connection.transport.getPeer())
         elif request.noreply:
@@ -242,9 +242,9 @@ class QueueFactory(ServerFactory):
 
     def finish(self) -> Deferred[None]:
         """
-        Send every client the replies it has coming, and end its connection.
+        Send every client its pending replies, then close its connection.
 
-        @return: fires when all are gone.
+        @return: fires when all are disconnected.
         """
         self._limited.close()
         self.audit.close()
@@ -259,6 +259,6 @@ class QueueFactory(ServerFactory):
         return self._gone
 
     def abort(self) -> None:
-        """End every connection at once."""
+        """Close every connection at once."""
         for connection in list(self.connections):
             connection.abort()

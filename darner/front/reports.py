@@ -1,8 +1,8 @@
 """
-Statistics and settings of all queues, a few queues in each piece: so no turn takes longer where there are more of them,
-and nobody has to keep what a client does not read.
+Statistics and settings of all queues, a few queues in each piece: so turns do not take longer with more queues, and the
+server need not buffer what a client does not read.
 
-A queue that is made or deleted while a report is on its way is in it or not.
+A report may or may not include queues that are created or deleted while it is being sent.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
     from darner.front.session import Session
 
 QUEUES: Final = 16
-"""Of how many queues a piece tells."""
+"""The number of queues in a piece."""
 COUNTED: Final = 512
-"""The items of how many queues are counted for a piece that tells of none."""
+"""The number of queues that are added up in one turn, for the totals."""
 
 
 def _names(session: Session, count: int) -> Iterator[list[bytes]]:
-    """@return: the names of all queues that somebody knows, in order, C{count} at most at a time."""
+    """@return: the names of all queues, also of those that do not exist, in order, at most C{count} at a time."""
     names = session.queues.walks.names
     some = names.after(b"", count)
     while some:
@@ -33,8 +33,8 @@ def _names(session: Session, count: int) -> Iterator[list[bytes]]:
 
 def _seen(session: Session, names: list[bytes], waiting: bool) -> list[bytes]:
     """
-    @param waiting: whether also those that do not exist yet, and for whose items somebody waits.
-    @return: those of the queues that exist and that the client may see.
+    @param waiting: whether to include queues that do not exist yet but have waiting clients.
+    @return: the queues that exist and that the client may see.
     """
     queues, log_in = session.queues, session.log_in
     seen = []
@@ -47,7 +47,7 @@ def _seen(session: Session, names: list[bytes], waiting: bool) -> list[bytes]:
 
 
 def _with_end(pieces: Iterator[bytes], end: bytes) -> Iterator[bytes]:
-    """@return: the pieces, with the end in the last one: some clients need a report of few queues to come whole."""
+    """@return: the pieces, with the end in the last one: some clients need a small report in one piece."""
     last = next(pieces, b"")
     for piece in pieces:
         yield last
@@ -83,10 +83,10 @@ def dump(
     waiting: bool = True,
 ) -> Iterator[bytes]:  # fmt: skip
     """
-    @param waiting: whether also of queues that do not exist yet, and for whose items somebody waits.
-    @param asked: the queues that are told of; none: all that the client may see.
-    @param tell: gives what is told of one; of those without anything, nothing is.
-    @return: the pieces of that.
+    @param waiting: whether to include queues that do not exist yet but have waiting clients.
+    @param asked: the queues to report; empty: all that the client may see.
+    @param tell: returns the figures or settings of a queue; queues without any are left out.
+    @return: the pieces of the report.
     """
     return _with_end(_dump(session, asked, tell, waiting), session.spelling.after_report())
 
@@ -107,7 +107,7 @@ def _asked(names: tuple[bytes, ...]) -> Iterator[list[bytes]]:
 
 def dump_config(session: Session, asked: tuple[bytes, ...]) -> Iterator[bytes]:
     """
-    @param asked: the queues that are told of, whether they exist or not; none: all that the client may see.
-    @return: the pieces of their settings.
+    @param asked: the queues to report, whether they exist or not; empty: all that the client may see.
+    @return: the pieces of the report of their settings.
     """
     return dump(session, asked, lambda name: session.queues.policy(name).as_text(), False)

@@ -1,9 +1,9 @@
 """
-One client: its requests and their replies, and giving back what it held when it goes.
+The session of one client: performs its requests, sends the replies, and gives back its open reads when it disconnects.
 
-A session knows no transport and no protocol.  A front end hands it requests, says how replies are spelled and whether
-the client has to log in, and gives it an L{Outlet}; what the client is told comes out there once the turn of the event
-loop is written (`darner.queues.commit`).
+A session knows no transport and no protocol.  The front end passes it requests, an L{Outlet} for the replies, the
+spelling of replies, and whether the client must log in.  Replies are written to the outlet once the turn of the event
+loop is written to the store (`darner.queues.commit`).
 """
 
 from __future__ import annotations
@@ -30,29 +30,29 @@ RELIEF: Final = 0.01
 """Seconds for which large payloads are held back when the store has fallen behind."""
 RELIEFS: Final = 200
 """
-How often in a row: a store that could not merge its tables, for lack of room, stays behind until something is written.
+The maximum number of times in a row: a store that lacks space to merge its tables stays behind until the next write.
 """
 
 
 class Session(Reader):
     """
-    One client's dealings with the queues.
+    The session of one client.
 
-    @ivar queues: what it works on.
-    @ivar spelling: how its replies are spelled.
-    @ivar log_in: who the client is; C{None}: everybody may do everything.
-    @ivar reads: what it reads, waits for and has open.
-    @ivar numbered: whether the reply to the read that is being served has numbers that identify items.
-    @ivar flushing: whether it waits for work on all queues, such as dropping what has expired.
-    @ivar transfer: what it waits to be moved.
-    @ivar busy: whether requests have to be held back.
+    @ivar queues: the queues of the server.
+    @ivar spelling: the spelling of its replies.
+    @ivar log_in: the client's log-in; C{None}: there are no users, and everybody may do everything.
+    @ivar reads: the client's reads, waits and open reads.
+    @ivar numbered: whether the reply to the current read has a number for each item (C{gets}).
+    @ivar flushing: whether it waits for work on all queues, such as dropping expired items.
+    @ivar transfer: the transfer that it waits for.
+    @ivar busy: whether its requests must be held back.
     """
 
     def __init__(
         self, queues: Queues, outlet: Outlet, spelling: Spelling, log_in: Optional[LogIn] = None,
         trail: Optional[AuditTrail] = None,
     ) -> None:  # fmt: skip
-        """@param trail: where to log what administrates; C{None}: nowhere."""
+        """@param trail: logs administrative requests; C{None}: they are not logged."""
         self.queues = queues
         self.spelling = spelling
         self.log_in = log_in
@@ -76,9 +76,9 @@ class Session(Reader):
 
     def update_busy(self) -> None:
         """
-        Find out whether requests have to be held back: the client waits for an item, for work on all queues or for
-        many items to be moved, its password is being checked, a large reply is on its way to it, it does not read,
-        enough replies gathered for this turn, others have to be served first, or the connection is about to end.
+        Update C{busy}.  Requests are held back while the client waits for an item, for work on all queues or for a
+        transfer, while its password is being checked or a large reply is being sent, while it does not read replies,
+        when it has reached its limit for this turn, and when its connection is about to be closed.
         """
         self.busy = (
             self.reads.waiting
@@ -91,7 +91,7 @@ class Session(Reader):
 
     @property
     def sated(self) -> bool:
-        """Whether what is on its way to the client is enough for now."""
+        """Whether enough replies are on their way to the client for now."""
         return self._streaming > 0 or self._outbox.choked or self._resting or self._has_had_enough()
 
     def _has_had_enough(self) -> bool:
@@ -100,24 +100,24 @@ class Session(Reader):
 
     @property
     def choked(self) -> bool:
-        """Whether the client does not read the replies it has coming."""
+        """Whether the client does not read its replies."""
         return self._outbox.choked
 
     @property
     def anonymous(self) -> bool:
-        """Whether the client has not logged in, and no password of it is being checked either."""
+        """Whether the client has not logged in, and its password is not being checked."""
         return self.log_in is not None and self.log_in.anonymous
 
     @property
     def congested(self) -> bool:
         """
-        Whether more of a large payload has to be held back: what came before is still being written, or the store has
-        fallen behind, so that others would have to wait.
+        Whether the rest of a large payload must wait: the part before is still being written, or the store has fallen
+        behind, so that other clients would have to wait.
         """
         return self._commit.busy or (self._held_back < RELIEFS and self._puts.pressed())
 
     def resume_when_relieved(self) -> None:
-        """Have L{Outlet.proceed} called when more of a large payload may be taken, or a little later."""
+        """Call L{Outlet.proceed} when more of a large payload can be accepted, or a little later."""
         if self._commit.busy:
             self.answers()
         elif self._relief is None:
@@ -131,7 +131,7 @@ class Session(Reader):
     # Requests
 
     def answers(self) -> Answers:
-        """@return: the answer sheet for this turn; when that is written, L{Outlet.proceed} is called in any case."""
+        """@return: the answer sheet for this turn.  L{Outlet.proceed} is called when the turn is written."""
         answers = self._answers
         if answers is None:
             answers = self._answers = self._commit.answers_for(self)
@@ -139,20 +139,18 @@ class Session(Reader):
 
     def perform(self, request: requests.Request) -> None:
         """
-        Do what a request asks for, and see to its reply.
-
-        What has a payload goes to L{put}, L{put_flow} or L{put_items} instead.
+        Perform a request and reply.  Requests with a payload go to L{put}, L{put_flow} or L{put_items} instead.
         """
         try:
             if self.log_in is not None:
                 self.log_in.check(request)
             if isinstance(request, requests.Get):
-                self.reads.get(request)  # nearly all of them are that
+                self.reads.get(request)  # first, as nearly all requests are reads
             else:
                 PERFORMERS[type(request)](self, request)
                 if self._trail is not None:
                     self._trail.performed(request)
-        except (Unauthenticated, NotAllowed) as error:  # which the log-in has logged
+        except (Unauthenticated, NotAllowed) as error:  # LogIn has logged it
             if not getattr(request, "noreply", False):
                 self.reply(self.spelling.error(error))
         except DarnerError as error:
@@ -164,19 +162,19 @@ class Session(Reader):
             self.busy = True
 
     def reply(self, reply: bytes) -> None:
-        """Tell the client something that depends on nothing, in its order among the other replies."""
+        """Send a reply that depends on no write, in its order among the other replies."""
         self.answers().add(reply)
         if self._has_had_enough():
             self.busy = True
 
     def report(self, pieces: Iterator[bytes]) -> None:
-        """Tell the client something that is made as it is sent; its further requests are held back until then."""
+        """Send a reply that is made piece by piece; the client's further requests wait until it is sent."""
         self._streaming += 1
         self.answers().add(Report(pieces, self._streamed))
         self.update_busy()
 
     def takes(self, request: requests.Set) -> bool:
-        """Whether to take the payload of a set at all: whether it may be put, and is within the limits."""
+        """Whether to accept the payload of a set: the client may put it, and it is within the limits."""
         if self.log_in is not None:
             if self.log_in.grant is None:
                 return self.log_in.takes(request.size)
@@ -185,7 +183,7 @@ class Session(Reader):
         return self._puts.fits(request.queue, request.size) and not self.queues.status.refuses_writes
 
     def refuse(self, request: requests.Set) -> None:
-        """The payload of a set that is not taken has been skipped."""
+        """Reply to a set whose payload was not accepted and has been skipped."""
         try:
             if self.log_in is not None:
                 self.log_in.check(request)
@@ -197,18 +195,18 @@ class Session(Reader):
             self._not_stored(request, ItemTooLarge() if too_large else QueueFull())
 
     def inflow(self) -> PayloadWriter:
-        """@return: where to L{receive} a payload that comes in pieces; give it to L{put_flow}, or abandon it."""
+        """@return: a writer for a payload that comes in pieces (L{receive}); pass it to L{put_flow}, or abandon it."""
         return self._puts.inflow()
 
     def receive(self, inflow: PayloadWriter, data: bytes) -> None:
-        """Take a piece of a payload."""
+        """Write a piece of a payload."""
         self._held_back = 0
         inflow.write(data)
         if inflow.stream:
             self.answers()
 
     def put(self, request: requests.Set, payload: bytes) -> None:
-        """Put an item whose payload is here, at most a chunk of it."""
+        """Put an item whose payload has been received whole, at most one chunk."""
         try:
             if self.log_in is not None:
                 if self.log_in.takes(request.size):
@@ -231,7 +229,7 @@ class Session(Reader):
         stored = b"" if request.noreply else self.spelling.stored
         try:
             if self.log_in is not None and self.log_in.grant is None:
-                # It is small, or it would not have been taken.
+                # It is small, otherwise takes() would have refused it.
                 self._begin_log_in(inflow.finish(), stored, request.noreply)
                 return
             self._puts.put_flow(
@@ -250,7 +248,7 @@ class Session(Reader):
             self.reply(self.spelling.error(error))
 
     def put_items(self, request: requests.PutItems, items: list[bytes]) -> None:
-        """Put items, in order, up to the first that is refused; the reply says how many."""
+        """Put items, in order, up to the first that is refused; the reply is the number of items put."""
         try:
             if self.log_in is not None:
                 if len(items) == 1 and self.log_in.takes(len(items[0])):
@@ -266,15 +264,15 @@ class Session(Reader):
 
     def _begin_log_in(self, credentials: bytes, welcome: bytes, silent: bool) -> None:
         """
-        @param welcome: the reply when they are good.
-        @param silent: whether an error is told only by the end of the connection.
+        @param welcome: the reply for success.
+        @param silent: whether to send no error before the connection is closed.
         """
         assert self.log_in is not None
         self.queues.stats.auth_cmds += 1
 
         def ended(error: Optional[BaseException]) -> None:
             self.update_busy()
-            # Also where nothing is said: what was held back may go on.
+            # Even without a reply, so that the requests that were held back go on.
             answers = self.answers()
             if error is None:
                 answers.add(welcome)
@@ -313,18 +311,18 @@ class Session(Reader):
     # The end
 
     def close(self) -> None:
-        """Send the replies there are, and end the connection; the client asks for nothing more."""
+        """Send the replies that are pending, then close the connection; no more requests are served."""
         self._closing = True
         self.update_busy()
 
     def finish(self) -> None:
-        """As L{close}, also where there is no reply to be sent."""
+        """As L{close}, also if no reply is pending."""
         if not self._closing:
             self.close()
             self.answers()
 
     def leave(self) -> None:
-        """The client has gone: its open reads go back to their queues, ahead of what came after them.  Idempotent."""
+        """Give all open reads back to the heads of their queues, as the client has disconnected.  Idempotent."""
         if self._ended:
             return
         self._ended = True
@@ -356,24 +354,24 @@ class Session(Reader):
             self._idle()
 
     def _rest(self) -> None:
-        """That is enough for one turn."""
+        """Let the other clients go first."""
         self._resting = True
         self._commit.rest(self)
 
     def go_on(self) -> None:
-        """The others have been served."""
+        """Continue, as the other clients have been served."""
         self._resting = False
         self.update_busy()
         if not self._ended and self._outbox.pump():
             self._idle()
 
     def choke(self) -> None:
-        """The client does not read: send it no more."""
+        """Stop sending, as the client does not read."""
         self._outbox.choked = True
         self.update_busy()
 
     def unchoke(self) -> None:
-        """The client reads again."""
+        """Continue sending, as the client reads again."""
         self._outbox.choked = False
         self.update_busy()
         if not self._ended and self._outbox.pump():
@@ -390,4 +388,4 @@ class Session(Reader):
 
 
 PERFORMERS: Final[dict[type, Callable[[Session, Any], None]]] = {}
-"""What does what a request asks for, by the request's class (`darner.front.commands`)."""
+"""The functions that perform requests, by the class of the request (`darner.front.commands`)."""

@@ -1,5 +1,5 @@
 """
-How replies are spelled: one class for each protocol and dialect of it, so that sessions know none.
+How replies are spelled: a class for each protocol and dialect, so that sessions need to know none of them.
 """
 
 from __future__ import annotations
@@ -12,16 +12,16 @@ class Spelling:
     """
     How the replies of one protocol, or of one dialect of it, are spelled.
 
-    @ivar stored: an item is stored.
-    @ivar nothing: there is no item to be had.
-    @ivar closed: an open read is closed or given back.
-    @ivar flushed: a queue is flushed.
-    @ivar deleted: a queue is deleted.
-    @ivar not_found: a queue that was to be deleted does not exist.
-    @ivar status_changed: the server has another status.
-    @ivar whole_key: whether the reply to a read names the key as the client sent it, options and all, and not the bare
-        queue.
-    @ivar relative_expiry: the longest expiry, in seconds, that counts from now; above it is Unix time.
+    @ivar stored: the reply when an item is stored.
+    @ivar nothing: the reply when there is no item.
+    @ivar closed: the reply when an open read is closed or given back.
+    @ivar flushed: the reply when a queue is flushed.
+    @ivar deleted: the reply when a queue is deleted.
+    @ivar not_found: the reply when the queue to be deleted does not exist.
+    @ivar status_changed: the reply when the server's status is changed.
+    @ivar whole_key: whether the reply to a read has the key as the client sent it, with its options, instead of the
+        bare queue name.
+    @ivar relative_expiry: the longest expiry, in seconds, that counts from now; a larger number is Unix time.
     """
 
     def __init__(
@@ -39,35 +39,35 @@ class Spelling:
         self.relative_expiry = relative_expiry
 
     def error(self, error: BaseException) -> bytes:
-        """@param error: a L{darner.errors.DarnerError}, or anything else, which tells the client nothing more."""
+        """@param error: a L{darner.errors.DarnerError}; of any other the client gets no details."""
         raise NotImplementedError
 
     def item(self, key: bytes, flags: int, payload: bytes, whole: bool) -> bytes:
-        """@param whole: whether the item is all of the reply; else others or L{nothing} follow."""
+        """@param whole: whether the reply has only this item; otherwise others or C{nothing} follow."""
         raise NotImplementedError
 
     def before_item(self, key: bytes, flags: int, size: int) -> bytes:
-        """@return: what comes before the payload of a large item."""
+        """@return: the bytes before the payload of a large item."""
         raise NotImplementedError
 
     def before_numbered_item(self, key: bytes, flags: int, size: int, number: int) -> bytes:
         """
-        As L{before_item}, for a client that wants a number that identifies the item (memcache's C{gets}).
+        As L{before_item}, for a client that wants a number to identify the item (memcache's C{gets}).
 
-        @param number: such a number, above 0.
+        @param number: the number, above 0.
         """
         raise NotImplementedError
 
     def after_item(self, whole: bool) -> bytes:
-        """@return: what comes after it."""
+        """@return: the bytes after the payload of a large item."""
         raise NotImplementedError
 
     def number(self, number: int) -> bytes:
-        """So many items were dealt with."""
+        """The reply with a number of items."""
         raise NotImplementedError
 
     def confirmed(self, count: int) -> bytes:
-        """@param count: of the open reads that are closed; 0 where not as many were open as were to be closed."""
+        """@param count: the number of open reads that were closed; 0 if fewer were open than the client said."""
         raise NotImplementedError
 
     def touched(self, any: bool) -> bytes:
@@ -79,7 +79,7 @@ class Spelling:
         raise NotImplementedError
 
     def reloaded(self) -> bytes:
-        """The settings are read again."""
+        """The reply when the settings are reloaded."""
         raise NotImplementedError
 
     def status(self, name: str) -> bytes:
@@ -92,13 +92,13 @@ class Spelling:
     def stats(
         self, server: Mapping[str, Union[int, str]], queues: Iterable[tuple[bytes, Mapping[str, int]]]
     ) -> bytes:
-        """@return: a part of the statistics: figures of the server, and those of some queues."""
+        """@return: a part of the statistics: figures of the server and of some queues."""
         raise NotImplementedError
 
     def dump(self, queues: Iterable[tuple[bytes, Mapping[str, Union[int, str]]]]) -> bytes:
-        """@return: a part of the statistics or settings of queues, a block for each of these."""
+        """@return: statistics or settings of some queues, a block for each."""
         raise NotImplementedError
 
     def after_report(self) -> bytes:
-        """@return: what ends statistics and settings."""
+        """@return: the end of statistics and settings."""
         raise NotImplementedError

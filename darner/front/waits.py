@@ -1,5 +1,5 @@
 """
-A client's waiting: in line for one item of several queues, or for all that come for a while.
+How a client waits: for one item of one or several queues, for the end of a sweep, or as a monitor.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from darner.values import requests
 
 class ItemWait:
     """
-    Standing in line for an item.
+    A wait for one item, in the lines of one or several queues.
 
-    Where it is in the lines of several queues, the first that has an item serves it, and it leaves the others.  As long
-    as a queue is sweeping, it does not stand in line for those that are named after it: what is behind goes first.
+    The first queue that has an item serves it, and it leaves the other lines.  While a queue is being swept, it does
+    not wait for the queues that are named after it, as items behind the expired ones go first.
 
-    @ivar choices: what is asked of each queue, in the order in which they are named.
-    @ivar over: whether it is over as soon as nothing is sweeping any more.
+    @ivar choices: the request to each queue, in the order in which they are named.
+    @ivar over: whether the wait ends as soon as no queue is being swept.
     """
 
     def __init__(
         self, queues: Queues, choices: Sequence[requests.Get], serve: Callable[[ItemWait], None], over: bool = False
     ) -> None:
-        """@param serve: called when there is an item or all that has expired is dropped; it is in no line then."""
+        """@param serve: called when there is an item, or all expired items are dropped; the wait has left all lines."""
         self._queues = queues
         self._serve = serve
         self.choices = choices
@@ -36,7 +36,7 @@ class ItemWait:
         self._lines: list[tuple[Fifo, Waiter]] = []
 
     def stand(self) -> None:
-        """Stand in line."""
+        """Join the lines."""
         for request in self.choices:
             fifo = self._queues.make(request.queue)
             even_if_empty = fifo.sweeping and (self.over or len(self.choices) > 1)
@@ -52,7 +52,7 @@ class ItemWait:
         """
         The time is up.
 
-        @return: whether it has to go on, as nobody knows yet what is behind that which has expired.
+        @return: whether the wait must go on until the expired items at the head are dropped.
         """
         self.over = True
         for fifo, waiter in self._lines:
@@ -62,10 +62,10 @@ class ItemWait:
         return False
 
     def go_on(self) -> None:
-        """What was on its way to the client is sent: there is nothing to be done."""
+        """Called when the replies on their way have been sent; does nothing."""
 
     def stop(self) -> None:
-        """ItemWait no longer."""
+        """Stop waiting."""
         lines, self._lines = self._lines, []
         for fifo, waiter in lines:
             fifo.leave(waiter)
@@ -73,7 +73,7 @@ class ItemWait:
 
 
 class SweepWait:
-    """Waiting until it is known what is behind that which has expired at the head of a queue."""
+    """A wait until the expired items at the head of a queue are dropped."""
 
     def __init__(self, queues: Queues, fifo: Fifo, serve: Callable[[], None]) -> None:
         self._queues = queues
@@ -81,14 +81,14 @@ class SweepWait:
         self._waiter = fifo.wait(serve, even_if_empty=True)
 
     def hasten(self) -> bool:
-        """The time is up, which changes nothing."""
+        """The time is up; this wait goes on all the same."""
         return True
 
     def go_on(self) -> None:
-        """What was on its way to the client is sent: there is nothing to be done."""
+        """Called when the replies on their way have been sent; does nothing."""
 
     def stop(self) -> None:
-        """ItemWait no longer."""
+        """Stop waiting."""
         self._fifo.leave(self._waiter)
         self._queues.release(self._fifo)
 
@@ -98,7 +98,7 @@ class Monitor(Protocol):
 
     @property
     def sated(self) -> bool:
-        """Whether what it got is still on its way to the client, so that it should have no more for now."""
+        """Whether enough items are on their way to the client, so that it gets no more for now."""
 
     def open_for_monitor(self, fifo: Fifo) -> bool:
         """
@@ -108,18 +108,18 @@ class Monitor(Protocol):
         """
 
     def may_open(self, queue: bytes) -> bool:
-        """Whether it may have one open read more."""
+        """Whether it may have one more open read."""
 
     def monitored(self, wait: MonitorWait) -> None:
-        """It has all that it may have."""
+        """Called when the monitor is done."""
 
     def broken_off(self, wait: MonitorWait, error: StoreError) -> None:
-        """The queue cannot be read."""
+        """Called when the queue cannot be read."""
 
 
 class MonitorWait:
     """
-    Opening items as they come.
+    A monitor, which opens items as they arrive.
 
     After each item it goes to the end of the line, so that several monitors share a queue fairly.
     """
@@ -128,8 +128,8 @@ class MonitorWait:
         self, queues: Queues, client: Monitor, queue: bytes, maximum: Optional[int], over: bool = False
     ) -> None:
         """
-        @param maximum: after how many items it is over; C{None}: when no more may be open.
-        @param over: whether it is for what is there, and not for what comes.
+        @param maximum: the number of items after which it ends; C{None}: it ends when no more may be open.
+        @param over: whether it takes only the items that are there, and waits for none.
         """
         self._queues = queues
         self._client = client
@@ -139,9 +139,9 @@ class MonitorWait:
         self._line: Optional[tuple[Fifo, Waiter]] = None
 
     def go_on(self) -> None:
-        """Take what there is, as much as can be sent, and wait for what comes."""
+        """Take the items that are there, as many as can be sent, then wait for more."""
         while self._line is None and self._hungry():
-            # Not the same one each time: who is not in line does not keep it.
+            # Looked up each time: while nothing waits in its line, the object may be replaced.
             fifo = self._queues.make(self.queue)
             if self._client.open_for_monitor(fifo):
                 self._count()
@@ -153,7 +153,7 @@ class MonitorWait:
                 break
 
     def _hungry(self) -> bool:
-        """@return: whether it should have an item now; it may be over after that."""
+        """@return: whether to take an item now; if not, the monitor may be done."""
         sated = self._client.sated
         if self._left == 0 or (sated and self._over) or not self._client.may_open(self.queue):
             self._client.monitored(self)
@@ -183,7 +183,7 @@ class MonitorWait:
         """
         The time is up.
 
-        @return: whether it has to go on, as nobody knows yet what is behind that which has expired.
+        @return: whether the wait must go on until the expired items at the head are dropped.
         """
         self._over = True
         if self._line is None or not self._line[0].sweeping:
@@ -192,7 +192,7 @@ class MonitorWait:
         return True
 
     def stop(self) -> None:
-        """ItemWait no longer."""
+        """Stop waiting."""
         if self._line is not None:
             (fifo, waiter), self._line = self._line, None
             fifo.leave(waiter)

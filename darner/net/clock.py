@@ -1,12 +1,12 @@
 """
-Time that only goes forward.
+A clock that is never set back.
 
-The reactor measures delays by the wall clock: a client that waits for a second waits for an hour when the clock is set
-back.  This clock offers the reactor's `callLater`, measured by the monotonic clock: a thread sleeps until the next call
-is due and then wakes the reactor.
+The reactor measures delays by the wall clock: if that is set back by an hour, a client that waits for a second waits
+for an hour.  This clock has the reactor's `callLater`, measured by the monotonic clock: a thread sleeps until the next
+call is due and then wakes the reactor.
 
-The thread does not sleep by the time-out of a lock: where Python was built with an old C library, or another one than
-GNU's, that is measured by the wall clock as well.
+The thread does not use the time-out of a lock to sleep: if Python was built with an old C library, or one other than
+GNU's, that is measured by the wall clock too.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from darner.net.log_limits import LimitedLog
 
 _NEVER = float("inf")
 _LONGEST = 86_400.0
-"""Seconds of one sleep; poll takes no more than some weeks."""
+"""The longest sleep, in seconds; poll accepts no more than some weeks."""
 
 
 @implementer(IReactorTime)
@@ -52,7 +52,7 @@ class MonotonicClock:
         self._thread: Optional[threading.Thread] = None
         self._stopping = False
         self._limited = LimitedLog(self._log, self)
-        # At once: the first call may be that which waits for the end of a shortage of descriptors.
+        # Now, as the first timer may be needed while there are no descriptors left.
         self._pipe: Optional[tuple[int, int]] = self._open_pipe()
 
     @staticmethod
@@ -114,7 +114,7 @@ class MonotonicClock:
             self._wake()
 
     def _start_thread(self) -> None:
-        """@raise RuntimeError: there can be no thread now; the next call is another try."""
+        """@raise RuntimeError: the system cannot start a thread now; the next call tries again."""
         self._thread = threading.Thread(target=self._sleep, name="darner-clock", daemon=True)
         try:
             self._thread.start()
@@ -124,9 +124,9 @@ class MonotonicClock:
             raise
 
     def _wake(self) -> None:
-        """Have the thread look again."""
+        """Wake the thread, so that it reads the next due time."""
         assert self._pipe is not None
-        with suppress(BlockingIOError):  # the pipe is full: it will look
+        with suppress(BlockingIOError):  # the pipe is full, so the thread wakes up anyway
             os.write(self._pipe[1], b"\0")
 
     def _sleep(self) -> None:
@@ -146,10 +146,10 @@ class MonotonicClock:
 
     def _run(self) -> None:
         now = self._seconds()
-        # Once stopped, what was already on its way here does nothing, nor does it start the thread anew.
+        # After stop(), a call that was already scheduled must run nothing and must not start the thread again.
         while self._thread is not None and self._calls and self._calls[0][0] <= now:
             due, _, call = heappop(self._calls)
-            # A call that was moved stands in the heap a second time.
+            # A call that was reset is in the heap twice.
             if not call.active() or due != call.time:
                 continue
             if call.delayed_time:
@@ -160,6 +160,6 @@ class MonotonicClock:
                 try:
                     call.func(*call.args, **call.kw)
                 except Exception:
-                    self._limited.failure("a delayed call failed")
+                    self._limited.failure("internal error in a timer")
         if self._thread is not None and self._calls:
             self._arm(self._calls[0][0])

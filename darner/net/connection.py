@@ -1,5 +1,5 @@
 """
-One connection of a `darner.net.port.FastPort`: to its protocol, a transport like any other.
+One connection of a `darner.net.port.FastPort`.  To its protocol it is an ordinary Twisted transport.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from twisted.python.failure import Failure
 from zope.interface import classImplements
 
 READ_BYTES: Final = 64 * 1024
-"""How much is read from a connection at once."""
+"""The maximum number of bytes read from a connection at once."""
 SEND_BUFFER: Final = 64 * 1024
-"""Unsent bytes at which a connection's producer is told to pause."""
+"""The number of unsent bytes above which a connection's producer is paused."""
 
 IN: Final = getattr(select, "EPOLLIN", 1)
 OUT: Final = getattr(select, "EPOLLOUT", 4)
@@ -44,24 +44,24 @@ def socket_address(name: tuple[Any, ...], family: int) -> Address:
 
 
 class Port(Protocol):
-    """What a connection needs of its port."""
+    """The port, as its connections see it."""
 
     def watch(self, fd: int, events: int) -> None:
-        """Look for these events of a connection's socket."""
+        """Set the epoll events for a connection's socket."""
 
     def forget(self, connection: FastConnection) -> None:
-        """A connection has ended; its socket is still open."""
+        """Remove a connection that has ended; its socket is still open."""
 
     def later(self, call: Callable[..., object], *arguments: object) -> None:
-        """Call back when nobody is in the middle of something."""
+        """Call after the present events are handled, when no protocol's method is running."""
 
 
 class FastConnection:
     """
-    A connection that sends and receives when its port says so.
+    A connection that sends and receives when its port tells it that the socket is ready.
 
-    What is written is sent at once where nothing waits before it: the protocol writes once a turn, so there is nothing
-    to gain by gathering.
+    If nothing is waiting to be sent, C{write} sends at once: the protocol writes once a turn, so buffering would gain
+    nothing.
     """
 
     def __init__(self, port: Port, sock: socket.socket, peer: Address) -> None:
@@ -85,10 +85,10 @@ class FastConnection:
         self.connected = True
         self.protocol: IProtocol
 
-    # What the port tells
+    # Calls from the port
 
     def ready(self, events: int) -> None:
-        """The socket can be read from or written to, or is broken."""
+        """Handle epoll events: the socket can be read or written, or the connection is broken."""
         if events & OUT:
             self._flush()
         if events & IN and self._reading and self.connected:
@@ -128,11 +128,11 @@ class FastConnection:
             if producer is not None:
                 producer.stopProducing()
         finally:
-            # Whatever else fails: what the client had open goes back.
+            # In any case, so that the client's open reads go back to their queues.
             self.protocol.connectionLost(reason)
 
     def _watch(self) -> None:
-        """Tell epoll what to look for."""
+        """Tell epoll which events to report."""
         events = (IN if self._reading else 0) | (OUT if self._unsent else 0)
         if events != self._events and self.connected:
             self._events = events
@@ -148,7 +148,7 @@ class FastConnection:
                 sent = self._send(data)
             except OSError as error:
                 if error.errno not in AGAIN:
-                    # Not from here: the caller is in the middle of something.
+                    # Later, as the protocol that called this is not ready for connectionLost.
                     self._port.later(self.lose, Failure(ConnectionLost(error.strerror)))
                     self._write_closed = True
                     return
@@ -168,7 +168,7 @@ class FastConnection:
         self.write(b"".join(data))
 
     def _flush(self) -> None:
-        """Send what could not be sent before."""
+        """Send the unsent bytes."""
         while self._unsent:
             piece = self._unsent[0]
             try:
@@ -220,7 +220,7 @@ class FastConnection:
 
     def abortConnection(self) -> None:
         if self.connected:
-            # The peer is told by a reset, and nothing unsent lingers in the kernel.
+            # Send a reset to the peer, and drop unsent bytes from the kernel's buffer.
             with suppress(OSError):
                 self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
             self.disconnecting = True
@@ -261,7 +261,7 @@ class FastConnection:
     # The socket
 
     def getHandle(self) -> socket.socket:
-        """@return: the socket, for its options."""
+        """@return: the socket, so that the caller can set its options."""
         return self._socket
 
     def getHost(self) -> Address:
@@ -283,5 +283,5 @@ class FastConnection:
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, enabled)
 
 
-# Not as a decorator, with which it would not be compiled to a class of its own (`docs/design/compiled.rst`).
+# Not a decorator, as mypyc would then not compile it to a native class (`docs/design/compiled.rst`).
 classImplements(FastConnection, ITCPTransport, IConsumer, IPushProducer)

@@ -1,5 +1,5 @@
 """
-How we listen: Twisted's own transports for every endpoint, and a faster one for plain TCP (`darner.net.port`).
+The endpoint for plain TCP, with a transport that is faster than Twisted's (`darner.net.port`).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class FastEndpoint:
         self._interface = interface
 
     def listen(self, protocolFactory: IProtocolFactory) -> Deferred[IListeningPort]:
-        """@param protocolFactory: a L{ServedFactory}, or a L{Door} behind which there will be one."""
+        """@param protocolFactory: a L{ServedFactory}, or a L{Door} that will get one."""
         return execute(self._listen, protocolFactory)
 
     def _listen(self, factory: IProtocolFactory) -> IListeningPort:
@@ -42,7 +42,7 @@ classImplements(FastEndpoint, IStreamServerEndpoint)
 
 def tcp_endpoint(reactor: Any, port: int, interface: str) -> IStreamServerEndpoint:
     """
-    @return: the fastest endpoint for plain TCP that this reactor can carry.
+    @return: the fastest endpoint for plain TCP that this reactor supports.
     """
     if type(reactor).__name__ == "EPollReactor":
         return FastEndpoint(reactor, port, interface)

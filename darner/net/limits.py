@@ -1,5 +1,5 @@
 """
-What one client may cost: how many may come, how long they may be silent, how much is held for each.
+Limits for clients: how many may connect, how long they may be silent, how many bytes are buffered for each.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ from twisted.internet.task import LoopingCall
 from darner.values.stats import ServerStats
 
 CLIENT_BYTES: Final = 64 * 1024
-"""Of what one client sends ahead, and of replies that gather for it in a turn, about how much is held at most."""
+"""Approximate maximum of bytes buffered for one client: requests it sent ahead, and replies it gets in a turn."""
 LEAST_CLIENT_BYTES: Final = 8 * 1024
-"""The same where there are very many clients."""
+"""The same if there are very many clients."""
 ALL_CLIENTS_BYTES: Final = 256 * 2**20
-"""What all clients together get of that; where they are too many for L{CLIENT_BYTES}, each gets less."""
+"""The same for all clients together; if there are too many for L{CLIENT_BYTES}, each gets less."""
 
 SWEEPS: Final = 4
-"""How often in the shortest time-out the clients are looked at."""
+"""The number of times that the clients are checked within the shortest time-out."""
 
 
 @frozen
 class Limits:
-    """What is asked of clients; the settings of the same names (`darner.config.settings.Settings`)."""
+    """Limits and time-outs for clients: the settings of the same names (`darner.config.settings.Settings`)."""
 
     max_connections: int = 0
     idle_timeout: float = 0.0
@@ -35,51 +35,51 @@ class Limits:
 
 
 def client_bytes(clients: int) -> int:
-    """@return: how many bytes are held at most for each of so many clients, in each direction."""
+    """@return: the maximum number of bytes to buffer for each of so many clients, in each direction."""
     return max(LEAST_CLIENT_BYTES, min(CLIENT_BYTES, ALL_CLIENTS_BYTES // max(1, clients)))
 
 
 class Quiet(Protocol):
-    """A client's connection, as far as its silence goes."""
+    """A client's connection, as L{ClientTimeouts} sees it."""
 
     active: bool
-    """Whether anything was received or sent since somebody last set this to false."""
+    """Whether bytes were received or sent since this was last set to false."""
     quiet_since: Optional[float]
-    """When it was found to be silent for the first time, in seconds of the clock; C{None} while it is not."""
+    """When a check first found it silent, in seconds of the clock; C{None} if it is not silent."""
     connected_at: float
     """When the connection was made, in seconds of the clock."""
 
     @property
     def stalled(self) -> bool:
-        """Whether the client owes something: the rest of a request, the reading of its replies, its log-in."""
+        """Whether the server waits for the client: to end a request, to read replies, to log in or to disconnect."""
 
     @property
     def anonymous(self) -> bool:
-        """Whether the client still has to log in, and nothing that it sent for that is being checked."""
+        """Whether the client still has to log in, and its password is not being checked."""
 
     @property
     def idle(self) -> bool:
-        """Whether the client has asked for nothing that it has not got."""
+        """Whether no request of the client is pending."""
 
     def close(self) -> None:
-        """Send what was written and end the connection."""
+        """Send what was written and close the connection."""
 
     def abort(self) -> None:
-        """End the connection at once."""
+        """Close the connection at once."""
 
 
 class ClientTimeouts:
     """
-    Disconnects those who are silent for too long, and those who do not log in, whatever else they send.
+    Disconnects clients that are silent for too long, and clients that do not log in, whatever else they send.
 
-    Nothing is done for each request but to note that there was one; a sweep a few times in each time-out looks.  So a
-    client goes between one and one and a half time-outs after its last sign of life.
+    A request only sets a flag; a timer checks all clients a few times within each time-out.  So the server disconnects
+    a client between one and one and a half time-outs after it last sent or received bytes.
     """
 
     def __init__(
         self, limits: Limits, clock: IReactorTime, connections: Collection[Quiet], stats: ServerStats
     ) -> None:
-        """@param connections: those that are open, whenever it is looked at."""
+        """@param connections: the open connections; its owner keeps it up to date."""
         self._idle = limits.idle_timeout
         self._stall = limits.stall_timeout
         self._clock = clock
@@ -91,7 +91,7 @@ class ClientTimeouts:
         self._interval = min(times) / SWEEPS if times else 0.0
 
     def update(self) -> None:
-        """A client has come or gone."""
+        """Start or stop the timer, after a client has connected or disconnected."""
         wanted = bool(self._interval and self._connections)
         if wanted and not self._sweeping.running:
             self._sweeping.start(self._interval, now=False)

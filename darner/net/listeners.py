@@ -1,5 +1,5 @@
 """
-Where clients are served: what is known of each place, and holding it before there is anything to serve.
+Listeners: what is known of each, and a factory that holds its address until there are queues to serve.
 """
 
 from __future__ import annotations
@@ -20,35 +20,35 @@ TEXT: Final = "text"
 
 @frozen
 class Listener:
-    """One place to listen at, and what is spoken there."""
+    """An endpoint to listen on, and its protocol."""
 
     endpoint: IStreamServerEndpoint
     protocol: str = MEMCACHE
     """L{MEMCACHE} or L{TEXT}."""
     dialect: Optional[str] = None
-    """As the setting of that name (`darner.config.settings.Settings`), for this place; C{None}: as that says."""
+    """Overrides the setting of that name (`darner.config.settings.Settings`) for this listener, unless C{None}."""
     tls: bool = False
     """Whether the endpoint speaks TLS."""
     client_certificates: bool = False
-    """Whether only clients with a certificate get in."""
+    """Whether clients need a certificate."""
 
     def __str__(self) -> str:
-        """What is special about it, in brackets, for the log; nothing where nothing is."""
+        """What differs from the memcache protocol over plain TCP, in brackets, for the log; empty if nothing does."""
         words = ["TLS"] * self.tls + ["client certificates"] * self.client_certificates
         words += ["text protocol"] * (self.protocol == TEXT)
         return f" ({', '.join(words)})" if words else ""
 
 
 def is_reachable(address: object) -> bool:
-    """@return: whether other machines may reach what listens at this address: TCP, and not loopback."""
+    """@return: whether other machines can reach this address: TCP, and not loopback."""
     return isinstance(address, (IPv4Address, IPv6Address)) and not ip_address(address.host).is_loopback
 
 
 class Door(ServerFactory):
     """
-    In place of a factory while there is nothing to serve yet: an address is taken before anything else is touched.
+    Stands in for the factory of a listener, so that the server takes its addresses before it opens the store.
 
-    No client is served before L{open}; the reactor does not get its turn between the two.
+    No client is served before L{open}; the reactor does not run between the two.
     """
 
     noisy = False
@@ -58,14 +58,14 @@ class Door(ServerFactory):
         self._opened: list[Callable[[Any], None]] = []
 
     def when_open(self, call: Callable[[Any], None]) -> None:
-        """Have a port told of the factory, once there is one."""
+        """Call C{call} with the factory when L{open} is called."""
         self._opened.append(call)
 
     def open(self, factory: IProtocolFactory) -> None:
         """
         Serve clients from now on.
 
-        @raise CannotListenError: somebody else has taken the address since.
+        @raise CannotListenError: another process has taken the address since.
         """
         self._factory = factory
         opened, self._opened = self._opened, []

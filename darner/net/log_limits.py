@@ -1,12 +1,14 @@
 """
-A bound on log lines that clients, or a full disk, can cause as often as they like.
+Limits the number of log lines that clients, or a full disk, can cause.
 
-The first line of a kind is logged at once.  What follows is counted, and logged as one line a period with the count.
-When it ends, one more line says so, and how often it happened in all.
+The first line of a kind is logged at once.  The following ones are counted, and logged as one line a period with the
+count.  When they end, one more line says so, with the total count.
 """
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable
 from typing import Any, Final, Optional
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
@@ -16,11 +18,45 @@ from twisted.python.failure import Failure
 PERIOD: Final = 60.0
 """Seconds between two lines of one kind."""
 KINDS: Final = 100
-"""How many kinds are counted apart; further ones are counted together by their format."""
+"""The number of kinds that are counted separately; further ones are counted together by their format."""
+
+
+class SparseLog:
+    """
+    As L{LimitedLog}, for what has no reactor and may log from any thread: what was left out is told with the next line
+    of its kind.
+    """
+
+    def __init__(self, log: Logger, seconds: Callable[[], float], period: float = PERIOD) -> None:
+        """@param seconds: a monotonic clock."""
+        self._log = log
+        self._seconds = seconds
+        self._period = period
+        self._lock = threading.Lock()
+        self._said: dict[str, float] = {}
+        self._left_out: dict[str, int] = {}
+
+    def emit(self, level: Any, format: str, **fields: object) -> None:
+        """Log an event, or count it by its format.  C{left_out} and C{seconds} are taken among the C{fields}."""
+        with self._lock:
+            now = self._seconds()
+            before = self._said.get(format)
+            if before is not None and now < before + self._period:
+                self._left_out[format] = self._left_out.get(format, 0) + 1
+                return
+            self._said[format] = now
+            left_out = self._left_out.pop(format, 0)
+        if before is None or not left_out:
+            self._log.emit(level, format, **fields)
+        else:
+            self._log.emit(
+                level, format + " ({left_out} more in the last {seconds} s)", left_out=left_out,
+                seconds=round(now - before), **fields,
+            )  # fmt: skip
 
 
 class _Kind:
-    """What was logged and left out of one kind of line."""
+    """The counts of one kind of line, and its latest event."""
 
     timer: IDelayedCall
 
@@ -40,14 +76,14 @@ class LimitedLog:
     """
     A L{Logger} that logs each kind of event at most once a period.
 
-    Of the events that are left out the latest is kept: fields are to be small values, and errors are given as text.
+    The latest event of those left out is kept, so fields must be small values, and errors be given as text.
     """
 
     def __init__(self, log: Logger, clock: IReactorTime, period: float = PERIOD, kinds: int = KINDS) -> None:
         """
-        @param log: where the lines go.
+        @param log: the logger for the lines.
         @param period: in seconds.
-        @param kinds: of how many kinds is kept count at once.
+        @param kinds: the number of kinds that are counted separately.
         """
         self._log = log
         self._clock = clock
@@ -60,18 +96,18 @@ class LimitedLog:
         Log an event, or count it.
 
         @param level: one of L{LogLevel}.
-        @param kind: what it is counted by; by default the format.
-        @param fields: the values for the format.  C{left_out}, C{total} and C{seconds} are taken.
+        @param kind: events of the same kind are counted together; by default the format.
+        @param fields: the values for the format; not C{left_out}, C{total} or C{seconds}.
         """
         self._emit(level, format, format if kind is None else kind, None, fields)
 
     def failure(self, format: str, failure: Optional[Failure] = None) -> None:
         """
-        Log an error that should not happen, with its traceback the first time.
+        Log an internal error, with its traceback the first time.
 
-        It is counted by its type and by the line that raised it.
+        Errors of the same type, raised by the same line, are counted together.
 
-        @param failure: by default that of the exception being handled.
+        @param failure: by default the exception that is being handled.
         """
         failure = Failure() if failure is None else failure
         where = tuple(failure.frames[-1][1:3]) if failure.frames else ()
@@ -106,9 +142,9 @@ class LimitedLog:
 
     def end(self, format: str, kind: object, **fields: object) -> bool:
         """
-        Log that events of this kind have ended: at once where the beginning was logged, and else behind that.
+        Log that events of this kind have ended: at once if a line of them was logged, otherwise after the next one.
 
-        @param format: may contain C{total}, how often it happened, and C{seconds}, for how long.
+        @param format: may contain C{total}, the number of events, and C{seconds}, the time since the first.
         @return: whether there were any.
         """
         state = self._kinds.get(kind)
@@ -121,7 +157,7 @@ class LimitedLog:
         return True
 
     def close(self) -> None:
-        """Log what was left out so far, and let no time pass any more."""
+        """Log the counts of lines that were left out, and stop all timers."""
         kinds, self._kinds = self._kinds, {}
         for state in kinds.values():
             state.timer.cancel()
@@ -138,7 +174,7 @@ class LimitedLog:
             self._say(state, state.level, state.format + " (over: {total} times in {seconds} s)", state.fields)
 
     def _say_left_out(self, state: _Kind) -> None:
-        """What was left out since the last line, if anything."""
+        """Log the count of lines left out since the last line, if any."""
         if not state.left_out:
             return
         seconds = round(self._clock.seconds() - state.said)

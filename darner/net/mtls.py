@@ -1,12 +1,12 @@
 """
 The endpoint ``mtls:``: TLS for clients that have a certificate.
 
-Twisted's own ``ssl:`` endpoint takes any client.  This one comes as a plugin (``twisted/plugins/darner_endpoint.py``),
-so that any Twisted application can use it::
+Twisted's own ``ssl:`` endpoint accepts any client.  This one is a plugin (``twisted/plugins/darner_endpoint.py``), so
+that any Twisted application can use it::
 
     mtls:22134:privateKey=key.pem:certKey=cert.pem:clientCA=ca.pem
 
-It needs what is installed with ``darner[tls]``.
+It needs the packages of ``darner[tls]``.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _CERTIFICATE: Final = re.compile(rb"-----BEGIN CERTIFICATE-----.+?-----END CERTI
 
 
 def _certificates(path: str) -> list[ssl.Certificate]:
-    """@raise ValueError: there is none in the file."""
+    """@raise ValueError: the file has no certificate."""
     found = [ssl.Certificate.loadPEM(pem) for pem in _CERTIFICATE.findall(Path(path).read_bytes())]
     if not found:
         raise ValueError(f"{path} has no certificate in PEM format")
@@ -40,12 +40,12 @@ def mutual_tls_endpoint(
     backlog: str = "50",
 ) -> SSL4ServerEndpoint:
     """
-    Make an endpoint; the arguments are those of the endpoint string.
+    Create an endpoint; the arguments are those of the endpoint string.
 
-    @param clientCA: file with the certificates, in PEM, of those who sign clients' certificates.  A client that has
-        none signed by one of them is turned away in the handshake.
+    @param clientCA: file with the certificates, in PEM, of the authorities that sign clients' certificates.  The
+        handshake fails for a client without a certificate that one of them has signed.
     @param privateKey: file with the server's key, in PEM.
-    @param certKey: file with the server's certificate and those that lead to its root; by default that of the key.
+    @param certKey: file with the server's certificate and its chain, in PEM; by default the file of the key.
     @raise ValueError: a file has no certificate.
     @raise OSError: a file cannot be read.
     """

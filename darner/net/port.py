@@ -37,59 +37,59 @@ from darner.net.log_limits import LimitedLog
 from darner.net.processors import processors
 
 EVENTS: Final = 256
-"""How many connections are served before the reactor gets its turn."""
+"""The maximum number of connections that are served before the reactor continues."""
 WORK: Final = 0.004
-"""Seconds after which the reactor gets its turn, however much there is to do."""
+"""Seconds after which the reactor continues, even if more connections are ready."""
 LINGER: Final = 0.001
 """
-How long to wait, in seconds, for the clients that were just answered before the reactor gets its turn.
+How long to wait, in seconds, for new requests of the clients that were just answered, before the reactor continues.
 
-A turn of the reactor costs as much as two small requests; a single client that sends one request after the other is
-served nearly twice as fast with this.  It delays whoever else lives in the reactor by as much and by L{WORK} at most.
+An iteration of the reactor costs as much as two small requests: with this wait, a single client that sends one request
+after the other is served nearly twice as fast.  It delays other users of the reactor, by L{WORK} at most.
 """
 SPIN: Final = 0.0001
 """
-For how long to look again and again before that, in seconds, where few clients were served.
+How long to poll without sleeping before that, in seconds, if few clients were served.
 
-To be put to sleep and woken costs a small request more than all else that is done for it, and its client waits for it.
-So as long as one comes back within this time, it is waited for awake: a lone client is nearly twice as fast by that,
-and so are two.  It takes a second processor, on which the clients run meanwhile.
+Sleeping and waking up costs more than all other work for a small request, and the client waits for it.  So as long as
+a client sends its next request within this time, the port polls: a single client is served nearly twice as fast, and so
+are two.  This needs a second processor, on which the clients run meanwhile.
 """
 FEW: Final = 16
 """
-Fewer clients than this in a turn are few: others are looked for before it is written, and waited for awake after it.
-To write it costs as much as some requests: with ten clients 6 % more of them are served.
+With fewer clients than this in a turn, the port polls for more before it writes the turn, and again after that.
+Writing a turn costs as much as some requests: with ten clients, 6 % more requests are served.
 """
 ACCEPTS: Final = 64
-"""How many connections are accepted before those that are there get their turn."""
+"""The maximum number of connections that are accepted before the others are served."""
 BACKLOG: Final = 1024
 SPARE_DESCRIPTORS: Final = 128
-"""Descriptors that are left to the store and the rest of the process: clients do not get them."""
+"""The number of descriptors that clients cannot use: they are for the store and the rest of the process."""
 RETRY_ACCEPT: Final = 1.0
-"""Seconds until accepting is tried again after it failed for want of descriptors or memory."""
+"""Seconds until the port tries to accept again, after that failed for lack of descriptors or memory."""
 
 _SHORTAGE: Final = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 
 class Batch(Protocol):
-    """What a port begins before it serves its clients, and ends after that: one write for all of them."""
+    """The group commit, as a port sees it: it writes the changes of all clients that the port has served together."""
 
     def begin(self) -> None:
-        """Many clients are served from now on, until L{end}."""
+        """Called before several clients are served; L{end} follows."""
 
     @property
     def busy(self) -> bool:
-        """Whether a write is under way in a thread."""
+        """Whether a thread is writing a turn."""
 
     def end(self) -> None:
-        """Write what the clients asked for, and send them their replies."""
+        """Write the changes of these clients, and send their replies."""
 
 
 class ServedFactory(Protocol):
-    """What a L{FastPort} expects of the factory of its connections, besides Twisted's own methods."""
+    """The factory of a L{FastPort}'s connections; it has more than Twisted's own methods."""
 
     refusal: bytes
-    """What a client is sent for which there is no room."""
+    """The reply to a client that is refused, as there are too many."""
     commit: Batch
     clock: IReactorTime
 
@@ -98,14 +98,14 @@ class ServedFactory(Protocol):
     def buildProtocol(self, addr: Any) -> IProtocol: ...
 
     def full(self) -> bool:
-        """@return: whether one client more would be one too many."""
+        """@return: whether the maximum number of clients is reached."""
 
     def rejected(self) -> None:
-        """A client was told that there is no room for it."""
+        """Count and log a client that is refused."""
 
 
 class FastPort:
-    """A listening TCP port whose connections are served in one go; see the module."""
+    """A listening TCP port that serves all its ready connections in one turn; see the module."""
 
     _log: ClassVar[Logger] = Logger()
 
@@ -124,15 +124,15 @@ class FastPort:
         self._later_scheduled = False
         self._serving = False
         self._spins = processors() >= 2
-        self._prompt = False  # whether somebody came back at once
+        self._prompt = False  # whether a client sent its next request at once
 
     # Listening
 
     def startListening(self) -> None:
         """
-        Take the address.  Clients are refused until L{serve}.
+        Bind the address.  Clients are refused until L{serve}.
 
-        @raise CannotListenError: it is taken, or cannot be had.
+        @raise CannotListenError: it is in use, or cannot be bound.
         """
         family = socket.AF_INET6 if ":" in self._interface else socket.AF_INET
         listening = socket.socket(family, socket.SOCK_STREAM)
@@ -151,8 +151,8 @@ class FastPort:
         """
         Begin to accept clients.
 
-        @param factory: makes their protocols.
-        @raise CannotListenError: somebody else listens at the address by now.
+        @param factory: creates their protocols.
+        @raise CannotListenError: another process listens on the address by now.
         """
         assert self._listening is not None
         try:
@@ -168,7 +168,7 @@ class FastPort:
         self._reactor.addReader(self)
 
     def stopListening(self) -> Deferred[None]:
-        """Accept no more connections; those that are there go on."""
+        """Stop accepting connections; open ones stay open."""
         return execute(self._stop_listening)
 
     def _stop_listening(self) -> None:
@@ -206,11 +206,11 @@ class FastPort:
             try:
                 self._welcome(sock, name)
             except Exception:
-                self._log.failure("a new connection failed")
+                self._limited.failure("internal error while accepting a client; closing its connection")
                 self._give_up(sock)
 
     def _welcome(self, sock: socket.socket, name: tuple[Any, ...]) -> None:
-        """Serve a new client, or tell it that there is no room."""
+        """Serve a new client, or refuse it if there are too many."""
         sock.setblocking(False)
         if self._factory.full():
             self._refuse(sock)
@@ -221,7 +221,7 @@ class FastPort:
             self._connect(sock, name)
 
     def _give_up(self, sock: socket.socket) -> None:
-        """Something was raised while a client was welcomed: it alone is lost."""
+        """Close the connection of a new client after an internal error."""
         connection = self._connections.get(sock.fileno())
         if connection is not None:
             self.later(connection.lose, Failure())
@@ -242,13 +242,13 @@ class FastPort:
         protocol.makeConnection(connection)
 
     def _refuse(self, sock: socket.socket) -> None:
-        """Tell a client that there is no room for it."""
+        """Tell a client that there are too many, and disconnect it."""
         with suppress(OSError):
             sock.send(self._factory.refusal)
         sock.close()
 
     def _accept_none(self, error: OSError) -> None:
-        """Not even a descriptor to refuse with: accept again in a while."""
+        """Stop accepting for a while: there is no descriptor left, not even to refuse a client."""
         self._limited.emit(LogLevel.error, "cannot accept connections: {error}", error=error.strerror)
         self._epoll.modify(self._listening_fd, 0)
         self._factory.clock.callLater(RETRY_ACCEPT, self._accept_again)
@@ -267,14 +267,14 @@ class FastPort:
 
     def doRead(self) -> None:
         """
-        Serve the connections that are ready, one turn after the other, until none is or others have to be served.
+        Serve the connections that are ready, turn after turn, until none is ready or the time is up.
 
-        Nothing is raised: Twisted would not look at this port any more.
+        It raises nothing, as Twisted would drop the port then.
         """
         try:
             self._serve_all()
         except Exception:
-            self._log.failure("serving failed; it goes on")
+            self._limited.failure("internal error while serving clients; the server continues")
 
     def _serve_all(self) -> None:
         until = self._seconds() + WORK
@@ -287,10 +287,10 @@ class FastPort:
 
     def _linger(self, served: int) -> list[tuple[int, int]]:
         """
-        Wait a little for clients that were just answered.
+        Wait a little for the next requests of clients that were just answered.
 
-        @param served: how many.
-        @return: those that are ready, and their events.
+        @param served: the number of these clients.
+        @return: the descriptors that are ready, and their events.
         """
         poll = self._epoll.poll
         if served >= FEW or not self._spins:
@@ -317,21 +317,21 @@ class FastPort:
             try:
                 self._commit.end()
             except Exception:
-                self._log.failure("a turn could not be ended")
+                self._limited.failure("internal error while ending a turn; closing the connections it served")
                 self._lose(ready)
             self._serving = False
         if self._later:
             self._do_later()
 
     def _lose(self, ready: list[tuple[int, int]]) -> None:
-        """End these connections: nobody knows which of them were answered."""
+        """Close these connections, as it is unknown which of them got their replies."""
         for fd, _ in ready:
             connection = self._connections.get(fd)
             if connection is not None:
                 self.later(connection.lose, Failure())
 
     def _take(self, ready: list[tuple[int, int]]) -> None:
-        """Have these connections take what they have received."""
+        """Let these connections handle their events."""
         connections = self._connections
         for fd, events in ready:
             connection = connections.get(fd)
@@ -341,24 +341,24 @@ class FastPort:
                 elif fd == self._listening_fd and self._listening is not None:
                     self._accept()
             except Exception:
-                self._limited.failure("a connection failed")
+                self._limited.failure("internal error on a client's connection; closing it")
                 if connection is not None:
                     self.later(connection.lose, Failure())
 
     def connectionLost(self, reason: Failure) -> None:
-        """The reactor has ended."""
+        """Called by the reactor when it ends."""
 
     def watch(self, fd: int, events: int) -> None:
         self._epoll.modify(fd, events)
 
     def forget(self, connection: FastConnection) -> None:
-        """A connection has ended; its socket is still open."""
+        """Remove a connection that has ended; its socket is still open."""
         del self._connections[connection.fd]
         self._epoll.unregister(connection.fd)
         self.later(self._end_if_done)
 
     def later(self, call: Callable[..., object], *arguments: object) -> None:
-        """Call back when nobody is in the middle of something."""
+        """Call after the present events are handled, when no protocol's method is running."""
         self._later.append((call, arguments))
         if not self._serving and not self._later_scheduled:
             self._later_scheduled = True
@@ -371,15 +371,15 @@ class FastPort:
             try:
                 call(*arguments)
             except Exception:
-                # The reactor would take the port for lost.
-                self._limited.failure("a connection failed")
+                # If this were raised, the reactor would drop the port.
+                self._limited.failure("internal error on a client's connection; closing it")
 
 
 classImplements(FastPort, IListeningPort, IReadDescriptor)
 
 
 def _descriptor_limit() -> int:
-    """@return: the first descriptor that clients do not get."""
+    """@return: the first descriptor that clients cannot use."""
     limit: int = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     if limit == resource.RLIM_INFINITY:
         return sys.maxsize

@@ -1,5 +1,5 @@
 """
-How many processors there are for this process, for whoever wants to wait awake on one of them.
+The number of processors for this process: with one alone, polling without sleep would keep clients from running.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ OWN_GROUP: Final = Path("/proc/self/cgroup")
 
 def processors(groups: Path = GROUPS, own_group: Path = OWN_GROUP) -> float:
     """
-    @return: how many processors this process may keep busy: those it may run on, or fewer where it, or whatever holds
-        it, has a quota of CPU time (C{CPUQuota=} of systemd, C{--cpus} of containers).
+    @return: the number of processors that this process may keep busy: those it may run on, or fewer if a control group
+        of it has a quota of CPU time (C{CPUQuota=} of systemd, C{--cpus} of containers).
     """
     allowed = float(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
     with suppress(OSError, ValueError):
@@ -30,7 +30,7 @@ def processors(groups: Path = GROUPS, own_group: Path = OWN_GROUP) -> float:
 
 
 def _quota(path: Path) -> float:
-    """@return: the share of CPU time that a file C{cpu.max} says, which the root has not: 1 is one processor."""
+    """@return: the quota in a file C{cpu.max}, in processors; the root group has no such file, and no quota."""
     if not path.exists():
         return float("inf")
     quota, period = path.read_text().split()

@@ -1,8 +1,8 @@
 """
-The options of a client's socket: small replies leave at once, and TCP finds out when the client's machine is gone.
+The options of a client's socket: small replies are sent at once, and TCP notices when the client's machine is gone.
 
-All of it is optional.  Kernels and transports differ in what they take, so nothing is raised from here: what cannot be
-set is logged once, and the client is served without it.
+All of them are optional, as kernels and transports differ in what they support: an option that cannot be set is logged
+once, and the client is served without it.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from twisted.logger import Logger
 from darner.net.limits import Limits
 
 PROBE_INTERVAL: Final = 15
-"""Seconds between two questions of TCP to a silent client."""
+"""Seconds between TCP's keep-alive probes to a silent client."""
 PROBES: Final = 4
-"""After so many questions without an answer a client is gone."""
+"""The number of unanswered probes after which TCP ends the connection."""
 MAX_KEEP_ALIVE: Final = 32767
-"""Seconds of silence after which TCP asks for the first time, at most: Linux takes no more (tcp(7))."""
+"""The maximum number of seconds before the first probe: Linux accepts no more (tcp(7))."""
 
 
 def socket_of(transport: Any) -> Optional[socket.socket]:
     """
-    @return: the socket below a transport, through TLS and other wrappers; C{None} where there is none.
+    @return: the socket below a transport, through TLS and other wrappers; C{None} if there is none.
     """
     while transport is not None:
         handle = transport.getHandle() if hasattr(transport, "getHandle") else None
@@ -41,12 +41,11 @@ class SocketOptions:
 
     def __init__(self, limits: Limits) -> None:
         """
-        @param limits: its C{keep_alive} is after how many seconds of silence TCP asks for a client; 0 is never.
+        @param limits: its C{keep_alive} is the number of seconds of silence before the first probe; 0: no probes.
 
-        Keep-alive does not run while sent data is not acknowledged, and a kernel left alone sends that again and again
-        for a quarter of an hour.  So the time for that is bounded too, by the time in which keep-alive finds out.  The
-        same bound holds for a client that is there and does not read; so it is not below C{stall_timeout}, and where
-        that is 0 (never), it is not set.
+        Keep-alive does not run while sent data is unacknowledged: by default the kernel resends it for 15 minutes.  So
+        C{TCP_USER_TIMEOUT} limits that to the time in which keep-alive would end the connection.  It also applies to a
+        client that is alive but does not read; so it is at least C{stall_timeout}, and not set if that is 0 (never).
         """
         options: list[tuple[str, int, int]] = [("TCP_NODELAY", socket.IPPROTO_TCP, 1)]
         if limits.keep_alive:
@@ -70,16 +69,16 @@ class SocketOptions:
 
     def apply(self, transport: Any) -> None:
         """
-        Set the options of a client that has just connected.  Nothing is done where it does not come by TCP.
+        Set the options of a client that has just connected.  Does nothing if the client does not use TCP.
 
-        @param transport: the client's, of any kind.
+        @param transport: the client's transport, of any kind.
         """
         try:
             sock = socket_of(transport)
             if sock is None or sock.family not in (socket.AF_INET, socket.AF_INET6):
                 return
         except Exception as error:
-            self._cannot("any", error)
+            self._cannot("any option", error)
             return
         for name, level, option, number in self._options:
             try:
@@ -91,5 +90,5 @@ class SocketOptions:
         if name not in self._failed:
             self._failed.add(name)
             self._log.warn(
-                "cannot set {name} of a client's socket, and serve without it: {error}", name=name, error=error
+                "cannot set {name} on clients' sockets; serving them without it: {error}", name=name, error=error
             )

@@ -1,8 +1,8 @@
 """
-Listening at unix sockets, also where a server that was killed has left one behind.
+Listening on unix sockets, even if a killed server has left one behind.
 
-Twisted's own endpoint keeps a lock file with a process id in it, and takes that for a sign of life.  In a container the
-next server has the same id.  Here a socket is in use if, and only if, somebody answers to it.
+Twisted's own endpoint has a lock file with a process id: the socket counts as in use while a process has that id.  In a
+container the next server has the same id.  Here a socket is in use if, and only if, a process accepts connections.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from twisted.internet.interfaces import IListeningPort, IProtocolFactory, IStrea
 from zope.interface import implementer
 
 PATIENCE: Final = 1.0
-"""Seconds that somebody who listens at a socket gets to take a connection; who does not is there all the same."""
+"""Seconds to wait for a connection to a socket that is already there; after that it counts as in use."""
 
 
 @implementer(IStreamServerEndpoint)
 class UnixEndpoint:
-    """A unix socket to listen at."""
+    """An endpoint that listens on a unix socket."""
 
     def __init__(self, reactor: Any, path: str, backlog: int = 50, mode: int = 0o666) -> None:
         """
-        @param path: where the socket is made; of the abstract namespace where it starts with a NUL.
+        @param path: the path of the socket; in the abstract namespace if it starts with a NUL.
         @param mode: the socket's permissions.
         """
         self._reactor = reactor
@@ -40,7 +40,7 @@ class UnixEndpoint:
         self._mode = mode
 
     def listen(self, protocolFactory: IProtocolFactory) -> Deferred[IListeningPort]:
-        """@return: fails with L{CannotListenError} where the path cannot be used, or somebody listens there."""
+        """@return: fails with L{CannotListenError} if the path cannot be used, or another process listens there."""
         return execute(self._listen, protocolFactory)
 
     def _listen(self, factory: IProtocolFactory) -> IListeningPort:
@@ -61,11 +61,11 @@ class UnixEndpoint:
 
     @contextmanager
     def _alone(self, directory: Path) -> Iterator[None]:
-        """Keep another one that starts just now from taking this one's socket for one that was left behind."""
+        """Lock the directory, so that another server that starts now does not remove this one's socket as stale."""
         try:
             lock = os.open(directory, os.O_RDONLY)
         except OSError:
-            yield  # it may be used, and not be read
+            yield  # the directory may be writable but not readable
             return
         try:
             fcntl.flock(lock, fcntl.LOCK_EX)
@@ -74,13 +74,13 @@ class UnixEndpoint:
             os.close(lock)
 
     def _clear(self, path: Path) -> None:
-        """Remove a socket to which nobody listens any more."""
+        """Remove a socket on which no process listens any more."""
         try:
             mode = path.lstat().st_mode
         except FileNotFoundError:
             return
         if not stat.S_ISSOCK(mode):
-            raise self._cannot("there is a file of that name, which is no socket")
+            raise self._cannot("a file with this name exists, and is not a socket")
         with socket.socket(socket.AF_UNIX) as client:
             client.settimeout(PATIENCE)
             try:
@@ -90,7 +90,7 @@ class UnixEndpoint:
                 return
             except OSError:
                 pass
-        raise self._cannot("somebody listens there already")
+        raise self._cannot("another process listens there")
 
     def _cannot(self, reason: str) -> CannotListenError:
         return CannotListenError("unix", self._path, OSError(reason))

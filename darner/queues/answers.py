@@ -1,8 +1,8 @@
 """
-Where answers go: what one asker is to be told at the end of a turn, and whether that became true.
+Answer sheets: the replies that one asker gets at the end of a turn, once it is known whether they are true.
 
 An asker is a client's session, a call of an application, or a transfer.  It gets an answer sheet from the commit
-(L{darner.queues.commit.GroupCommit.answers_for}) and hands it to whatever it asks for; the operation adds the reply and
+(L{darner.queues.commit.GroupCommit.answers_for}) and passes it to each operation; the operation adds the reply and
 registers what that depends on.  So no reply can say that something is stored which is not.
 """
 
@@ -15,41 +15,41 @@ from darner.values.items import Item
 
 REPLY_OVERHEAD: Final = 256
 """
-What a reply counts besides its bytes, of the C{client_bytes} that gather for one client in a turn before others get
-theirs: so that some 256 small requests of one client are served in a turn.
+What a reply counts besides its bytes.  A client whose replies in one turn exceed C{client_bytes} must wait until the
+others are served; so it gets about 256 small requests in a turn.
 """
 
 
 class Asker(Protocol):
-    """Somebody who is to be answered."""
+    """Gets replies at the end of a turn."""
 
     def seal(self) -> None:
-        """The turn ends: add nothing more to its answer sheet, and get a new one for the next turn."""
+        """Called when the turn ends: add nothing more to this answer sheet, and get a new one for the next turn."""
 
     def deliver(self, answers: Answers) -> None:
-        """The turn of these answers is written or refused; they are as true as they will be."""
+        """Called when the turn is written or refused: every reply is true now, or replaced by an error."""
 
 
 class Resting(Protocol):
-    """Somebody who has had enough for one turn."""
+    """A client that has reached its limit for one turn."""
 
     def go_on(self) -> None:
-        """The others have had theirs."""
+        """Continue; the others have been served."""
 
 
 class LargeReply(Protocol):
-    """A reply that is more than bytes."""
+    """A reply that is sent in pieces."""
 
     def cancel(self) -> None:
-        """It will not be given; something else stands in its place."""
+        """Called when another reply has replaced it, so that it is not sent."""
 
 
 class Answers:
     """
     The answer sheet of one asker for one turn.
 
-    @ivar entries: the replies in order: bytes, L{LargeReply}s, and a L{StoreError} in place of what is not true.
-    @ivar size: about how many bytes the replies take, to tell when the asker has had enough for one turn.
+    @ivar entries: the replies in order: bytes, L{LargeReply}s, and a L{StoreError} in place of each that is not true.
+    @ivar size: approximate bytes of the replies, which limits the requests of one asker in a turn.
     """
 
     __slots__ = ("asker", "entries", "size")
@@ -61,7 +61,7 @@ class Answers:
 
     def add(self, reply: Any) -> int:
         """
-        Say something that depends on nothing.
+        Add a reply that depends on nothing.
 
         @return: its slot.
         """
@@ -73,9 +73,9 @@ class Answers:
 
     def refuse(self, slot: int, told: Optional[int], error: StoreError) -> None:
         """
-        What the reply at C{slot} says is not true.
+        Remove the reply at C{slot}, which is not true.
 
-        @param told: the slot that tells of the error; C{None}: nobody is told, the reply is only left out.
+        @param told: the slot that gets the error; C{None}: no error is sent.
         """
         refused = self.entries[slot]
         self.entries[slot] = b""
@@ -88,9 +88,9 @@ class Answers:
 
 class Verdict:
     """
-    Whether the puts of a turn are stored.
+    The outcome of the puts of a turn.
 
-    @ivar error: why they are not; C{None} as long as nothing speaks against it.
+    @ivar error: why they are not stored; C{None} if they are, or are not written yet.
     """
 
     __slots__ = ("error",)
@@ -100,16 +100,16 @@ class Verdict:
 
 
 class Reader:
-    """Somebody who reads items: says how they are handed out.  A base class, as calls of its methods cost less."""
+    """Spells the replies that hand out items.  A base class and no protocol, as calls of its methods cost less."""
 
     def hand_out(self, item: Item, key: bytes, whole: bool) -> Any:
         """
-        @param key: what the queue is called in the reply.
-        @param whole: whether the item is all of the reply; else others follow, or L{end}.
+        @param key: the name of the queue in the reply.
+        @param whole: whether the reply has only this item; otherwise others or L{end} follow.
         @return: the reply that hands out the item, as an entry of L{Answers}.
         """
         raise NotImplementedError
 
     def end(self, error: Optional[StoreError]) -> bytes:
-        """@return: what ends a reply of several items; with the error that came in between, if any."""
+        """@return: the end of a reply with several items; C{error} is the one that cut it short, if any."""
         raise NotImplementedError

@@ -1,5 +1,5 @@
 """
-The queues of one server, by name: what every front end works on.
+The queues of one server, by name; all front ends use them.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from typing import Any, Optional
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
-from darner.config.policies import Policies, QueueSettings
-from darner.errors import ClientError, StoreError, TooManyQueues
+from darner.config.policies import Policies, QueueSettings, parent_of
+from darner.errors import ClientError, StoreError, TooManyChildren, TooManyQueues
 from darner.net.limits import client_bytes
 from darner.queues.answers import Answers
 from darner.queues.commit import GroupCommit
@@ -38,7 +38,7 @@ from darner.values.stats import Health, Removal, ServerStats
 @dataclass(frozen=True)
 class Surroundings:
     """
-    What the queues need of the process they live in.  Tests put a C{Clock} and synchronous calls in its place.
+    What the queues need from their process.  Tests replace it with a C{Clock} and synchronous calls.
     """
 
     clock: IReactorTime
@@ -46,7 +46,7 @@ class Surroundings:
     schedule: Callable[[Callable[[], None]], object]
     """Calls its argument soon, from the reactor."""
     in_thread: Callable[..., Deferred[Any]]
-    """Calls its arguments in a worker thread; fires with the result."""
+    """Calls a function with arguments in a worker thread; fires with the result."""
     wall: Callable[[], float] = time.time
     """The time in seconds since the epoch, for expiry and ages."""
 
@@ -60,12 +60,12 @@ class Queues:
     @ivar reads: where they are read.
     @ivar space: whether there is room on the disk.
     @ivar stats: the server's counters.
-    @ivar status: what is refused for now.
-    @ivar control: what clients may ask of the process.
-    @ivar policies: the settings of the queues; change them by L{apply}.
-    @ivar client_bytes: how much is held at most for each client, in each direction (`darner.net.limits`).
-    @ivar walks: work on all of them.
-    @ivar adoption: whether all have the settings of the last L{apply}.
+    @ivar status: the server's status.
+    @ivar control: requests of clients to the process.
+    @ivar policies: the settings of the queues; L{apply} changes them.
+    @ivar client_bytes: the maximum number of bytes to buffer for each client, in each direction (`darner.net.limits`).
+    @ivar walks: work on all queues.
+    @ivar adoption: tells when all queues have the settings of the last L{apply}.
     @ivar stopped: whether L{stop} is done, so that nothing can be written any more.
     """
 
@@ -79,13 +79,15 @@ class Queues:
         control: Control = Control(),  # noqa: B008  (it is frozen)
         window_bytes: int = WINDOW_BYTES,
         max_queues: int = 0,
+        max_children: int = 0,
     ) -> None:
         """
-        @param min_free_bytes: room on the disk below which nothing is put (L{DiskSpace}).
-        @param status: what is refused for now; by default the server is up, and that is not kept.
-        @param control: what clients may ask of the process.
-        @param window_bytes: about how much of each queue's head is held in memory.
+        @param min_free_bytes: free disk space below which puts are refused (L{DiskSpace}).
+        @param status: the server's status; by default up, and not saved.
+        @param control: requests of clients to the process.
+        @param window_bytes: approximate maximum size of each queue's window.
         @param max_queues: the maximum number of queues, including those that clients wait for; 0 is unlimited.
+        @param max_children: the maximum number of children of a queue; 0 is unlimited.
         """
         self.store = store
         self.clock = surroundings.clock
@@ -111,6 +113,7 @@ class Queues:
         self._budget = MemoryBudget()
         self._window_bytes = window_bytes
         self._max_queues = max_queues
+        self._max_children = max_children
         self.reads = Reads(self, self._fifos, store, self.commit, self.reclaimer, self.stats, self.status)
         self._memory = VolatileStore()
         self._nowhere = Fifo(b"", store, self.commit, self.reclaimer, self.expiry, self._budget, window_bytes)
@@ -119,7 +122,7 @@ class Queues:
 
     def start(self) -> None:
         """
-        Find what is in the store.
+        Load the queues from the store.
 
         @raise darner.errors.StoreError: it cannot be read.
         """
@@ -132,7 +135,7 @@ class Queues:
         self.reclaimer.start()
 
     async def stop(self) -> None:
-        """Write what is to be written and end all work in threads.  The store may be closed then."""
+        """Write all changes and end all work in threads.  The store may be closed after that."""
         self.expiry.stop()
         self.walks.stop()
         await self.commit.written()
@@ -151,24 +154,24 @@ class Queues:
     # Clients
 
     def joined(self) -> None:
-        """A client has connected, by whatever front end."""
+        """Count a client that has connected, through any front end."""
         self.stats.curr_connections += 1
         self.stats.total_connections += 1
         self.client_bytes = client_bytes(self.stats.curr_connections)
 
     def left(self) -> None:
-        """A client has gone."""
+        """Count a client that has disconnected."""
         self.stats.curr_connections -= 1
         self.client_bytes = client_bytes(self.stats.curr_connections)
 
     # Finding queues
 
     def find(self, name: bytes) -> Optional[Fifo]:
-        """@return: the queue of that name, where somebody knows it."""
+        """@return: the queue of that name, if there is an object for it."""
         return self._fifos.get(name)
 
     def make(self, name: bytes) -> Fifo:
-        """@return: the queue of that name, to put an item there or to wait for one; a first put makes it exist."""
+        """@return: an object for the queue of that name, for a put or a wait; the first put creates the queue."""
         fifo = self._fifos.get(name)
         if fifo is None:
             fifo = self._fifos[name] = Fifo(
@@ -183,19 +186,19 @@ class Queues:
         return self._routing.concerns(name) or self.policies.of(name).default_delay is not None
 
     def policy(self, name: bytes) -> QueueSettings:
-        """@return: the settings in force for a queue, whether there is one of that name or not."""
+        """@return: the settings of a queue, whether it exists or not."""
         fifo = self._fifos.get(name)
         return self.policies.of(name) if fifo is None else fifo.policy
 
     def is_durable(self, name: bytes) -> bool:
-        """@return: whether what is put on a queue is written to disk; it stays so as long as the queue is there."""
+        """@return: whether puts on a queue are written to disk; that does not change while the queue exists."""
         fifo = self._fifos.get(name)
         return self.policies.of(name).durable if fifo is None else fifo.durable
 
     def apply(self, policies: Policies) -> None:
         """
-        Have other settings from now on.  Where there are many queues they take them over a few in a turn; C{adoption}
-        tells when all have.
+        Apply new settings.  If there are many queues, this goes on in later turns, a few queues in each; C{adoption}
+        tells when all have them.
         """
         self.policies = policies
         self._routing.apply(policies)
@@ -206,24 +209,24 @@ class Queues:
         fifo.spreads = self._spreads(fifo.name)
 
     def check_queue(self, name: bytes) -> None:
-        """@raise ClientError: it is the name of an alias, to which nothing can be moved."""
+        """@raise ClientError: it is the name of an alias, to which items cannot be moved."""
         if name in self.policies.aliases:
             raise ClientError("an alias is no queue")
 
     def _born(self, name: bytes) -> None:
-        """A queue exists now."""
+        """Note that a queue was created."""
         parent = self._routing.born(name)
         if parent is not None and parent in self._fifos:
             self._fifos[parent].spreads = True
 
     def gone(self, name: bytes) -> None:
-        """A queue exists no more."""
+        """Note that a queue does not exist any more."""
         parent = self._routing.gone(name)
         if parent is not None and parent in self._fifos:
             self._fifos[parent].spreads = self._spreads(parent)
 
     def release(self, fifo: Fifo) -> None:
-        """Whoever made it to wait there does so no longer."""
+        """Drop the object of a queue that does not exist, if no client waits there any more."""
         if fifo.idle and self._fifos.get(fifo.name) is fifo:
             del self._fifos[fifo.name]
             self.walks.names.discard(fifo.name)
@@ -237,37 +240,39 @@ class Queues:
 
     def move(self, fifo: Fifo, item: Item, name: bytes, removal: Removal = Removal.MOVED) -> None:
         """
-        Put an item at the end of another queue, and consume it where it was: both are written, or neither is.
+        Move an item to the end of another queue: its put there and its consumption here are both written, or neither.
 
-        Limits do not hold it up, and it does not expire there but by that queue's C{max_age}.  It goes to that queue
-        alone, and not to its children.
+        The limits of that queue do not apply, and the item expires there only by C{max_age}.  The queue's children do
+        not get it.
 
-        @param item: one that was taken out of C{fifo}'s memory, so that it is neither to be had nor consumed.
-        @param removal: why; the caller counts it.
-        @raise StoreError: it cannot be read, or the other queue cannot be made; nothing has changed.
+        @param item: taken out of C{fifo}'s memory, so that it is neither available nor consumed.
+        @param removal: the reason; the caller counts it.
+        @raise StoreError: the item cannot be read, or the other queue cannot be created; nothing has changed.
         """
         payload = fifo.payload(item)
         target = self.existing(name)
         target.put(item.flags, 0, item.size, payload, item.stream, shared=True)
         if not target.durable and target.policy.discard_old_when_full:
-            self.expiry.sweep(target)  # memory has no room for what is over the limit
+            self.expiry.sweep(target)  # its limit is one of memory, so evict what is over it
         fifo.move_out(item, removal)
 
     def existing(self, name: bytes) -> Fifo:
         """
-        @return: the queue of that name, which exists.
-        @raise StoreError: the store cannot make it.
+        @return: the queue of that name, created if it did not exist.
+        @raise StoreError: the store cannot create it.
         @raise TooManyQueues: there are C{max_queues} already.
+        @raise TooManyChildren: it would be a child, of which its parent has C{max_children} already.
         """
         fifo = self._fifos.get(name)
         if fifo is None:
             fifo = self.make(name)
         if fifo.number is None:
-            if 0 < self._max_queues < len(self._fifos):
-                self.release(fifo)
-                raise TooManyQueues(self._max_queues)
             try:
+                self._check_bounds(name)
                 fifo.storage.make()
+            except (TooManyQueues, TooManyChildren):
+                self.release(fifo)
+                raise
             except StoreError as error:
                 self.release(fifo)
                 self.commit.trouble(error)
@@ -277,22 +282,30 @@ class Queues:
             self.commit.unless_put(lambda _: self._not_made(fifo))
         return fifo
 
+    def _check_bounds(self, name: bytes) -> None:
+        """Check that there may be one queue more, of this name."""
+        if 0 < self._max_queues < len(self._fifos):
+            raise TooManyQueues(self._max_queues)
+        parent = parent_of(name)
+        if parent is not None and 0 < self._max_children <= self._routing.count(parent):
+            raise TooManyChildren(parent, self._max_children)
+
     def _not_made(self, fifo: Fifo) -> None:
-        """What was to be written in the turn in which a queue was made, is not."""
+        """Undo the creation of a queue: the store refused the turn."""
         if not fifo.exists:
             self.gone(fifo.name)
             self.release(fifo)
 
-    # Consuming.  Each takes the answer sheet of who asks and the reply that says it is done, which becomes an error if
-    # it cannot be written; empty: none.
+    # Consuming.  Each method takes the asker's answer sheet and the reply for success, which becomes an error if the
+    # change cannot be written; if the reply is empty, none is sent.
 
     def delete(self, answers: Answers, reply: bytes, name: bytes) -> None:
-        """Delete a queue; harmless where there is none."""
+        """Delete a queue; does nothing if there is none."""
         self.forget(name)
         self._consumed(answers, reply)
 
     def flush(self, answers: Answers, reply: bytes, name: bytes) -> None:
-        """Consume all that is to be had of a queue; harmless where there is none."""
+        """Consume all items of a queue except the open ones; does nothing if there is no such queue."""
         fifo = self._fifos.get(name)
         if fifo is not None:
             fifo.flush()
@@ -300,11 +313,11 @@ class Queues:
 
     def flush_all(self, answers: Answers, reply: bytes, done: Callable[[Optional[StoreError]], object]) -> bool:
         """
-        L{flush} every queue: at once where they are few, else a bounded number in a turn.  What was put before is gone
-        when this is done.
+        L{flush} every queue: at once if they are few, otherwise a bounded number in a turn.  All items that were put
+        before are gone when this is done.
 
-        @param done: called when it was not done at once and all of it is written, or with the error of what could not.
-        @return: whether it is done at once; C{reply} is told then.
+        @param done: if not done at once, called when all is written, with the first error if the store refused a part.
+        @return: whether it is done at once; then C{reply} is sent.
         """
         if len(self._fifos) > QUEUES_A_TURN:
             self.walks.begin(Fifo.flush, done)
@@ -318,9 +331,9 @@ class Queues:
         self, name: Optional[bytes], flushed: Callable[[int], tuple[Answers, bytes]]
     ) -> Deferred[None]:
         """
-        Drop what has expired at the head of a queue, or of all, a bounded number of items in a turn.
+        Drop the expired items at the head of one queue or of all, a bounded number in a turn.
 
-        @param flushed: called with the number of items; returns who is told, and the reply.
+        @param flushed: called with the number of items; returns the answer sheet and the reply.
         @return: fires when it is done.
         """
         fifos = list(self._fifos.values()) if name is None else [self._fifos[name]] if name in self._fifos else []
@@ -332,12 +345,12 @@ class Queues:
             self.commit.consumed(answers, answers.add(reply))
 
     def forget(self, name: bytes) -> None:
-        """L{delete} a queue, and tell nobody."""
+        """L{delete} a queue, without a reply."""
         fifo = self._fifos.get(name)
         if fifo is None:
             return
         if not fifo.exists:
-            fifo.changed()  # that it was deleted before may still have to be written
+            fifo.changed()  # an earlier deletion may not be written yet
             return
         fifo.delete()
         self.gone(name)
@@ -352,7 +365,7 @@ class Queues:
 
     def figures(self, version: str, totals: Optional[Totals] = None) -> dict[str, int | str]:
         """
-        @param totals: what was added up over all queues; by default it is now, which takes its time with many.
+        @param totals: the sums over all queues; by default they are computed now, which takes long with many queues.
         @return: the server's statistics, by name.
         """
         if totals is None:
@@ -367,10 +380,10 @@ class Queues:
         }
 
     def add_up(self, totals: Totals, names: Iterable[bytes]) -> None:
-        """Add what these queues have to the totals."""
+        """Add these queues to the totals."""
         for name in names:
             totals.add(self._fifos[name])
 
     def queue_figures(self, name: bytes) -> dict[str, int]:
-        """@return: the statistics of one queue, by name; empty where there is none, and nobody waits for one."""
+        """@return: the statistics of one queue, by name; empty if it does not exist and no client waits for it."""
         return queue_figures(self._fifos.get(name))

@@ -1,17 +1,17 @@
 """
-The group commit: one write for all that happened in one turn of the event loop, and the replies after it.
+The group commit: one write for all changes of one turn of the event loop, and then the replies.
 
 Queues change their memory at once and tell the turn; who has to be answered tells it as well.  When the turn ends,
 the changes of all queues go to the store in one batch, and only then does anybody hear of them.  So a turn of fifty
 clients costs one write, and nothing is acknowledged before it is written.
 
-A turn in which somebody asked for stable storage is written by a worker thread.  What arrives meanwhile gathers for
-the next one: a single fsync serves everybody who was waiting, and replies keep their order.
+A worker thread writes a turn in which a client asked for stable storage.  Requests that arrive meanwhile belong to the
+next turn: one fsync serves all clients that were waiting, and replies keep their order.
 
-When a write fails, the puts of the turn are refused and all that was read stands, if that can be written; what cannot
-is undone (`darner.queues.turn`).  Until a write succeeds again, the rest is tried by the clock.
+If a write fails, the puts of the turn are refused.  Its reads are written without them; if that fails too, they are
+undone (`darner.queues.turn`).  A timer tries to write what is left until a write succeeds.
 
-Queues in memory add nothing to the batch.  A turn of theirs alone writes nothing, not even what is left from before.
+Volatile queues add nothing to the batch.  A turn with changes of these alone writes nothing to the store.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ from darner.values.stats import Health, Removal
 RETRY: Final = 1.0
 """Seconds after which a store that refused a write is tried again."""
 RESUMED: Final = 16
-"""How many of those who have had as much as they get in a turn go on in the next: the rest come after them."""
+"""The maximum number of clients that go on in a turn after they reached their limit for an earlier one."""
 ENOUGH: Final = 256
-"""After how many C{copies} of items no more of them go on."""
+"""When there are more C{copies} than this in a turn, no more of these clients go on in it."""
 _REFUSED: Final = "the store refused a write: {error}"
 
 
@@ -50,13 +50,13 @@ def _tell(_: None, waiting: list[Deferred[None]]) -> None:
 
 class GroupCommit:
     """
-    What is gathering now, and what is being written.
+    The turn that gathers changes now, and the one that is being written.
 
-    @ivar now: the time of this turn by the wall clock, in ms since the epoch; 1 at least, also before 1970.
-    @ivar health: whether the store takes what is put, as far as was seen.
-    @ivar clock: the time that passes, whatever the wall clock is set to.
-    @ivar copies: how many items came of the sets of this turn that are for several queues.
-    @ivar log: the log of all queues, in which what happens again and again is counted.
+    @ivar now: the time of this turn by the wall clock, in ms since the epoch; at least 1, even before 1970.
+    @ivar health: whether the store accepted the latest puts.
+    @ivar clock: the monotonic clock.
+    @ivar copies: the number of items put in this turn by sets on several queues.
+    @ivar log: the log of all queues; repeated lines are counted.
     """
 
     def __init__(
@@ -95,7 +95,7 @@ class GroupCommit:
 
     @property
     def busy(self) -> bool:
-        """Whether a write is under way in a thread, so that what is added now has to wait for it."""
+        """Whether a thread is writing a turn, so that what is added now must wait."""
         return self._writing is not None
 
     # Gathering
@@ -119,17 +119,17 @@ class GroupCommit:
             try:
                 resting.go_on()
             except Exception:
-                self.log.failure("could not go on with a client")
+                self.log.failure("internal error while resuming a client")
         if self._resting:
             self._soon()
 
     def begin(self) -> None:
-        """Somebody who serves many at once begins, and will call L{end} soon."""
+        """Begin to serve several clients in one turn; the caller must call L{end} soon."""
         self._held = True
-        self._now = 0  # somebody may have asked for the time after the last turn, long before this one
+        self._now = 0  # it may have been read after the last turn, long before this one
 
     def answers_for(self, asker: Asker) -> Answers:
-        """@return: a new answer sheet for C{asker}, which is told when this turn ends and when it is written."""
+        """@return: a new answer sheet for C{asker}, which is called when this turn ends and when it is written."""
         answers = Answers(asker)
         self._gathering.answers.append(answers)
         if not self._scheduled:
@@ -137,23 +137,23 @@ class GroupCommit:
         return answers
 
     def rest(self, resting: Resting) -> None:
-        """Call C{go_on} in a later turn: else 1,000 clients that ask for all they get would make a turn of 64 MiB."""
+        """Call C{go_on} in a later turn: otherwise 1,000 clients at their limit would make a turn of 64 MiB."""
         self._resting[resting] = None
         if not self._scheduled:
             self._soon()
 
     def changed(self, queue: Changing) -> None:
-        """C{queue} has something to write."""
+        """Register a queue that has changes to write."""
         self._gathering.queues[queue] = None
         if not self._scheduled:
             self._soon()
 
     def sync(self) -> None:
-        """This turn is to be on stable storage before it is answered."""
+        """Sync this turn to stable storage before its replies go out."""
         self._gathering.sync = True
 
     def sync_within(self, seconds: float) -> None:
-        """What is gathered is to be on stable storage that many seconds from now, answered or not."""
+        """Sync the changes of this turn within so many seconds; the replies do not wait for that."""
         if self._late_sync is not None:
             if self._late_sync.getTime() <= self.clock.seconds() + seconds:
                 return
@@ -167,51 +167,47 @@ class GroupCommit:
         self._soon()
 
     def sync_soon(self) -> None:
-        """What L{sync_within} promised is to be done with this turn."""
+        """Do with this turn what L{sync_within} promised."""
         if self._late_sync is not None:
             self.sync()
             self._soon()
 
     def put(self, answers: Answers, slot: int) -> None:
-        """The reply at C{slot} says that an item is stored."""
+        """Register a reply, at C{slot}, that says that an item is stored."""
         gathering = self._gathering
         gathering.puts.append(answers)
         gathering.put_slots.append(slot)
 
     def verdict(self) -> Verdict:
-        """@return: what becomes of the puts of this turn."""
+        """@return: the outcome of the puts of this turn, once it is written."""
         verdict = Verdict()
         self._gathering.verdicts.append(verdict)
         return verdict
 
     def follow(self, first: Verdict, answers: Answers, slot: int) -> None:
-        """The reply at C{slot} is true if the puts of C{first} are stored, whose turn may be being written."""
+        """Register a reply, at C{slot}: true if the puts of C{first}, in this or an earlier turn, are stored."""
         self._gathering.followers.append((first, answers, slot))
 
     def read(
         self, queue: Emptied, item: Item, tentative: bool, answers: Answers, slot: int, told: Optional[int]
     ) -> None:
         """
-        The reply at C{slot} hands out an item, which is consumed by that or (C{tentative}) not.
+        Register a reply, at C{slot}, that hands out an item and, unless C{tentative}, consumes it.
 
-        @param told: the slot that tells of an error; C{None}: nobody is told, as the item is only left out.
+        @param told: the slot for an error; C{None}: the reply is left out without an error.
         """
         self._gathering.reads.append(Read(queue, item, tentative, answers, slot, told))
 
     def moved(self, queue: Emptied, item: Item, removal: Removal) -> None:
-        """
-        An item of C{queue} is consumed because of what was put there or on another.
-
-        @param removal: why.
-        """
+        """Register that an item of C{queue} is consumed because of a put on that or another queue."""
         self._gathering.moves.append(Move(queue, item, removal))
 
     def flushed(self, queue: Emptied) -> None:
-        """All that C{queue} had is consumed, and what was moved before in this turn does not come back."""
+        """Register that C{queue} is flushed: items that were moved before in this turn do not come back."""
         self._gathering.forget_moves(queue)
 
     def consumed(self, answers: Answers, slot: int) -> None:
-        """The reply at C{slot} says that items are gone: closed, flushed or deleted."""
+        """Register a reply, at C{slot}, that says that items are gone: closed, flushed or deleted."""
         self._gathering.consumed.append(answers)
         self._gathering.consumed_slots.append(slot)
 
@@ -221,21 +217,21 @@ class GroupCommit:
         self._soon()
 
     def written(self) -> Deferred[None]:
-        """@return: fires when all that was gathered so far is written or has failed."""
+        """@return: fires when the changes of this turn, and of those before, are written or refused."""
         waiter: Deferred[None] = Deferred()
         self._waiting.append(waiter)
         self._soon()
         return waiter
 
     def unless_put(self, refused: Callable[[StoreError], object]) -> None:
-        """Have C{refused} called if what this turn puts is not in the store."""
+        """Call C{refused} if the puts of this turn are not stored."""
         verdict = self.verdict()
         self.written().addCallback(lambda _: verdict.error and refused(verdict.error))
 
     # Writing
 
     def end(self) -> None:
-        """End the turn: write what was gathered, and have it answered."""
+        """End the turn: write it and send the replies."""
         self._held = False
         self._now = self.copies = 0
         if self._resting and not self._scheduled:
@@ -243,7 +239,7 @@ class GroupCommit:
         if self._writing is not None:
             return
         turn = self._gathering
-        waiting, self._waiting = self._waiting, []  # who asks while the turn is answered, asks for the next one
+        waiting, self._waiting = self._waiting, []  # calls of written() during the replies are for the next turn
         if turn.queues or turn.answers or turn.chunks or turn.sync or self._owed:
             self._gathering = Turn()
             for answers in turn.answers:
@@ -267,7 +263,7 @@ class GroupCommit:
             self._deliver(turn)
             return
         try:
-            # Before anything can fail, so that the queues know what it is that they refuse.
+            # First, so that the queues know which changes to refuse if a later step fails.
             batch = turn.batch(self._store, True)
             untouched = batch.empty and not turn.sync
             if self._owed and not (untouched and turn.queues):
@@ -276,7 +272,7 @@ class GroupCommit:
             if not untouched:
                 self._store.mend()
             if turn.sync:
-                # What was promised to be done by and by is done with that.
+                # This sync also does what sync_within promised.
                 turn.promised = self._forget_late_sync() or turn.promised
                 self._writing = Deferred()
                 self._in_thread(self._store.write, batch, True).addBoth(self._synced, turn)
@@ -291,8 +287,8 @@ class GroupCommit:
             self._done(turn, untouched)
 
     def _fault(self, failure: Failure, error: Optional[BaseException]) -> StoreError:
-        """A fault of ours is no reason to leave anybody without an answer."""
-        self.log.failure("a write failed unexpectedly", failure)
+        """Turn an internal error into a L{StoreError}, so that the clients of the turn get an answer."""
+        self.log.failure("internal error while writing to the store", failure)
         unexpected = StoreError(f"cannot write: {error}")
         unexpected.uncertain = True
         return unexpected
@@ -309,7 +305,7 @@ class GroupCommit:
         self.end()
 
     def _done(self, turn: Turn, untouched: bool = False) -> None:
-        """@param untouched: whether there was nothing for the store: what queues in memory do says nothing of it."""
+        """@param untouched: whether nothing was written to the store, so that its health is unknown."""
         for queue in turn.queues:
             queue.written()
         if not self.health.writable and not untouched:
@@ -321,7 +317,7 @@ class GroupCommit:
             try:
                 answers.asker.deliver(answers)
             except Exception:
-                self.log.failure("could not answer a client")
+                self.log.failure("internal error while answering a client")
 
     # Failing
 
@@ -346,14 +342,14 @@ class GroupCommit:
         self._deliver(turn)
 
     def _undo(self, turn: Turn, error: StoreError) -> None:
-        """Not even what was consumed can be written."""
+        """Undo the reads of the turn, which could not be written either."""
         turn.undo(error)
         self._owed.update(turn.queues)
 
     # Until it works again
 
     def trouble(self, error: StoreError) -> None:
-        """The store refused something that was to be put; also at each attempt until it works again."""
+        """Record that the store refused a write, and try again later."""
         self.log.emit(LogLevel.error, _REFUSED, error=str(error))
         self.health = Health(False, str(error), self.health.since or self._wall())
         self._later()
@@ -363,7 +359,7 @@ class GroupCommit:
             self._retry = self.clock.callLater(RETRY, self._try_again)
 
     def _try_again(self) -> None:
-        """Write what could not be written, and see whether the store takes more."""
+        """Write what is left, and check whether the store accepts writes."""
         self._retry = None
         if self._gathering.queues:
             self.end()
@@ -385,7 +381,7 @@ class GroupCommit:
             self.health = Health()
 
     def stop(self) -> None:
-        """Do nothing by the clock any more."""
+        """Stop all timers."""
         self._forget_late_sync()
         self.log.close()
         if self._retry is not None:
@@ -393,7 +389,7 @@ class GroupCommit:
             self._retry = None
 
     def _forget_late_sync(self) -> bool:
-        """@return: whether there was one to come."""
+        """@return: whether one was due."""
         if self._late_sync is None:
             return False
         self._late_sync.cancel()

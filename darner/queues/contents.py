@@ -1,8 +1,8 @@
 """
-The items of a queue that are to be had, and those that are open.
+The available items of a queue, and the open ones.
 
-Memory holds the head of the queue, as far as a bound allows, and what is open; the rest lies in the store.  An item
-comes from one of three places, in this order: those given back, the window (items read ahead, or put while the queue is
+Memory holds the head of the queue, up to a limit, and the open items; the rest is in the store.  A read takes the next
+item from the first of these that has one: items given back, the window (items read ahead, or put while the queue is
 short), the store.
 """
 
@@ -24,8 +24,8 @@ from darner.values.items import Item
 
 HEAVY: Final = 1024
 """
-Payloads above this size, in bytes, are not kept in memory while their items are open or given back: clients may have
-any number of those.
+Payloads above this size, in bytes, are not kept in memory while their items are open or given back, as clients may have
+any number of such items.
 """
 
 
@@ -34,21 +34,21 @@ class Medium:
     """Where a queue is kept."""
 
     store: IStore
-    """What it writes to."""
+    """The store that it is written to."""
     budget: MemoryBudget
-    """What the windows of all queues there have together."""
+    """The limit for the windows of all queues there."""
     window_bytes: int
-    """About how much of the queue's head is held in memory."""
+    """Approximate maximum size of the queue's window."""
     durable: bool
-    """Whether the store has the items; where not, the window holds all of them."""
+    """Whether the store has the items; if not, the window has all of them."""
 
 
 class Contents:
     """
-    What can be read from a queue, from when it is made until it is deleted.
+    The items of a queue, from its creation until its deletion.
 
-    An item that is not consumed is in one place: in the C{head}, open, taken out by whoever is about to consume it, set
-    aside (L{darner.queues.retries.Retries}), or beyond the head, which is where C{head.read_id} begins.
+    An item that is not consumed is in one place: in C{head}, in C{open}, taken out by a caller that is about to consume
+    it, set aside (L{darner.queues.retries.Retries}), or beyond the head, from C{head.read_id} on.
 
     @ivar count: how many items are to be had or set aside.
     @ivar bytes: how many bytes of payload these have.
@@ -67,10 +67,10 @@ class Contents:
         count: int = 0, size: int = 0,
     ) -> None:  # fmt: skip
         """
-        @param queue: the one that is watched for what expires.
-        @param log: where to log that items are missing.
-        @param count: how many items there are, all of them in the store.
-        @param size: how many bytes of payload they have.
+        @param queue: passed to C{expiry}, which watches it.
+        @param log: for lines about missing items.
+        @param count: the number of items, all of them in the store.
+        @param size: their payload bytes.
         """
         self._queue = queue
         self._name = name
@@ -83,20 +83,20 @@ class Contents:
         self.head = Head(0, medium.window_bytes)
         self.open: dict[int, Item] = {}
         self.perishable = False
-        self._heavy: list[Item] = []  # of which the payload goes at the end of the turn
-        self._oldest_id = -1  # of an item that was at the head, and only looked at
+        self._heavy: list[Item] = []  # their payloads are unloaded at the end of the turn
+        self._oldest_id = -1  # of the item whose time is in _oldest_time
         self._oldest_time = 0
 
-    # What there is
+    # Available items
 
     def append(self, item: Item) -> None:
-        """An item was put at the end."""
+        """Add an item at the end."""
         self.count += 1
         self.bytes += item.size
         self.head.follow(item)
 
     def take_first(self) -> Item:
-        """Take the item at the head out of memory.  It is neither to be had nor consumed."""
+        """Take the item at the head out of memory.  It is then neither available nor consumed."""
         item = self.head.take_first()
         self.count -= 1
         self.bytes -= item.size
@@ -105,7 +105,7 @@ class Contents:
         return item
 
     def give_back(self, item: Item) -> None:
-        """An item that was taken is to be had, ahead of all that came after it."""
+        """Make an item that was taken available again; it comes before all items with higher ids."""
         self.count += 1
         self.bytes += item.size
         self.head.give_back(item)
@@ -113,12 +113,12 @@ class Contents:
             self.watch()
 
     def watch(self) -> None:
-        """The queue may hold what expires, or expires itself."""
+        """Have the queue watched, as it or one of its items may expire."""
         self.perishable = True
         self._expiry.watch(self._queue)
 
     def refuse(self, items: list[Item]) -> None:
-        """The store refused these items: they are not to be had, and not open."""
+        """Remove these items, which the store refused."""
         self.head.remove({item.id for item in items})
         for item in items:
             if item.id not in self._ledger.consumed and self.open.pop(item.id, None) is None:
@@ -126,7 +126,7 @@ class Contents:
                 self.bytes -= item.size
 
     def flush(self) -> None:
-        """Consume all that is to be had; what is open stays open."""
+        """Consume all items except the open ones."""
         self._ledger.flush(self.open, self.count, self.bytes)
         self.count = self.bytes = 0
         if self.perishable:
@@ -135,7 +135,7 @@ class Contents:
         self.head = Head(self._ledger.next_id, self._medium.window_bytes)
 
     def delete(self) -> None:
-        """Nothing of it is to be had any more."""
+        """Drop all items, as the queue is deleted."""
         if self.perishable:
             self._expiry.watch(self._queue)
         self._drop_head()
@@ -147,24 +147,24 @@ class Contents:
     # Reading
 
     def read_first(self) -> Optional[Item]:
-        """@return: the item at the head, whether it has expired or not; C{None} where there is nothing."""
+        """@return: the item at the head, expired or not; C{None} if there is none."""
         return self._first_of(self._medium.window_bytes)
 
     def glance(self) -> Optional[Item]:
-        """As L{read_first}, but nobody reads the queue, and there may be many: no more is read than is needed."""
+        """As L{read_first}, for queues that no client reads: at most one item is read from the store."""
         return self._first_of(1)
 
     def _first_of(self, max_bytes: int) -> Optional[Item]:
         item = self.head.first()
         if item is None and self.count:
             self._read_ahead(max_bytes)
-            # At once: a queue that is only looked at, or whose items are opened, has nothing to be written.
+            # Now, as a queue whose items are only peeked at or opened writes nothing, so written() is not called.
             self._medium.budget.account(self.head)
             item = self.head.first()
         return item
 
     def _read_ahead(self, max_bytes: int) -> None:
-        """Fill the empty window with what comes next, from the store or from what is on its way there."""
+        """Fill the empty window with the next items, from the store or from those that are still to be written."""
         head, ledger = self.head, self._ledger
         start = ledger.consumed.next_missing(head.read_id)
         while start < ledger.next_id and not head.held:
@@ -181,11 +181,11 @@ class Contents:
 
     def _take_in(self, start: int, items: list[Item], stop: int) -> None:
         """
-        Take items into the window, those that are not consumed, up to its bound.
+        Add the items that are not consumed to the window, up to its limit.
 
-        @param start: the id that is expected first.
-        @param items: all that there is from there on, or the first of it.
-        @param stop: where the items end if there are none at all.
+        @param start: the first id that is expected.
+        @param items: the items from there on, or the first of these.
+        @param stop: where the range ends if it has no items.
         """
         head, consumed = self.head, self._ledger.consumed
         for item in items:
@@ -203,11 +203,11 @@ class Contents:
             head.read_id = max(head.read_id, items[-1].id + 1)
 
     def _miss(self, start: int, stop: int) -> None:
-        """Account for items that should be in the store and are not, which takes a damaged store."""
+        """Account for items that are missing from the store, which happens only if it is damaged."""
         missing = self._ledger.lose(start, stop)
         if missing:
             self.count -= missing
-            message = "{missing} items of queue {name!r} before item {stop} are missing from the store"
+            message = "the store is damaged, run --check: {missing} items of queue {name!r} before {stop} are missing"
             kind = (message, self._name)
             self._log.emit(LogLevel.error, message, kind, missing=missing, name=self._name, stop=stop)
 
@@ -215,9 +215,9 @@ class Contents:
 
     def load_first(self) -> bool:
         """
-        Read the payload of the item at the head again.
+        Read the payload of the item at the head from the store again.
 
-        @return: whether it is there; it is consumed if not.
+        @return: whether the store has it; if not, the item is consumed.
         @raise StoreError: it cannot be read.
         """
         item = self.head.first()
@@ -234,14 +234,14 @@ class Contents:
         return False
 
     def weigh(self, item: Item) -> None:
-        """Where the payload is large, have it in memory for this turn only."""
+        """Unload the payload at the end of this turn if it is large."""
         if item.size > HEAVY and not item.stream and self._medium.durable:
             self._heavy.append(item)
             self._ledger.changed()
 
     def payload(self, item: Item) -> bytes:
         """
-        @return: an item's payload; empty where a stream has it.
+        @return: an item's payload; empty if it is in a stream.
         @raise StoreError: it cannot be read.
         """
         if not item.unloaded:
@@ -253,7 +253,7 @@ class Contents:
 
     def read(self, id: int) -> Optional[Item]:
         """
-        @return: the item that the store has under an id; C{None} where there is none.
+        @return: the item with this id in the store; C{None} if there is none.
         @raise StoreError: it cannot be read.
         """
         for item in self._medium.store.read(self._ledger.number, id, id + 1, 1):
@@ -261,14 +261,14 @@ class Contents:
         return None
 
     def written(self) -> None:
-        """The turn is at its end."""
+        """Called at the end of the turn."""
         if self.head.held != self.head.accounted:
             self._medium.budget.account(self.head)
         if self._heavy:
             self._unload_heavy()
 
     def _unload_heavy(self) -> None:
-        """Unload the payloads that were needed in this turn, but for those that are still to be written."""
+        """Unload the large payloads, except those that are still to be written."""
         written = self._ledger.unwritten_id
         for item in self._heavy:
             if item.id < written:
@@ -278,7 +278,7 @@ class Contents:
     # Ages
 
     def oldest(self) -> Optional[int]:
-        """@return: when the item at the head was put, in ms since the epoch; C{None} where nobody can tell."""
+        """@return: when the item at the head was put, in ms since the epoch; C{None} if unknown."""
         item = self.head.first()
         if item is not None:
             return item.time
@@ -289,7 +289,7 @@ class Contents:
         if item is not None:
             return item.time
         if self._oldest_id != id:
-            # It is not taken into memory, where it would have the place of what is read; there may be many queues.
+            # Not into the window: with many queues that would evict the windows of those that clients read.
             with suppress(StoreError):
                 item = self.read(id)
             if item is None:

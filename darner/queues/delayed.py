@@ -212,7 +212,7 @@ class DelayedItems:
             self._moved.append((due, item))
             self._queue.put_due(item)
         if not self._next_due and self.count:
-            message = "{count} delayed items of queue {name!r} are missing from the store"
+            message = "the store is damaged, run --check: {count} delayed items of queue {name!r} are missing"
             self._commit.log.emit(
                 LogLevel.error, message, (message, self._queue.name), count=self.count, name=self._queue.name
             )

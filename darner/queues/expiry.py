@@ -1,9 +1,9 @@
 """
-What expires: items, and queues that were empty for long enough.
+Expiry: of items, and of queues that are empty and older than C{max_queue_age}.
 
-Readers drop what has expired at the head of their queue, a bounded number of items in one go.  Where there are more,
-and in queues that nobody reads, this goes on: one queue's sweep in a turn of the event loop, with all others served in
-between.  It asks nothing of a queue that holds nothing that expires.
+A read drops expired items at the head of its queue, up to a limit.  If there are more, and in queues that no client
+reads, L{Expiry} drops them: it sweeps one queue in a turn of the event loop, and clients are served in between.  Queues
+in which nothing can expire cost nothing.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from darner.values.items import Item
 from darner.values.stats import Removal, ServerStats
 
 EVERY: Final = 1.0
-"""Seconds after which queues are looked at anew, as long as there are any with something that expires."""
+"""Seconds between checks, as long as there are queues in which something may expire."""
 
 LOOKS: Final = 64
-"""How many queues are looked at in a turn: one whose head is not in memory takes a read of the store."""
+"""The maximum number of queues checked in a turn: a queue whose head is not in memory takes a read of the store."""
 
 
 class Expiry:
@@ -46,9 +46,9 @@ class Expiry:
         is_durable: Callable[[bytes], bool],
     ) -> None:
         """
-        @param move: puts an item of a queue on another.
+        @param move: moves an item to another queue.
         @param delete: deletes a queue.
-        @param is_durable: says of a queue whether what is put there is written to disk.
+        @param is_durable: returns whether puts on a queue are written to disk.
         """
         self.stats = stats
         self.move = move
@@ -60,31 +60,31 @@ class Expiry:
         self._stepping = False
         self._stopped = False
         self._sweeps: dict[Fifo, None] = {}
-        self._touched: dict[Fifo, None] = {}  # to be looked at by the clock
-        self._looks: deque[dict[Fifo, None]] = deque()  # to be looked at now
+        self._touched: dict[Fifo, None] = {}  # to be checked at the next tick
+        self._looks: deque[dict[Fifo, None]] = deque()  # to be checked now
         self._agenda = Agenda()
 
     def watch(self, fifo: Fifo) -> None:
-        """Something changed at the head of a queue that may hold what expires."""
+        """Check a queue at the next tick: its head has changed, and something in it may expire."""
         self._touched[fifo] = None
         if self._timer is None:
             self._arm()
 
     def sweep(self, fifo: Fifo) -> None:
-        """There is more to be dropped at the head of a queue: have L{Fifo.sweep_on} called in a later turn."""
+        """Call L{Fifo.sweep_on} in a later turn, as there is more to drop at the head of the queue."""
         self._sweeps[fifo] = None
         self._soon()
 
     async def flush(self, fifos: Iterable[Fifo]) -> int:
         """
-        Drop all that has expired at the heads of queues, a bounded number in a turn.
+        Drop the expired items at the heads of queues, a bounded number in a turn.
 
-        @return: how many items that were.
+        @return: the number of items dropped.
         @raise StoreError: a queue cannot be read.
         """
         dropped = 0
         for at, fifo in enumerate(fifos, 1):
-            # It is another object once the queue is deleted.
+            # Kept, as a deletion replaces the queue's counters.
             stats = fifo.stats
             before = stats.expired_items
             while fifo.perishable and fifo.peek() is None and fifo.sweeping and not self._stopped:
@@ -95,7 +95,7 @@ class Expiry:
         return dropped
 
     def stop(self) -> None:
-        """Sweep no more."""
+        """Stop sweeping."""
         self._stopped = True
         if self._timer is not None:
             self._timer.cancel()
@@ -123,8 +123,8 @@ class Expiry:
     def _soon(self) -> None:
         if not self._stepping and not self._stopped:
             self._stepping = True
-            # When all that was done is written: so no more is moved meanwhile than the store can take, and no queue is
-            # deleted of which the last item could come back.
+            # Once this turn is written: so moves do not outrun the store, and no queue is deleted whose last item may
+            # come back because the write is refused.
             self._commit.written().addCallback(self._step)
 
     def _step(self, _: None) -> None:
@@ -138,7 +138,7 @@ class Expiry:
                 del self._sweeps[fifo]
                 self._sweep_on(fifo)
         except Exception:
-            self._commit.log.failure("could not sweep")
+            self._commit.log.failure("internal error while dropping expired items")
         if self._looks or self._sweeps:
             self._soon()
 
@@ -153,7 +153,7 @@ class Expiry:
             self._look(fifo, deleted)
         if deleted:
             self._commit.log.emit(
-                LogLevel.info, "{count} queues were empty for long enough, among them {name!r}",
+                LogLevel.info, "deleted {count} empty queues older than max_queue_age, such as {name!r}",
                 count=len(deleted), name=deleted[0],
             )  # fmt: skip
 
@@ -163,9 +163,9 @@ class Expiry:
 
     def _look(self, fifo: Fifo, deleted: list[bytes]) -> None:
         """
-        See what is to be done for a queue, and when.
+        Sweep or delete a queue if it is due, otherwise schedule its next check.
 
-        @param deleted: its name is added, if it is deleted.
+        @param deleted: gets the queue's name if it is deleted.
         """
         self._agenda.discard(fifo)
         if not fifo.exists:

@@ -1,5 +1,5 @@
 """
-The statistics that are told of a server and of each of its queues, by name.
+The statistics of the server and of each queue, by name.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from darner.values.stats import Health, ServerStats, queue_counters, server_coun
 
 class Totals:
     """
-    What all queues of a server have together, added up queue by queue.
+    Sums over all queues of a server, added up queue by queue.
 
-    @ivar items: how many items are to be had.
-    @ivar bytes: how many bytes of payload they have.
+    @ivar items: the number of available items.
+    @ivar bytes: their payload bytes.
     """
 
     __slots__ = ("bytes", "items")
@@ -25,18 +25,19 @@ class Totals:
         self.bytes = 0
 
     def add(self, fifo: Fifo) -> None:
-        """Add what one queue has."""
+        """Add one queue."""
         contents = fifo.storage.contents
         self.items += contents.count
         self.bytes += contents.bytes
 
 
 def server_figures(totals: Totals, stats: ServerStats, health: Health) -> dict[str, int | str]:
-    """@return: what is counted over all queues, and whether items can be put."""
+    """@return: the sums over all queues, and whether puts are accepted."""
     return {
         "curr_items": totals.items,
         "bytes": totals.bytes,
         **server_counters(stats),
+        "reserved_memory_ratio": 0,  # no memory is reserved by queue: all windows together have one bound
         **_health_figures(health),
     }
 
@@ -48,18 +49,23 @@ def _health_figures(health: Health) -> dict[str, int | str]:
 
 
 def queue_figures(fifo: Optional[Fifo]) -> dict[str, int]:
-    """@return: the statistics of one queue; empty where there is none, and nobody waits for one."""
+    """@return: the statistics of one queue; empty if it does not exist and no client waits for it."""
     if fifo is None or not (fifo.exists or fifo.waiters.line):
         return {}
     age = fifo.stats.age_msec if fifo.count else 0
+    contents = fifo.storage.contents
+    head = contents.head
     return {
         "items": fifo.count,
-        "bytes": fifo.storage.contents.bytes,
+        "bytes": contents.bytes,
         **queue_counters(fifo.stats),
         "waiters": len(fifo.waiters),
         "open_transactions": fifo.open_count,
         "set_aside": fifo.storage.sides.set_aside_count,
         "delayed": fifo.storage.sides.delayed_count,
+        "logsize": contents.bytes if fifo.durable else 0,
+        "mem_items": head.window_items,
+        "mem_bytes": head.window_payload,
         "age": age,
         "age_msec": age,
         "oldest_msec": fifo.oldest_age,

@@ -26,14 +26,14 @@ from darner.values.stats import ServerStats
 
 class IQueues(Protocol):
     """
-    What L{darner.queues.collection.Queues} is to a front end.
+    The part of L{darner.queues.collection.Queues} that front ends use.
 
-    Whoever asks gets an answer sheet from C{commit.answers_for}, once in a turn, and hands it over with each operation
-    and the reply that says it is done.  The operation adds the reply and registers what it depends on.  When the turn
-    is written or refused, C{deliver} of the asker gets the sheet: every reply on it is true by then, or an error is in
-    its place.  A reply that depends on nothing is added to the sheet by the asker itself, and keeps its order.
+    An asker gets an answer sheet from C{commit.answers_for}, once in a turn, and passes it to each operation, together
+    with the reply for success.  The operation adds the reply and registers what it depends on.  When the turn is
+    written or refused, the asker's C{deliver} gets the sheet: every reply on it is true by then, or replaced by an
+    error.  The asker itself adds replies that depend on nothing; replies keep their order.
 
-    An operation that raises has changed nothing and added nothing.  An empty reply is none: nobody is told.
+    An operation that raises has changed nothing and added nothing.  If the reply is empty, nothing is sent.
 
     Of the commit a front end uses C{answers_for}, C{rest} and C{busy}; one that serves many at once calls C{begin} and
     C{end} around them.
@@ -43,9 +43,9 @@ class IQueues(Protocol):
     puts: Puts
     reads: Reads
     stats: ServerStats
-    """Counters that the front end adds to as it serves."""
+    """Counters, which the front end updates as well."""
     status: ServerStatus
-    """What is refused for now: asked before a request is done."""
+    """What the server refuses; to be checked before a request is performed."""
     walks: Walks
     """The names of all queues, and work on them."""
     adoption: Adoption
@@ -55,9 +55,9 @@ class IQueues(Protocol):
     clock: IReactorTime
     """For waits."""
     client_bytes: int
-    """How much to hold at most for each client, in each direction."""
+    """The maximum number of bytes to buffer for each client, in each direction."""
     stopped: bool
-    """Whether nothing can be written any more."""
+    """Whether the queues are stopped, so that nothing can be written any more."""
 
     def joined(self) -> None: ...
 

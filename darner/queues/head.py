@@ -1,7 +1,8 @@
 """
-The head of a queue in memory: the items that are the next to be had.
+The head of a queue in memory: its next items.
 
-A queue's window has a bound, and all windows together have one, the L{MemoryBudget}; what is beyond lies in the store.
+The size of each queue's window is limited, and so is that of all windows together (L{MemoryBudget}).  The items beyond
+are in the store.
 """
 
 from __future__ import annotations
@@ -16,19 +17,19 @@ from darner.values.items import ITEM_OVERHEAD, Item
 WINDOW_BYTES: Final = 256 * 1024
 """About how many bytes of one queue's head are held in memory."""
 GRAIN: Final = 1024
-"""What is less than that is not worth accounting for."""
+"""Smaller changes of a window's size, in bytes, are not accounted for."""
 BUDGET_BYTES: Final = 8 * 1024 * 1024
-"""About how many bytes the heads of all queues may take together."""
+"""Approximate maximum size of all windows together, in bytes."""
 
 
 class Head:
     """
-    Items that were given back, and a window on what follows: read ahead from the store, or put while the queue is
-    short.
+    Items that were given back, and the window on the items that follow: read ahead from the store, or put while the
+    queue is short.
 
-    @ivar read_id: what follows the last id that was taken into memory.
-    @ivar held: about how many bytes the window takes.
-    @ivar accounted: how many of these the L{MemoryBudget} knows of.
+    @ivar read_id: the id after the last one that was read into memory.
+    @ivar held: approximate bytes in the window.
+    @ivar accounted: how many of these the L{MemoryBudget} has counted.
     """
 
     __slots__ = ("_bound", "_returned", "_window", "accounted", "held", "read_id")
@@ -43,17 +44,27 @@ class Head:
 
     @property
     def full(self) -> bool:
-        """Whether the window is as large as it should get."""
+        """Whether the window has reached its limit."""
         return self.held >= self._bound
 
+    @property
+    def window_items(self) -> int:
+        """How many items the window has; those that were given back are not among them."""
+        return len(self._window)
+
+    @property
+    def window_payload(self) -> int:
+        """How many bytes of payload the window has in memory; large payloads are in the store alone."""
+        return self.held - len(self._window) * ITEM_OVERHEAD
+
     def first(self) -> Optional[Item]:
-        """@return: the item that is next, which stays; C{None} where memory has none."""
+        """@return: the next item, which stays; C{None} if there is none in memory."""
         if self._returned:
             return self._returned[0][1]
         return self._window[0] if self._window else None
 
     def take_first(self) -> Item:
-        """Take the item that L{first} returned."""
+        """Remove and return the item that L{first} returned."""
         if self._returned:
             return heappop(self._returned)[1]
         item = self._window.popleft()
@@ -61,31 +72,31 @@ class Head:
         return item
 
     def give_back(self, item: Item) -> None:
-        """An item that was taken goes ahead of all that came after it."""
+        """Give back an item that was taken; it comes before all items with higher ids."""
         heappush(self._returned, (item.id, item))
 
     def follow(self, item: Item) -> None:
-        """An item was put at the end: hold it, if all before it is here as well and the window is not full."""
+        """Keep an item that was put at the end, if all items before it are in memory too and the window is not full."""
         if self.read_id == item.id and self.held < self._bound:
             self._window.append(item)
             self.held += len(item.payload) + ITEM_OVERHEAD
             self.read_id = item.id + 1
 
     def hold(self, item: Item) -> None:
-        """Add an item to the window; between it and those before are only consumed ones."""
+        """Add an item to the window.  All ids between it and the last one in the window are consumed."""
         self._window.append(item)
         self.held += len(item.payload) + ITEM_OVERHEAD
         self.read_id = item.id + 1
 
     def remove(self, ids: Container[int]) -> None:
-        """These are no items any more."""
+        """Drop the items with these ids."""
         self._returned = [entry for entry in self._returned if entry[0] not in ids]
         heapify(self._returned)
         self._window = deque(item for item in self._window if item.id not in ids)
         self.held = sum(len(item.payload) + ITEM_OVERHEAD for item in self._window)
 
     def evict(self) -> None:
-        """Forget the window; it is read again when it is needed."""
+        """Drop the window; it is read from the store again when needed."""
         if self._window:
             self.read_id = self._window[0].id
             self._window.clear()
@@ -93,7 +104,7 @@ class Head:
 
 
 class MemoryBudget:
-    """How much memory the windows of all queues may take together: the one filled first is evicted for others."""
+    """Limits the memory of all windows together: the one that was filled first is evicted."""
 
     def __init__(self, limit: int = BUDGET_BYTES) -> None:
         self._limit = limit
@@ -101,7 +112,7 @@ class MemoryBudget:
         self.held = 0
 
     def account(self, head: Head) -> None:
-        """Take note of how large a window is now."""
+        """Count the present size of a window."""
         held = head.held
         known = head.accounted
         if held == known or (held and abs(held - known) < GRAIN):

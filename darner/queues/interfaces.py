@@ -1,5 +1,5 @@
 """
-What the parts of a queue expect of each other, and of what is around the queue.
+Interfaces between the parts of a queue, and between a queue and the reclaimer and expiry that all queues share.
 """
 
 from __future__ import annotations
@@ -13,87 +13,87 @@ from darner.values.stats import Removal, ServerStats
 
 
 class Side(Protocol):
-    """What a queue keeps beside its items, under numbers of its own."""
+    """Data that a queue keeps beside its items, under other numbers than its own."""
 
     @property
     def pending(self) -> bool:
-        """Whether there is anything in it for which the queue has to exist."""
+        """Whether it has data for which the queue must exist."""
 
     def write_to(self, batch: Batch, puts: bool) -> None:
-        """Add what changed to the batch, and without C{puts} nothing that takes space on the disk."""
+        """Add the changes to the batch; without C{puts} only those that take no disk space."""
 
     def written(self) -> None:
-        """The batch is in the store."""
+        """Called when the batch is in the store."""
 
     def refuse(self, ids: set[int], uncertain: bool) -> None:
         """
-        It is not, and what was put with it never will be; called before L{not_written}.
+        Called when the batch was not written, before L{not_written}: drop what was put with it.
 
-        @param ids: of the items of the queue that never will be.
-        @param uncertain: as in L{darner.queues.commit.Changing.refuse}.
+        @param ids: the ids of the refused items of the queue.
+        @param uncertain: as in L{darner.queues.turn.Changing.refuse}.
         """
 
     def not_written(self) -> None:
-        """What the batch took away is to be written with the next turn."""
+        """Add the removals of the batch to the next one."""
 
     def flush(self, open: Collection[int]) -> list[int]:
         """
-        Forget the items.
+        Drop the data of all items except the open ones.
 
-        @param open: the ids of those that are open, and stay.
-        @return: the numbers under which nothing is kept any more.
+        @param open: the ids of the open items.
+        @return: the numbers whose data in the store is to be deleted.
         """
 
     def delete(self) -> list[int]:
         """
-        The queue is deleted, or the store will never know it.
+        Called when the queue is deleted, or the store refused to create it.
 
-        @return: the numbers under which something was kept.
+        @return: the numbers whose data in the store is to be deleted.
         """
 
     def stop(self) -> None:
-        """Do nothing by the clock any more."""
+        """Stop all timers."""
 
 
 class Reclaims(Protocol):
-    """Who reclaims the disk space of consumed items, as a queue sees it."""
+    """The reclaimer of the disk space of consumed items, as a queue sees it."""
 
     def intervals(self, queue: Any) -> list[tuple[int, int]]:
-        """@return: the intervals of consumed ids to reclaim once they are written; none while it is not worth it."""
+        """@return: the intervals of consumed ids to reclaim once they are written; empty while there is too little."""
 
     def reclaim(self, queue: Any, number: int, intervals: list[tuple[int, int]]) -> None:
-        """These ids are written down as consumed."""
+        """Reclaim these ids, which the store has as consumed."""
 
     def queue(self, number: int) -> None:
-        """The deletion of the queue with this number is written down."""
+        """Reclaim the data under this number, whose deletion is written."""
 
     def delayed(self, number: int, since: int, until: int, size: int) -> None:
-        """So many bytes of delayed items that were due between these are not kept any more."""
+        """Reclaim C{size} bytes of delayed items with due times between C{since} and C{until}."""
 
     def stream(self, stream: int) -> None:
-        """If no item in the store holds this stream, none will."""
+        """Reclaim a stream, unless an item in the store refers to it."""
 
     def pin(self, stream: int) -> None:
-        """This stream stays until as many calls of L{unpin} were made."""
+        """Keep a stream until L{unpin} was called as often as this."""
 
     def unpin(self, stream: int) -> None:
-        """Whoever called L{pin} needs it no more."""
+        """Undo one call of L{pin}."""
 
 
 class Expires(Protocol):
-    """Who drops what has expired, as a queue sees it."""
+    """What drops expired items and queues, as a queue sees it."""
 
     stats: ServerStats
     """The server's counters."""
 
     move: Callable[[Any, Item, bytes, Removal], None]
-    """Puts an item that was taken out of memory on another queue (`Queues.move`)."""
+    """Moves an item that was taken out of memory to another queue (`Queues.move`)."""
 
     is_durable: Callable[[bytes], bool]
-    """Whether what is put on the queue of that name is written to disk (`Queues.is_durable`)."""
+    """Whether puts on the queue of that name are written to disk (`Queues.is_durable`)."""
 
     def watch(self, queue: Any) -> None:
-        """Something changed at the head of the queue, which may hold what expires."""
+        """Check the queue soon: its head has changed, and items in it may expire."""
 
     def sweep(self, queue: Any) -> None:
-        """There is more to be dropped: call its C{sweep_on} in a later turn."""
+        """Call the queue's C{sweep_on} in a later turn, as more of its items are to be dropped."""

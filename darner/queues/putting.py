@@ -1,5 +1,5 @@
 """
-Putting items: where an item goes, whether there is room for it, and what its producer is told.
+Putting items: the queues of an item, whether they accept it, and the reply.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ if TYPE_CHECKING:
 
 COPIED_BYTES: Final = 1024 * 1024
 """
-What the copies of an item may take that is put on several queues at once; what would take more is stored once for all
-of them, as a large item is.
+The maximum size of all copies of an item that is put on several queues.  A larger one is stored once for all of them,
+as a stream.
 """
 
 LAST_EXPIRY: Final = 2**63 - 1
-"""The latest expiry that is kept, in ms since the epoch; what expires later expires then."""
+"""The latest possible expiry, in ms since the epoch; later ones are cut to it."""
 
 
 def _fits(policy: QueueSettings, size: int) -> bool:
@@ -42,7 +42,7 @@ def _fits(policy: QueueSettings, size: int) -> bool:
 
 
 class Puts:
-    """What is put on the queues of one server."""
+    """Puts items on the queues of one server."""
 
     def __init__(
         self, queues: Queues, fifos: dict[bytes, Fifo], routing: Routing, store: IStore, commit: GroupCommit,
@@ -64,12 +64,12 @@ class Puts:
         self._wall = wall
 
     def item_limit(self, name: bytes) -> int:
-        """@return: the size of the largest item that may be set on a name."""
+        """@return: the maximum size of an item for a queue or alias."""
         queues = self._queues
         return min(queues.policy(queue).max_item_bytes for queue in queues.policies.aliases.get(name, (name,)))
 
     def fits(self, name: bytes, size: int) -> bool:
-        """@return: whether an item of that size may be set on a name if there is room."""
+        """@return: whether a queue or alias accepts an item of that size while it is empty."""
         fifo = self._fifos.get(name)
         if fifo is not None and not fifo.spreads:
             return _fits(fifo.policy, size)
@@ -82,19 +82,19 @@ class Puts:
         sync: bool = False, options: Optional[PutOptions] = None,
     ) -> None:  # fmt: skip
         """
-        Put a small item at the end of a queue, and of all others for which it is meant (`darner.queues.routing`).
+        Put a small item at the end of a queue, its children or the queues of an alias (`darner.queues.routing`).
 
-        @param answers: who puts it.
-        @param stored: the reply that says so, which becomes an error if the item is not stored; empty: none.
-        @param expiry: by memcache's rules, to the ms.
-        @param sync: whether it is to be on stable storage before that is answered.
-        @param options: what else is asked for.
-        @raise ItemTooLarge: it is over the limit.
-        @raise darner.errors.Unavailable: nothing may be put for now.
-        @raise QueueFull: the queue is, and refuses it.
-        @raise darner.errors.DiskAlmostFull: there is too little room.
-        @raise ClientError: it has an id, and the queue no C{dedupe_window}.
-        @raise darner.errors.StoreError: the store cannot make the queue, or not tell whether it knows the id.
+        @param answers: the asker's answer sheet.
+        @param stored: the reply for success, which becomes an error if the item is not stored; empty: none.
+        @param expiry: in seconds, by memcache's rules, with a precision of 1 ms.
+        @param sync: whether to sync the item to stable storage before the reply.
+        @param options: delay and id, if the client gave any.
+        @raise ItemTooLarge: the item is over the limit.
+        @raise darner.errors.Unavailable: the server's status refuses puts.
+        @raise QueueFull: the queue is full and refuses the item.
+        @raise darner.errors.DiskAlmostFull: the disk has too little free space.
+        @raise ClientError: the item has an id, and the queue has no C{dedupe_window}.
+        @raise darner.errors.StoreError: the store cannot create the queue, or cannot look up the id.
         """
         size = len(payload)
         fifo = self._fifos.get(name)
@@ -123,7 +123,7 @@ class Puts:
         self, answers: Answers, stored: bytes, name: bytes, flags: int, expiry: float, inflow: PayloadWriter,
         sync: bool = False, options: Optional[PutOptions] = None,
     ) -> None:  # fmt: skip
-        """As L{put}, with a payload that came piece by piece."""
+        """As L{put}, with a payload that came in pieces."""
         payload = inflow.finish()
         retry = Deduplication(options.id) if options is not None and options.id else None
         try:
@@ -142,11 +142,11 @@ class Puts:
         """
         Put items, in order, up to the first that is refused.
 
-        @param stored: spells the reply that says how many are stored.
-        @param expiry: in ms from now; 0 never; below 0 at once.
+        @param stored: makes the reply from the number of items that are stored.
+        @param expiry: in ms from now; 0: never; below 0: at once.
         @raise DarnerError: the first was refused, and not because the queue is full.
         """
-        # By memcache's rules, which take what is far away for Unix time.
+        # By memcache's rules, a large number is Unix time.
         ends = (expiry if expiry <= 1000 * MAX_RELATIVE_EXPIRY else self._commit.now + expiry) / 1000
         count = 0
         for payload in payloads:
@@ -164,22 +164,24 @@ class Puts:
                 break
             count += 1
         slot = answers.add(stored(count))
-        # So that one who puts much waits for its turn.
+        # Count each item towards the client's limit for a turn.
         answers.size += count * REPLY_OVERHEAD
         if count:
             self._commit.put(answers, slot)
 
     def pressed(self) -> bool:
-        """@return: whether the store has fallen behind, so that large payloads should wait."""
+        """@return: whether the store has fallen behind with its work, so that large payloads should wait."""
         return self._store.pressed()
 
     def inflow(self) -> PayloadWriter:
-        """@return: where to write the payload of an item that comes piece by piece."""
+        """@return: a writer for a payload that comes in pieces."""
         return PayloadWriter(self._store, self._commit, self._reclaimer, self._space)
 
     def _store_once(self, payload: bytes) -> int:
         """
-        @return: the stream of a payload that is for so many queues that a copy for each would be too much.
+        Store a payload once for several queues.
+
+        @return: its stream.
         @raise darner.errors.StoreError: it cannot be stored.
         """
         inflow = self.inflow()
@@ -190,7 +192,7 @@ class Puts:
     def _answer(
         self, answers: Answers, stored: bytes, sync: bool, retry: Optional[Deduplication], count: int
     ) -> None:
-        """@param count: on how many queues it was put: who puts on many waits for its turn as who puts many does."""
+        """@param count: the number of queues it was put on; each counts towards the client's limit for a turn."""
         if count > 1:
             answers.size += (count - 1) * REPLY_OVERHEAD
             self._commit.copies += count
@@ -223,14 +225,14 @@ class Puts:
     def _after(self, delay: int) -> int:
         """
         @param delay: in ms.
-        @return: when it has passed, in ms since the epoch.  It counts from this moment and not from the beginning of
-            the turn, which may be some ms ago: a delayed item never comes early.
+        @return: the end of the delay, in ms since the epoch.  It counts from now and not from the start of the turn,
+            which may be some ms ago, so that a delayed item is never early.
         """
         return int(self._wall() * 1000 + 0.99) + delay
 
     @staticmethod
     def _delay(fifo: Fifo, options: Optional[PutOptions]) -> int:
-        """@return: after how many ms an item is to be had that is set on a queue."""
+        """@return: the delay of an item for a queue, in ms."""
         if options is not None and options.delay is not None:
             return options.delay
         return int((fifo.policy.default_delay or 0) * 1000)
@@ -242,9 +244,9 @@ class Puts:
 
     def _find_id(self, route: Route, retry: Deduplication) -> None:
         """
-        Find out which queues have an item that is set under an id.
+        Find the queues that already have an item with this id.
 
-        @raise ClientError: one of those that matter is not set to know any.
+        @raise ClientError: a queue that needs a C{dedupe_window} has none.
         """
         for queue in route.required:
             if self._queues.policy(queue).dedupe_window is None:
@@ -259,17 +261,19 @@ class Puts:
 
     def _admit(self, policy: QueueSettings, size: int, room: int, durable: bool) -> None:
         """
-        @param policy: the settings of a queue.
-        @param size: of the item that is to be put there, in bytes.
-        @param room: what of that is still to be written.
+        Check everything about a put that does not depend on the contents of the queue.
+
+        @param policy: the settings of the queue.
+        @param size: the size of the item, in bytes.
+        @param room: the bytes of these that are still to be written.
         @param durable: whether the queue is on disk.
-        @raise DarnerError: the item is refused, whatever the queue holds.
+        @raise DarnerError: the item is refused.
         """
         if self._status.refuses_writes:
             self._status.check_writes()
         if size > policy.max_item_bytes:
             raise ItemTooLarge()
-        least = size if durable else size + ITEM_OVERHEAD  # what it counts for in a queue that holds nothing
+        least = size if durable else size + ITEM_OVERHEAD  # what it counts towards max_bytes
         if policy.max_bytes is not None and least > policy.max_bytes:
             raise QueueFull()
         if durable:
@@ -279,11 +283,11 @@ class Puts:
         self, name: bytes, size: int, room: int, options: Optional[PutOptions], retry: Optional[Deduplication]
     ) -> list[Fifo]:
         """
-        @param size: of the item that is to be put, in bytes.
-        @param room: what of that is still to be written, for each queue.
-        @param retry: its id, if it has one: those that know it are left out.
-        @return: the queues on which a set on this name puts it; they exist.
-        @raise DarnerError: it is refused; no queue has been made.
+        @param size: the size of the item, in bytes.
+        @param room: the bytes of these that are still to be written for each queue.
+        @param retry: the id of the item, if it has one: queues that have this id are left out.
+        @return: the queues that a set on this name puts the item on; they exist.
+        @raise DarnerError: the item is refused; no queue was created.
         """
         fifo = self._fifos.get(name)
         if fifo is not None and not fifo.spreads and options is None:
@@ -296,7 +300,7 @@ class Puts:
         if size > self.item_limit(name):
             raise ItemTooLarge()
         if retry is not None:
-            # First: what was stored once is answered so, though there be no room for it now.
+            # Before the limits: an item that was stored once gets STORED, even if the queue is full now.
             self._find_id(route, retry)
         left_out = retry.left_out if retry is not None else ()
         taking = [queue for queue in route.keeping if queue not in left_out]
@@ -308,7 +312,7 @@ class Puts:
                 continue
             fifo = self._fifos.get(child)
             if fifo is None or fifo.number is None:
-                self._queues.gone(child)  # it could not be written when it was made
+                self._queues.gone(child)  # its creation was refused
                 continue
             with suppress(ItemTooLarge, QueueFull):
                 self._admit(fifo.policy, size, room, fifo.durable)
@@ -323,7 +327,7 @@ class Puts:
                 if self._delay(fifo, options):
                     fifo.begin_delays()
             for fifo in fifos:
-                # Only now, as nobody refuses it any more.
+                # Only now that no queue can refuse the item.
                 if fifo.limited and fifo.policy.discard_old_when_full:
                     fifo.storage.bounds.enforce(size)
         except StoreError:
@@ -338,7 +342,7 @@ class Puts:
             fifo.storage.bounds.check(size)
 
     def _expiry_time(self, expiry: float) -> int:
-        """@return: an expiry that is not 0, by memcache's rules, in ms since the epoch."""
+        """@return: an expiry other than 0, by memcache's rules, as ms since the epoch."""
         if expiry < 0:
             return 1
         if expiry <= MAX_RELATIVE_EXPIRY:

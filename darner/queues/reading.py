@@ -1,5 +1,5 @@
 """
-Reading items, and ending their reads: what is handed out, and what its reader is told.
+Reading items, closing and aborting open reads, and the replies to that.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class Reads:
-    """What is read of the queues of one server."""
+    """Reads items from the queues of one server."""
 
     def __init__(
         self, queues: Queues, fifos: dict[bytes, Fifo], store: IStore, commit: GroupCommit, reclaimer: Reclaimer,
@@ -44,9 +44,9 @@ class Reads:
         """
         Take an item.
 
-        @param answers: who takes it.
-        @param reader: spells the reply that hands it out, which becomes an error if that cannot be written.
-        @param key: what the queue is called in the reply.
+        @param answers: the asker's answer sheet.
+        @param reader: spells the reply with the item; the reply becomes an error if the read cannot be written.
+        @param key: the name of the queue in the reply.
         @return: whether there was an item.
         @raise StoreError: it cannot be read.
         """
@@ -58,7 +58,7 @@ class Reads:
         return True
 
     def peek(self, fifo: Fifo, answers: Answers, reader: Reader, key: bytes) -> bool:
-        """As L{take}, and leave the item where it is."""
+        """As L{take}, but leave the item in its queue."""
         item = fifo.peek()
         if item is None:
             return False
@@ -67,22 +67,22 @@ class Reads:
         return True
 
     def open(
-        self, fifo: Fifo, answers: Answers, reader: Reader, key: bytes, whole: bool = True
+        self, fifo: Fifo, answers: Answers, reader: Reader, key: bytes, told: bool = True
     ) -> Optional[OpenRead]:
         """
-        As L{take}, and consume the item when it is closed.
+        As L{take}, but the item is consumed only when the read is closed.
 
-        @param whole: whether the item is all of the reply; else it is only left out of it where its put is refused.
-        @return: what to close, abort or touch; C{None} where there was no item.
+        @param told: whether the reader is told if the put of the item is refused; otherwise the item is left out.
+        @return: the open read; C{None} if there was no item.
         """
         open = fifo.open()
         if open is not None:
-            slot = answers.add(reader.hand_out(open.item, key, whole))
-            self._commit.read(fifo, open.item, True, answers, slot, slot if whole else None)
+            slot = answers.add(reader.hand_out(open.item, key, True))
+            self._commit.read(fifo, open.item, True, answers, slot, slot if told else None)
         return open
 
     def take_each(self, names: Sequence[bytes], answers: Answers, reader: Reader) -> None:
-        """Take one item of each of several queues, as far as there are any and they can be read; one reply for all."""
+        """Take one item from each of several queues that has any, up to the first error; one reply for all."""
         taken: list[tuple[Fifo, Item, int]] = []
         made = False
         failed: Optional[StoreError] = None
@@ -106,17 +106,16 @@ class Reads:
             self._commit.read(fifo, item, False, answers, slot, last)
 
     def outflow(self, item: Item, done: Callable[[], None]) -> PayloadReader:
-        """@return: the payload of a large item, chunk by chunk."""
+        """@return: a reader of the payload of a large item, chunk by chunk."""
         return PayloadReader(self._store, self._reclaimer, item, done)
 
     def nothing(self, answers: Answers, reply: Any, names: Sequence[bytes]) -> None:
         """
-        Tell a reader that there is nothing to be had.  A child that does not exist is made by that, unless nothing may
-        be written for now.
+        Reply that there is no item.  This creates fan-out children that do not exist, unless the status refuses writes.
 
-        @param names: the queues that it wanted to read.
-        @param reply: what it is told; an error, where one of them cannot be made after all.
-        @raise StoreError: the store cannot make one.
+        @param names: the queues that the client wanted to read.
+        @param reply: the reply, which becomes an error if a child cannot be written.
+        @raise StoreError: the store cannot create a child.
         """
         made = self._make_children(names)
         slot = answers.add(reply)
@@ -125,16 +124,16 @@ class Reads:
 
     def expect(self, names: Sequence[bytes], refused: Callable[[StoreError], object]) -> None:
         """
-        A reader is going to wait for an item of one of these queues; they are made as by L{nothing}.
+        Create children as L{nothing} does, for a reader that is about to wait for an item of these queues.
 
-        @param refused: called with the error if one of them cannot be made after all.
-        @raise StoreError: the store cannot make one.
+        @param refused: called with the error if a child cannot be written.
+        @raise StoreError: the store cannot create a child.
         """
         if self._make_children(names):
             self._commit.unless_put(refused)
 
     def _make_children(self, names: Sequence[bytes]) -> bool:
-        """@return: whether one comes into being with what is to be written now."""
+        """@return: whether this turn creates one."""
         made = False
         for name in names:
             made |= parent_of(name) is not None and self._make_child(name)
@@ -150,13 +149,13 @@ class Reads:
         return fifo.unwritten
 
     def close(self, answers: Answers, reply: bytes, reads: Sequence[OpenRead]) -> None:
-        """Close open reads; harmless where one is not open any more."""
+        """Close open reads; does nothing for those that are not open any more."""
         for read in reads:
             read.close()
         if reply:
             self._commit.consumed(answers, answers.add(reply))
 
     def abort(self, answers: Answers, reply: bytes, read: OpenRead) -> None:
-        """Give an item back; harmless where it is not open any more."""
+        """Give an item back; does nothing if it is not open any more."""
         read.abort()
         self._commit.consumed(answers, answers.add(reply))

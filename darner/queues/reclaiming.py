@@ -167,7 +167,7 @@ class Reclaimer:
     def _rest(self, result: object) -> None:
         working, self._working = self._working, None
         if isinstance(result, Failure):
-            self._commit.log.failure("reclaiming failed unexpectedly", result)
+            self._commit.log.failure("internal error while reclaiming disk space", result)
             self._jobs.popleft()
             self._soon(0)
         assert working is not None

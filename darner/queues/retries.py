@@ -173,7 +173,7 @@ class Retries:
         try:
             self._queue.move_to_dead_letters(item)
         except StoreError as error:
-            message = "cannot move item {id} of queue {name!r} to the dead letters, will try again: {error}"
+            message = "cannot move item {id} of queue {name!r} to its dead_letter_queue, will try again: {error}"
             self._commit.log.emit(
                 LogLevel.error, message, (message, self._queue.name),
                 id=item.id, name=self._queue.name, error=str(error),

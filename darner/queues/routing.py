@@ -72,6 +72,10 @@ class Routing:
             del self._children[parent]
         return parent
 
+    def count(self, parent: bytes) -> int:
+        """@return: the number of its children."""
+        return len(self._children.get(parent, ()))
+
     def concerns(self, name: bytes) -> bool:
         """@return: whether a put on this name goes to other queues than the one of that name alone."""
         return name in self._policies.aliases or name in self._children or not self._keeps(name)

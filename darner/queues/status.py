@@ -1,8 +1,8 @@
 """
-The server's status: up, or refusing what it was told to refuse.
+The server's status: up, readonly or quiescent.
 
-Kestrel's rules: a stricter status is said at once and enforced after a grace period, in which clients can learn of it
-and go elsewhere; a laxer one holds at once.  It is kept for the next start.
+The rules are Kestrel's: a stricter status is reported at once and enforced after a grace period, in which clients can
+move elsewhere; a less strict one applies at once.  The status is saved for the next start.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ _STRICTNESS: Final = {status: strictness for strictness, status in enumerate(STA
 
 class ServerStatus:
     """
-    What the server is told to refuse.
+    The server's status, and what it refuses.
 
-    @ivar name: the status, one of L{STATUSES}; with a grace period it may not be enforced yet.
-    @ivar log: where changes are logged; those that repeat are counted.
-    @ivar refuses_writes: whether nothing may be put, flushed or deleted.
-    @ivar refuses_reads: whether nothing may be taken or looked at.  What is open may still be closed or given back.
+    @ivar name: the status, one of L{STATUSES}; during the grace period it is not enforced yet.
+    @ivar log: the log of changes; repeated ones are counted.
+    @ivar refuses_writes: whether puts, flushes and deletions are refused.
+    @ivar refuses_reads: whether reads and peeks are refused.  Open reads can still be closed or given back.
     """
 
     _log = Logger()
@@ -36,9 +36,9 @@ class ServerStatus:
         self, clock: IReactorTime, default: str = "up", grace: float = 0.0, kept: Optional[StatusFile] = None
     ) -> None:
         """
-        @param default: the status where none was kept.
+        @param default: the status if none was saved.
         @param grace: seconds until a stricter status is enforced.
-        @param kept: where it is kept; C{None}: nowhere.
+        @param kept: the file with the saved status; C{None}: it is not saved.
         """
         self._clock = clock
         self.log = LimitedLog(self._log, clock)
@@ -52,10 +52,10 @@ class ServerStatus:
         try:
             name = self._kept.read() if self._kept is not None else ""
         except OSError as error:
-            self._log.error("cannot read the status kept: {error}; it is {status}", error=error, status=default)
+            self._log.error("cannot read the saved status: {error}; starting as {status}", error=error, status=default)
             return default
         if name and name not in STATUSES:
-            self._log.error("the status kept is none: {name!r}; it is {status}", name=name, status=default)
+            self._log.error("the saved status {name!r} is unknown; starting as {status}", name=name, status=default)
         return name if name in STATUSES else default
 
     def _enforce(self) -> None:
@@ -66,11 +66,11 @@ class ServerStatus:
 
     def change(self, name: str) -> None:
         """
-        Have another status, now or after the grace period, and at the next start.
+        Change the status, now or after the grace period, and save it for the next start.
 
         @param name: one of L{STATUSES}.
         @raise ClientError: another change to a stricter one is still in its grace period.
-        @raise StoreError: it cannot be kept; nothing is changed then.
+        @raise StoreError: it cannot be saved; nothing is changed.
         """
         before = self.name
         if name == before:
@@ -85,7 +85,7 @@ class ServerStatus:
                 raise StoreError(f"cannot keep the status: {error.strerror}") from error
         self._stop_grace()
         self.name = name
-        self.log.emit(LogLevel.info, "status {name}, before it was {before}", name, name=name, before=before)
+        self.log.emit(LogLevel.info, "status changed from {before} to {name}", name, name=name, before=before)
         if stricter and self._grace:
             self._pending = self._clock.callLater(self._grace, self._grace_is_over)
         else:
@@ -93,20 +93,20 @@ class ServerStatus:
 
     def _grace_is_over(self) -> None:
         self._enforce()
-        self.log.emit(LogLevel.info, "status {name} is enforced now", ("enforced", self.name), name=self.name)
+        self.log.emit(LogLevel.info, "status {name} is now enforced", ("enforced", self.name), name=self.name)
 
     def check_writes(self) -> None:
-        """@raise Unavailable: nothing may be put, flushed or deleted."""
+        """@raise Unavailable: the status refuses puts, flushes and deletions."""
         if self.refuses_writes:
             raise Unavailable(self._enforced)
 
     def check_reads(self) -> None:
-        """@raise Unavailable: nothing may be taken or looked at."""
+        """@raise Unavailable: the status refuses reads and peeks."""
         if self.refuses_reads:
             raise Unavailable(self._enforced)
 
     def stop(self) -> None:
-        """Let no time pass any more."""
+        """Stop all timers."""
         self.log.close()
         self._stop_grace()
 

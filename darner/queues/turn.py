@@ -1,6 +1,6 @@
 """
-One turn of the event loop, as the group commit gathers it: what changed, who is answered, and which answers depend on
-the write.  When the store refuses the write, this is where answers and queues are set right.
+One turn of the event loop, as the group commit gathers it: the changes, the replies, and which replies depend on the
+write.  If the store refuses the write, the turn corrects replies and queues.
 """
 
 from __future__ import annotations
@@ -16,42 +16,42 @@ from darner.values.stats import Removal
 
 
 class Changing(Protocol):
-    """What a queue has in the store, as the turn sees it."""
+    """A queue with changes to write, as the turn sees it."""
 
     __slots__ = ()
 
     def write_to(self, batch: Batch, puts: bool) -> None:
-        """Add what changed since the last turn to the batch; without C{puts} only what was consumed."""
+        """Add the changes since the last turn to the batch; without C{puts} only the consumption of items."""
 
     def written(self) -> None:
-        """The batch is in the store."""
+        """Called when the batch is in the store."""
 
     def refuse(self, uncertain: bool) -> None:
         """
-        The batch is not in the store, and the items put with it never will be: they are C{refused} from now on.
+        Called when the batch was not written.  Its items are C{refused} from now on and will never be stored.
 
-        @param uncertain: whether it may be there all the same; what is written next has to be right in both cases.
+        @param uncertain: whether the batch may be in the store all the same; the next write must suit both cases.
         """
 
     def not_written(self) -> None:
-        """What was consumed is not in the store either, and is to be written with a later turn."""
+        """Called when the consumption was not written either, so that a later turn must write it."""
 
 
 class Emptied(Protocol):
-    """A queue of which items are read or moved, as the turn sees it."""
+    """A queue from which items are read or moved, as the turn sees it."""
 
     __slots__ = ()
 
     @property
     def number(self) -> Optional[int]:
-        """What the store knows it by; another one after it was deleted."""
+        """The queue's number in the store; it changes when the queue is deleted and created again."""
 
     def unread(self, item: Item, number: Optional[int], removal: Optional[Removal] = None) -> None:
         """
-        That C{item} was read could not be written: it is an item again, if the queue is not deleted.
+        Undo the read of C{item}, which could not be written, unless the queue was deleted since.
 
-        @param number: the queue's number when it was read.
-        @param removal: why it left the queue, where it was not read.
+        @param number: the queue's number at the time of the read.
+        @param removal: why the item left the queue, if it was not read.
         """
 
 
@@ -59,16 +59,16 @@ class Writer(Protocol):
     """A large item that is being written."""
 
     def fail(self, error: StoreError) -> None:
-        """One of its chunks is not in the store."""
+        """Called when one of its chunks was not written."""
 
 
 class Read:
     """
     A reply that hands out an item.
 
-    @ivar number: the queue's number when it was read.
-    @ivar tentative: whether the item is not consumed by that.
-    @ivar told: the slot that tells of an error; C{None}: nobody is told.
+    @ivar number: the queue's number at the time of the read.
+    @ivar tentative: whether the item is not consumed.
+    @ivar told: the slot for an error; C{None}: no error is sent.
     """
 
     __slots__ = ("answers", "item", "number", "queue", "slot", "tentative", "told")
@@ -87,11 +87,11 @@ class Read:
 
 class Move:
     """
-    An item that is consumed because of what was put on a queue.
+    An item that is consumed because of a put on a queue.
 
-    @ivar queue: where it was.
-    @ivar number: that queue's number then.
-    @ivar removal: why.
+    @ivar queue: the queue that it was in.
+    @ivar number: the number of that queue at the time.
+    @ivar removal: the reason.
     """
 
     __slots__ = ("item", "number", "queue", "removal")
@@ -117,10 +117,10 @@ class Chunk:
 
 class Turn:
     """
-    What happened in one turn.
+    The changes and replies of one turn.
 
-    @ivar sync: whether it is to be on stable storage before it is answered.
-    @ivar promised: whether that was promised by L{GroupCommit.sync_within}.
+    @ivar sync: whether to sync it to stable storage before the replies go out.
+    @ivar promised: whether L{GroupCommit.sync_within} promised that.
     """
 
     __slots__ = (
@@ -131,7 +131,7 @@ class Turn:
     def __init__(self) -> None:
         self.queues: dict[Changing, None] = {}
         self.answers: list[Answers] = []
-        # Two lists side by side, as a pair for each put would cost more than the rest of its reply.
+        # Two parallel lists: a tuple for each put would cost more than the rest of its reply.
         self.puts: list[Answers] = []
         self.put_slots: list[int] = []
         self.consumed: list[Answers] = []
@@ -145,10 +145,10 @@ class Turn:
         self.promised = False
 
     def batch(self, store: IStore, puts: bool) -> Batch:
-        """@return: what is to be written; without C{puts} only what was consumed."""
+        """@return: the changes to write; without C{puts} only the consumption of items."""
         batch = store.batch()
         if puts:
-            # Before the items that may hold them.
+            # Before the items that may refer to them.
             for chunk in self.chunks:
                 batch.chunk(chunk.stream, chunk.index, chunk.data)
         for queue in self.queues:
@@ -156,15 +156,15 @@ class Turn:
         return batch
 
     def forget_moves(self, queue: Emptied) -> None:
-        """What was moved out of C{queue} does not come back."""
+        """Do not restore items that were moved out of C{queue} if the write is refused."""
         if self.moves:
             self.moves = [move for move in self.moves if move.queue is not queue]
 
     def refuse_puts(self, error: StoreError, gathering: Turn) -> None:
         """
-        What was put is not stored, and who was to be told so is told of the error.
+        Refuse the puts of this turn: replace the replies that depend on them by the error.
 
-        @param gathering: the turn that gathers by now: it may have read what was put in this one.
+        @param gathering: the turn that gathers now: it may have read items that this one put.
         """
         for queue in self.queues:
             queue.refuse(error.uncertain)
@@ -176,7 +176,7 @@ class Turn:
             if verdict.error is not None:
                 answers.refuse(slot, slot, error)
         for move in self.moves:
-            # Where it was to go it is not: so it is where it came from.
+            # It did not reach its new queue, so it goes back to its old one.
             if not move.item.refused:
                 move.queue.unread(move.item, move.number, move.removal)
         for chunk in self.chunks:
@@ -184,11 +184,11 @@ class Turn:
         for read in self.reads + gathering.reads:
             if read.item.refused:
                 read.answers.refuse(read.slot, read.told, error)
-        # Should the next turn fail too, what never was an item is not to become one.
+        # If the next turn fails too, it must not restore items that were never stored.
         gathering.moves = [move for move in gathering.moves if not move.item.refused]
 
     def undo(self, error: StoreError) -> None:
-        """Not even what was consumed can be written."""
+        """Undo the consumption of items, which could not be written either."""
         for read in self.reads:
             if not (read.item.refused or read.tentative):
                 read.answers.refuse(read.slot, read.told, error)

@@ -1,5 +1,5 @@
 """
-Those who wait for an item of a queue.
+Clients that wait for an item of a queue.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from darner.values.stats import ServerStats
 
 class Waiter:
     """
-    Somebody who waits for an item.  L{serve} is called once there is one, and has to take it or leave it.
+    A client that waits for an item.  When there is one, L{serve} is called; it need not take the item.
 
-    @ivar even_if_empty: whether it is called as well when all that has expired is dropped, and there is nothing behind.
+    @ivar even_if_empty: whether to call C{serve} too when all expired items are dropped and the queue is empty.
     """
 
     __slots__ = ("even_if_empty", "serve")
@@ -26,15 +26,15 @@ class Waiter:
 
 class Waiters:
     """
-    The line of those who wait, in the order in which they came.  Who is served, or leaves, is in it no more.
+    The waiters of a queue, in the order in which they came.  A waiter that is served or leaves is removed.
 
-    @ivar line: those in it; nobody else changes it.
+    @ivar line: the waiters; only this class changes it.
     """
 
     __slots__ = ("_stats", "line")
 
     def __init__(self, stats: ServerStats) -> None:
-        """@param stats: the server's, in which they are counted."""
+        """@param stats: the server's counters."""
         self._stats = stats
         self.line: OrderedDict[Waiter, None] = OrderedDict()
 
@@ -42,28 +42,28 @@ class Waiters:
         return len(self.line)
 
     def join(self, waiter: Waiter) -> Waiter:
-        """Stand at the end of the line."""
+        """Add a waiter at the end of the line."""
         self.line[waiter] = None
         self._stats.waiters += 1
         return waiter
 
     def leave(self, waiter: Waiter) -> None:
-        """Step out of the line.  Harmless for one who was served already."""
+        """Remove a waiter.  Does nothing if it was served already."""
         if waiter in self.line:
             del self.line[waiter]
             self._stats.waiters -= 1
 
     def serve_next(self) -> None:
-        """Serve the one who came first."""
+        """Serve the first waiter."""
         waiter, _ = self.line.popitem(last=False)
         self._stats.waiters -= 1
         waiter.serve()
 
     def serve_for_nothing(self, go_on: Callable[[], bool]) -> None:
         """
-        Serve those who want that even if the queue is empty.
+        Serve the waiters that want it even if the queue is empty.
 
-        @param go_on: asked before each of them, whether it still is known to be.
+        @param go_on: called before each; returns whether the queue is still known to be empty.
         """
         for waiter in [waiter for waiter in self.line if waiter.even_if_empty]:
             if not go_on():

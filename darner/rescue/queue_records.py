@@ -18,7 +18,7 @@ from attrs import define, field
 from darner.errors import StoreError
 from darner.store import records
 from darner.values.consumed import Consumed
-from darner.values.items import Delayed, Generation, Item, Mark
+from darner.values.items import Delayed, Generation, Imported, Item, Mark
 from darner.values.vocabulary import CHUNK_BYTES
 
 Entries = Iterable[tuple[bytes, bytes]]
@@ -64,6 +64,7 @@ class QueueRecords:
     large: list[tuple[int, int]] = field(factory=list)
     delayed: Optional[Delayed] = None
     delays: DelayedRecords = field(factory=DelayedRecords)
+    imported: list[Imported] = field(factory=list)
     # Computed by conclude().
     gone: Consumed = field(factory=Consumed)
     next_id: int = 0

@@ -82,6 +82,8 @@ def _rewritten_queue(queue: QueueRecords, entries: Entries) -> Iterator[tuple[by
     put = max(queue.bytes_put, queue.mark.bytes_put if queue.mark is not None else 0, size)
     mark = Mark(low, queue.next_id, put, put - size, low)
     yield records.mark_key(queue.number), records.pack_mark(mark)
+    for imported in queue.imported:
+        yield records.imported_key(queue.number, imported.source), records.pack_imported(imported)
     for start, stop in queue.gone.intervals():
         if start >= low:
             yield records.interval_key(queue.number, start), records.pack_u64(stop)

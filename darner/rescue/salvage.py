@@ -9,10 +9,10 @@ block of each table whose keys overlap, and for the logs.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from heapq import heappop, heappush
 from pathlib import Path
-from typing import Optional
+from typing import Any, Optional
 
 from darner.store.files.damage import BadFile, Damage, Lost
 from darner.store.files.entry import Entry
@@ -21,13 +21,23 @@ from darner.store.files.manifest import Manifest, current
 from darner.store.files.names import logs, manifests, tables
 from darner.store.files.table import Table
 
+_Merging = tuple[Any, int, int, Entry, Iterator[Entry]]
+"""A file while it is merged: where its next entry belongs, the file's place, that entry, and those behind it."""
+
 
 class Salvage:
     """
     The readable records in a database's directory.
 
+    A database whose keys are not in the order of their bytes has a class of its own, with another C{order}.
+
     @ivar manifest: the manifest; C{None} if it is lost, so that every file in the directory is read.
     """
+
+    @staticmethod
+    def order(key: bytes) -> Any:
+        """@return: what keys are compared by."""
+        return key
 
     def __init__(self, database: Path) -> None:
         self._database = database
@@ -61,38 +71,55 @@ class Salvage:
         """@return: whether records between two keys may be lost."""
         return any(lost.start <= stop and (lost.stop is None or lost.stop >= start) for _, lost in self._lost)
 
-    def entries(self) -> Iterator[tuple[bytes, bytes]]:
-        """Read every key and its value, in order.  Each call reads all files again."""
+    def entries(self, start: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
+        """
+        Read every key and its value, in order.  Each call reads the files again.
+
+        @param start: leave out what is before this key; none is by default.
+        """
         before: Optional[bytes] = None
-        for entry in self._merged():
+        for entry in self._merged(start):
             if entry.key != before:
                 before = entry.key
                 if entry.value is not None:
                     yield entry.key, entry.value
 
-    def _merged(self) -> Iterator[Entry]:
+    def _merged(self, start: bytes) -> Iterator[Entry]:
         """Merge the entries of all files by key, newest first.  A table is opened when its first key is reached."""
-        pending = self._tables()
+        order = self.order
+        first = order(start) if start else None
+
+        def unwanted(last: bytes) -> bool:
+            return first is not None and order(last) < first
+
+        pending = [(order(low), table) for low, table in self._tables(unwanted)]
         pending.sort(key=lambda table: table[0], reverse=True)
-        heap: list[tuple[bytes, int, int, Entry, Iterator[Entry]]] = []
-        _push(heap, 0, iter(self._written()))
+        heap: list[_Merging] = []
+        self._push(heap, 0, (entry for entry in self._written() if not unwanted(entry.key)))
         count = 0
         while heap or pending:
             while pending and (not heap or pending[-1][0] <= heap[0][0]):
                 count += 1
-                _push(heap, count, self._ordered(pending.pop()[1]))
+                self._push(heap, count, self._ordered(pending.pop()[1], unwanted))
             if heap:
                 _, _, place, entry, rest = heappop(heap)
                 yield entry
-                _push(heap, place, rest)
+                self._push(heap, place, rest)
 
-    def _tables(self) -> list[tuple[bytes, Table]]:
-        """@return: every table, with a lower bound of its keys."""
+    def _push(self, heap: list[_Merging], place: int, entries: Iterator[Entry]) -> None:
+        entry = next(entries, None)
+        if entry is not None:
+            heappush(heap, (self.order(entry.key), -entry.sequence, place, entry, entries))
+
+    def _tables(self, unwanted: Callable[[bytes], bool]) -> list[tuple[bytes, Table]]:
+        """@return: every table but those whose last key is not wanted, with a lower bound of its keys."""
         there = tables(self._database)
         found: list[tuple[bytes, Table]] = []
         if self.manifest is None:
             return [(table.first_key(), table) for table in map(Table, there.values())]
         for number, info in self.manifest.tables.items():
+            if unwanted(info.largest):
+                continue
             path = there.get(number)
             if path is None:
                 self._lose(f"{number:06}.ldb", Lost("it is missing", info.smallest, info.largest))
@@ -107,15 +134,16 @@ class Salvage:
             found.append((first, table))
         return found
 
-    def _ordered(self, table: Table) -> Iterator[Entry]:
-        before: tuple[bytes, int] = (b"", 0)
-        for entry in table.entries():
-            place = (entry.key, -entry.sequence)
-            if place < before:
+    def _ordered(self, table: Table, unwanted: Callable[[bytes], bool]) -> Iterator[Entry]:
+        before: Optional[tuple[Any, int]] = None
+        for entry in table.entries(unwanted):
+            place = (self.order(entry.key), -entry.sequence)
+            if before is not None and place < before:
                 self._lose(table.path.name, Lost("its keys are not in order"))
                 break
             before = place
-            yield entry
+            if not unwanted(entry.key):
+                yield entry
         for lost in table.lost:
             self._lose(table.path.name, lost)
 
@@ -139,13 +167,6 @@ class Salvage:
                 file.lost.append(Lost(str(error)))
             for lost in file.lost:
                 self._lose(path.name, lost)
-        entries.sort(key=lambda entry: (entry.key, -entry.sequence))
+        entries.sort(key=lambda entry: (self.order(entry.key), -entry.sequence))
         return entries
 
-
-def _push(
-    heap: list[tuple[bytes, int, int, Entry, Iterator[Entry]]], place: int, entries: Iterator[Entry]
-) -> None:
-    entry = next(entries, None)
-    if entry is not None:
-        heappush(heap, (entry.key, -entry.sequence, place, entry, entries))

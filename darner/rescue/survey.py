@@ -132,6 +132,8 @@ class Survey:
             try:
                 if key == records.mark_key(queue.number):
                     queue.mark = records.unpack_mark(value)
+                elif records.is_imported(key):
+                    queue.imported.append(records.unpack_imported(key, value))
                 elif key[9:10] == b"\2" and len(key) == 18:
                     queue.above.append((records.key_number(key), records.unpack_u64(value)))
                 elif key[9:10] == b"\3" and len(key) == 18:

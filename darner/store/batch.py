@@ -18,7 +18,7 @@ from typing import Final, Optional
 
 from darner.errors import StoreError
 from darner.store import records
-from darner.values.items import Delayed, Generation, Item, Mark
+from darner.values.items import Delayed, Generation, Imported, Item, Mark
 from darner.values.vocabulary import chunk_count
 
 Write = tuple[bytes, Optional[bytes]]
@@ -157,6 +157,10 @@ class Batch:
         @param time: when it was put, in ms since the epoch; 0 deletes the record.
         """
         self.writes.append((records.seen_key(generation, id), records.pack_u64(time) if time else None))
+
+    def imported(self, number: int, imported: Imported) -> None:
+        """Record how far a queue was imported, in the batch that puts its items."""
+        self.writes.append((records.imported_key(number, imported.source), records.pack_imported(imported)))
 
     def undelay(self, number: int, items: Sequence[tuple[int, Item]]) -> None:
         """Delete delayed items that were refused.  Their streams have no holder then."""

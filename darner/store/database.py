@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import Any, Final, Optional, TypeVar
 
 import plyvel
-from twisted.logger import Logger
+from twisted.logger import Logger, LogLevel
 
 from darner.errors import StoreError, StoreUnusable
+from darner.net.log_limits import SparseLog
 from darner.store import records
 from darner.store.batch import Write
 from darner.store.directory import DataDirectory, in_use, no_access, sync
@@ -54,7 +55,7 @@ class Database:
     @ivar damage: the error for every put once tables could not be merged; empty before.
     """
 
-    _log = Logger()
+    _log: SparseLog
 
     WRITE_BUFFER: Final = 4 * 1024 * 1024
     CACHE: Final = 4 * 1024 * 1024
@@ -93,6 +94,7 @@ class Database:
         self._read_bytes = 0
         self.torn = False
         self._seconds = seconds
+        self._log = SparseLog(Logger(), seconds)  # clients ask for what cannot be read as often as they like
         self._mend_at = 0.0
         self._reopen = self.REOPEN[0]
         self._in_threads = 0
@@ -177,7 +179,9 @@ class Database:
                 raise StoreError(f"cannot write: {reason(error)}") from error
             self.torn = False
             self._patient = True
-        self._log.info("reopened the store in {path} after a failed write: it accepts writes again", path=self.path)
+        self._log.emit(
+            LogLevel.info, "reopened the store in {path} after a failed write: it accepts writes again", path=self.path
+        )
 
     def opened(self) -> Any:
         """
@@ -263,7 +267,8 @@ class Database:
                 self.torn = True
                 if not self.damage:
                     self.damage = f"cannot write: the store is damaged ({reason(error)}): {_REPAIR}"
-                    self._log.critical(
+                    self._log.emit(
+                        LogLevel.critical,
                         "the store in {path} is damaged: LevelDB cannot merge its tables ({reason}).  The server "
                         "refuses puts until the store is repaired: {repair}",
                         path=self.path, reason=reason(error), repair=_REPAIR,
@@ -304,7 +309,8 @@ class Database:
         try:
             return read()
         except plyvel.CorruptionError as error:
-            self._log.critical(
+            self._log.emit(
+                LogLevel.critical,
                 "the store in {path} is damaged ({reason}): some items cannot be read.  To repair it, {repair}",
                 path=self.path, reason=reason(error), repair=_REPAIR,
             )  # fmt: skip

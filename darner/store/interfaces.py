@@ -15,7 +15,7 @@ from zope.interface import Interface
 
 if TYPE_CHECKING:
     from darner.store.batch import Batch
-    from darner.values.items import Item, QueueState, Step
+    from darner.values.items import Imported, Item, QueueState, Step
 
 
 class IReads(Interface):
@@ -76,6 +76,9 @@ class IReads(Interface):
 
         @return: when an item was put with this id, as L{Batch.seen} records it; C{None} if none was.
         """
+
+    def imported(number: int) -> list[Imported]:
+        """@return: what was imported into a queue, as L{Batch.imported} records it."""
 
     def chunk(stream: int, index: int) -> bytes:
         """

@@ -24,7 +24,7 @@ from darner.store.opening import open_database as open_and_inspect
 from darner.store.opening import recovering, starting
 from darner.store.reclaiming import Reclaiming
 from darner.values.consumed import Consumed
-from darner.values.items import ITEM_OVERHEAD, Item, QueueState, Step
+from darner.values.items import ITEM_OVERHEAD, Imported, Item, QueueState, Step
 
 _NUMBERS_AT_ONCE: Final = 1024
 _LOOKUP: Final = 4096
@@ -196,6 +196,11 @@ class LevelStore:
         found = self._database.guarded(lambda: self._database.get(records.seen_key(generation, id)))
         self._database.has_read(_LOOKUP)
         return None if found is None else records.unpack_u64(found)
+
+    def imported(self, number: int) -> list[Imported]:
+        prefix = records.mark_key(number)
+        entries = self._database.guarded(lambda: self._database.prefixed(prefix))
+        return [records.unpack_imported(key, value) for key, value in entries if records.is_imported(key)]
 
     def chunk(self, stream: int, index: int) -> bytes:
         data = self._database.guarded(lambda: self._database.get(records.chunk_key(stream, index)))

@@ -19,7 +19,7 @@ from darner.store import records
 from darner.store.batch import Batch
 from darner.store.interfaces import IStore
 from darner.values.consumed import Consumed
-from darner.values.items import ITEM_OVERHEAD, Delayed, Generation, Item, Mark, QueueState, Step
+from darner.values.items import ITEM_OVERHEAD, Delayed, Generation, Imported, Item, Mark, QueueState, Step
 
 _K = TypeVar("_K")
 
@@ -35,6 +35,7 @@ class _Queue:
         self.attempts: dict[int, int] = {}
         self.delayed: Optional[Delayed] = None
         self.generations: tuple[Optional[Generation], Optional[Generation]] = (None, None)
+        self.imported: dict[bytes, Imported] = {}
 
 
 @implementer(IStore)
@@ -92,6 +93,9 @@ class MemoryStore:
             queue = self.queues[number]
             queue.items.update((item.id, item) for item in records.run_items(records.key_number(key), value))
             queue.bytes_put = records.run_head(value)[0]
+        elif records.is_imported(key):
+            assert value is not None
+            self.queues[number].imported[key] = records.unpack_imported(key, value)
         elif place == records.MARK:
             assert value is not None
             self.queues[number].mark = records.unpack_mark(value)
@@ -192,6 +196,9 @@ class MemoryStore:
 
     def delayed_deleted(self, number: int, since: int, until: int) -> None:
         pass
+
+    def imported(self, number: int) -> list[Imported]:
+        return [imported for _, imported in sorted(self.queues[number].imported.items())]
 
     def seen(self, generation: int, id: bytes) -> Optional[int]:
         return self.ids.get(generation, {}).get(id)

@@ -11,7 +11,7 @@ from struct import Struct
 from typing import Final, Optional
 
 from darner.errors import StoreError
-from darner.values.items import Delayed, Generation, Item, Mark
+from darner.values.items import Delayed, Generation, Imported, Item, Mark
 from darner.values.vocabulary import chunk_count
 
 FORMAT_KEY: Final = b"!format"
@@ -53,6 +53,8 @@ _ITEM: Final = Struct(">BIQQQ")
 _RUN_AND_ITEM: Final = Struct(">QIBIQQQ")
 _GENERATION: Final = Struct(">BQQ")
 
+_IMPORTED: Final = Struct(">16sQ?")
+
 _LENGTH: Final = Struct(">H")
 
 _INLINE: Final = 0
@@ -81,6 +83,15 @@ def name_key(name: bytes) -> bytes:
 
 def mark_key(number: int) -> bytes:
     return _QUEUE_KEY.pack(QUEUE, number, MARK)
+
+
+def imported_key(number: int, source: bytes) -> bytes:
+    """Behind the mark, so that the last table of an import overlaps few of those before."""
+    return _QUEUE_KEY.pack(QUEUE, number, MARK) + source
+
+
+def is_imported(key: bytes) -> bool:
+    return len(key) == 26 and key[0:1] == QUEUE and key[9] == MARK
 
 
 def interval_key(number: int, start: int) -> bytes:
@@ -249,6 +260,14 @@ def pack_generations(current: Optional[Generation], previous: Optional[Generatio
 def unpack_generations(value: bytes) -> tuple[Optional[Generation], Optional[Generation]]:
     found = {which: Generation(number, since) for which, number, since in _GENERATION.iter_unpack(value)}
     return found.get(0), found.get(1)
+
+
+def pack_imported(imported: Imported) -> bytes:
+    return _IMPORTED.pack(imported.fingerprint, imported.items, imported.finished)
+
+
+def unpack_imported(key: bytes, value: bytes) -> Imported:
+    return Imported(key[10:], *_IMPORTED.unpack(value))
 
 
 def pack_bounds(low: bytes, high: bytes) -> bytes:

@@ -125,6 +125,19 @@ class Generation(NamedTuple):
     """When the queue began to add ids to it or, for the previous generation, stopped; in ms since the epoch."""
 
 
+class Imported(NamedTuple):
+    """How far a queue was imported from another server's (`darner.migrate`)."""
+
+    source: bytes
+    """16 bytes that name the source and its queue."""
+    fingerprint: bytes
+    """16 bytes that tell whether the source has changed since."""
+    items: int
+    """How many of its items were gone through, from the first on."""
+    finished: bool
+    """Whether these were all."""
+
+
 @dataclass
 class QueueState:
     """What recovery reads about one queue."""

@@ -84,7 +84,7 @@ class Liar:
 
 
 class PlanTests(SynchronousTestCase):
-    """Which request comes after which."""
+    """The order of requests."""
 
     def test_evenly_mixed(self) -> None:
         self.assertEqual(plan(3, 3, False), bytes([SET, GET] * 3))
@@ -117,7 +117,7 @@ class PlanTests(SynchronousTestCase):
 
 
 class DialectTests(SynchronousTestCase):
-    """What is said in this protocol, and how answers are read."""
+    """The spelling of requests, and the parsing of replies."""
 
     def setUp(self) -> None:
         self.patch(sys.modules["darner.cli.workload"], "make_payload", lambda size: b"abcdef"[:size])
@@ -170,7 +170,7 @@ class DialectTests(SynchronousTestCase):
 
 
 class ResultTests(SynchronousTestCase):
-    """What is made of the counts."""
+    """The figures of a result."""
 
     def result(self, *latencies: int, **tally: Any) -> Result:
         result = Result(Workload(), Tally(started=10.0, ended=12.0, sets=len(latencies), **tally))
@@ -357,7 +357,7 @@ class _Poll:
 
 
 class WaitTests(SynchronousTestCase):
-    """How replies are waited for."""
+    """Waiting for replies, with and without sleep."""
 
     def waits(self, *waits: float, processors: int = 2) -> tuple[list[bool], float]:
         """@return: of waits that take so long, whether each was ended asleep; and how long was waited awake."""
@@ -374,7 +374,7 @@ class WaitTests(SynchronousTestCase):
         return asleep, crowd._spun
 
     def test_awake(self) -> None:
-        """As long as replies come soon; and that counts as idle."""
+        """The load process polls as long as replies come soon; that counts as idle time."""
         asleep, awake = self.waits(0.0, SPIN / 2, SPIN / 2, SPIN / 2)
         self.assertEqual(asleep, [True, False, False, False])
         self.assertTrue(abs(awake - 3 * SPIN / 2) < 9 * _Poll.LOOK, awake)
@@ -385,7 +385,7 @@ class WaitTests(SynchronousTestCase):
         self.assertEqual(awake, 0.0)
 
     def test_not_for_long(self) -> None:
-        """Whoever waits for what takes its time leaves the processor to others, until it takes less."""
+        """While replies take long, it sleeps at once, until they come soon again."""
         asleep, awake = self.waits(0.0, 20 * SPIN, 20 * SPIN, 20 * SPIN, SPIN / 2, SPIN / 2)
         self.assertEqual(asleep, [True, True, True, True, True, False])
         self.assertTrue(SPIN <= awake < 2 * SPIN, awake)
@@ -395,7 +395,7 @@ class WaitTests(SynchronousTestCase):
 
 
 class FaultTests(SynchronousTestCase):
-    """Servers that do not do what they should, and wrong use."""
+    """Servers with wrong replies, and wrong options."""
 
     def test_wrong_replies_are_counted(self) -> None:
         liar = Liar(self, lambda request: b"STORED\r\n" if request.startswith(b"set") else b"ERROR\r\n")

@@ -55,10 +55,10 @@ class CommandTests(SynchronousTestCase):
 
     def test_refusals(self) -> None:
         for typed, user, reason in (
-            ("x\n", "a b", "a user is 1 to 250 printable characters without white space and colon"),
-            ("x\n", "a:b", "a user is 1 to 250 printable characters without white space and colon"),
-            ("\n", "ann", "a password has at least one character and no space"),
-            ("a b\n", "ann", "a password has at least one character and no space"),
+            ("x\n", "a b", "a user name must be 1 to 250 printable characters without white space and colon"),
+            ("x\n", "a:b", "a user name must be 1 to 250 printable characters without white space and colon"),
+            ("\n", "ann", "a password must have at least one character and no space"),
+            ("a b\n", "ann", "a password must have at least one character and no space"),
         ):
             self.assertEqual(self.run_with(typed, user), (1, f"darner-passwd: {reason}\n"))
             self.assertFalse(self.path.exists())

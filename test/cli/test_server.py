@@ -105,7 +105,7 @@ class OptionsTests(SynchronousTestCase):
         self.assertIn("--port is not a number: x", self.usage("--port=x"))
 
     def usage(self, *arguments: str) -> str:
-        """@return: the line that is said of a wrong command line."""
+        """@return: the error line for a wrong command line."""
         with patch.object(sys, "stderr", io.StringIO()) as err, self.assertRaises(SystemExit) as caught:
             parsed(*arguments)
         self.assertEqual(caught.exception.code, 2)
@@ -124,7 +124,7 @@ class OptionsTests(SynchronousTestCase):
             self.assertIn(said, self.usage(*arguments))
 
     def test_no_data_directory(self) -> None:
-        with self.assertRaisesRegex(SettingsError, "data_dir: it is empty|it is empty"):
+        with self.assertRaisesRegex(SettingsError, "data_dir is empty; '.' is"):
             parsed("--data-dir=").settings()
 
     def test_wrong_settings(self) -> None:
@@ -174,7 +174,7 @@ class MakeServiceTests(SynchronousTestCase):
         self.memory: Any = MemoryReactor()
 
     def refused(self, *arguments: str) -> str:
-        """@return: what the process says when it ends."""
+        """@return: the message with which the process ends."""
         with self.assertRaises(SystemExit) as caught:
             makeService(parsed("-d", self.path, *arguments), self.memory)
         text = caught.exception.code
@@ -313,11 +313,11 @@ class ServerTests(TestCase):
         self.assertRegex(lines[1], r"^listening on IPv4Address\(type='TCP', host='127.0.0.1', port=[1-9]\d*\)$")
         directory = os.path.join(os.getcwd(), self.path)
         self.assertEqual(lines[2:], [
-            f"data directory: {directory}", "starting up", "stopping: finishing what is running", "stopped",
+            f"data directory: {directory}", "starting up", "stopping: finishing running requests", "stopped",
         ])  # fmt: skip
 
     async def test_open_to_other_machines(self) -> None:
-        """Who listens to others without users is told, in the log and at the terminal."""
+        """A server that other machines reach without a log-in warns, in the log and on the terminal."""
         allow_critical(self, "WARNING: everybody who reaches", "WARNING: passwords are sent")
         passwords = self.file("ann:secret\n")
         config = self.file("trusted_network = true\n")
@@ -336,7 +336,7 @@ class ServerTests(TestCase):
             self.assertEqual("".join(f"darner: {line}\n" for line in warnings), err.getvalue())
 
     async def test_a_signal_before_the_reactor_runs(self) -> None:
-        """Before anybody is served it ends the start, and after that the reactor: cleanly in both cases."""
+        """A signal during the start ends it, and a later one stops the reactor: cleanly in both cases."""
         for number, default in ((signal.SIGTERM, signal.SIG_DFL), (signal.SIGINT, signal.default_int_handler)):
             before = signal.signal(number, default)
             self.addCleanup(signal.signal, number, before)
@@ -375,7 +375,7 @@ class ServerTests(TestCase):
         self.assertIn("debug logging is on", await self.logged(self.make("--port=0", "--debug")))
 
     def refused(self, server: Server) -> str:
-        """@return: what the process says when it ends."""
+        """@return: the message with which the process ends."""
         with patch.object(sys, "__stderr__", io.StringIO()) as err:
             with self.assertRaises(CannotStart) as caught:
                 server.startService()
@@ -403,7 +403,7 @@ class ServerTests(TestCase):
         self.assertIn("No such file", self.refused(server))
 
     async def test_private(self) -> None:
-        """Nobody else may read what is stored, and who runs it may be stricter."""
+        """Other users cannot read the files, and a stricter umask is kept."""
         for given, expected in ((0o000, 0o077), (0o022, 0o077), (0o177, 0o177)):
             os.umask(given)
             server = self.make("--port=0")

@@ -110,6 +110,63 @@ class _FleetContract:
 
         return self.hold(scenario)
 
+    def test_monitor(self: Any) -> Any:
+        """The items of all servers as they come; each is gone when the next one is asked for."""
+
+        async def scenario(fleet: Any) -> None:
+            for number in range(12):
+                await fleet.put("q", b"%d" % number)
+            got = []
+            for prefetch in (1, 4):
+                async with fleet.monitor("q", prefetch=prefetch, timeout=20) as items:
+                    async for item in items:
+                        got.append(int(item.payload))
+                        if len(got) % 6 == 0:
+                            break
+            self.assertEqual(sorted(got), list(range(12)))
+            async with fleet.monitor("q", timeout=0.1) as items:
+                self.assertIsNone(await items.next())
+                waiting = self.front.start(fleet.monitor("q", timeout=20).next())
+                await self.front.sleep(0.1)
+                await fleet.put("q", b"late")
+                self.assertEqual((await waiting).payload, b"late")
+            try:
+                async with fleet.monitor("q", prefetch=3, timeout=20) as items:
+                    for number in range(5):
+                        await fleet.put("q", b"%d" % number)
+                    first = await items.next()
+                    raise ZeroDivisionError
+            except ZeroDivisionError:
+                pass
+            # All are had again: that at hand, and those that were fetched ahead.
+            back = [item.payload for item in [await fleet.get("q", timeout=5) for _ in range(5)]]
+            self.assertIn(first.payload, back)
+            self.assertEqual(len({*back, b"late"}), len(back) + (b"late" not in back))
+
+        return self.hold(scenario)
+
+    def test_least_loaded(self: Any) -> Any:
+        """A server that does not answer has puts unanswered, and gets no more."""
+
+        async def scenario(fleet: Any) -> None:
+            first, second = map(place, self.servers)
+            await fleet.put_many("warm", [b"x"] * 10)
+            stopped = self.servers[0].process
+            stopped.send_signal(signal.SIGSTOP)
+            try:
+                puts = [self.front.start(fleet.put("q", b"x")) for _ in range(2)]
+                await self.front.sleep(0.1)
+                for _ in range(20):
+                    self.assertEqual(await fleet.put("q", b"x"), second)
+            finally:
+                stopped.send_signal(signal.SIGCONT)
+            self.assertEqual(set(await self.front.all(puts)), {first, second})
+
+        return self.hold(scenario, count=2, choice="least_loaded", timeout=60)
+
+    def test_unknown_choice(self: Any) -> Any:
+        self.assertRaises(ValueError, self.front.fleet, ["a:1"], choice="best")
+
     def test_servers_come_and_go(self: Any) -> Any:
         async def scenario(fleet: Any) -> None:
             first, second = map(place, self.servers)
@@ -297,6 +354,14 @@ class AsyncioFleetTests(_FleetContract, SynchronousTestCase):
                     self.assertTrue(read.touch())
                     got.add(int(read.payload))
             self.assertEqual(got, set(range(20)))
+            self.assertEqual(fleet.put_many("q", [b"%d" % number for number in range(30)], flags=7), 30)
+            got = set()
+            with fleet.monitor("q", prefetch=3, timeout=0.3) as items:
+                for item in items:
+                    self.assertEqual(item.flags, 7)
+                    got.add(int(item.payload))
+            self.assertEqual(got, set(range(30)))
+            self.assertEqual(set(fleet.available), set(fleet.servers))
             fleet.remove(place(servers[0]))
             fleet.add(place(servers[0]))
             self.assertEqual(set(fleet.servers), {place(server) for server in servers})

@@ -29,7 +29,7 @@ class ParseTests(SynchronousTestCase):
         self.assertFalse(found[b"bob"].matches(b"Secret"))
 
     def test_a_hash_is_no_password(self) -> None:
-        """Who has read the file cannot log in by what stands there."""
+        """The hash from the file is not accepted as a password."""
         found = parse_passwords(b"bob:" + HASHED, "file")
         self.assertFalse(found[b"bob"].matches(HASHED))
 
@@ -39,7 +39,7 @@ class ParseTests(SynchronousTestCase):
             (b":x", "not of the form user:password"),
             (b"a b:x", "not of the form user:password"),
             (b"ann:", "there is no password"),
-            (b"ann:x\nann:y", "user ann stands there twice"),
+            (b"ann:x\nann:y", "user ann is listed twice"),
             (b"ann:$scrypt$ln=14", "the hash is not complete"),
             (b"ann:$scrypt$ln=4,r=8,p=1$A$A", "the hash is not in base64"),
             (b"ann:" + HASHED.replace(b"ln=4", b"ln=21"), "the hash has parameters out of range"),
@@ -49,7 +49,7 @@ class ParseTests(SynchronousTestCase):
             self.assertEqual(str(error), f"file, line {line.count(b'ann:x') + 2}: {reason}")
 
     def test_hash(self) -> None:
-        """What is written can be read, and differs each time."""
+        """A written hash can be read, and has a new salt each time."""
         one, other = hash_password(b"secret"), hash_password(b"secret")
         self.assertNotEqual(one, other)
         for secret in (one, other):
@@ -79,7 +79,7 @@ class PasswordsTests(SynchronousTestCase):
             self.assertIs(self.passwords.check(user, password), right, (user, password))
 
     def test_known(self) -> None:
-        """What was right is known from then on, and nothing else is."""
+        """A correct password is remembered, and no other."""
         self.assertFalse(self.passwords.is_known(b"ann", b"secret"))
         self.assertFalse(self.passwords.check(b"ann", b"wrong"))
         self.assertFalse(self.passwords.is_known(b"ann", b"wrong"))
@@ -98,7 +98,7 @@ class PasswordsTests(SynchronousTestCase):
         self.assertEqual(self.passwords.users, {b"bob"})
 
     def test_refreshed_to_nonsense(self) -> None:
-        """What was read before stays, and what is wrong is said once."""
+        """An invalid file leaves the old passwords valid, and is reported once."""
         self.path.write_bytes(b"nonsense\n")
         self.assertRaises(SettingsError, self.passwords.refresh)
         self.passwords.refresh()
@@ -115,7 +115,7 @@ class PasswordsTests(SynchronousTestCase):
         self.assertTrue(self.passwords.exposed)
 
     def test_known_while_others_change(self) -> None:
-        """What was right stays known where the user's own line is what it was."""
+        """A remembered password stays so while the user's own line is unchanged."""
         self.assertTrue(self.passwords.check(b"ann", b"secret") and self.passwords.check(b"bob", b"plain"))
         self.path.write_bytes(b"eve:new\nann:" + HASHED + b"\nbob:other\n")
         self.passwords.refresh()
@@ -131,7 +131,7 @@ class PasswordsTests(SynchronousTestCase):
 
 
 class WorkTests(SynchronousTestCase):
-    """How long a check takes does not tell whether there is a user of that name, nor how the password is kept."""
+    """The duration of a check does not depend on whether the user exists, or how the password is stored."""
 
     def work(self, passwords: Passwords, user: bytes, password: bytes) -> int:
         """@return: the work of all hashes of one check."""
@@ -164,11 +164,11 @@ class WorkTests(SynchronousTestCase):
             self.assert_equal_work(others + b"eve:" + HASHED.replace(b"ln=4,r=8,p=1", other) + b"\n")
 
     def test_cheap(self) -> None:
-        """The smallest that there can be."""
+        """Hashes with the lowest cost."""
         self.assert_equal_work(b"ann:" + HASHED.replace(b"ln=4,r=8,p=1", b"ln=1,r=1,p=1") + b"\nbob:plain\n")
 
     def test_plain_alone(self) -> None:
-        """Where nobody has a hash, none is made."""
+        """If no user has a hash, none is computed."""
         path = Path(self.mktemp())
         path.write_bytes(b"ann:x\nbob:y\n")
         for user in (b"ann", b"eve"):

@@ -24,13 +24,13 @@ def policies(text: str) -> Policies:
 
 
 class InheritanceTests(SynchronousTestCase):
-    """From where a queue has its settings."""
+    """The inheritance of settings."""
 
     def test_nothing_said(self) -> None:
         self.assertEqual(policies("").of(b"q"), QueueSettings())
 
     def test_what_is_counted_is_whole(self) -> None:
-        """Also where it does not come from a file."""
+        """Also for settings given in Python."""
         for name in ("max_items", "max_bytes", "max_item_bytes", "max_expire_sweep", "max_open_reads", "max_attempts"):
             self.assertRaises(ValueError, QueueSettings, **{name: 1e6})
 
@@ -61,7 +61,7 @@ class InheritanceTests(SynchronousTestCase):
             self.assertEqual(found.of(name), expected, name)
 
     def test_children(self) -> None:
-        """As in Kestrel's guide: a child has what its parent has, but for what is said of it."""
+        """As in Kestrel's guide: a child has its parent's settings, overridden by its own."""
         found = policies(
             """
             [defaults]
@@ -90,7 +90,7 @@ class InheritanceTests(SynchronousTestCase):
         self.assertEqual(found.of(b"q"), QueueSettings())
 
     def test_not_to_itself(self) -> None:
-        """The queue that takes the others' dead letters and expired items, though a pattern matches it as well."""
+        """The queue for dead letters and expired items, even if the pattern that sets it matches it too."""
         found = policies(
             """
             [queues."*"]
@@ -126,14 +126,17 @@ class RefusalTests(SynchronousTestCase):
             ("[queues.q]\nmax_item_bytes = 'none'", "queues.q.max_item_bytes: 'none' is not a size"),
             ("[queues.q]\nmax_age = '5 weeks'", "queues.q.max_age: '5 weeks' is not a duration"),
             ("[queues.q]\nmax_age = 0", "queues.q.max_age: 'max_age' must be > 0: 0.0"),
-            ("[queues.q]\nsync = 'often'", "queues.q.sync: 'often' is neither never nor always nor a duration"),
-            ("[queues.q]\nsync = 0", "queues.q.sync: 0 is no time: say always"),
+            ("[queues.q]\nsync = 'often'", "queues.q.sync: 'often' is not never, always or a duration"),
+            ("[queues.q]\nsync = 0", "queues.q.sync: 0 is not above 0; use always"),
             ("[queues.q]\nexpire_to_queue = 'a/b'", "queues.q.expire_to_queue: 'a/b' is not the name of a queue"),
             ("[queues.q]\nexpire_to_queue = 5", "queues.q.expire_to_queue: 5 is not of type str"),
-            ("[queues.q]\nexpire_to_queue = 'q'", "queues.q.expire_to_queue: the queue itself"),
+            ("[queues.q]\nexpire_to_queue = 'q'", "queues.q.expire_to_queue: this is the queue itself"),
             ("[queues.'a b']\n", "queues.a b: 'a b' is not the name of a queue"),
-            ("[queues.q]\nmax_attempts = 3", "queues.q: max_attempts and dead_letter_queue go together"),
-            ("[queues.'q*']\ndead_letter_queue = 'd'", "queues.q*: max_attempts and dead_letter_queue go together"),
+            ("[queues.q]\nmax_attempts = 3", "queues.q: max_attempts and dead_letter_queue must be set together"),
+            (
+                "[queues.'q*']\ndead_letter_queue = 'd'",
+                "queues.q*: max_attempts and dead_letter_queue must be set together",
+            ),
             ("[defaults]\ndurable = false", "defaults: durable = false needs max_bytes, which bounds its memory"),
             ("[queues.q]\ndurable = false", "queues.q: durable = false needs max_bytes"),
             (
@@ -146,15 +149,15 @@ class RefusalTests(SynchronousTestCase):
             ),
             (
                 "[defaults]\nmax_bytes = '1MiB'\n[queues.'q*']\ndurable = false",
-                "queues.q*.durable: a pattern that says false has to say max_bytes",
+                "queues.q*.durable: a pattern with false must also set max_bytes",
             ),
             (
                 "[queues.q]\ndurable = false\nmax_bytes = '1MiB'\n[queues.'*q']\nmax_bytes = 'none'",
-                "queues.*q.max_bytes: none has to come with durable = true",
+                "queues.*q.max_bytes: none needs durable = true",
             ),
             (
                 "[defaults]\ndurable = false\nmax_bytes = '1MiB'\n[queues.'*q']\nmax_bytes = 'none'",
-                "queues.*q.max_bytes: none has to come with durable = true",
+                "queues.*q.max_bytes: none needs durable = true",
             ),
             ("[aliases]\na = 'b'", "aliases.a: not a list of queues"),
             ("[aliases]\na = []", "aliases.a: not a list of queues"),
@@ -165,14 +168,14 @@ class RefusalTests(SynchronousTestCase):
                 "[queues.q]\nmax_attempts = 1\ndead_letter_queue = 'a'\n[aliases]\na = ['b']",
                 "queues.q.dead_letter_queue: a is an alias",
             ),
-            ("[aliases]\na = ['b']\n[queues.a]", "aliases.a: there is a queue of that name with settings"),
+            ("[aliases]\na = ['b']\n[queues.a]", "aliases.a: [queues] has settings for a queue of that name"),
         ):
             message = str(self.assertRaises(SettingsError, policies, text))
             self.assertTrue(message.startswith(f"darner.toml: {reason}"), message)
             self.assertNotIn("\n", message)
 
     def test_given_in_python(self) -> None:
-        """They are checked as those of a file are."""
+        """Settings given in Python are checked as those of a file are."""
         wrong: list[dict[str, Any]] = [
             {"dead_letter_queue": b"dead"}, {"dead_letter_queue": "dead/x"}, {"expire_to_queue": "a b"},
             {"sync": "sometimes"}, {"sync": 0}, {"durable": "no"}, {"fanout_only": 1}, {"max_age": "1d"},
@@ -183,7 +186,7 @@ class RefusalTests(SynchronousTestCase):
         policies: list[tuple[tuple[Any, ...], str]] = [
             (({"max_items": 3},), "defaults: {'max_items': 3} is not of type QueueSettings"),
             ((QueueSettings(), {"q": {"max_itmes": 3}}), "queues.q: unknown setting max_itmes (is max_items meant?)"),
-            ((QueueSettings(), {"q": {"sync": "often"}}), "queues.q.sync: 'often' is neither never nor always nor a"),
+            ((QueueSettings(), {"q": {"sync": "often"}}), "queues.q.sync: 'often' is not never, always or a duration"),
             ((QueueSettings(), {"mail_[": {}}), "queues.mail_[: the pattern's bracket is not closed"),
             ((QueueSettings(), {}, {"log": (b"a",)}), "aliases.log: 'log' is not of type bytes"),
             ((QueueSettings(), {}, {b"log": (b"a b",)}), "aliases.log: b'a b' is not the name of a queue"),
@@ -211,7 +214,7 @@ class RefusalTests(SynchronousTestCase):
     def test_what_a_child_inherits_counts(self) -> None:
         text = "[queues.q]\nmax_attempts = 3\ndead_letter_queue = 'd'\n[queues.'q+c']\nmax_attempts = 'none'"
         message = str(self.assertRaises(SettingsError, policies, text))
-        self.assertIn("queues.q+c: max_attempts and dead_letter_queue go together", message)
+        self.assertIn("queues.q+c: max_attempts and dead_letter_queue must be set together", message)
 
 
 SETTINGS = QueueSettings(
@@ -222,7 +225,7 @@ SETTINGS = QueueSettings(
 
 
 class TextTests(SynchronousTestCase):
-    """What is shown of settings can stand in a file."""
+    """Settings as shown can be written in a file."""
 
     def test_round_trip(self) -> None:
         for settings in (QueueSettings(), SETTINGS, QueueSettings(sync="always")):

@@ -26,7 +26,7 @@ from darner.errors import SettingsError
 
 
 class SettingsTests(SynchronousTestCase):
-    """What a server runs with."""
+    """The settings of a server."""
 
     def refusal(self, **values: Any) -> str:
         message = str(self.assertRaises(SettingsError, make_settings, values, "darner.toml"))
@@ -73,6 +73,7 @@ class SettingsTests(SynchronousTestCase):
                     "aliases": {"a": ["b"]},
                     "max_connections": 5,
                     "max_queues": 6,
+                    "max_children": 7,
                     "idle_timeout": "2h",
                     "stall_timeout": 1.5,
                     "keep_alive": 0,
@@ -86,27 +87,27 @@ class SettingsTests(SynchronousTestCase):
                 "/srv/queues", 0, "::", (Listener("tcp6:1"), Listener("unix:/s", "memcache")), "memcache",
                 Policies(QueueSettings(max_item_bytes=16 * 2**20), {"q": {"max_open_reads": 100}}, {b"a": (b"b",)}),
                 5, 7200.0, 1.5, 0.0, "/etc/passwords",
-                {"ann": Rights(read=("a*",)), "bob": Rights()}, True, max_queues=6,
+                {"ann": Rights(read=("a*",)), "bob": Rights()}, True, max_queues=6, max_children=7,
             ),
         )  # fmt: skip
 
     def test_users_without_passwords(self) -> None:
-        """Nobody could log in, and everybody would be let in."""
+        """Users without a password file are refused, as everybody would be let in."""
         self.assertIn("without password_file nobody can log in", self.refusal(users={"ann": {}}))
 
     def test_given_in_python(self) -> None:
-        """They are checked as those of a file are."""
+        """Settings given in Python are checked as those of a file are."""
         wrong: list[dict[str, Any]] = [
             {"policies": QueueSettings()}, {"port": "1"}, {"port": True}, {"debug": 1}, {"idle_timeout": "1h"},
             {"listen": ["tcp:1"]}, {"data_dir": b"data"}, {"users": {"ann": {}}, "password_file": "p"},
             {"min_free_bytes": 1.5}, {"trusted_network": "yes"}, {"max_connections": 1.0}, {"max_queues": True},
-            {"max_queues": -1}, {"port": 70000},
+            {"max_queues": -1}, {"max_children": -1}, {"max_children": 1.5}, {"port": 70000},
         ]  # fmt: skip
         for settings in wrong:
             self.assertRaises(ValueError, Settings, **settings)
         together: list[tuple[dict[str, Any], str]] = [
-            ({"users": {"ann": Rights()}}, "users: without password_file"),
-            ({"policies": Policies(QueueSettings(max_attempts=3))}, "defaults: max_attempts and dead_letter_queue go"),
+            ({"users": {"ann": Rights()}}, "users: set password_file"),
+            ({"policies": Policies(QueueSettings(max_attempts=3))}, "defaults: max_attempts and dead_letter_queue"),
             ({"policies": Policies(QueueSettings(durable=False))}, "defaults: durable = false needs max_bytes"),
         ]
         for settings, reason in together:
@@ -151,7 +152,7 @@ class SettingsTests(SynchronousTestCase):
             self.refusal(idle_timeout="soon"),
             "idle_timeout: 'soon' is not a duration like 250ms, 30s, 5min, 2h or a number of seconds",
         )
-        self.assertEqual(self.refusal(idle_timeout=[]), "idle_timeout: not a duration")
+        self.assertEqual(self.refusal(idle_timeout=[]), "idle_timeout: not a duration like 30s or a number of seconds")
         self.assertEqual(self.refusal(stall_timeout=-1), "'stall_timeout' must be >= 0: -1.0")
 
     def test_all_that_is_wrong(self) -> None:
@@ -163,7 +164,7 @@ class SettingsTests(SynchronousTestCase):
         for listen, reason in (
             ("tcp:1", "listen: 'tcp:1' is not a list of endpoints"),
             (5, "listen: 5 is not a list of endpoints"),
-            ([5], "listen[0]: 5 is neither an endpoint nor a table with one"),
+            ([5], "listen[0]: 5 is neither an endpoint string nor a table with one"),
             (["tcp:1", {"dialect": "kestrel"}], "listen[1].endpoint: missing"),
             ([{"endpoint": "tcp:1", "port": 2}], "listen[0]: unknown setting port"),
             (
@@ -174,7 +175,7 @@ class SettingsTests(SynchronousTestCase):
             self.assertEqual(self.refusal(listen=listen), reason)
 
     def test_tcp_port(self) -> None:
-        """The usual port, where nothing else is listened at."""
+        """The default port, unless there are other endpoints."""
         elsewhere = (Listener("unix:/s"),)
         self.assertEqual(Settings().tcp_port, DEFAULT_PORT)
         self.assertEqual(Settings(port=5).tcp_port, 5)
@@ -198,7 +199,8 @@ class SizeTests(SynchronousTestCase):
             error = self.assertRaises(ValueError, parse_size, text)
             self.assertEqual(str(error), f"{text!r} is not a size like 64KiB, 16MiB or 1000000")
         for value in (True, 1.5, None, []):
-            self.assertEqual(str(self.assertRaises(ValueError, parse_size, value)), "not a size")
+            error = self.assertRaises(ValueError, parse_size, value)
+            self.assertEqual(str(error), "not a size like 64KiB or a number of bytes")
 
     def test_in_settings(self) -> None:
         error = self.assertRaises(SettingsError, make_settings, {"min_free_bytes": "much"}, "command line")
@@ -221,7 +223,8 @@ class DurationTests(SynchronousTestCase):
         for text in ("", "5", "s", "-1s", "1 week", "1s 2s"):
             self.assertRaises(ValueError, parse_duration, text)
         for value in (True, None, []):
-            self.assertEqual(str(self.assertRaises(ValueError, parse_duration, value)), "not a duration")
+            error = self.assertRaises(ValueError, parse_duration, value)
+            self.assertEqual(str(error), "not a duration like 30s or a number of seconds")
 
     def test_out_of_range(self) -> None:
         for value in ("0.4ms", 0.0001, "36501d", 4e9, float("inf"), float("nan"), "9" * 20 + "d"):

@@ -112,7 +112,7 @@ class AccessTests(AccessTestCase):
         self.assertNoResult(access.log_in(b"ann other"))
 
     def test_too_many(self) -> None:
-        """From one address: those are refused, and a user who comes from another is not."""
+        """Too many attempts from one address are refused; a user at another address is not."""
         access = self.access()
         self.holding = True
         bad, good = IPv4Address("TCP", "10.0.0.1", 1), IPv4Address("TCP", "10.0.0.2", 1)
@@ -160,7 +160,10 @@ class AccessTests(AccessTestCase):
             self.access(eve=Rights())
         self.assertEqual(
             [formatEvent(event) for event in logs],
-            ["user eve has rights and no password", "the password file can be read by others than its owner"],
+            [
+                "user eve has rights, but is not in the password file",
+                "others than its owner can read the password file: use chmod 600",
+            ],
         )
 
 
@@ -207,7 +210,7 @@ class GuardTests(AccessTestCase):
         self.assertTrue(self.client.closed)
 
     def test_large_payload_before(self) -> None:
-        """It is skipped, not kept, and the next request is found behind it."""
+        """A large payload before the log-in is skipped, and the next request is served."""
         for size in (MAX_CREDENTIALS + 1, 3 * CHUNK_BYTES):
             request = b"set q 0 0 %d\r\n%b\r\nversion\r\n" % (size, b"get a\r\n" * (size // 7) + b"x" * (size % 7))
             reply = self.ask(request, self.client)
@@ -232,7 +235,7 @@ class GuardTests(AccessTestCase):
         )
 
     def test_requests_behind_wait(self) -> None:
-        """What was sent ahead is served with the user's rights, once they are known."""
+        """Requests sent ahead are served with the user's rights, once the password is checked."""
         self.holding = True
         self.assertEqual(self.ask(b"set auth 0 0 9\r\nbob plain\r\nget b1\r\nget a\r\n", self.client), b"")
         self.release()
@@ -258,7 +261,7 @@ class GuardTests(AccessTestCase):
         self.assertEqual(self.client.receive(), b"")
 
     def test_fault(self) -> None:
-        """What goes wrong with the check lets nobody in, and is logged."""
+        """An internal error during the check refuses the log-in, and is logged."""
         self.holding = True
         self.client.send(b"set auth 0 0 10\r\nann secret\r\n")
         done, _ = self.checks.pop()
@@ -269,7 +272,7 @@ class GuardTests(AccessTestCase):
         self.assertEqual(len(self.flushLoggedErrors(MemoryError)), 1)
 
     def test_half_closed(self) -> None:
-        """A client that sends its requests and no more gets its answers."""
+        """A client that closes its side for writing gets its replies."""
         self.holding = True
         self.client.send(b"set auth 0 0 10\r\nann secret\r\nget a\r\n")
         self.client.protocol.readConnectionLost()
@@ -295,7 +298,7 @@ class GuardTests(AccessTestCase):
         self.assertEqual(self.queues.queue_figures(b"a")["items"], 1)
 
     def test_rights_to_children(self) -> None:
-        """A child is read and set by its own name; what is set on its parent, by the right to that."""
+        """Reads and sets of a child need a right to its own name; sets on its parent need a right to the parent."""
         denied = b"CLIENT_ERROR not allowed\r\n"
         bob, root = self.logged_in(b"bob", b"plain"), self.logged_in(b"root", b"toor")
         self.ask(b"get b1+x b1+y\r\n", root)
@@ -311,7 +314,7 @@ class GuardTests(AccessTestCase):
         self.assertEqual(self.queues.queue_figures(b"w1+y")["items"], 2)
 
     def test_a_right_to_read_makes_no_child(self) -> None:
-        """It costs all who put on the parent: whoever may put on either, or delete it, may have a read make it."""
+        """A read creates a child only for users who may write to or administrate the child or its parent."""
         bob, root = self.logged_in(b"bob", b"plain"), self.logged_in(b"root", b"toor")
         for request in (
             b"get b1+n", b"get b1+n/open", b"get b1+n/peek", b"get b1+n/t=5", b"get b1 b1+n", b"get b1+n b2/t=5",
@@ -368,7 +371,7 @@ class GuardTests(AccessTestCase):
         )
 
     def test_figures(self) -> None:
-        """Only of queues that are the user's business."""
+        """A user sees the figures of only those queues to which it has a right."""
         bob, out = self.logged_in(b"bob", b"plain"), self.logged_in(b"out", b"in")
         for client, seen in ((bob, {b"b1", b"w1"}), (out, {b"o1"})):
             stats = self.ask(b"stats\r\n", client) + self.ask(b"dump_stats\r\n", client)
@@ -386,7 +389,7 @@ class GuardTests(AccessTestCase):
         self.assertEqual(self.ask(b"flush_all_expired\r\n", root), b"0\r\n")
 
     def test_who_never_logs_in(self) -> None:
-        """Is disconnected after a while, whatever it says."""
+        """A client that does not log in is disconnected, whatever it sends."""
         limits = Limits(stall_timeout=10)
         silent, talkative, half = (self.anonymous(limits=limits) for _ in range(3))
         user = self.anonymous(limits=limits)
@@ -400,7 +403,7 @@ class GuardTests(AccessTestCase):
         self.assertEqual([client.closed for client in (silent, talkative, half, user)], [True, True, True, False])
 
     def test_time_while_a_password_is_checked(self) -> None:
-        """That is the server's."""
+        """The time of the check does not count against the client."""
         self.holding = True
         client = self.anonymous(limits=Limits(stall_timeout=10))
         client.send(b"set auth 0 0 10\r\nann secret\r\n")
@@ -410,7 +413,7 @@ class GuardTests(AccessTestCase):
         self.assertEqual(client.receive(), b"STORED\r\n")
 
     def test_gone_before_its_turn(self) -> None:
-        """A client that has gone costs no check."""
+        """The password of a client that has disconnected is not checked."""
         self.holding = True
         clients = [self.anonymous() for _ in range(10)]
         for number, client in enumerate(clients):
@@ -422,7 +425,7 @@ class GuardTests(AccessTestCase):
         self.assertEqual(self.queues.figures("")["auth_errors"], 0)
 
     def test_flood(self) -> None:
-        """400 connections with a wrong password keep nobody out who logs in from the same address."""
+        """A user can log in while 400 connections from the same address send wrong passwords."""
         self.holding = True
         bad = [self.anonymous() for _ in range(400)]
         for client in bad:

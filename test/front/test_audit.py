@@ -22,7 +22,7 @@ ADDRESS = "192.168.1.1:54321"
 
 
 class TextTests(SynchronousTestCase):
-    """What a log line says."""
+    """The texts of log lines."""
 
     def test_printable(self) -> None:
         """Whatever a client sends is one line of ASCII, and not too long."""
@@ -98,12 +98,12 @@ class AuditTests(AccessTestCase):
         self.assertEqual(self.lines(), [(LogLevel.warn, line)])
 
     def test_user_with_a_line_end(self) -> None:
-        """Nobody makes up lines of the log."""
+        """A client cannot forge lines of the log."""
         self.logged_in(b"a\nb", b"wrong")
         self.assertIn(r"user a\nb failed", self.lines()[0][1])
 
     def test_many_failed_log_ins(self) -> None:
-        """One line a minute of each address, whatever users they name."""
+        """One line a minute for each address, whatever the user names."""
         for number in range(50):
             self.logged_in(b"user%d" % number, b"wrong")
             self.clock.advance(1.1)
@@ -113,14 +113,14 @@ class AuditTests(AccessTestCase):
         self.assertEqual(self.lines(), [(LogLevel.warn, f"{reason} (49 more in the last 60 s)")])
 
     def test_log_in(self) -> None:
-        """A debug server says who logs in."""
+        """With C{debug}, successful log-ins are logged."""
         self.logged_in(b"ann", b"secret")
         self.assertEqual(self.lines(), [])
         self.ask(b"set auth 0 0 10\r\nann secret\r\n", debug=True)
         self.assertEqual(self.lines(), [(LogLevel.debug, f"user ann logged in from {ADDRESS}")])
 
     def test_fault(self) -> None:
-        """What is no failure of the client is not logged as one."""
+        """An internal error is not logged as a failed log-in."""
         self.holding = True
         self.logged_in(b"ann", b"secret")
         self.checks.pop()[0].errback(MemoryError("none"))
@@ -151,7 +151,7 @@ class AuditTests(AccessTestCase):
         )
 
     def test_acts(self) -> None:
-        """Each act of those who may; nothing else that they do."""
+        """Administrative requests are logged, and no other requests."""
         root = self.logged_in(b"root", b"toor")
         self.ask(b"set a 0 0 1\r\nx\r\nget a/peek\r\nget a b\r\ntouch a\r\nstatus\r\nstats\r\ndump_stats\r\n", root)
         self.assertEqual(self.lines(), [])
@@ -165,7 +165,7 @@ class AuditTests(AccessTestCase):
             self.assertEqual(self.lines(), [(LogLevel.info, f"{shown} by user root from {ADDRESS}")])
 
     def test_act_that_fails(self) -> None:
-        """Nothing was done."""
+        """A request that fails is not logged."""
         root = self.logged_in(b"root", b"toor")
         self.ask(b"status quiescent\r\n", root)
         self.lines()
@@ -173,7 +173,7 @@ class AuditTests(AccessTestCase):
         self.assertEqual(self.lines(), [])
 
     def test_without_users(self) -> None:
-        """Acts are logged there as well, by whichever protocol."""
+        """Without users, administrative requests are logged too, for both protocols."""
         for factory, request, shown in (
             (None, b"delete a\r\n", "delete a"),
             (TextFactory(self.queues), b"flush a\n", "flush a"),
@@ -184,7 +184,7 @@ class AuditTests(AccessTestCase):
             self.assertEqual(self.lines(), [(LogLevel.info, f"{shown} by user - from {ADDRESS}")])
 
     def test_text_protocol(self) -> None:
-        """The same is logged of clients of the text port."""
+        """The same is logged for clients of the text port."""
         factory = TextFactory(self.queues, access=self.guard, debug=True)
         client = MemoryClient(self.clock, factory)
         for sent, level, line in (
@@ -201,8 +201,8 @@ class AuditTests(AccessTestCase):
         self.assertEqual(self.lines(), [(LogLevel.warn, line)])
 
     def test_faults(self) -> None:
-        """One that comes each time is logged once, and counted, until the clients are sent away."""
-        allow_critical(self, "could not check a password: none (2 more")
+        """A repeated error is logged once and counted; the count is logged at the stop."""
+        allow_critical(self, "error while checking a password: none (2 more")
         self.holding = True
         for password in (b"a", b"b", b"c"):
             self.logged_in(b"ann", password)
@@ -210,10 +210,12 @@ class AuditTests(AccessTestCase):
         self.assertEqual(len(self.flushLoggedErrors(MemoryError)), 1)
         self.events.clear()
         self.factory.finish()
-        self.assertIn("could not check a password: none (2 more in the last 0 s)", map(formatEvent, self.events))
+        self.assertIn(
+            "internal error while checking a password: none (2 more in the last 0 s)", map(formatEvent, self.events)
+        )
 
     def test_counted_at_the_stop(self) -> None:
-        """What was counted and not logged yet is logged when the clients are sent away."""
+        """Counts that are not logged yet are logged at the stop."""
         client = self.connect(access=self.guard)
         for _ in range(3):
             self.ask(b"delete a\r\n", client)

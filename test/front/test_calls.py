@@ -210,7 +210,7 @@ class PutAndGetTests(CallsTestCase):
 
 
 class RefusalTests(CallsTestCase):
-    """What cannot be done fails with one of our errors, out of the Deferred, and changes nothing."""
+    """A call that cannot be done fails its Deferred with a L{DarnerError}, and changes nothing."""
 
     def refused(self, call: Deferred[Any], error: type[DarnerError], text: str) -> None:
         self.assertEqual(str(self.failureResultOf(call, error).value), text)
@@ -660,7 +660,7 @@ class ManagingTests(CallsTestCase):
         self.assertEqual(await self.payloads(b"q"), [b"first", *numbers])
 
     async def test_requeue_that_cannot_begin(self) -> None:
-        """It does not hold up the stop."""
+        """It does not delay the stop."""
         self.assertRaises(TypeError, self.service.requeue, b"p", [b"q"])
         self.assertRaises((TypeError, AttributeError), self.service.requeue, b"p", b"q", "many")
         await self.service.put(b"p", b"x")

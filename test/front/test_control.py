@@ -11,7 +11,7 @@ from typing import Any
 
 from twisted.internet import reactor
 from twisted.internet.error import ReactorNotRunning
-from twisted.internet.task import deferLater
+from twisted.internet.task import Clock, deferLater
 from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
@@ -19,6 +19,7 @@ from darner.cli.server import Options, Server, makeService
 from darner.config.policies import Policies, QueueSettings
 from darner.config.settings import Rights
 from darner.errors import SettingsError
+from darner.net.log_limits import LimitedLog
 from darner.queues.collection import Queues
 from darner.queues.control import Control
 from test import harness, servers
@@ -29,7 +30,7 @@ NOT_ALLOWED = b"CLIENT_ERROR not allowed\r\n"
 
 
 class SessionTests(SynchronousTestCase):
-    """What clients are told."""
+    """The replies to clients."""
 
     def setUp(self) -> None:
         self.called: list[str] = []
@@ -61,7 +62,7 @@ class SessionTests(SynchronousTestCase):
         )
 
     def test_shutdown(self) -> None:
-        """As with quit: there is no reply, but those to what came before."""
+        """As with C{quit}, there is no reply, but earlier requests get theirs."""
         client = self.server(Control(None, lambda: self.called.append("shutdown"))).client()
         client.ask(b"get q")
         client.ask(b"shutdown")
@@ -93,7 +94,7 @@ class SessionTests(SynchronousTestCase):
 
 
 class RightsTests(AccessTestCase):
-    """Where there are users, the server is for those who may administrate everything."""
+    """If there are users, only those that may administrate all queues may administrate the server."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -127,7 +128,7 @@ class RightsTests(AccessTestCase):
         self.assertEqual((self.called, self.queues.status.name), (["reload", "shutdown"], "readonly"))
 
     def test_to_look(self) -> None:
-        """The status is everybody's business; settings are shown of queues that may be seen."""
+        """All users see the status; settings are shown for queues that the user may see."""
         self.assertEqual(self.told(b"", b"status"), b"CLIENT_ERROR unauthenticated\r\n")
         self.assertEqual(self.told(b"bob plain", b"status"), b"UP\r\n")
         seen = self.told(b"bob plain", b"dump_config")
@@ -184,14 +185,14 @@ class ReloadTests(TestCase):
             ("=", "is not TOML"),
         ):
             (line,) = self.reloaded(server, text)
-            self.assertTrue(line.startswith(f"cannot reload, nothing is changed: {self.path}"), line)
+            self.assertTrue(line.startswith(f"cannot reload the settings, nothing is changed: {self.path}"), line)
             self.assertIn(said, line)
             self.assertEqual(self.policy(server, b"q").max_open_reads, 2)
         self.path.unlink()
         self.assertIn("No such file", str(self.assertRaises(SettingsError, server.reload)))
 
     async def test_settings_of_the_server(self) -> None:
-        """They are named, and have to wait for a restart; the command line still wins."""
+        """Changed settings of the server are logged, as they need a restart; the command line overrides the file."""
         server = self.make("max_connections = 5", "--dialect=memcache")
         lines = self.reloaded(server, "max_connections = 6\nidle_timeout = '1h'\ndialect = 'kestrel'\nport = 5")
         self.assertEqual(lines, [
@@ -221,8 +222,33 @@ class ReloadTests(TestCase):
         os.chdir("/")
         server.reload()
 
+    async def test_clients_may_ask_again_and_again(self) -> None:
+        """What they cause is logged once a minute with a count; what the operator asks for, each time."""
+        server = self.make("")
+        server._limited = LimitedLog(server._log, clock := Clock())
+        assert server.queues.queues is not None
+        control = server.queues.queues.control
+        with capturedLogs() as events:
+            for _ in range(3):
+                control.reload()
+            self.path.write_text("=")
+            for _ in range(3):
+                self.assertRaises(SettingsError, control.reload)
+            clock.advance(60)
+            self.path.write_text("max_connections = 7")
+            control.reload()
+            control.reload()
+        lines = [formatEvent(event) for event in events]
+        reloaded, refused = "reloaded the settings of queues", "cannot reload the settings, nothing is changed: "
+        self.assertEqual(lines[0], reloaded)
+        self.assertTrue(lines[1].startswith(refused), lines)
+        self.assertEqual(lines[2], reloaded + " (2 more in the last 60 s)")
+        self.assertTrue(lines[3].startswith(refused) and lines[3].endswith(" (2 more in the last 60 s)"), lines)
+        self.assertEqual(lines[4:], ["these settings have changed and need a restart: max_connections"])
+        self.assertEqual(len(self.reloaded(server, "") + self.reloaded(server, "")), 2)
+
     async def test_hangup(self) -> None:
-        """What the signal asks for is done in a turn of the event loop, and an error ends nothing."""
+        """The signal's reload is done by the event loop, and an error does not end the server."""
         server = self.make("[defaults]\nmax_open_reads = 2")
         for text, expected in (("[defaults]\nmax_open_reads = 3", 3), ("=", 3)):
             self.path.write_text(text)
@@ -244,7 +270,7 @@ class ReloadTests(TestCase):
             self.assertEqual(server.queues.queues.control.on_shutdown is not None, allowed)
 
     def test_shutdown_by_two_clients(self) -> None:
-        """The second comes too late to do harm."""
+        """A second shutdown does no harm."""
 
         class Reactor:
             stops = 0
@@ -258,9 +284,11 @@ class ReloadTests(TestCase):
         options.parseOptions(["-d", self.mktemp()])
         server = makeService(options, reactor)
         server._reactor = stub = Reactor()
-        server.shut_down()
-        server.shut_down()
+        with capturedLogs() as events:
+            server.shut_down()
+            server.shut_down()
         self.assertEqual(stub.stops, 2)
+        self.assertEqual([formatEvent(event) for event in events], ["a client has requested shutdown"])
 
 
 class TwistdTests(SynchronousTestCase):
@@ -286,7 +314,7 @@ class TwistdTests(SynchronousTestCase):
             self.assertEqual(client.get(b"q/open"), b"2")
             config.write_text("[defaults]\nmax_open_reads = 'many'\n")
             server.process.send_signal(signal.SIGHUP)
-            server.wait_for("cannot reload, nothing is changed")
+            server.wait_for("cannot reload the settings, nothing is changed")
             self.assertEqual(
                 client.ask(b"reload"),
                 b"SERVER_ERROR darner.toml: defaults.max_open_reads: 'many' is not of type int",
@@ -309,7 +337,7 @@ class TwistdTests(SynchronousTestCase):
             self.assertEqual(client.rest().count(b"VERSION"), 1)
             self.assertEqual(other.rest(), b"")
         self.assertEqual(server.process.wait(servers.PATIENCE), 0)
-        self.assertIn("a client stops the server", server.text)
+        self.assertIn("a client has requested shutdown", server.text)
         self.assertIn("] stopped", server.text)
         server.start()
         with server.client() as client:
@@ -323,7 +351,7 @@ class TwistdTests(SynchronousTestCase):
             self.assertEqual(client.set(b"q", b"x"), b"STORED")
 
     def test_status_over_a_crash(self) -> None:
-        """The status is kept, with no grace the second time."""
+        """The status survives a crash, and is enforced without a grace period then."""
         server = self.start("status_change_grace_period = '1h'\n")
         with server.client() as client:
             client.set(b"q", b"x")

@@ -53,7 +53,7 @@ class RepliesTests(DialectTestCase):
         self.check(self.memcache, b"delete q", b"NOT_FOUND\r\n")
 
     def test_two_deletes_in_one_turn(self) -> None:
-        """The second is not told of it before the first is written."""
+        """The second delete is not answered before the first is written."""
         self.kestrel.sets(b"q", b"x")
         self.memcache.ask(b"delete q")
         self.memcache.ask(b"delete q")
@@ -151,7 +151,7 @@ class NumberTests(DialectTestCase):
     def test_monitor_after_it(self) -> None:
         self.sets(b"a:1", b"a:2")
         self.memcache.does(b"gets a")
-        self.check(self.memcache, b"monitor a 0", value(b"a", b"2"))
+        self.check(self.memcache, b"monitor a 0", value(b"a", b"2") + memcache.END)
 
 
 class ExpiryTests(DialectTestCase):
@@ -163,7 +163,7 @@ class ExpiryTests(DialectTestCase):
         return b"CLIENT_ERROR expiry is over %d s, and too early for a date\r\n" % longest
 
     def test_refused(self) -> None:
-        """Each of them would be a date of 1970 to 2001, and the item gone at once."""
+        """Each of these would be a date of 1970 to 2001, so that the item would expire at once."""
         for longest, refused in ((999_999, (1_000_000, self.MONTH)), (self.MONTH, ())):
             for expiry in (*refused, self.MONTH + 1, 365 * 24 * 3600, 999_999_999):
                 line = b"set q 0 %d 5" % expiry
@@ -193,7 +193,7 @@ class ExpiryTests(DialectTestCase):
         self.lives(self.memcache, EPOCH + self.MONTH, self.MONTH - 101)
 
     def test_past(self) -> None:
-        """Of a date that is taken for one, it is the sender's business whether it has passed."""
+        """A date that has passed is accepted."""
         for client in (self.kestrel, self.memcache):
             self.assertEqual(client.sets(b"q", b"x", expiry=1_000_000_000), memcache.STORED)
             self.check(client, b"get q", b"END\r\n")

@@ -102,7 +102,7 @@ class FramingTests(SynchronousTestCase):
         return written
 
     def test_ending(self) -> None:
-        """A connection that was told to end is the client's to end: it is not idle, and it does not stay for ever."""
+        """A connection that only the server has closed is not idle, and is aborted after a time-out."""
         self.assertEqual((self.framing.stalled, self.framing.idle), (False, True))
         self.framing.received(b"quit\r\n")
         self.said()
@@ -133,7 +133,7 @@ class FramingTests(SynchronousTestCase):
         self.assertEqual(self.said(), memcache.END)
 
     def test_modes(self) -> None:
-        """A payload that is here as a whole is no reason for raw mode; one of which a piece is missing is."""
+        """Raw mode is only for payloads that were not received whole."""
         self.framing.received(b"set q 0 0 1\r\nx\r\n")
         self.assertEqual(self.carrier.modes, [])
         self.framing.received(b"set q 0 0 1\r\nx\r")
@@ -143,13 +143,13 @@ class FramingTests(SynchronousTestCase):
         self.assertEqual(self.said(), memcache.STORED * 2)
 
     def test_received_in_the_middle_of_the_work(self) -> None:
-        """It comes behind what is being worked on."""
+        """Bytes received meanwhile are handled after the present request."""
         self.carrier.on_refused = lambda: self.framing.received(b"get q\r\n")
         self.framing.received(b"nonsense\r\nset q 0 0 1\r\nx\r\n")
         self.assertEqual(self.said(), memcache.ERROR + memcache.STORED + value(b"q", b"x", 0))
 
     def test_lost_in_the_middle_of_the_work(self) -> None:
-        """What is left of it is left."""
+        """Requests after that are not served."""
         self.carrier.on_refused = self.framing.lost
         self.framing.received(b"nonsense\r\nset q 0 0 1\r\nx\r\n")
         self.assertEqual(self.said(), b"")
@@ -166,7 +166,7 @@ class FramingTests(SynchronousTestCase):
         self.assertEqual(self.calls, [])
 
     def test_much_is_held(self) -> None:
-        """A client that sends far ahead while it waits is not read from, until it has had what it waits for."""
+        """The server does not read from a client that sends far ahead while it waits, until the wait ends."""
         ahead = b"get q\r\n" * (self.server.queues.client_bytes // 7 + 2)
         self.framing.received(b"get q/t=1000\r\n" + ahead)
         self.assertEqual(self.calls, ["pause"])

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from darner.errors import ItemTooLarge, QueueFull, StoreError, TooManyOpenReads
-from darner.front import kestrel
+from darner.front import kestrel, memcache_requests
 from darner.front.kestrel import TEXT, parse
 from darner.values import requests
 from darner.values.requests import Get, PutItems, Refused, Request
@@ -26,7 +26,7 @@ class ParseTests(SynchronousTestCase):
         self.assertEqual(parse(b"put q:x::"), PutItems(b"q:x:"))
 
     def test_put_refused(self) -> None:
-        """With a colon items follow, whatever else is wrong; without one none do."""
+        """After a line with a colon items follow, even if the line is refused; without one that is unknown."""
         for line, said in (
             (b"put:", b"-Queue name required.\n"),
             (b"put q soon:", b"-Error parsing expiration time.\n"),
@@ -35,8 +35,21 @@ class ParseTests(SynchronousTestCase):
         ):
             self.assertEqual(parse(line), PutItems(b"", refusal=said))
         self.assertEqual(
-            parse(b"put q"), Refused(b"-A colon is to end the line, and items are to follow.\n")
+            parse(b"put q"), Refused(b"-A colon is to end the line, and items are to follow.\n", close=True)
         )
+
+    def test_unknown_with_items(self) -> None:
+        """As in Kestrel a colon says that items follow, whatever the command."""
+        for line in (b"putt q:", b"set q:", b":", b"q 5 :", b"Content-Length: 9:"):
+            self.assertEqual(parse(line), PutItems(b"", refusal=b"-Unknown command.\n"), line)
+
+    def test_other_protocols(self) -> None:
+        """What follows the lines of others are no commands."""
+        for line in (b"POST / HTTP/1.1\r", b"Host: localhost:22134", b"host:", b"post"):
+            self.assertEqual(parse(line), Refused(b"", close=True, warning=memcache_requests.HTTP), line)
+        for line in (b"set q 0 0 7", b"ADD q 0 0 7", b"cas q 0 0 7 1 noreply", b"ms q 7"):
+            expected = Refused(b"-Unknown command.\n", close=True, warning=memcache_requests.OTHER)
+            self.assertEqual(parse(line), expected, line)
 
     def test_get_and_peek(self) -> None:
         self.assertEqual(parse(b"get q"), Get(b"q", b"q", open=True, close_all=True))
@@ -66,7 +79,6 @@ class ParseTests(SynchronousTestCase):
             (b"QUIT", requests.Quit()),
             (b"shutdown", requests.Shutdown()),
             (b"", Refused(b"-Unknown command.\n")),
-            (b":", Refused(b"-Unknown command.\n")),
             (b"monitor q 1500", requests.Monitor(b"q", 1.5, close_all=True)),
             (b"monitor q -1", requests.Monitor(b"q", 0, close_all=True)),
             (b"monitor q", Refused(b"-Queue name & timeout required.\n")),
@@ -75,7 +87,7 @@ class ParseTests(SynchronousTestCase):
             (b"confirm q 1", requests.Confirm(b"q", 1)),
             (b"confirm", Refused(b"-Queue name & count required.\n")),
             (b"confirm q all", Refused(b"-Error parsing count.\n")),
-            (b"set q 0 0 1", Refused(b"-Unknown command.\n")),
+            (b"incr q 1", Refused(b"-Unknown command.\n")),
         ]
         for line, request in expected:
             self.assertEqual(parse(line), request)

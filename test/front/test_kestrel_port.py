@@ -85,13 +85,13 @@ class PutTests(TextTestCase):
         self.assertEqual((self.items(), len(self.store.writes)), (kestrel.MAX_ITEMS, 1))
 
     def test_too_many_items(self) -> None:
-        """Kestrel takes what follows the 1024th for commands."""
+        """Kestrel would take the lines after the 1024th item for commands."""
         sent = b"put q:\n" + b"flush_all\n" * (kestrel.MAX_ITEMS + 1) + b"get q\n\nversion\n"
         self.assertEqual(self.says(sent), kestrel.TOO_MUCH + kestrel.line(darner.__version__))
         self.assertEqual(self.items(), 0)
 
     def test_too_many_bytes(self) -> None:
-        """What is too much is not kept, nor the line that is too long."""
+        """Items over the limit are not buffered, nor is a line that is too long."""
         self.client.send(b"put q:\nitem\n")
         for _ in range(40):
             self.client.send(bytes(64 * 1024))
@@ -103,10 +103,30 @@ class PutTests(TextTestCase):
         self.assertEqual(self.says(b"put q:\n%b\n\n" % bytes(kestrel.MAX_PUT)), b"+1\n")
 
     def test_refused_and_in_step(self) -> None:
-        """The items of a put that is refused are no commands."""
+        """The items of a refused put are not taken for commands."""
         self.assertEqual(
             self.says(b"put a/b:\nget q\n\r\nversion\n"), b"-bad queue name\n" + kestrel.line(darner.__version__)
         )
+
+    def test_what_belongs_to_a_refused_request_is_no_command(self) -> None:
+        """The items of what is not known are skipped; where they end nobody knows, the connection is closed."""
+        self.says(b"put q:\nkept\n\n")
+        for request in (b"putt q", b"set q", b"put a/b", b"put q 1 2", b""):
+            sent = b"%b:\nflush q\ndelete q\n\nversion\n" % request
+            refusal, _, rest = self.says(sent).partition(b"\n")
+            self.assertRegex(refusal, rb"\A-[A-Za-z .]+\Z")
+            self.assertEqual(rest, kestrel.line(darner.__version__))
+        for sent, said in (
+            (b"put q\nflush q\n\n", b"-A colon is to end the line, and items are to follow.\n"),
+            (b"put\nflush q\n\n", b"-A colon is to end the line, and items are to follow.\n"),
+            (b"set q 0 0 7\r\nflush q\r\n", b"-Unknown command.\n"),
+            (b"POST / HTTP/1.1\r\nHost: x\r\n\r\nflush q\r\n", b""),
+            (b"Host: x\r\nflush q\r\n", b""),
+        ):
+            client = self.text_client()
+            self.assertEqual(self.says(sent, client), said)
+            self.assertTrue(client.closed, sent)
+        self.assertEqual(self.items(), 1)
 
     def test_large_items(self) -> None:
         large = bytes(range(11, 256)) * 1024
@@ -130,14 +150,14 @@ class PutTests(TextTestCase):
         self.assertEqual(self.says(b"get q\nget q\n"), b":never\n*\n")
 
     def test_over_the_limit(self) -> None:
-        """Those before the one that is refused are stored, and counted."""
+        """Items before the refused one are stored and counted."""
         self.queues.apply(Policies(QueueSettings(max_item_bytes=3)))
         self.assertEqual(self.says(b"put q:\n1\n22\n4444\n5\n\n"), b"+2\n")
         self.assertEqual(self.says(b"put q:\n4444\n5\n\n"), b"-object too large\n")
         self.assertEqual((self.items(), self.queues.stats.cmd_set), (2, 4))
 
     def test_no_room(self) -> None:
-        """All of it is refused together."""
+        """All items are refused together."""
         self.store.full = True
         self.assertEqual(self.says(b"put q:\none\ntwo\n\nversion\n"), b"-no room\n" + kestrel.line(darner.__version__))
         self.assertEqual(self.items(), 0)
@@ -332,7 +352,7 @@ class OtherTests(TextTestCase):
         self.assertEqual((stalling.closed, waiting.closed), (True, False))
 
     def test_a_client_that_shuts_its_side(self) -> None:
-        """It is answered, and what it did not complete is not done."""
+        """It gets its replies; an incomplete put has no effect."""
         self.client.send(b"version\nput q:\none\n")
         self.client.protocol.readConnectionLost()
         self.clock.advance(0)
@@ -385,7 +405,7 @@ class UsersTests(TextTestCase):
         self.assertEqual(self.says(b"status\n"), b":UP\n")
 
     def test_checking(self) -> None:
-        """While its password is checked a client owes nothing; and what it sent behind is served then."""
+        """The client cannot time out while its password is checked; requests behind it are served after that."""
         done: Deferred[Any] = Deferred()
         access = Access(self.passwords, {}, lambda *_: done, self.clock)
         client = self.text_client(access=access)
@@ -411,7 +431,7 @@ class SettingsTests(SynchronousTestCase):
 
 class ServiceTests(TestCase):
     async def test_users(self) -> None:
-        """What an application embeds asks for a log-in on both ports."""
+        """An embedded service requires a log-in on both ports."""
         from twisted.internet import reactor
 
         passwords = Path(self.mktemp())

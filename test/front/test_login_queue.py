@@ -25,7 +25,7 @@ CHECK = 0.05
 
 
 class LoginQueueTests(SynchronousTestCase):
-    """Whose password is checked next.  The right password is C{right}, and the users are C{ann} and C{bob}."""
+    """The order of checks.  The correct password is C{right}, and the users are C{ann} and C{bob}."""
 
     def setUp(self) -> None:
         self.clock = Clock()
@@ -43,12 +43,12 @@ class LoginQueueTests(SynchronousTestCase):
         return self.queue.add(user, password, address, user in (b"ann", b"bob"))
 
     def flood(self, user: bytes, address: str = "there") -> None:
-        """As many different passwords of a user as somebody likes to try."""
+        """Add attempts with so many different passwords of a user."""
         for number in range(200):
             self.add(user, b"%d" % number, address).addErrback(lambda _: None)
 
     def finish(self) -> None:
-        """The check that runs is done."""
+        """Finish the running check."""
         user, password, done = self.running.pop()
         self.clock.advance(CHECK)
         self.checked.append(user)
@@ -62,7 +62,7 @@ class LoginQueueTests(SynchronousTestCase):
                 self.clock.advance(MAX_PAUSE)
 
     def wait_for(self, login: Deferred[bool]) -> int:
-        """@return: how many are checked before it is told."""
+        """@return: the number of checks before its result."""
         told: list[bool] = []
         login.addCallback(told.append)
         count = 0
@@ -83,20 +83,20 @@ class LoginQueueTests(SynchronousTestCase):
         self.assertEqual(self.running, [])
 
     def test_in_order(self) -> None:
-        """Where nobody has many, who comes first is checked first."""
+        """Attempts of different places are checked in the order they came."""
         for number in range(10):
             self.add(b"u%d" % number, address=f"a{number}")
         self.finish_all()
         self.assertEqual(self.checked, [b"u%d" % number for number in range(10)])
 
     def test_addresses_take_turns(self) -> None:
-        """Many from one address keep nobody waiting who comes from another."""
+        """Many attempts from one address do not delay those from another."""
         self.flood(b"ann")
         self.finish()
         self.assertEqual(self.wait_for(self.add(b"bob", b"right", "elsewhere")), 2)
 
     def test_users_of_one_address_take_turns(self) -> None:
-        """Nor does who shares the address with them wait, whether they try the same user or many that do not exist."""
+        """Many attempts, for one user or for unknown ones, do not delay another user of the same address."""
         for user in (b"bob", b"nobody"):
             self.flood(user)
         for number in range(100):
@@ -105,7 +105,7 @@ class LoginQueueTests(SynchronousTestCase):
         self.assertLessEqual(self.wait_for(self.add(b"ann", b"right")), 3)
 
     def test_trusted_first(self) -> None:
-        """Many addresses do not hold up who has logged in before from his own, with another password."""
+        """A user who has logged in from an address before goes first there, before many other addresses."""
         self.wait_for(self.add(b"ann", b"right", "home"))
         for number in range(200):
             self.add(b"ann", address=f"a{number}")
@@ -113,7 +113,7 @@ class LoginQueueTests(SynchronousTestCase):
         self.assertGreater(self.wait_for(self.add(b"ann", b"right", "hotel")), 190)
 
     def test_same_password(self) -> None:
-        """Clients with an old password, however many, cost one check, and all are told."""
+        """Any number of clients with the same old password cost one check, and all get its result."""
         first = self.add(b"ann")
         logins = [self.add(b"ann") for _ in range(1000)]
         self.finish()
@@ -124,7 +124,7 @@ class LoginQueueTests(SynchronousTestCase):
         self.assertEqual(self.running, [])
 
     def test_pause(self) -> None:
-        """Who guesses is checked ever less often, also when nobody else waits."""
+        """A client that guesses has to wait longer each time, even if no other client waits."""
         starts = []
         for number in range(FREE_FAILURES + 8):
             self.add(b"ann", b"%d" % number)
@@ -179,7 +179,7 @@ class LoginQueueTests(SynchronousTestCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_too_many(self) -> None:
-        """One of those is refused who have the most, the latest first: not who comes next."""
+        """The latest attempt of the address with the most attempts is refused, not the newest of all."""
         logins = [self.queue.add(b"u%d" % number, b"wrong", "bad", True) for number in range(MAX_LOGINS + 1)]
         ann = self.add(b"ann", b"right")
         bob = self.add(b"bob", b"right")
@@ -192,7 +192,7 @@ class LoginQueueTests(SynchronousTestCase):
         self.wait_for(bob)
 
     def test_too_many_of_a_place(self) -> None:
-        """Who shares address and user with somebody who guesses may try again, and does not wait for all guesses."""
+        """A client that shares address and user with one that guesses is refused at once, and may try again."""
         logins = [self.add(b"ann", b"%d" % number) for number in range(MAX_OF_PLACE + 1)]
         self.failureResultOf(self.add(b"ann", b"right"), TooManyLogins)
         same = self.add(b"ann", b"5")
@@ -209,7 +209,7 @@ class LoginQueueTests(SynchronousTestCase):
         return len(self.checked) - before
 
     def test_given_up(self) -> None:
-        """Who has gone is not checked; who waits for the same still is."""
+        """A cancelled attempt is not checked, unless another client waits for the same."""
         self.add(b"bob")
         gone, stays, other = self.add(b"ann"), self.add(b"ann"), self.add(b"eve")
         for login in (gone, other):
@@ -230,14 +230,14 @@ class LoginQueueTests(SynchronousTestCase):
         self.assertTrue(self.successResultOf(again))
 
     def test_fault(self) -> None:
-        """Who waits is told, and the next one is checked."""
+        """After an internal error the waiting client gets it, and the next attempt is checked."""
         broken, fine = self.add(b"ann"), self.add(b"bob", b"right")
         self.running.pop()[2].errback(MemoryError("none"))
         self.failureResultOf(broken, MemoryError)
         self.wait_for(fine)
 
     def test_bounded(self) -> None:
-        """Who uses ever new addresses and users fills no memory."""
+        """Attempts with new addresses and users each time do not fill the memory."""
         for number in range(MAX_PLACES + 10):
             self.add(b"ann", address=str(number))
             self.finish()

@@ -21,7 +21,7 @@ from darner.errors import (
     TooManyOpenReads,
 )
 from darner.front import memcache
-from darner.front.memcache_requests import HTTP, LineCache, parse
+from darner.front.memcache_requests import HTTP, OTHER, LineCache, parse
 from darner.values import requests
 from darner.values.items import PutOptions
 from darner.values.requests import (
@@ -82,7 +82,7 @@ class SetTests(SynchronousTestCase):
             self.assertEqual(parse(b"set q/delay=%b 0 0 5" % delay), refused)
 
     def test_unreadable_size(self) -> None:
-        """Nobody knows where the next command starts: the connection cannot go on."""
+        """The start of the next request is unknown, so the connection is closed."""
         for line in (
             b"set",
             b"set q",
@@ -97,7 +97,7 @@ class SetTests(SynchronousTestCase):
             self.assertEqual(parse(line), Refused(BAD_FORMAT, close=True), line)
 
     def test_refused_in_step(self) -> None:
-        """Where the size is readable the payload is skipped, and the connection goes on."""
+        """If the size is readable, the payload is skipped, and the connection goes on."""
         for line, reply in (
             (b"set %b 0 0 5" % (b"q" * 251), BAD_NAME),
             (b"set /sync 0 0 5", BAD_NAME),
@@ -150,7 +150,7 @@ class GetTests(SynchronousTestCase):
         self.assertEqual(request.key, b"q/Open/T=5")
 
     def test_long_wait(self) -> None:
-        """No wait is longer than timers bear."""
+        """Waits are limited to the longest time that timers support."""
         request = parse(b"get q/t=999999999999")
         assert isinstance(request, Get)
         self.assertEqual(request.wait, MAX_WAIT)
@@ -354,7 +354,7 @@ class OtherRequestTests(SynchronousTestCase):
             self.assertEqual(parse(line), Refused(b"ERROR\r\n", close=True), line)
 
     def test_refused_and_quiet(self) -> None:
-        """A client that wants no reply would take it for that of its next request."""
+        """A client that sent C{noreply} would take a reply for that of its next request."""
         for line in (
             b"touch q 60 noreply", b"delete a/b noreply", b"flush_all 10 noreply", b"incr q 1 noreply",
             b"DECR q 1 NOREPLY", b"verbosity 1 noreply", b"touch a b c noreply",
@@ -372,6 +372,11 @@ class OtherRequestTests(SynchronousTestCase):
         for line in (b"GET / HTTP/1.1", b"POST /x HTTP/1.0", b"PRI * HTTP/2.0", b"Host: localhost:22133", b"post"):
             self.assertEqual(parse(line), Refused(b"", close=True, warning=HTTP), line)
 
+    def test_payloads_of_other_protocols(self) -> None:
+        """Kestrel's text protocol, beanstalkd's, NATS' and Redis': what follows such a line is no command."""
+        for line in (b"put q:", b"put 0 0 60 9", b"PUB subject 9", b"HPUB subject 5 9", b"*3"):
+            self.assertEqual(parse(line), Refused(b"ERROR\r\n", close=True, warning=OTHER), line)
+
     def test_unknown(self) -> None:
         """Clients compare the reply: there is nothing behind the word."""
         for line in (b"", b"   ", b"incr q 1", b"getx q", b"set\x00 q 0 0 1", b"\xff\xfe"):
@@ -379,7 +384,7 @@ class OtherRequestTests(SynchronousTestCase):
 
 
 class ToleranceTests(SynchronousTestCase):
-    """What clients in use send besides what is written down."""
+    """Spellings that clients in use send, though the protocol does not have them."""
 
     LINES = (
         b"set q/sync 7 0 5 noreply",
@@ -423,7 +428,7 @@ class QueueNameTests(SynchronousTestCase):
     @given(st.binary(max_size=260))
     @settings(deadline=None)
     def test_any(self, name: bytes) -> None:
-        """Exactly 1 to 250 printable bytes but the slash."""
+        """Exactly 1 to 250 printable bytes other than the slash."""
         good = 1 <= len(name) <= 250 and all(33 <= byte <= 126 and byte != 47 for byte in name)
         try:
             self.assertEqual(check_queue_name(name), name)
@@ -447,7 +452,7 @@ LINES = st.one_of(
 
 
 class AnyLineTests(SynchronousTestCase):
-    """Whatever a peer sends is understood or refused."""
+    """Any line is parsed or refused."""
 
     @given(LINES)
     @example(b"set q 0 0 \xb2")

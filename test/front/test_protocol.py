@@ -110,7 +110,7 @@ class DebugTests(MemoryTestCase):
 
 
 class FlowTests(MemoryTestCase):
-    """Holding back: what is read, processed and sent has bounds."""
+    """Backpressure: limits on what is read, processed and sent."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -162,7 +162,7 @@ class FlowTests(MemoryTestCase):
         self.assertTrue(self.client.receive().startswith(b"VERSION"))
 
     def test_a_large_payload_waits_while_the_store_is_behind(self) -> None:
-        """Small sets do not; and when the store has caught up the large one goes on by itself."""
+        """Small sets do not wait; when the store has caught up, the large payload goes on by itself."""
         behind = [True]
         self.patch(self.queues.store, "pressed", lambda: behind[0])
         other = self.connect()
@@ -179,7 +179,7 @@ class FlowTests(MemoryTestCase):
         self.assertIn(LARGE, other.receive())
 
     def test_a_store_that_stays_behind(self) -> None:
-        """It may have been unable to merge, which it says with the next write: so there is one."""
+        """It may be unable to merge its tables, which only a write shows: so a write is made at last."""
         self.patch(self.queues.store, "pressed", lambda: True)
         self.client.send(b"set q 0 0 %d\r\n%b" % (len(LARGE), LARGE[:70_000]))
         self.client.send(LARGE[70_000:] + b"\r\n")
@@ -216,7 +216,7 @@ class FlowTests(MemoryTestCase):
         self.assertTrue(self.client.closed)
 
     def test_half_closed_connection_waits_for_nothing(self) -> None:
-        """Nor does a request behind the one that waited: its client may be gone, and an item would reach nobody."""
+        """The requests behind the wait do not wait either: the client has probably gone, and would lose an item."""
         self.client.send(b"get q/t=1000\r\nget r/open/t=1000\r\n")
         self.client.protocol.readConnectionLost()
         self.clock.advance(0)
@@ -226,7 +226,7 @@ class FlowTests(MemoryTestCase):
         self.assertIsNone(self.queues.find(b"r"))
 
     def test_what_was_open_is_given_back_without_waiting_for_a_sync(self) -> None:
-        """Whoever comes when a client has hung up finds what that had open, also while replies wait for an fsync."""
+        """When a client has hung up, others get its open items, even while its replies wait for an fsync."""
         synced: Deferred[None] = Deferred()
         queues = Queues(MemoryStore(), replace(self.surroundings, in_thread=lambda *work: synced))
         factory = QueueFactory(queues)
@@ -246,7 +246,7 @@ class FlowTests(MemoryTestCase):
         self.assertEqual(queues.queue_figures(b"q")["items"], 1, "it is not given back twice")
 
     def test_requests_behind_a_wait_come_before_what_is_given_back(self) -> None:
-        """What a client sent before it hung up counts: also a close that had to wait."""
+        """Requests that a client sent before it hung up are served, also a close behind a wait."""
         self.client.send(b"set q 0 0 1\r\na\r\nget q/open\r\nget r/t=1000\r\nget q/close\r\n")
         self.client.receive()
         self.client.protocol.readConnectionLost()
@@ -272,10 +272,10 @@ class FlowTests(MemoryTestCase):
 
 
 class LogTests(MemoryTestCase):
-    """What clients can have logged, however many there are."""
+    """Log lines that clients can cause are limited."""
 
     def test_too_many_connections(self) -> None:
-        """Not a line for each that is refused, also where others come and go in between."""
+        """Refused clients do not get a line each, even if others connect and disconnect in between."""
         factory = QueueFactory(self.queues, limits=Limits(max_connections=1))
         with capturedLogs() as logs:
             for _ in range(10):
@@ -283,7 +283,7 @@ class LogTests(MemoryTestCase):
                 self.assertEqual(MemoryClient(self.clock, factory).receive(), TOO_MANY_CONNECTIONS)
                 client.hang_up()
             self.clock.pump([PERIOD] * 2)
-        refusing = "too many connections: refusing new ones"
+        refusing = "too many connections: max_connections or the limit of open files is reached"
         self.assertEqual(
             [formatEvent(event) for event in logs],
             [refusing, f"{refusing} (9 more in the last 60 s)", f"{refusing} (over: 10 times in 120 s)"],

@@ -101,7 +101,7 @@ class ReportTests(SynchronousTestCase):
             self.assertFalse(self.server.clock.getDelayedCalls())
 
     def test_few_are_told_of_in_one_write(self) -> None:
-        """Some clients, as one of node's, cannot read figures that come in pieces."""
+        """Some clients, such as one for node, cannot read statistics that arrive in pieces."""
         server = type(self.server)()
         client = server.client()
         for name in (b"", b"a", b"b"):

@@ -38,7 +38,7 @@ class SessionTestCase(SynchronousTestCase):
 
 
 class QuietTests(SessionTestCase):
-    """Who wants no reply has none to a refusal either."""
+    """With C{noreply}, a refusal gets no reply either."""
 
     def test_refused(self) -> None:
         client = self.server.client()
@@ -105,7 +105,7 @@ class GetTests(SessionTestCase):
         self.check(self.a, b"get q", value(b"q", b"1"))
 
     def test_what_cannot_be_read_of_several_queues(self) -> None:
-        """What was read is handed out, and the error stands in place of the end."""
+        """Items that were read are handed out, and the error replaces C{END}."""
         self.a.sets(b"q", b"1")
         self.restart_unreadable()
         self.a.sets(b"r", b"2")
@@ -269,7 +269,7 @@ class WaitTests(SessionTestCase):
         self.assertEqual(self.a.hears(), value(b"q", b"1") + memcache.END + memcache.STORED)
 
     def test_the_client_goes_away(self) -> None:
-        """The item is for the next one."""
+        """The next client gets the item."""
         self.a.does(b"get q/t=1000")
         self.b.does(b"get q/t=1000")
         self.a.leave()
@@ -412,7 +412,7 @@ class LargeItemTests(SessionTestCase):
         self.assertFalse(self.a.session.busy)
 
     def test_the_reader_goes_away(self) -> None:
-        """A plain read is gone, its chunks too; nobody else is held up."""
+        """The item of a plain read is consumed and its chunks are reclaimed; no other client is delayed."""
         self.a.sets(b"q", LARGE)
         reader = SlowReader(self.server)
         reader.ask(b"get q")
@@ -455,7 +455,7 @@ class LargeItemTests(SessionTestCase):
             self.assertEqual(self.store.store.chunks, {})
 
     def test_a_missing_chunk_cuts_the_connection(self) -> None:
-        """Half of the item is sent, so that the client cannot be told in any other way."""
+        """A part of the item is sent, so closing the connection is the only way to report the error."""
         self.a.sets(b"q", LARGE)
         (chunks,) = self.store.store.chunks.values()
         del chunks[2]
@@ -531,7 +531,7 @@ class LargeItemTests(SessionTestCase):
         self.assertFalse(self.b.session.congested)
 
     def test_no_number_for_its_queue(self) -> None:
-        """Its chunks are there already, and do not stay."""
+        """Its chunks, which are already written, are reclaimed."""
         request = memcache_requests.parse(b"set new 0 0 256000")
         assert isinstance(request, requests.Set)
         inflow = self.b.session.inflow()
@@ -629,7 +629,7 @@ class EndTests(SessionTestCase):
         self.assertTrue(reader.closed)
 
     def test_going_away_in_the_middle_of_a_turn(self) -> None:
-        """What was put is stored, what was read is gone, what was open is there again; nothing is sent."""
+        """Puts are stored, plain reads are consumed, open reads are given back; nothing is sent."""
         for payload in (b"1", b"2", b"3"):
             self.b.sets(b"q", payload)
         self.a.set(b"q", b"4")

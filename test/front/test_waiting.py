@@ -114,7 +114,7 @@ class FirstOfSeveralTests(WaitsTestCase):
         self.idle()
 
     def test_open(self) -> None:
-        """A worker with priorities."""
+        """A worker that reads queues by priority."""
         self.sets(b"low:1", b"high:2")
         self.does(b"get high low/open/t=100", value(b"high", b"2"))
         self.does(b"get high low/open/t=100", TOO_MANY)
@@ -187,9 +187,9 @@ class MonitorTests(WaitsTestCase):
 
     def test_as_they_arrive(self) -> None:
         self.sets(b"q:1")
-        self.does(b"monitor q 5", value(b"q", b"1", end=b""))
+        self.does(b"monitor q 5", value(b"q", b"1"))
         self.sets(b"q:2", b"q:3")
-        self.hears(value(b"q", b"2", end=b"") + value(b"q", b"3", end=b""))
+        self.hears(value(b"q", b"2") + value(b"q", b"3"))
         self.a.ask(b"version")
         self.advance(5)
         self.assertTrue(self.a.hears().startswith(memcache.END + b"VERSION"))
@@ -199,30 +199,35 @@ class MonitorTests(WaitsTestCase):
         self.assertEqual(self.b.does(b"get q"), value(b"q", b"3"))
         self.assertEqual(self.server.queues.figures("")["get_hits"], 4)
 
+    def test_framing(self) -> None:
+        """As Kestrel frames it, byte for byte: each item is a whole reply to one read, and an empty one ends them."""
+        self.sets(b"m:a", b"m:b")
+        self.does(b"monitor m 0", b"VALUE m 0 1\r\na\r\nEND\r\nVALUE m 0 1\r\nb\r\nEND\r\nEND\r\n")
+
     def test_maximum(self) -> None:
         self.sets(b"q:1", b"q:2", b"q:3")
-        self.does(b"monitor q 5 2", value(b"q", b"1", end=b"") + value(b"q", b"2"))
+        self.does(b"monitor q 5 2", value(b"q", b"1") + value(b"q", b"2") + memcache.END)
         self.does(b"monitor q 5 0", memcache.END)
-        self.does(b"monitor q 5 2", value(b"q", b"3", end=b""))
+        self.does(b"monitor q 5 2", value(b"q", b"3"))
         self.sets(b"q:4", b"q:5")
-        self.hears(value(b"q", b"4"))
+        self.hears(value(b"q", b"4") + memcache.END)
         self.idle()
         self.assertEqual(self.server.clock.getDelayedCalls(), [])
 
     def test_as_many_as_may_be_open(self) -> None:
         self.sets(*(b"q:%d" % number for number in range(6)))
         self.does(b"get q/open", value(b"q", b"0"))
-        self.does(b"monitor q 5", b"".join(value(b"q", b"%d" % number, end=b"") for number in (1, 2, 3)) + memcache.END)
+        self.does(b"monitor q 5", b"".join(value(b"q", b"%d" % number) for number in (1, 2, 3)) + memcache.END)
         self.does(b"monitor q 5", memcache.END)
         self.does(b"confirm q 1", memcache.END)
-        self.does(b"monitor q 5 5", value(b"q", b"4"))
+        self.does(b"monitor q 5 5", value(b"q", b"4") + memcache.END)
         self.does(b"get q/open", TOO_MANY)
         self.does(b"get q/close/open", value(b"q", b"5"))
 
     def test_at_once(self) -> None:
-        """Without time it is what is there."""
+        """With a time of 0 the monitor opens the items that are there."""
         self.sets(b"q:1", b"q:2")
-        self.does(b"monitor q 0", value(b"q", b"1", end=b"") + value(b"q", b"2"))
+        self.does(b"monitor q 0", value(b"q", b"1") + value(b"q", b"2") + memcache.END)
         self.does(b"monitor q 0", memcache.END)
         self.idle()
 
@@ -233,20 +238,20 @@ class MonitorTests(WaitsTestCase):
         self.idle()
 
     def test_in_line(self) -> None:
-        """After each item it stands in line anew."""
+        """After each item the monitor goes to the end of the line."""
         self.does(b"monitor q 5", b"")
         c = self.server.client()
         c.does(b"monitor q 5")
         d = self.server.client()
         d.does(b"get q/t=1000")
         self.sets(b"q:1", b"q:2", b"q:3", b"q:4", b"q:5")
-        self.hears(value(b"q", b"1", end=b"") + value(b"q", b"4", end=b""))
-        self.assertEqual(c.hears(), value(b"q", b"2", end=b"") + value(b"q", b"5", end=b""))
+        self.hears(value(b"q", b"1") + value(b"q", b"4"))
+        self.assertEqual(c.hears(), value(b"q", b"2") + value(b"q", b"5"))
         self.assertEqual(d.hears(), value(b"q", b"3"))
 
     def test_leaves(self) -> None:
         self.sets(b"q:1")
-        self.does(b"monitor q 5", value(b"q", b"1", end=b""))
+        self.does(b"monitor q 5", value(b"q", b"1"))
         self.a.leave()
         self.sets(b"q:2")
         self.hears(b"")
@@ -259,7 +264,7 @@ class MonitorTests(WaitsTestCase):
         self.server.commit()
         self.hears(memcache.END)
         self.sets(b"q:1")
-        self.does(b"monitor q 5", value(b"q", b"1"))
+        self.does(b"monitor q 5", value(b"q", b"1") + memcache.END)
         self.idle()
 
     def test_deleted_meanwhile(self) -> None:
@@ -274,13 +279,13 @@ class MonitorTests(WaitsTestCase):
         self.assertIsNot(self.server.queues.find(b"q"), fifo)
         self.a.session.unchoke()
         self.server.commit()
-        self.hears(value(b"q", b"1", end=b"") + value(b"q", b"2", end=b""))
+        self.hears(value(b"q", b"1") + value(b"q", b"2"))
         self.b.does(b"delete q")
         self.sets(b"q:3")
-        self.hears(value(b"q", b"3", end=b""))
+        self.hears(value(b"q", b"3"))
 
     def test_refused(self) -> None:
-        """What the store did not take is left out, and the monitor goes on."""
+        """Items that the store refused are left out, and the monitor goes on."""
         self.does(b"monitor q 5", b"")
         for payload in (b"1", LARGE):
             self.store.full = True
@@ -288,7 +293,7 @@ class MonitorTests(WaitsTestCase):
             self.store.full = False
             self.hears(b"")
         self.sets(b"q:2")
-        self.hears(value(b"q", b"2", end=b""))
+        self.hears(value(b"q", b"2"))
 
     def test_refused_before_the_end(self) -> None:
         self.does(b"monitor q 5 1", b"")
@@ -319,13 +324,13 @@ class MonitorTests(WaitsTestCase):
         self.store.unreadable = True
         self.a.session.unchoke()
         self.server.commit()
-        self.hears(value(b"q", b"1", end=b"") + UNREADABLE)
+        self.hears(value(b"q", b"1") + UNREADABLE)
         self.idle()
 
     def test_expired(self) -> None:
         self.b.sets(b"q", b"1", expiry=-1)
         self.b.sets(b"q", b"2", expiry=EPOCH + 3)
-        self.does(b"monitor q 5", value(b"q", b"2", end=b""))
+        self.does(b"monitor q 5", value(b"q", b"2"))
 
 
 class LongMonitorTests(WaitsTestCase):
@@ -348,8 +353,8 @@ class LongMonitorTests(WaitsTestCase):
         self.server.commit()
         self.assertGreater(len(figures), 6)
         for sent, open in figures:
-            self.assertEqual(open, 1 + (sent - 1) // len(value(b"q", b"0" + LARGE, end=b"")))
-        self.hears(b"".join(value(b"q", b"%d" % number + LARGE, end=b"") for number in range(3)))
+            self.assertEqual(open, 1 + (sent - 1) // len(value(b"q", b"0" + LARGE)))
+        self.hears(b"".join(value(b"q", b"%d" % number + LARGE) for number in range(3)))
 
     def test_many(self) -> None:
         """Not more at once than others get."""
@@ -368,19 +373,19 @@ class LongMonitorTests(WaitsTestCase):
         self.assertEqual(self.server.queues.queue_figures(b"q")["open_transactions"], 0)
 
     def test_choked(self) -> None:
-        """Who does not read is handed out no more; that stays in the queue for others."""
+        """A client that does not read gets no more items; they stay in the queue for others."""
         self.sets(*(b"q:%d" % number for number in range(3)))
-        self.does(b"monitor q 5 1", value(b"q", b"0"))
-        self.does(b"monitor q 5", value(b"q", b"1", end=b"") + value(b"q", b"2", end=b""))
+        self.does(b"monitor q 5 1", value(b"q", b"0") + memcache.END)
+        self.does(b"monitor q 5", value(b"q", b"1") + value(b"q", b"2"))
         self.a.session.choke()
         self.sets(b"q:3", b"q:4")
         self.assertEqual(self.server.queues.queue_figures(b"q")["open_transactions"], 4)
         self.assertEqual(self.b.does(b"get q"), value(b"q", b"4"))
         self.a.session.unchoke()
         self.server.commit()
-        self.hears(value(b"q", b"3", end=b""))
+        self.hears(value(b"q", b"3"))
         self.sets(b"q:5")
-        self.hears(value(b"q", b"5", end=b""))
+        self.hears(value(b"q", b"5"))
 
 
 class ConfirmTests(WaitsTestCase):
@@ -392,9 +397,9 @@ class ConfirmTests(WaitsTestCase):
         self.does(b"confirm q 1", memcache.ERROR)
 
     def test_more_than_are_open(self) -> None:
-        """None is closed then, as in Kestrel."""
+        """If fewer are open, none is closed, as in Kestrel."""
         self.sets(b"q:1", b"q:2")
-        self.does(b"monitor q 0", value(b"q", b"1", end=b"") + value(b"q", b"2"))
+        self.does(b"monitor q 0", value(b"q", b"1") + value(b"q", b"2") + memcache.END)
         self.does(b"confirm q 3", memcache.ERROR)
         self.does(b"confirm q 0", memcache.ERROR)
         self.assertEqual(self.server.queues.queue_figures(b"q")["open_transactions"], 2)
@@ -403,16 +408,16 @@ class ConfirmTests(WaitsTestCase):
 
     def test_oldest_first(self) -> None:
         self.sets(b"q:1", b"q:2", b"q:3")
-        self.does(b"monitor q 0 3", value(b"q", b"1", end=b"") + value(b"q", b"2", end=b"") + value(b"q", b"3"))
+        self.does(b"monitor q 0 3", value(b"q", b"1") + value(b"q", b"2") + value(b"q", b"3") + memcache.END)
         self.does(b"confirm q 2", memcache.END)
         self.a.leave()
         self.server.start()
         self.assertEqual(self.server.client().does(b"get q"), value(b"q", b"3"))
 
     def test_those_that_ended_by_themselves(self) -> None:
-        """They are what the client means first; those behind them stay open."""
+        """A confirm counts the late reads first; those behind them stay open."""
         self.sets(b"q:1", b"q:2")
-        self.does(b"monitor q 0 2", value(b"q", b"1", end=b"") + value(b"q", b"2"))
+        self.does(b"monitor q 0 2", value(b"q", b"1") + value(b"q", b"2") + memcache.END)
         fifo = self.server.queues.find(b"q")
         assert fifo is not None
         self.a.session.reads.opens._reads[b"q"][0].abort()
@@ -421,7 +426,7 @@ class ConfirmTests(WaitsTestCase):
 
     def test_not_written(self) -> None:
         self.sets(b"q:1")
-        self.does(b"monitor q 0 1", value(b"q", b"1"))
+        self.does(b"monitor q 0 1", value(b"q", b"1") + memcache.END)
         self.store.broken = 2
         self.does(b"confirm q 1", REFUSED)
 
@@ -438,7 +443,7 @@ actions = st.tuples(
 
 
 class AnyOrderTests(SynchronousTestCase):
-    """Whoever waits for whatever: no item is lost, and nobody waits for what is there."""
+    """With any waits, no item is lost, and no client waits while there is an item for it."""
 
     @settings(max_examples=200, derandomize=True, database=None, deadline=None, suppress_health_check=list(HealthCheck))
     @given(st.lists(st.lists(actions, min_size=1, max_size=5), max_size=12))

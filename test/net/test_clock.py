@@ -55,7 +55,7 @@ class MonotonicClockTests(ClockTestCase):
         self.assertTrue(verifyObject(IReactorTime, self.clock))
 
     def test_no_thread_for_a_while(self) -> None:
-        """The clock goes on when there can be a thread again."""
+        """The clock continues when a thread can be started again."""
 
         def fails(_: threading.Thread) -> None:
             raise RuntimeError("can't start new thread")
@@ -86,7 +86,7 @@ class MonotonicClockTests(ClockTestCase):
         self.assertEqual(len(self.called), 1)
 
     def test_order(self) -> None:
-        """As they are due; what is due together, as it was asked for."""
+        """Calls run in the order of their times; those due together, in the order they were made."""
         for delay, name in ((3, "c"), (1, "a"), (2, "b"), (1, "also a"), (3, "also c")):
             self.clock.callLater(delay, self.called.append, name)
         self.advance(2)
@@ -182,7 +182,7 @@ class MonotonicClockTests(ClockTestCase):
         with capturedLogs() as logs:
             self.advance(PERIOD)
         lines = [formatEvent(event) for event in logs]
-        self.assertEqual(lines.count("a delayed call failed: integer division or modulo by zero "
+        self.assertEqual(lines.count("internal error in a timer: integer division or modulo by zero "
                                      "(9 more in the last 60 s)"), 1)  # fmt: skip
 
     def test_delayed_calls(self) -> None:
@@ -229,7 +229,7 @@ class StopTests(ClockTestCase):
         self.assertEqual(len(os.listdir("/proc/self/fd")), before)
 
     def test_no_descriptor_is_needed_later(self) -> None:
-        """The first call may be that which waits for the end of a shortage of them."""
+        """The first call may be made while there are no descriptors."""
 
         def pipe() -> tuple[int, int]:
             raise OSError(errno.EMFILE, "too many open files")
@@ -247,7 +247,7 @@ class StopTests(ClockTestCase):
         self.assertEqual(self.threads(), [])
 
     def test_wake_that_was_on_its_way(self) -> None:
-        """It makes no call after the stop, nor does it start the thread anew."""
+        """A wake-up on its way at the stop runs no call and does not start the thread again."""
         self.clock.callLater(0, self.called.append, "due")
         self.clock.callLater(1000, self.called.append, "later")
         wake = self.wakes.get(timeout=SOON)
@@ -274,7 +274,7 @@ class StopTests(ClockTestCase):
 
 
 class RealTimeTests(SynchronousTestCase):
-    """By the machine's own clocks."""
+    """With the real clocks of the machine."""
 
     def test_no_lock_is_waited_for(self) -> None:
         """
@@ -291,7 +291,7 @@ class RealTimeTests(SynchronousTestCase):
             time.sleep(0.005)
 
     def test_more_wakes_than_a_pipe_holds(self) -> None:
-        """The thread has no chance to look meanwhile; nobody waits for it, and it looks afterwards."""
+        """More wake-ups than the pipe can hold do not block, and the thread runs after that."""
         wakes: queue.Queue[Callable[[], None]] = queue.Queue()
         clock = MonotonicClock(wakes.put)
         self.addCleanup(clock.stop)

@@ -94,7 +94,7 @@ class PatienceTests(SynchronousTestCase):
         self.assertEqual(client.end, "")
 
     def test_both(self) -> None:
-        """Each by its own time; a stalled one that is idle as well goes by the shorter."""
+        """Each has its own time-out; a client that is stalled and idle is disconnected after the shorter."""
         stalled, idle, both = Connection(stalled=True), Connection(idle=True), Connection(True, True)
         self.start(stalled, idle, both, stall_timeout=40, idle_timeout=8)
         self.clock.pump([1] * 12)
@@ -108,7 +108,7 @@ class PatienceTests(SynchronousTestCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_nobody_there(self) -> None:
-        """Nothing ticks while there is nobody to look at."""
+        """There is no timer without clients."""
         client = Connection()
         self.start(stall_timeout=8)
         self.assertEqual(self.clock.getDelayedCalls(), [])
@@ -122,7 +122,7 @@ class PatienceTests(SynchronousTestCase):
 
 
 class CrowdTests(MemoryTestCase):
-    """Where there are very many clients, less is held for each."""
+    """With very many clients, less is buffered for each."""
 
     def test_held(self) -> None:
         client = self.connect()

@@ -8,12 +8,12 @@ from twisted.internet.task import Clock
 from twisted.logger import Logger, LogLevel, capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
-from darner.net.log_limits import KINDS, PERIOD, LimitedLog
+from darner.net.log_limits import KINDS, PERIOD, LimitedLog, SparseLog
 from test import allow_critical
 
 
 class LimitedLogTests(SynchronousTestCase):
-    """Lines that come as often as somebody likes."""
+    """Log lines that a client can cause any number of times."""
 
     _log: ClassVar[Logger] = Logger()
 
@@ -71,7 +71,7 @@ class LimitedLogTests(SynchronousTestCase):
         self.assertEqual(self.lines(), ["0", "other 0", "1", "2"])
 
     def test_too_many_kinds(self) -> None:
-        """Those who make up new kinds fill neither memory nor log."""
+        """New kinds each time fill neither the memory nor the log."""
         for number in range(10 * KINDS):
             self.limited.emit(LogLevel.info, "{number}", kind=number, number=number)
         self.assertEqual(self.lines(), [str(number) for number in range(KINDS + 1)])
@@ -83,7 +83,7 @@ class LimitedLogTests(SynchronousTestCase):
         return self.limited.end("all is well after {total} in {seconds} s", "refused: {reason}")
 
     def test_end(self) -> None:
-        """Where it is known that it has ended, that is said at once, with how often it was."""
+        """An end is logged at once, with the total count."""
         self.assertFalse(self.end())
         self.refuse()
         self.clock.advance(3)
@@ -95,7 +95,7 @@ class LimitedLogTests(SynchronousTestCase):
         self.assertEqual((self.lines(), self.clock.getDelayedCalls()), ([], []))
 
     def test_on_and_off(self) -> None:
-        """What begins and ends all the time is not said each time."""
+        """Events that begin and end all the time are not logged each time."""
         for _ in range(100):
             self.refuse()
             self.assertTrue(self.end())
@@ -139,3 +139,36 @@ class LimitedLogTests(SynchronousTestCase):
         self.limited.close()
         self.assertEqual(self.lines(), ["refused: empty (1 more in the last 0 s)"])
         self.assertEqual(self.clock.getDelayedCalls(), [])
+
+
+class SparseLogTests(SynchronousTestCase):
+    """The same without a reactor."""
+
+    _log: ClassVar[Logger] = Logger()
+
+    def test_period(self) -> None:
+        clock = Clock()
+        log = SparseLog(self._log, clock.seconds)
+        with capturedLogs() as events:
+            for number in range(3):
+                log.emit(LogLevel.warn, "read {number}", number=number)
+                log.emit(LogLevel.info, "reopened")
+            clock.advance(PERIOD - 1)
+            log.emit(LogLevel.warn, "read {number}", number=4)
+            clock.advance(1)
+            log.emit(LogLevel.warn, "read {number}", number=5)
+            log.emit(LogLevel.warn, "read {number}", number=6)
+            clock.advance(2 * PERIOD)
+            log.emit(LogLevel.info, "reopened")
+            clock.advance(PERIOD)
+            log.emit(LogLevel.info, "reopened")
+        self.assertEqual(
+            [(event["log_level"], formatEvent(event)) for event in events],
+            [
+                (LogLevel.warn, "read 0"),
+                (LogLevel.info, "reopened"),
+                (LogLevel.warn, "read 5 (3 more in the last 60 s)"),
+                (LogLevel.info, "reopened (2 more in the last 180 s)"),
+                (LogLevel.info, "reopened"),
+            ],
+        )

@@ -42,7 +42,7 @@ from darner.net.log_limits import PERIOD
 from darner.net.port import RETRY_ACCEPT, FastPort
 from darner.queues.collection import Queues, Surroundings
 from darner.store.memory import MemoryStore
-from test import allow_critical
+from test import LoggedAsCritical, allow_critical
 from test.harness import from_source
 from test.protocol_contract import ProtocolContract
 
@@ -393,7 +393,7 @@ class FastConnectionTests(FastTestCase):
 
     def test_a_fault_at_the_end_of_a_connection_is_not_the_end_of_the_port(self) -> None:
         other = self.connect()
-        allow_critical(self, "a connection failed: division by zero (1 more")
+        allow_critical(self, "client's connection; closing it: division by zero (1 more")
         self.protocol.dataReceived = self.protocol.connectionLost = lambda _: 1 / 0
         self.client.send(b"x")
         other.send(b"y")
@@ -538,7 +538,7 @@ class FastPortTests(FastTestCase):
         self.assertEqual(lines, ["cannot accept connections: Too many open files"], "not for each attempt")
 
     def test_no_room_in_the_epoll(self) -> None:
-        """The kernel bounds what a user's epolls watch: who is beyond that is told so, and the port listens on."""
+        """The kernel limits a user's epolls: clients beyond that are refused, and the port goes on."""
         port = self.port()
         real, errors = port._epoll, [errno.ENOSPC]
 
@@ -565,7 +565,7 @@ class FastPortTests(FastTestCase):
 
     @from_source
     def test_the_reactor_gets_its_turn(self) -> None:
-        """However fast a client is, the port returns to the reactor soon."""
+        """The port returns to the reactor soon, however fast a client is."""
         client = self.connect()
         now = [0.0]
         self.patch(self.port(), "_seconds", lambda: now[0])
@@ -660,7 +660,7 @@ class FastPortTests(FastTestCase):
         self.assertEqual(self.lingers(50, 50, 500, 50, 50), ["awake", "awake", "asleep", "asleep", "awake"])
 
     def test_clients_that_are_not_so_prompt(self) -> None:
-        """They are not waited for awake in vain again and again."""
+        """The port does not poll for such clients again and again."""
         self.assertEqual(self.lingers(50, 50, 150, 150, 180, 150)[2:], ["asleep"] * 4)
         self.assertFalse(self.port()._prompt)
 
@@ -700,13 +700,13 @@ class FailingCommit:
 
 @needs_epoll
 class FaultTests(FastTestCase):
-    """Whatever is raised while clients are served costs those clients at most, and never the port."""
+    """An error raised while clients are served disconnects these at most, and never stops the port."""
 
     def errors(self, kind: type[Exception] = OSError) -> int:
         return len(self.flushLoggedErrors(kind))
 
     def serves(self) -> None:
-        """Clients that come are served."""
+        """Check that new clients are served."""
         client = self.connect()
         client.send(b"version\r\n")
         self.assertTrue(client.receive().startswith(b"VERSION"))
@@ -734,14 +734,18 @@ class FaultTests(FastTestCase):
         client = self.connect()
         commit.failing.add("begin")
         client.send(b"version\r\n")
-        self.assertGreater(self.errors(), 0)
+        self.assertEqual(self.errors(), 1, "it is said once, and then how often")
         commit.failing.clear()
         self.spin()
         self.assertTrue(client.receive().startswith(b"VERSION"))
         self.serves()
+        self.advance(60)
+        (told,) = self.flushLoggedErrors(LoggedAsCritical)
+        said = r"internal error while serving clients; the server continues: .* \([0-9]+ more in the last"
+        self.assertRegex(str(told.value), said)
 
     def test_the_stop_after_a_fault(self) -> None:
-        """What a fault leaves behind does not keep the port from ending."""
+        """The port can stop after an internal error."""
         commit = self.failing_port()
         client = self.connect()
         commit.failing.add("end")

@@ -115,4 +115,4 @@ class SocketOptionsTests(SynchronousTestCase):
         self.assertEqual(len(self.warnings()), 6)
         options.apply(Broken())
         options.apply(Broken())
-        self.assertEqual(self.warnings()[6:], ["any"])
+        self.assertEqual(self.warnings()[6:], ["any option"])

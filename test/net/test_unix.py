@@ -56,7 +56,7 @@ class UnixEndpointTests(TestCase):
         self.assertEqual(os.listdir(self.directory), [])
 
     async def test_left_behind(self) -> None:
-        """Whatever process id is in a lock file that Twisted left, nobody listens there."""
+        """A lock file of Twisted with any process id does not matter if no process listens."""
         self.leave_behind()
         (self.directory / "darner.sock.lock").symlink_to(str(os.getpid()))
         await self.listen()
@@ -64,7 +64,7 @@ class UnixEndpointTests(TestCase):
 
     async def test_in_use(self) -> None:
         await self.listen()
-        self.assertEqual(await self.refused(), "somebody listens there already")
+        self.assertEqual(await self.refused(), "another process listens there")
         self.connect()
 
     async def test_in_use_by_one_that_accepts_nobody(self) -> None:
@@ -73,11 +73,11 @@ class UnixEndpointTests(TestCase):
             busy.listen(0)
             self.patch(unix, "PATIENCE", 0.05)
             self.connect()
-            self.assertEqual(await self.refused(), "somebody listens there already")
+            self.assertEqual(await self.refused(), "another process listens there")
 
     async def test_a_file_in_the_way(self) -> None:
         self.path.write_text("mine")
-        self.assertIn("no socket", await self.refused())
+        self.assertIn("not a socket", await self.refused())
         self.assertEqual(self.path.read_text(), "mine")
 
     async def test_no_directory(self) -> None:

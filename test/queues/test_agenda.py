@@ -24,7 +24,7 @@ class AgendaTests(SynchronousTestCase):
         return [fifo for queues in self.agenda.take(now) for fifo in queues]
 
     def test_every_queue_in_time(self) -> None:
-        """Whoever puts down anew what is not due yet, as often as something is due, misses nothing."""
+        """If a queue that was taken too early is put again each time, it is never late."""
         chance = random.Random(5)
         dues = {fifo: chance.choice((10_000, DAY, 90 * DAY)) + chance.randrange(5000) for fifo in self.fifos}
         for fifo, due in dues.items():
@@ -44,7 +44,7 @@ class AgendaTests(SynchronousTestCase):
         self.assertLess(looks, 20 * len(self.fifos))
 
     def test_few_times(self) -> None:
-        """However many queues are due at different times, few of these are looked through."""
+        """However many queues are due at different times, C{take} looks through few entries."""
         for number in range(100_000):
             self.agenda.put(self.fifos[number % 300], 1 + number * 400_000, 0)
         for number, fifo in enumerate(self.fifos):

@@ -66,7 +66,7 @@ class RefusingTests(LimitTestCase):
         self.assertEqual(self.sets(b"1"), [memcache.NOT_STORED])
 
     def test_item_that_can_never_be_held(self) -> None:
-        """Its payload is not even taken; nor does it make a queue, or make others go."""
+        """Its payload is skipped, no queue is created, and no other items are dropped."""
         for discard in (False, True):
             self.serve(max_bytes=10, max_item_bytes=CHUNK_BYTES * 2, discard_old_when_full=discard)
             self.assertEqual(self.sets(LARGE, bytes(11)), [memcache.NOT_STORED] * 2)
@@ -78,7 +78,7 @@ class RefusingTests(LimitTestCase):
             self.assertEqual(self.had(), [b"x"])
 
     def test_large_item(self) -> None:
-        """It is decided when its payload is complete, and nothing is left of it."""
+        """The limit is checked when its payload is complete; if refused, nothing of it is stored."""
         self.serve(max_items=1)
         self.sets(b"a")
         self.assertEqual(self.sets(LARGE), [memcache.NOT_STORED])
@@ -86,7 +86,7 @@ class RefusingTests(LimitTestCase):
         self.assertEqual((self.memory.chunks, self.server.figures(b"q")), ({}, (1, 1)))
 
     def test_open_reads_and_given_back(self) -> None:
-        """What is open does not count, and what is given back does, though it be too much."""
+        """Open items do not count; items that are given back do, even if the queue is then over its limit."""
         self.serve(max_items=2)
         self.sets(b"a", b"b")
         other = self.server.client()
@@ -138,7 +138,7 @@ class RefusingTests(LimitTestCase):
         self.assertEqual(self.sets(b"12345"), [memcache.STORED])
 
     def test_failed_write(self) -> None:
-        """What was refused for want of a disk takes no room."""
+        """An item that the store refused does not count towards the limit."""
         self.serve(max_items=1)
         for store in ("full", "broken"):
             setattr(self.server.store, store, 2)
@@ -165,7 +165,7 @@ class RefusingTests(LimitTestCase):
 
 class DiscardingTests(LimitTestCase):
     def test_what_is_set_aside_does_not_count(self) -> None:
-        """Nor is it dropped; when it is to be had again there may be one too many."""
+        """It is not dropped either; when it becomes available the queue may be over its limit by one."""
         self.serve(max_items=1, max_bytes=1, discard_old_when_full=True, retry_delay=10.0)
         self.client.sets(b"q", b"a")
         other = self.server.client()
@@ -208,7 +208,7 @@ class DiscardingTests(LimitTestCase):
         self.assertEqual(self.had(), [b"c", b"d"])
 
     def test_failed_write(self) -> None:
-        """What made room is there again where the other item is not."""
+        """The dropped item is back if the new one was not stored."""
         for fault in ("full", "broken"):
             self.serve(max_items=1, discard_old_when_full=True)
             self.sets(b"a")
@@ -222,7 +222,7 @@ class DiscardingTests(LimitTestCase):
             self.assertEqual(self.had(), [b"a"])
 
     def test_flushed_and_failed(self) -> None:
-        """What was flushed meanwhile does not come back."""
+        """An item that was flushed meanwhile does not come back."""
         self.serve(max_items=1, discard_old_when_full=True)
         self.sets(b"a")
         self.client.set(b"q", b"b")
@@ -233,7 +233,7 @@ class DiscardingTests(LimitTestCase):
         self.assertEqual(self.had(), [])
 
     def test_failed_twice(self) -> None:
-        """What was refused and made room in the next turn, which is refused too, does not come to life."""
+        """A refused item, dropped to make space in the next turn, which is refused too, must not become an item."""
         self.serve(max_items=1, discard_old_when_full=True)
         self.sets(b"first")
         self.client.does(b"get q")
@@ -251,7 +251,7 @@ class DiscardingTests(LimitTestCase):
         self.assertEqual((self.server.figures(b"q"), self.had()), ((0, 0), []))
 
     def test_much_too_much(self) -> None:
-        """Where a limit was lowered, the item is taken, and the rest goes in the turns that follow."""
+        """After a limit was lowered, the item is accepted, and the excess is dropped in the following turns."""
         self.serve(max_expire_sweep=10)
         self.sets(*[b"%d" % at for at in range(95)])
         self.server.queues.apply(

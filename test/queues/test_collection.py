@@ -62,7 +62,7 @@ class NamesTests(QueuesTestCase):
         self.assertEqual(self.fifos(), [])
 
     def test_memory_is_free_at_once(self) -> None:
-        """Without the help of the collector, which would come late; also where clients had items of it."""
+        """Without the garbage collector, which would run late; also after clients had items of the queue."""
         gc.collect()
         gc.disable()
         self.addCleanup(gc.enable)
@@ -88,7 +88,7 @@ class NamesTests(QueuesTestCase):
         return [fifo for fifo in alive if fifo.name and fifo._commit is self.server.queues.commit]
 
     def test_that_cannot_be_made(self) -> None:
-        """Nothing is left of it, whatever names are tried."""
+        """A queue that cannot be created leaves no object behind, whatever names are tried."""
         self.server.store.full = True
         for number in range(5):
             for name in (b"q%d" % number, b"parent+%d" % number):
@@ -99,7 +99,7 @@ class NamesTests(QueuesTestCase):
         self.assertEqual(self.server.queues.names(), [b"parent"])
 
     def test_delete_behind_a_read_of_what_is_refused(self) -> None:
-        """Who has read it hears that it never was, though the queue does not know it any more."""
+        """The client that read the item gets an error if its put is refused, though the queue is deleted meanwhile."""
         for ahead in (b"", b"/sync"):
             self.client.sets(b"q", b"a")
             self.client.does(b"get q")
@@ -136,7 +136,7 @@ class NamesTests(QueuesTestCase):
         self.assertEqual(self.server.queues.names(), [b"q"])
 
     def test_released_twice(self) -> None:
-        """What somebody made of it in between stays."""
+        """A queue that was created under the name in between stays."""
         queues = self.server.queues
         old = queues.make(b"q")
         queues.release(old)
@@ -179,8 +179,24 @@ class LimitTests(SynchronousTestCase):
         self.client.does(b"delete c")
         self.assertEqual(self.client.sets(b"d", b"x"), memcache.STORED)
 
+    def test_children(self) -> None:
+        """C{max_children}: those of one queue are bounded, and count where they exist."""
+        self.server = Server(make=partial(Queues, max_children=2))
+        client = self.client = self.server.client()
+        refused = b"SERVER_ERROR queue a has too many children: max_children is 2\r\n"
+        for name in (b"a", b"a+1", b"b", b"b+1", b"b+2"):
+            self.assertEqual(client.sets(name, b"x"), memcache.STORED)
+        self.assertEqual(client.does(b"get a+2"), memcache.END)
+        self.assertEqual(client.sets(b"a+3", b"x"), refused)
+        for read in (b"get a+3", b"get a+3/t=10", b"monitor a+3 0"):
+            self.assertEqual(client.does(read), refused)
+        self.assertEqual(client.sets(b"a", b"y"), memcache.STORED)
+        self.assertEqual(self.server.queues.names(), [b"a", b"a+1", b"a+2", b"b", b"b+1", b"b+2"])
+        client.does(b"delete a+1")
+        self.assertEqual(client.sets(b"a+3", b"x"), memcache.STORED)
+
     def test_more_are_recovered(self) -> None:
-        """Those that are there stay, also where fewer are allowed."""
+        """Existing queues are kept, even if C{max_queues} is lower now."""
         for name in (b"a", b"b", b"c"):
             self.client.sets(name, b"x")
         self.server._make = partial(Queues, max_queues=1)
@@ -191,7 +207,7 @@ class LimitTests(SynchronousTestCase):
         self.assertEqual(self.client.sets(b"d", b"y"), b"SERVER_ERROR too many queues: max_queues is 1\r\n")
 
     def test_where_dead_letters_go(self) -> None:
-        """They wait until there may be a queue for them."""
+        """They stay where they are until the queue may be created."""
         self.server.queues.apply(Policies(QueueSettings(max_attempts=1, dead_letter_queue="dead")))
         for name in (b"a", b"b", b"c"):
             self.client.sets(name, b"x")
@@ -257,7 +273,7 @@ class FiguresTests(QueuesTestCase):
         self.assertEqual((figures["items"], figures["total_flushes"], figures["age_msec"]), (0, 1, 0))
 
     def test_of_those_who_wait_for_a_queue_that_does_not_exist(self) -> None:
-        """They are seen in all figures; a read makes no queue by that."""
+        """Waiting clients are counted in all figures, but the queue is not created."""
         queues = self.server.queues
         self.client.sets(b"other", b"x")
         waiting = self.server.client()

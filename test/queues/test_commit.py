@@ -56,7 +56,7 @@ class GatheringTests(TurnTestCase):
         self.assertEqual(self.commit.now, now + 5000)
 
     def test_the_time_is_asked_again_by_who_begins_to_serve_many(self) -> None:
-        """It was asked for between two turns, and the wall clock was set since."""
+        """The time was read between two turns, and the wall clock was set since."""
         now = self.commit.now
         self.server.clock.rightNow += 5
         self.commit.begin()
@@ -75,7 +75,7 @@ class GatheringTests(TurnTestCase):
         self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
 
     def test_who_serves_many_at_once_ends_the_turn_itself(self) -> None:
-        """The reactor does not have to come round for it."""
+        """No call of the reactor is needed."""
         self.commit.begin()
         self.a.set(b"q", b"1")
         self.b.ask(b"get q")
@@ -86,7 +86,7 @@ class GatheringTests(TurnTestCase):
         self.assertEqual(self.a.sets(b"q", b"2"), memcache.STORED)
 
     def test_who_wants_much_rests(self) -> None:
-        """However many there are of them, the others are answered in the next turn."""
+        """However many such clients there are, the others are answered in the next turn."""
         calls: list[Any] = []
         self.commit._schedule = calls.append
         greedy = [self.server.client() for _ in range(3 * RESUMED)]
@@ -129,7 +129,7 @@ class GatheringTests(TurnTestCase):
         self.assertEqual(self.b.hears().count(b"VERSION "), 1)
 
     def test_who_rests_while_many_are_served_at_once(self) -> None:
-        """Whoever serves them ends the turn, and need not come round again."""
+        """The caller of C{begin} ends the turn; no further call of the reactor is needed."""
         gone_on: list[int] = []
 
         class Resting:
@@ -242,7 +242,7 @@ class SyncTests(TurnTestCase):
         self.successResultOf(second)
 
     def test_an_item_that_is_read_before_its_write_fails(self) -> None:
-        """Nobody is told of what is not in the store, also not in the turn that gathers."""
+        """No client gets an item that is not in the store, not even in the turn that gathers meanwhile."""
         self.a.set(b"q/sync", b"1")
         self.a.set(b"q", b"2")
         self.a.set(b"q", b"3")
@@ -276,7 +276,7 @@ class SyncTests(TurnTestCase):
 
 
 class FaultTests(TurnTestCase):
-    """An error that nobody thought of is logged, and everybody is answered all the same."""
+    """An unexpected error is logged, and all clients get a reply all the same."""
 
     def explode(self, times: int) -> None:
         write = self.store.write
@@ -347,7 +347,7 @@ class FullTests(TurnTestCase):
         self.assertEqual(self.server.figures(b"q"), (1, 1))
 
     def test_put_and_read_in_one_turn(self) -> None:
-        """Nobody gets what was never stored."""
+        """No client gets an item that was never stored."""
         self.b.ask(b"get new/t=1000")
         self.a.set(b"new", b"4")
         self.a.ask(b"flush q")
@@ -356,7 +356,7 @@ class FullTests(TurnTestCase):
         self.assertEqual(self.server.queues.names(), [b"q"])
 
     def test_several_queues_at_once(self) -> None:
-        """One request has one reply, whatever fails: what can be had, and then the error in place of the end."""
+        """One request has one reply, whatever fails: the items that can be read, then the error in place of C{END}."""
         self.a.set(b"new", b"4")
         self.b.ask(b"get new q none")
         self.b.ask(b"get none")
@@ -375,7 +375,7 @@ class FullTests(TurnTestCase):
         self.assertEqual(client.does(b"get q"), memcache.END)
 
     def test_a_large_item(self) -> None:
-        """Refused in step, and not a byte of it stays."""
+        """It is refused, the connection goes on, and no byte of it stays in the store."""
         self.assertEqual(self.a.sets(b"q", b"x" * 200_000), REFUSED)
         self.store.full = False
         self.assertEqual(self.a.sets(b"q", b"y" * 200_000), memcache.STORED)
@@ -403,7 +403,7 @@ class FullTests(TurnTestCase):
 
 
 class BrokenTests(TurnTestCase):
-    """Nothing can be written: what was read is given back, and who read it is told."""
+    """Nothing can be written: items that were read are given back, and their readers get an error."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -449,7 +449,7 @@ class BrokenTests(TurnTestCase):
         self.assertHears(a=REFUSED, b=value(b"q", b"1") + value(b"q", b"2"))
 
     def test_a_close_is_not_acknowledged(self) -> None:
-        """It is written when it can be."""
+        """It is written once the store works again."""
         self.a.does(b"get q/open")
         self.break_store()
         self.assertEqual(self.a.does(b"get q/close"), REFUSED)
@@ -507,7 +507,7 @@ class UnmendableTests(BrokenTests):
         self.store.unmendable = False
 
     def test_given_back_to_who_waits(self) -> None:
-        """Who waits is told as well, as long as it lasts."""
+        """Waiting clients get an error too, while the fault lasts."""
         for _ in range(3):
             self.a.ask(b"get q")
         self.break_store()
@@ -516,7 +516,7 @@ class UnmendableTests(BrokenTests):
         self.assertEqual(self.server.figures(b"q"), (3, 3))
 
     def test_a_set_is_refused_for_good(self) -> None:
-        """It does not come into being once the store is mended."""
+        """The item does not appear once the store is mended."""
         self.break_store()
         self.assertEqual(self.a.sets(b"q", b"4"), REFUSED)
         self.assertEqual(self.server.figures(b"q"), (3, 3))
@@ -527,7 +527,7 @@ class UnmendableTests(BrokenTests):
 
 
 class RetryTests(TurnTestCase):
-    """What could not be written is tried again by the clock, and until then it is said that it could not."""
+    """A timer tries refused writes again; until one succeeds, C{health} says that the store refuses them."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -536,7 +536,7 @@ class RetryTests(TurnTestCase):
         self.queues = self.server.queues
 
     def test_what_was_deleted(self) -> None:
-        """Nobody has to ask for anything."""
+        """No further request is needed."""
         self.store.broken = 4
         self.assertEqual(self.a.does(b"delete q"), REFUSED)
         self.server.clock.advance(RETRY)
@@ -565,7 +565,7 @@ class RetryTests(TurnTestCase):
         self.assertRegex(last, r"the store takes writes again; it refused \d+ in 91 s")
 
     def test_log_while_nobody_asks(self) -> None:
-        """It is not over before the store has taken a write."""
+        """The log says that it is over only after the store has accepted a write."""
         self.store.full = True
         with capturedLogs() as logs:
             self.a.sets(b"q", b"x")
@@ -616,7 +616,7 @@ class RetryTests(TurnTestCase):
         self.assertTrue(self.queues.health().writable)
 
     def test_no_number(self) -> None:
-        """A queue that cannot be made is a sign of the same, and nothing is left of it."""
+        """A queue that cannot be created counts as a refused write, and nothing of it is left."""
         self.store.numberless = True
         self.assertEqual(self.a.sets(b"new", b"x"), b"SERVER_ERROR no numbers\r\n")
         self.assertFalse(self.queues.health().writable)
@@ -626,7 +626,7 @@ class RetryTests(TurnTestCase):
         self.assertFalse(self.queues.health().writable)
 
     def test_while_a_thread_writes(self) -> None:
-        """Nothing is opened anew under it."""
+        """The store is not reopened while a thread writes."""
         self.store.full = True
         self.a.sets(b"q", b"x")
         self.store.full = False
@@ -641,7 +641,7 @@ class RetryTests(TurnTestCase):
         self.assertEqual(self.queues.health(), Health())
 
     def test_an_error_that_is_kept_keeps_nothing_else(self) -> None:
-        """Else all that was on its way in that turn would stay in memory, until the collector comes round."""
+        """Otherwise all payloads of that turn would stay in memory until the garbage collector runs."""
         inflow = self.queues.puts.inflow()
         inflow.write(bytes(100_000))
         self.store.full = True

@@ -33,7 +33,7 @@ class Base(SynchronousTestCase):
         self.client = self.server.client()
 
     def restart(self, clean: bool = True) -> None:
-        """Start anew, after a clean stop or the end of the process."""
+        """Restart, after a clean stop or the end of the process."""
         if clean:
             self.server.stop()
         self.server.start()
@@ -71,7 +71,7 @@ class DelayTests(Base):
         self.assertEqual(self.figures(), (0, 0))
 
     def test_never_early(self) -> None:
-        """A delay counts from its set, though the turn began before."""
+        """A delay counts from its set, even if the turn began earlier."""
         self.assertGreater(self.server.queues.commit.now, 0)
         self.server.clock.rightNow += 0.005
         self.assertEqual(self.client.sets(b"q/delay=500", b"late"), STORED)
@@ -81,7 +81,7 @@ class DelayTests(Base):
         self.assertEqual(self.figures(), (1, 0))
 
     def test_to_the_end(self) -> None:
-        """It comes behind what was put before it is due."""
+        """It is put after items that were put before it was due."""
         self.client.sets(b"q/delay=500", b"late")
         self.later(0.1)
         self.client.sets(b"q", b"early")
@@ -113,7 +113,7 @@ class DelayTests(Base):
         self.assertTrue(self.server.store.writes[-1])
 
     def test_expiry(self) -> None:
-        """It may expire before it is to be had."""
+        """It may expire before it becomes available."""
         self.client.sets(b"q/delay=5000", b"late", expiry=3)
         self.client.sets(b"q/delay=5000", b"later", expiry=8)
         self.later(5.1)
@@ -151,7 +151,7 @@ class DelayTests(Base):
         self.assertEqual(self.server.clock.getDelayedCalls(), [])
 
     def test_clock_set_back(self) -> None:
-        """It goes by the wall clock, as items outlive the process."""
+        """The delay is measured by the wall clock, as items outlive the process."""
         self.client.sets(b"q/delay=500", b"late")
         self.server.set_by = -2
         self.later(1)
@@ -163,7 +163,7 @@ class DelayTests(Base):
         self.assertEqual(self.all(), [b"first", b"late"])
 
     def test_clock_set_forward(self) -> None:
-        """That is noticed by and by."""
+        """That is noticed after some time."""
         self.client.sets(b"q/delay=%d" % (10 * LONGEST * 1000), b"late")
         self.server.set_by = 20 * LONGEST
         self.later(LONGEST)
@@ -221,7 +221,7 @@ class DelayTests(Base):
 
 
 class RestartTests(Base):
-    """They outlive the process."""
+    """Delayed items survive a restart."""
 
     def test_restart(self) -> None:
         for clean in (True, False):
@@ -249,7 +249,7 @@ class RestartTests(Base):
         self.assertEqual(self.all(), [b"two"])
 
     def test_stop(self) -> None:
-        """Nothing is waited for any more, and nothing is put that would not be written."""
+        """After a stop no timer is left, and no item is put that would not be written."""
         self.client.sets(b"q/delay=1000", b"one")
         self.server.clock.advance(0.999)
         clock = self.server.clock
@@ -267,7 +267,7 @@ class RestartTests(Base):
         self.assertEqual(self.figures(), (0, 1))
 
     def test_missing(self) -> None:
-        """It takes a damaged store; what is there is served."""
+        """Records are missing, which happens only in a damaged store; the other items are served."""
         self.client.sets(b"q/delay=1000", b"one")
         self.memory.delays.clear()
         self.restart()
@@ -302,7 +302,7 @@ class FaultTests(Base):
         self.assertEqual(self.all(), [b"again"])
 
     def test_refused_beside_another(self) -> None:
-        """A queue that is to be made stays, for what came while its making was refused."""
+        """A new queue is kept for items that were put while its creation was refused."""
         self.server.holding = True
         self.client.set(b"q/sync/delay=500", b"refused")
         self.server.commit()
@@ -328,7 +328,7 @@ class FaultTests(Base):
         self.assertEqual(self.figures(), (1, 0))
 
     def test_due_while_full(self) -> None:
-        """It stays where it is until there is room."""
+        """It stays delayed until the disk has space."""
         self.client.sets(b"q/delay=500", b"late")
         self.client.sets(b"q/delay=600", LARGE)
         self.server.store.full = True
@@ -343,7 +343,7 @@ class FaultTests(Base):
         self.assertEqual(self.all(), [b"late", LARGE])
 
     def test_handed_out_while_full(self) -> None:
-        """Who waited for it hears of the fault."""
+        """The client that waited for it gets an error."""
         self.client.sets(b"q/delay=500", b"late")
         waiter = self.server.client()
         waiter.does(b"get q/t=5000")
@@ -364,7 +364,7 @@ class FaultTests(Base):
         self.assertEqual(self.all(), [b"late"])
 
     def test_flush_while_broken(self) -> None:
-        """It stays in effect, and what is put afterwards is not lost with it."""
+        """The flush stays in effect, and items put after it are not lost."""
         self.client.sets(b"q/delay=500", b"late")
         self.server.store.broken = 2
         self.client.does(b"flush q")
@@ -377,7 +377,7 @@ class FaultTests(Base):
         self.assertEqual(self.all(), [b"new"])
 
     def test_delete_while_broken(self) -> None:
-        """It is tried again by and by, and not all the time."""
+        """It is tried again after a pause, not all the time."""
         self.client.sets(b"q/delay=500", b"late")
         self.server.store.broken = 10
         self.client.does(b"delete q")
@@ -397,7 +397,7 @@ class FaultTests(Base):
         self.assertEqual(self.figures(), (0, 0))
 
     def test_killed_behind_a_refused_write(self) -> None:
-        """What was put or came due since is not counted as if it were written."""
+        """Items that were put or came due since are not counted as if they were written."""
         self.client.sets(b"q/delay=500", b"one")
         self.client.sets(b"q/delay=90000", b"two")
         self.server.holding = True
@@ -413,7 +413,7 @@ class FaultTests(Base):
         self.assertEqual(self.all(), [b"one", b"two"])
 
     def test_put_while_the_last_turn_is_written(self) -> None:
-        """What comes due first of what is not written yet comes first."""
+        """Of the items that are not written yet, the one that is due first comes first."""
         self.client.sets(b"q/delay=1500", b"second")
         self.client.sets(b"q/delay=100", b"zeroth")
         self.server.holding = True
@@ -431,13 +431,13 @@ class FaultTests(Base):
 
 
 class UncertainTests(Base):
-    """When a write fails that was made: nobody knows that, and what follows has to be right in both cases."""
+    """A write that is reported as failed was made all the same: the next write must be right in both cases."""
 
     def doubt(self) -> None:
         self.server.store.doubtful = 1
 
     def gone(self) -> None:
-        """Nothing is left of what is not there any more."""
+        """Check that no records are left of items that are gone."""
         self.later(10)
         self.assertEqual((self.client.does(b"flush q"), self.figures()), (END, (0, 0)))
         self.later(10)
@@ -465,7 +465,7 @@ class UncertainTests(Base):
         self.assertEqual(self.all(), [b"once"])
 
     def test_put_that_cannot_be_corrected(self) -> None:
-        """Not at once: it is not had meanwhile."""
+        """The correction fails too; meanwhile no client gets the item."""
         self.client.sets(b"q/delay=1000", b"other")
         self.doubt()
         self.client.set(b"q/delay=500", b"late")
@@ -512,7 +512,7 @@ class UncertainTests(Base):
 
     @from_source
     def test_while_unreadable(self) -> None:
-        """Whoever puts does not have it tried again at once."""
+        """A put does not make the server try again at once."""
         self.client.sets(b"q/delay=1", b"one")
         self.server.store.unreadable = True
         tries = []
@@ -554,7 +554,7 @@ class PolicyTests(Base):
         self.assertEqual(self.server.store.writes[-1:], [True])
 
     def test_limits(self) -> None:
-        """They are items of the queue, for these."""
+        """Delayed items count towards the limits."""
         self.apply(max_items=2)
         self.client.sets(b"q/delay=500", b"late")
         self.client.sets(b"q", b"one")
@@ -571,7 +571,7 @@ class PolicyTests(Base):
         self.assertEqual(self.client.sets(b"q", b"1234"), STORED)
 
     def test_discard_old_when_full(self) -> None:
-        """What is to be had makes room, and nothing else does."""
+        """Only available items are dropped to make space."""
         self.apply(max_items=2, discard_old_when_full=True)
         self.client.sets(b"q", b"one")
         self.client.sets(b"q", b"two")
@@ -586,7 +586,7 @@ class PolicyTests(Base):
         self.assertEqual(self.all(), [b"later", b"three"])
 
     def test_lower_limit(self) -> None:
-        """Where there is nothing to discard, nobody goes on looking for it."""
+        """If there is nothing to drop, the sweep ends."""
         self.apply(discard_old_when_full=True)
         for _ in range(3):
             self.client.sets(b"q/delay=500", b"late")
@@ -647,7 +647,7 @@ class PolicyTests(Base):
         self.assertEqual(self.memory.chunks, {})
 
     def test_with_an_id(self) -> None:
-        """It is known from when it was set, and not from when it is due."""
+        """The id is known from the set on, not from when the item is due."""
         self.apply(dedupe_window=10)
         self.server.store.full = True
         self.assertEqual(self.client.sets(b"q/delay=5000/id=a", b"late"), REFUSED)
@@ -683,7 +683,7 @@ class PolicyTests(Base):
 
 
 class VolatileTests(DelayTests):
-    """The same for queues in memory; large items are on disk as long as somebody has them."""
+    """The same for volatile queues; large items are on disk as long as a queue or a reader has them."""
 
     settings = {"durable": False, "max_bytes": 10_000_000}
 
@@ -701,7 +701,7 @@ class VolatileTests(DelayTests):
         self.assertEqual(self.all(), [LARGE])
 
     def test_while_the_disk_is_broken(self) -> None:
-        """It is none of theirs."""
+        """A broken disk does not affect volatile queues."""
         self.client.sets(b"q/delay=500", b"late")
         self.server.queues.commit.trouble(StoreError("broken"))
         self.server.store.unmendable = True
@@ -737,7 +737,7 @@ class VolatileTests(DelayTests):
         self.assertEqual(self.all(), [LARGE])
 
     def test_due_while_the_disk_takes_nothing(self) -> None:
-        """It does not need the disk."""
+        """An item of a volatile queue comes due without the disk."""
         self.server.queues.apply(Policies(overrides={"disk": {"durable": True}}, defaults=QueueSettings(durable=False)))
         self.client.sets(b"q/delay=500", b"late")
         self.server.store.full = self.server.store.unmendable = True
@@ -753,7 +753,7 @@ class VolatileTests(DelayTests):
         self.assertEqual(self.memory.chunks, {})
 
     def test_limit(self) -> None:
-        """What is delayed takes memory as well."""
+        """Delayed items count towards the limit, as they take memory too."""
         self.server.queues.apply(Policies(QueueSettings(durable=False, max_bytes=2 * ITEM_OVERHEAD)))
         for reply in (STORED, STORED, b"NOT_STORED\r\n"):
             self.assertEqual(self.client.sets(b"q/delay=500", b""), reply)
@@ -766,7 +766,7 @@ class VolatileTests(DelayTests):
         self.assertEqual(self.figures(), (2, 0))
 
     def test_numberless(self) -> None:
-        """Its numbers are its own."""
+        """A volatile queue needs no numbers from the store on disk."""
         self.server.store.numberless = True
         self.assertEqual(self.client.sets(b"q/delay=500", b"late"), STORED)
         self.later(1)

@@ -97,7 +97,7 @@ class SpaceTests(SynchronousTestCase):
         self.assertLess(put, 100 * MIB + 2 * OFTEN)
 
     def test_asked_by_time(self) -> None:
-        """Others fill the disk as well."""
+        """The free space is read again after some time, as other processes fill the disk too."""
         space = self.make(10 * KEPT)
         self.assertFalse(self.refuses(space))
         self.store.room = (0, LARGE)
@@ -194,7 +194,7 @@ class AlmostFullTests(SynchronousTestCase):
         self.assertEqual(self.client.sets(b"q", b"x"), b"STORED\r\n")
 
     def test_large_item_on_its_way(self) -> None:
-        """It is refused as well, and leaves nothing."""
+        """It is refused too, and leaves nothing behind."""
         queues = self.server.queues
         inflow = queues.puts.inflow()
         inflow.write(bytes(200_000))

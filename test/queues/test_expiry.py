@@ -73,7 +73,7 @@ class ExpiryTestCase(SynchronousTestCase):
 
 
 class SweepTests(ExpiryTestCase):
-    """More has expired at the head of a queue than is dropped in one go."""
+    """More items have expired at the head of a queue than one sweep drops."""
 
     def setUp(self) -> None:
         self.serve(max_expire_sweep=10)
@@ -126,7 +126,7 @@ class SweepTests(ExpiryTestCase):
             self.swarm(25)
 
     def test_in_line(self) -> None:
-        """Those who do not wait stand in line with those who do."""
+        """Readers without a wait are served in line with those that wait."""
         clients = [self.server.client() for _ in range(4)]
         for at, client in enumerate(clients):
             client.ask(b"get q/t=9000" if at % 2 else b"get q")
@@ -139,7 +139,7 @@ class SweepTests(ExpiryTestCase):
         self.assertEqual(self.figure("waiters"), 1)
 
     def test_wait_ends_meanwhile(self) -> None:
-        """A client whose time is up while nobody knows what is behind gets what is there."""
+        """A client whose time is up during a sweep gets the item behind the expired ones."""
         self.client.sets(b"q", b"live")
         self.client.ask(b"get q/t=50")
         other = self.server.client()
@@ -169,7 +169,7 @@ class SweepTests(ExpiryTestCase):
         self.assertEqual(self.client.does(b"get q"), value(b"q", b"live"))
 
     def test_given_back_meanwhile(self) -> None:
-        """What was given back is ahead of it all."""
+        """An item that is given back comes before the others."""
         self.client.does(b"delete q")
         self.client.sets(b"q", b"first")
         self.client.does(b"get q/open")
@@ -222,7 +222,7 @@ class SweepTests(ExpiryTestCase):
         self.assertEqual(self.client.does(b"get q"), memcache.END)
 
     def test_several_queues(self) -> None:
-        """Nothing is taken from any before all is known."""
+        """Nothing is taken from any queue before all sweeps are over."""
         self.client.sets(b"q", b"live")
         self.client.sets(b"a", b"one")
         self.swarm(25, b"b")
@@ -293,7 +293,7 @@ class FlushExpiredTests(ExpiryTestCase):
         self.assertEqual(self.client.does(b"flush_all_expired"), b"0\r\n")
 
     def test_deleted_meanwhile(self) -> None:
-        """What was dropped before counts."""
+        """Items that were dropped before the deletion are counted."""
         self.serve(max_expire_sweep=10)
         self.swarm(35)
         self.client.ask(b"flush_expired q")
@@ -398,7 +398,7 @@ class TimerTests(ExpiryTestCase):
         self.assertEqual(self.figure("items"), 0)
 
     def test_many_queues(self) -> None:
-        """So many are looked at in a turn, and a swarm in one does not keep the others waiting."""
+        """A bounded number of queues is checked in a turn, and many expired items in one do not delay the others."""
         self.serve(max_expire_sweep=5)
         for at in range(LOOKS * 2):
             self.client.sets(b"q%d" % at, b"one", expiry=5)
@@ -427,7 +427,7 @@ class TimerTests(ExpiryTestCase):
         self.assertEqual(self.server.clock.getDelayedCalls(), [])
 
     def test_fault_of_ours(self) -> None:
-        """It is logged, and the other queues are swept."""
+        """An internal error is logged, and the other queues are swept."""
         self.serve()
         self.client.sets(b"q", b"one", expiry=3)
         self.client.sets(b"r", b"one", expiry=3)
@@ -496,7 +496,7 @@ class MoveTests(ExpiryTestCase):
         self.assertEqual(self.had(b"dead"), [payload] * 2)
 
     def test_payload_that_is_missing(self) -> None:
-        """It does not stand in the way."""
+        """It does not block the queue."""
         self.client.sets(b"q", b"x" * (HEAVY + 1), expiry=2)
         self.client.sets(b"q", b"two", expiry=2)
         self.client.does(b"get q/open")
@@ -507,7 +507,7 @@ class MoveTests(ExpiryTestCase):
         self.assertEqual((self.had(b"dead"), self.server.figures(b"q")), ([b"two"], (0, 0)))
 
     def test_disk_is_full(self) -> None:
-        """It is where it was, the store is not tried at each request, and goes on by itself when there is room."""
+        """The item stays, the store is not tried at each request, and the move is made once there is space."""
         self.swarm(8)
         self.client.sets(b"q", b"live")
         self.server.store.full = True
@@ -530,7 +530,7 @@ class MoveTests(ExpiryTestCase):
         self.assertEqual(self.server.figures(b"dead"), (1, 3))
 
     def test_in_a_circle(self) -> None:
-        """Two queues that send each other what expires, with somebody waiting at both."""
+        """Two queues that send each other their expired items, while a client waits for both."""
         self.serve({"q": {"expire_to_queue": "r"}, "r": {"expire_to_queue": "q"}})
         self.swarm(3, b"q")
         self.swarm(3, b"r")

@@ -110,7 +110,7 @@ class OrderTests(FifoTestCase):
         self.assertEqual(self.take_all(), [])
 
     def test_items_given_back_stand_in_their_old_order(self) -> None:
-        """Whatever the order of the aborts, and ahead of all that came after."""
+        """In any order of the aborts, before the items that were put after them."""
         self.put(b"0", b"1", b"2", b"3", b"4")
         reads = [self.fifo.open() for _ in range(4)]
         self.assertEqual(self.take(), b"4")
@@ -131,7 +131,7 @@ class OrderTests(FifoTestCase):
 
 
 class RecoveryTests(FifoTestCase):
-    """What is in the queue follows from what was written, holes included."""
+    """A restart finds exactly the items that were written and not consumed."""
 
     def check(self, expected: list[bytes]) -> None:
         self.commit()
@@ -228,7 +228,7 @@ class WindowTests(FifoTestCase):
         self.assertEqual(self.take_all(), payloads[:1])
 
     def test_what_is_only_looked_at_counts_at_once(self) -> None:
-        """It changes nothing, so that there is no write after which it would be counted."""
+        """A peek writes nothing, so the memory of the window must be counted without a write."""
         payloads = self.fill(20)
         self.crash()
         for look in (Fifo.peek, Fifo.open):
@@ -244,7 +244,7 @@ class WindowTests(FifoTestCase):
         self.assertEqual(self.take_all(), payloads[1:])
 
     def test_what_is_on_its_way_to_the_store_is_read_from_memory(self) -> None:
-        """The head in the store, the middle in the batch in the thread, the tail not even there."""
+        """The head is in the store, the middle in the batch that a thread writes, the tail in no batch yet."""
         payloads = self.fill(40)
         self.server.holding = True
         middle = [b"%-100d" % number for number in range(40, 70)]
@@ -309,7 +309,7 @@ class WaiterTests(FifoTestCase):
         self.assertEqual(self.take_all(), [b"2"])
 
     def test_one_that_leaves_the_item(self) -> None:
-        """As one that peeks does: the item is for the next in line."""
+        """A waiter that leaves the item, as a peek does: the next waiter gets it."""
         peeked: list[Optional[Item]] = []
         self.fifo.wait(lambda: peeked.append(self.fifo.peek()))
         self.wait("b")
@@ -435,7 +435,7 @@ class FlushAndDeleteTests(FifoTestCase):
         self.assertFalse(self.fifo.exists)
 
     def test_a_large_item_deleted_before_it_was_written(self) -> None:
-        """Its chunks may be on disk already."""
+        """Its chunks, which may be on disk already, are reclaimed."""
         inflow = self.server.queues.puts.inflow()
         inflow.write(b"x" * (CHUNK_BYTES + 1))
         self.commit()
@@ -447,7 +447,7 @@ class FlushAndDeleteTests(FifoTestCase):
         self.assertEqual((self.memory.chunks, self.memory.unheld), ({}, set()))
 
     def test_item_that_was_read_before_is_not_brought_back_after(self) -> None:
-        """The ids of the queue that is made anew are those of the old one."""
+        """The new queue has the same item ids as the deleted one."""
         self.put(b"old")
         item = self.fifo.take()
         assert item is not None
@@ -483,7 +483,7 @@ class UnreadTests(FifoTestCase):
 
 
 class HeavyTests(FifoTestCase):
-    """Of items that are open or were given back, memory keeps no more than their places."""
+    """The payloads of items that are open or given back are not kept in memory."""
 
     window_bytes = 100 * HEAVY
 
@@ -520,7 +520,7 @@ class HeavyTests(FifoTestCase):
         self.assertEqual(self.take(), self.heavy[0])
 
     def test_only_looked_at(self) -> None:
-        """It is read for that turn and let go of again."""
+        """A payload that is peeked at is read for that turn and unloaded again."""
         self.put(self.heavy[0])
         read = self.open()
         self.commit()
@@ -533,7 +533,7 @@ class HeavyTests(FifoTestCase):
             self.assertTrue(item.unloaded)
 
     def test_not_before_it_is_written(self) -> None:
-        """A turn that is written in a thread is over after more was put and opened."""
+        """While a thread writes a turn, more items are put and opened."""
         self.server.holding = True
         self.put(self.heavy[0])
         self.server.queues.commit.sync()
@@ -570,7 +570,7 @@ class HeavyTests(FifoTestCase):
         self.assertEqual(self.take_all(), self.heavy[:1])
 
     def test_missing(self) -> None:
-        """A damaged store has lost it: it is accounted for, and what follows is served."""
+        """A damaged store has lost the payload: the item counts as consumed, and the next one is served."""
         self.put(*self.heavy)
         read = self.open()
         self.commit()
@@ -583,14 +583,14 @@ class HeavyTests(FifoTestCase):
 
 
 class RefusalTests(FifoTestCase):
-    """The store cannot take what was put."""
+    """The store refuses puts."""
 
     def refuse(self, writes: int = 1) -> None:
         self.store.broken = writes
         self.commit()
 
     def test_what_was_put_never_was_there(self) -> None:
-        """Wherever it is by then: in the window, open, given back, read."""
+        """Wherever the refused item is by then: in the window, open, given back, read."""
         self.fill(1)
         self.put(*(b"%d" % number for number in range(30)))
         self.take()
@@ -664,7 +664,7 @@ class RefusalTests(FifoTestCase):
         self.assertEqual(self.take_all(), [payloads[0], *payloads[3:]])
 
     def test_nothing_is_written_down_of_items_that_are_not_there_yet(self) -> None:
-        """They were put while the write that failed was in its thread; a crash follows before theirs."""
+        """They were put while a thread made the write that failed; the process crashes before they are written."""
         self.fill(3)
         self.server.holding = True
         self.put(b"refused")

@@ -71,7 +71,7 @@ class HeadTests(SynchronousTestCase):
 
 
 class RoomTests(SynchronousTestCase):
-    """All windows together have a bound."""
+    """The memory of all windows together is limited."""
 
     def test_the_window_filled_first_lets_go(self) -> None:
         room = MemoryBudget(10 * HELD)

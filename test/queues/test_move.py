@@ -69,7 +69,7 @@ class MoveTests(SynchronousTestCase):
         self.assertEqual(waiter.hears(), value(b"to", b"one"))
 
     def test_large(self) -> None:
-        """Its stream is not copied, and stays until the item is gone where it went to."""
+        """Its stream is not copied, and is kept until the item is consumed in its new queue."""
         self.client.sets(b"from", LARGE)
         (stream,) = self.memory.chunks
         self.move(self.take())
@@ -119,7 +119,7 @@ class MoveTests(SynchronousTestCase):
         self.assertEqual(self.server.figures(b"to"), (0, 0))
 
     def test_write_fails(self) -> None:
-        """It is where it was, and nowhere else."""
+        """The item is in its old queue, and in no other."""
         for payload in (b"one", LARGE):
             self.client.sets(b"from", payload)
             self.client.sets(b"to", b"first")
@@ -142,7 +142,7 @@ class MoveTests(SynchronousTestCase):
         self.assertEqual(self.had(b"from"), [b"one"])
 
     def test_handed_out_and_not_written(self) -> None:
-        """Who was to get it where it went is told of the error."""
+        """The client that was handed the item in its new queue gets an error."""
         self.client.sets(b"from", b"one")
         self.move(self.take())
         self.server.store.full = True
@@ -159,7 +159,7 @@ class MoveTests(SynchronousTestCase):
 
 
 class CountTests(SynchronousTestCase):
-    """What goes from a queue because of a put that is refused is not counted as gone."""
+    """Items that leave a queue because of a put are not counted as removed if the put is refused."""
 
     def start(self, **settings: Any) -> None:
         self.server = Server(MemoryStore(), **settings)
@@ -201,7 +201,7 @@ class CountTests(SynchronousTestCase):
         self.server.clock.pump([1] * 3)
         self.assertEqual(self.counted("dead"), (1, 0))
     def test_discarded_after_the_last_attempt(self) -> None:
-        """It was not moved to the dead letters, and does not come back from there."""
+        """It was dropped rather than moved to the dead letters, and does not come back from there."""
         self.start(max_attempts=2, dead_letter_queue="to")
         self.client.sets(b"from", b"one")
         self.client.does(b"get from/open")

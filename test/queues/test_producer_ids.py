@@ -47,7 +47,7 @@ class Case(SynchronousTestCase):
         self.server.queues.apply(self.server._policies)
 
     def crash(self) -> None:
-        """Begin anew with what is stored."""
+        """Restart with the same store."""
         self.server.store = FaultyStore(self.server.store.store)
         self.server.start()
         self.client = self.server.client()
@@ -81,7 +81,7 @@ class Case(SynchronousTestCase):
 
 
 class OnceTests(Case):
-    """What was put under an id is not put again."""
+    """A second put with the same id stores nothing."""
 
     def test_again(self) -> None:
         self.stores(b"a", b"first")
@@ -105,7 +105,7 @@ class OnceTests(Case):
         self.assertEqual((self.count(), self.kept()), (2, 0))
 
     def test_consumed(self) -> None:
-        """Also when the item is gone already."""
+        """Also if the item is already consumed."""
         self.stores(b"a")
         self.client.does(b"get q")
         self.stores(b"a")
@@ -132,7 +132,7 @@ class OnceTests(Case):
         self.assertEqual(self.count(), 1)
 
     def test_large(self) -> None:
-        """What came of the second is given up."""
+        """The chunks of the second put are reclaimed."""
         self.stores(b"a", LARGE)
         self.stores(b"a", LARGE)
         self.assertEqual(self.count(), 1)
@@ -141,14 +141,14 @@ class OnceTests(Case):
         self.assertEqual(self.client.does(b"get q"), value(b"q", LARGE))
 
     def test_expired(self) -> None:
-        """Work that nobody wanted any more is not wanted again."""
+        """An item that has expired is not stored again under its id."""
         self.client.sets(b"q/id=a", b"x", expiry=1)
         self.passes(5)
         self.stores(b"a")
         self.assertEqual(self.client.does(b"get q"), memcache.END)
 
     def test_waiting(self) -> None:
-        """A second one wakes nobody."""
+        """A second put wakes no waiting client."""
         self.stores(b"a")
         self.client.does(b"get q")
         other = self.server.client()
@@ -170,7 +170,7 @@ class VolatileTests(OnceTests):
         return sum(len(ids) for ids in memory.ids.values())
 
     def test_they_take_memory(self) -> None:
-        """Of the queue's limit, until they are forgotten."""
+        """Ids count towards the queue's limit until they are forgotten."""
         limit = 10 * (ITEM_OVERHEAD + 1 + ID_OVERHEAD)
         self.apply(durable=False, max_bytes=limit, dedupe_window=WINDOW)
         for number in range(10):
@@ -192,12 +192,12 @@ class VolatileTests(OnceTests):
             self.stores(b"%d" % number)
 
     def settle(self) -> None:
-        """The stream of an item in memory is nobody's on disk."""
+        """No item on disk refers to the stream of a volatile queue's item."""
         for _ in range(20):
             self.passes(0.5)
 
     def test_forgotten(self) -> None:
-        """After two windows nothing of them is left."""
+        """After two windows no id is left."""
         self.stores(b"a")
         self.assertEqual(self.kept(), 1)
         self.passes(WINDOW + 1)
@@ -211,7 +211,7 @@ class RefusedTests(Case):
     """Sets that are refused."""
 
     def test_no_window(self) -> None:
-        """To pass over the id without a word would be a lie.  The payload is taken, so that nothing is out of step."""
+        """The set is refused, as the id cannot be kept.  The payload is skipped, so the connection goes on."""
         self.apply({"q": {"dedupe_window": WINDOW}})
         self.stores(b"a")
         for payload in (b"x", LARGE):
@@ -250,7 +250,7 @@ class RefusedTests(Case):
             self.assertEqual(self.sets(b"a", payload), b"SERVER_ERROR object too large\r\n")
 
     def test_no_room_on_the_disk(self) -> None:
-        """A set that the store refused may be tried again; one that it knows needs no room."""
+        """A set that the store refused may be tried again; one with a known id needs no disk space."""
         self.stores(b"a")
         self.server.store.full = True
         self.assertEqual(self.sets(b"b"), REFUSED)
@@ -266,7 +266,7 @@ class RefusedTests(Case):
         self.assertEqual(self.count(), 2)
 
     def test_no_room_at_first(self) -> None:
-        """Also where the queue itself was refused."""
+        """Also if the creation of the queue was refused."""
         self.server.store.full = True
         self.assertEqual(self.sets(b"a"), REFUSED)
         self.server.store.full = False
@@ -278,7 +278,7 @@ class RefusedTests(Case):
 
     @from_source
     def test_no_number(self) -> None:
-        """Of an alias or a family either all have it or none."""
+        """If one queue of an alias or a family cannot be created, none gets the item."""
         self.client.does(b"get q+c")
         self.server.store.numberless = True
         self.assertEqual(self.sets(b"a"), b"SERVER_ERROR no numbers\r\n")
@@ -307,7 +307,7 @@ class RefusedTests(Case):
         self.assertEqual((self.count(), self.count(b"q+c")), (1, 1))
 
     def test_unreadable(self) -> None:
-        """Nobody is told that something is stored where nobody knows."""
+        """If the ids cannot be read, the set fails, as it is unknown whether the item is stored."""
         self.stores(b"a")
         self.server.store.unreadable = True
         self.assertEqual(self.sets(b"a"), b"SERVER_ERROR unreadable\r\n")
@@ -317,7 +317,7 @@ class RefusedTests(Case):
 
 
 class UnwrittenTests(Case):
-    """A second set while the first is not written yet has the same fate."""
+    """A second set, sent before the first is written, gets the same reply."""
 
     def together(self, *ids: bytes) -> bytes:
         for id in ids:
@@ -371,7 +371,7 @@ class UnwrittenTests(Case):
         self.assertEqual(self.count(), 2)
 
     def test_next_turn_refused(self) -> None:
-        """What the second depends on is the first, and not what else is put in its own turn."""
+        """The reply of the second set depends on the first one, not on the puts of its own turn."""
         other = self.hold()
         third = self.server.client()
         third.set(b"q", b"y")
@@ -392,7 +392,7 @@ class UnwrittenTests(Case):
         self.assertEqual(heard, (memcache.STORED, REFUSED, memcache.STORED))
 
     def test_synced_but_refused(self) -> None:
-        """Where it is the fsync that fails, the batch may be in the store all the same: the id must not be then."""
+        """If only the fsync fails, the batch may be in the store all the same; the id must not be known then."""
         self.client.sets(b"q", b"before")
         self.server.holding = True
         self.client.set(b"q/sync/id=a", b"x")
@@ -416,7 +416,7 @@ class UnwrittenTests(Case):
         self.assertEqual(self.client.does(b"get q"), memcache.END)
 
     def test_sync(self) -> None:
-        """Who asks for stable storage gets that, also for what is known."""
+        """A set with C{/sync} and a known id is answered when the first one is on stable storage."""
         self.stores(b"a")
         self.assertEqual(self.client.sets(b"q/id=a/sync", b"x"), memcache.STORED)
         self.assertEqual(self.server.store.writes[-1], True)
@@ -424,7 +424,7 @@ class UnwrittenTests(Case):
         self.assertEqual(self.client.sets(b"q/id=a/sync", b"x"), REFUSED)
 
     def test_sync_by_the_settings(self) -> None:
-        """The first may have been written, but not synced, by a server that ended then."""
+        """The first set may have been written without a sync before a crash."""
         self.stores(b"a")
         self.apply(dedupe_window=WINDOW, sync="always")
         self.crash()
@@ -442,7 +442,7 @@ class UnwrittenTests(Case):
 
 
 class WindowTests(Case):
-    """For how long ids are known."""
+    """How long ids are known."""
 
     def test_end(self) -> None:
         self.stores(b"a")
@@ -456,7 +456,7 @@ class WindowTests(Case):
         self.assertEqual(self.count(), 2)
 
     def test_nothing_is_left(self) -> None:
-        """After two windows without ids there are none, and nothing is done by the clock."""
+        """After two windows without puts no ids and no timers are left."""
         for id in range(30):
             self.stores(b"%d" % id)
             self.passes(WINDOW / 10)
@@ -494,7 +494,7 @@ class WindowTests(Case):
                 self.client = self.server.client()
 
     def test_wall_clock_set_back(self) -> None:
-        """Nothing is forgotten by that, and what is known goes after two windows all the same."""
+        """No id is forgotten because of that, and ids are still dropped after two windows."""
         self.stores(b"a")
         self.server.set_by = -10_000
         self.stores(b"a")
@@ -526,7 +526,7 @@ class WindowTests(Case):
         self.assertEqual(self.kept(), 0)
 
     def test_late_timer(self) -> None:
-        """A generation ends in time also where the process had no time to see to it."""
+        """A generation ends in time even if the timer is late."""
         self.stores(b"a")
         self.server.clock.rightNow += 5 * WINDOW
         self.assertEqual(self.sets(b"b"), memcache.STORED)
@@ -575,10 +575,10 @@ class WindowTests(Case):
 
 
 class QueueTests(Case):
-    """What becomes of ids when something becomes of the queue."""
+    """The ids of queues that are flushed, deleted or moved from."""
 
     def test_flush(self) -> None:
-        """Work that was given up is not to be done again because a producer did not hear of it."""
+        """A flush keeps the ids, so that a producer that repeats its set does not bring a flushed item back."""
         self.stores(b"a")
         self.client.does(b"flush q")
         self.stores(b"a")
@@ -605,7 +605,7 @@ class QueueTests(Case):
         self.assertEqual(self.count(), 1)
 
     def test_moved(self) -> None:
-        """An item that comes from another queue has no id here, and is not held up by any."""
+        """An item that is moved from another queue has no id here, and is not refused because of one."""
         self.stores(b"a", queue=b"r")
         self.stores(b"a", b"own")
         self.assertEqual(self.client.does(b"requeue r q"), b"1\r\n")

@@ -29,7 +29,7 @@ from test.store_contract import Writer, write_stream
 
 class WorkedStore(MemoryStore):
     """
-    A store that tells what the reclaimer did with it, and fails on demand.
+    A store that records the calls of the reclaimer, and fails on demand.
 
     @ivar steps: the arguments of each step of reclaiming consumed items.
     @ivar compactions: how many were done.
@@ -158,10 +158,10 @@ MUCH = RECLAIM_BYTES // 2
 
 
 class ConsumedTests(ReclaimTestCase):
-    """Giving back the room of consumed items."""
+    """Reclaiming the space of consumed items."""
 
     def test_much(self) -> None:
-        """At once, though not before the turn that consumed them is answered."""
+        """Much is reclaimed at once, but not before the turn that consumed it is written."""
         fifo = self.fifo(MUCH, MUCH, 10)
         fifo.take()
         fifo.take()
@@ -171,7 +171,7 @@ class ConsumedTests(ReclaimTestCase):
         self.assertEqual(self.kept(fifo), [2])
 
     def test_little(self) -> None:
-        """In a quiet moment."""
+        """Little is reclaimed in a quiet moment."""
         fifo = self.fifo(10, 10, 10)
         self.take(fifo, 2)
         self.assertEqual(self.kept(fifo), [0, 1, 2])
@@ -183,7 +183,7 @@ class ConsumedTests(ReclaimTestCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_little_by_little(self) -> None:
-        """Constant reading puts the quiet moment off no further."""
+        """Constant reads delay the quiet moment only once."""
         fifo = self.fifo(*[10] * 10)
         for _ in range(5):
             self.take(fifo, 1)
@@ -191,7 +191,7 @@ class ConsumedTests(ReclaimTestCase):
         self.assertEqual(self.kept(fifo)[0], 4)
 
     def test_nothing_written_down(self) -> None:
-        """What could not be written down as consumed stays."""
+        """Items whose consumption could not be written are kept."""
         fifo = self.fifo(MUCH, MUCH)
         self.store.full = True
         fifo.take()
@@ -201,7 +201,7 @@ class ConsumedTests(ReclaimTestCase):
         self.assertEqual(self.kept(fifo), [0, 1])
 
     def test_behind_an_open_item(self) -> None:
-        """An old item that stays open holds up nothing but itself."""
+        """An old item that stays open does not delay the reclaiming of items behind it."""
         fifo = self.fifo(MUCH, MUCH, MUCH, 10)
         read = self.open(fifo)
         self.take(fifo, 2)
@@ -223,7 +223,7 @@ class ConsumedTests(ReclaimTestCase):
         self.assertEqual(item.id, 0)
 
     def test_bounded_steps(self) -> None:
-        """Whoever wants the thread for something else gets it in between."""
+        """Other work gets the thread between the steps."""
         self.patch(reclaiming, "STEP", 2)
         fifo = self.fifo(*[10] * 7)
         self.take(fifo, 7)
@@ -257,7 +257,7 @@ class ConsumedTests(ReclaimTestCase):
         self.assertEqual([(start, stop, at) for _, start, stop, at, _ in self.store.steps], [(1, 3, 1), (1, 6, 3)])
 
     def test_no_longer_consumed(self) -> None:
-        """Items whose consumption was undone before their turn to be reclaimed came stay."""
+        """Items whose consumption was undone before they were reclaimed are kept."""
         fifo = self.fifo(10, 10)
         assert fifo.number is not None
         self.reclaimer.reclaim(fifo, fifo.number, [(0, 2)])
@@ -265,7 +265,7 @@ class ConsumedTests(ReclaimTestCase):
         self.assertEqual(self.kept(fifo), [0, 1])
 
     def test_deleted_meanwhile(self) -> None:
-        """The steps of a queue that was deleted and made anew leave the new one alone."""
+        """The steps for a deleted queue do not touch the new queue of the same name."""
         fifo = self.fifo(10, 10)
         number = fifo.number
         assert number is not None
@@ -292,7 +292,7 @@ class ConsumedTests(ReclaimTestCase):
 
 
 class DeletedTests(ReclaimTestCase):
-    """Giving back the room of deleted queues."""
+    """Reclaiming the space of deleted queues."""
 
     def test_deleted(self) -> None:
         self.patch(reclaiming, "STEP", 2)
@@ -303,7 +303,7 @@ class DeletedTests(ReclaimTestCase):
         self.assertEqual(self.store.queues, {})
 
     def test_left_over(self) -> None:
-        """A process takes up what one before it was not done with."""
+        """A process continues the reclaiming that an earlier process had not finished."""
         writer = Writer(self.store)
         writer.put_large(CHUNK_BYTES * 2)
         writer.remove()
@@ -314,7 +314,7 @@ class DeletedTests(ReclaimTestCase):
         self.assertEqual((self.store.queues, self.store.chunks), ({}, {}))
 
     def test_forgotten(self) -> None:
-        """Nothing of a deleted queue stays in memory, also when it was read from just before."""
+        """Nothing of a deleted queue stays in memory, even if it was read just before."""
         fifo = self.fifo(MUCH, MUCH, 10)
         fifo.take()
         fifo.take()
@@ -329,7 +329,7 @@ class DeletedTests(ReclaimTestCase):
 
 
 class StreamTests(ReclaimTestCase):
-    """Giving back the room of large items."""
+    """Reclaiming the space of large items."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -346,7 +346,7 @@ class StreamTests(ReclaimTestCase):
         self.assertEqual(self.store.leftovers(), ([], []))
 
     def test_read_meanwhile(self) -> None:
-        """It stays for as long as somebody reads it."""
+        """A stream is kept as long as a client reads it."""
         for _ in range(2):
             self.reclaimer.pin(self.stream)
         self.take(self.queue, 1)
@@ -360,14 +360,14 @@ class StreamTests(ReclaimTestCase):
         self.assertEqual(self.store.chunks, {})
 
     def test_read_only(self) -> None:
-        """Reading an item that stays gives nothing up."""
+        """A peek reclaims nothing."""
         self.reclaimer.pin(self.stream)
         self.reclaimer.unpin(self.stream)
         self.quiet()
         self.assertEqual(len(self.store.chunks[self.stream]), 2)
 
     def test_given_up_by_its_writer(self) -> None:
-        """Chunks that are still on their way to the store when it is given up are reclaimed as well."""
+        """Chunks that are written after their writer was abandoned are reclaimed too."""
         stream = self.store.new_stream()
         for index in range(2):
             self.commit.chunk(self.inflow(), stream, index, bytes(CHUNK_BYTES))
@@ -385,10 +385,10 @@ class StreamTests(ReclaimTestCase):
 
 
 class CompactionTests(ReclaimTestCase):
-    """Giving what was reclaimed back to the file system."""
+    """Compaction returns reclaimed space to the file system."""
 
     def test_quiet(self) -> None:
-        """What is little waits for a quiet moment."""
+        """Little reclaimed space waits for a quiet moment."""
         fifo = self.fifo(10, 10)
         self.take(fifo, 1)
         self.clock.advance(QUIET)
@@ -399,7 +399,7 @@ class CompactionTests(ReclaimTestCase):
         self.assertEqual(self.store.compactions, 1)
 
     def test_quiet_where_a_queue_was_read_and_deleted(self) -> None:
-        """There is nothing more to be written of what was read, and so nothing else to wait for."""
+        """Nothing is left to be written of these reads, so the quiet moment need not wait."""
         fifo = self.fifo(10, 10)
         self.take(fifo, 1)
         fifo.delete()
@@ -425,7 +425,7 @@ class CompactionTests(ReclaimTestCase):
         self.assertEqual(self.store.compactions, 1)
 
     def test_much_in_one_go(self) -> None:
-        """In between the steps as well, so that no compaction has much to do."""
+        """Also between the steps, so that no compaction has much to do."""
         self.patch(reclaiming, "STEP", 2)
         self.patch(reclaiming, "COMPACT_BYTES", 2 * MUCH)
         fifo = self.fifo(*[MUCH] * 6)
@@ -434,7 +434,7 @@ class CompactionTests(ReclaimTestCase):
         self.assertEqual(self.store.compactions, 3)
 
     def test_fault(self) -> None:
-        """It is tried again, and what else is to be done is not forgotten over it."""
+        """A failed compaction is tried again, and the other work goes on."""
         self.patch(reclaiming, "COMPACT_BYTES", 2 * MUCH)
         fifo = self.fifo(MUCH, MUCH, 10)
         stream = write_stream(self.store, CHUNK_BYTES)
@@ -452,10 +452,10 @@ class CompactionTests(ReclaimTestCase):
 
 
 class OneAtATimeTests(ReclaimTestCase):
-    """The thread is given one step at a time."""
+    """The thread gets one step at a time."""
 
     def test_quiet_moment_under_a_step(self) -> None:
-        """What is due then waits for the step to end, and is not forgotten."""
+        """Work of the quiet moment waits until the running step ends."""
         fifo, deleted = self.fifo(10, 10), self.fifo(10, name=b"deleted")
         self.holding = True
         deleted.delete()
@@ -472,10 +472,10 @@ class OneAtATimeTests(ReclaimTestCase):
 
 
 class FaultTests(ReclaimTestCase):
-    """The store cannot; reclaiming goes on by itself once it can."""
+    """The store fails; reclaiming continues by itself when it works again."""
 
     def test_tried_again(self) -> None:
-        """After mending, also where nobody writes."""
+        """Reclaiming continues after the store is mended, even if no client writes."""
         fifo = self.fifo(MUCH, MUCH, 10)
         self.store.faults = [StoreError("no"), StoreError("still not")]
         self.take(fifo, 2)
@@ -497,7 +497,7 @@ class FaultTests(ReclaimTestCase):
         self.assertEqual(self.kept(fifo), [])
 
     def test_unexpected(self) -> None:
-        """A fault of ours is logged and does not stop what else is to be done."""
+        """An internal error is logged, and the other work goes on."""
         streams = [write_stream(self.store, CHUNK_BYTES) for _ in range(2)]
         self.store.faults = [ZeroDivisionError("ours")]
         for stream in streams:
@@ -517,7 +517,7 @@ class StopTests(ReclaimTestCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_before_a_quiet_moment(self) -> None:
-        """What was little is left to the next process."""
+        """Little work is left to the next process."""
         fifo = self.fifo(10, 10)
         self.take(fifo, 1)
         self.successResultOf(self.reclaimer.stop())
@@ -525,7 +525,7 @@ class StopTests(ReclaimTestCase):
         self.assertEqual(self.kept(fifo), [0, 1])
 
     def test_under_a_step(self) -> None:
-        """It waits for the step that is under way, and no other follows."""
+        """A stop waits for the running step, and no other follows."""
         self.patch(reclaiming, "STEP", 2)
         fifo = self.fifo(*[10] * 5)
         self.take(fifo, 5)
@@ -553,7 +553,7 @@ class StopTests(ReclaimTestCase):
         self.assertRegex(last, failed + r" \(\d+ more in the last 10 s\)")
 
     def test_under_a_compaction(self) -> None:
-        """It is told that it is not wanted any more: it may have hundreds of ranges to go."""
+        """A stop interrupts a compaction, which may have hundreds of ranges left."""
         fifo = self.fifo(10)
         self.take(fifo, 1)
         self.clock.advance(QUIET)
@@ -582,7 +582,7 @@ class StopTests(ReclaimTestCase):
         self.flushLoggedErrors(ZeroDivisionError)
 
     def test_afterwards(self) -> None:
-        """The last turns of a stopping server ask for nothing any more."""
+        """The last turns of a stopping server start no reclaiming."""
         fifo = self.fifo(MUCH, MUCH, 10)
         self.reclaimer.stop()
         self.take(fifo, 3)

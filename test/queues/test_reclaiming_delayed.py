@@ -1,5 +1,5 @@
 """
-The room of delayed items that are spent: `darner.queues.reclaiming`.
+Reclaiming the records of delayed items that came due: `darner.queues.reclaiming`.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class DelayedTests(SynchronousTestCase):
         return maybeDeferred(work, *arguments)
 
     def test_little(self) -> None:
-        """It waits for a quiet moment, in which all of a queue is told at once."""
+        """It waits for a quiet moment, and then reclaims all of a queue at once."""
         self.reclaimer.delayed(1, 20, 30, 10)
         self.reclaimer.delayed(1, 10, 25, 10)
         self.reclaimer.delayed(2, 5, 6, 10)
@@ -54,7 +54,7 @@ class DelayedTests(SynchronousTestCase):
         self.assertEqual(self.store.told, [(1, 10, 30), (2, 5, 6)])
 
     def test_much(self) -> None:
-        """It does not wait; and what is told already is not told once more."""
+        """It does not wait, and does not reclaim a range twice."""
         self.reclaimer.delayed(1, 10, 20, RECLAIM_BYTES - 1)
         self.reclaimer.delayed(1, 20, 30, 1)
         self.reclaimer.delayed(1, 30, 40, 1)

@@ -1,4 +1,4 @@
-"""Trying items again: attempts, dead letters, delays before the next attempt, and open reads that take too long."""
+"""Retries: attempts, dead letters, delays before the next attempt, and time-outs of open reads."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Case(SynchronousTestCase):
         self.server.queues.apply(self.server._policies)
 
     def start(self, crash: bool = True) -> None:
-        """Begin anew with what is stored."""
+        """Restart with the same store."""
         if not crash:
             self.server.stop()
         self.server.store = FaultyStore(self.open_again(self.server.store.store))
@@ -65,7 +65,7 @@ class Case(SynchronousTestCase):
             self.assertEqual(self.client.sets(b"q", payload), memcache.STORED)
 
     def opens(self, payload: Optional[bytes], client: Optional[Client] = None) -> None:
-        """Open the next item, which is this one; C{None} where there is none."""
+        """Open the next item and check that it is this one; C{None}: that there is none."""
         reply = (client or self.client).does(b"get q/open")
         self.assertEqual(reply, memcache.END if payload is None else value(b"q", payload))
 
@@ -108,7 +108,7 @@ class AttemptsTests(Case):
         self.assertEqual(self.attempts(), {})
 
     def test_in_the_same_turn(self) -> None:
-        """A crash finds it in one queue or the other."""
+        """After a crash it is in one of the two queues."""
         self.puts(b"poison")
         self.fails(b"poison")
         self.opens(b"poison")
@@ -127,7 +127,7 @@ class AttemptsTests(Case):
         self.assertEqual((self.had(), self.had(b"dead")), ([], [b"poison"]))
 
     def test_crash(self) -> None:
-        """An item that ends the process each time is tried no more often either."""
+        """An item that makes the process crash each time is not opened more often either."""
         self.puts(b"poison", b"good")
         self.opens(b"poison")
         self.start()
@@ -144,7 +144,7 @@ class AttemptsTests(Case):
         self.assertEqual((self.had(), self.had(b"dead")), ([], [b"poison"]))
 
     def test_many_at_the_start(self) -> None:
-        """They go some at a time, also where others are between them, and are no more than they were."""
+        """They are moved a few at a time, also with other items between them, and none is moved twice."""
         self.apply(max_attempts=1, dead_letter_queue="dead", max_open_reads=1000)
         count = 2 * AT_ONCE + 10
         for at in range(count):
@@ -157,7 +157,7 @@ class AttemptsTests(Case):
         self.assertEqual(self.had(b"dead"), [b"%d" % at for at in range(count)])
 
     def test_read_before_they_went(self) -> None:
-        """Who asks at once after the start does not get them either."""
+        """A client that reads at once after the start does not get them either."""
         self.apply(max_attempts=1, dead_letter_queue="dead", max_open_reads=9)
         self.puts(b"one", b"two", b"three")
         self.opens(b"one")
@@ -170,7 +170,7 @@ class AttemptsTests(Case):
         self.assertEqual(self.had(b"dead"), [b"one", b"two"])
 
     def test_unreadable_at_the_start(self) -> None:
-        """It goes when it is next to be had."""
+        """The item is moved when it gets to the head."""
         self.apply(max_attempts=1, dead_letter_queue="dead")
         self.puts(b"one", b"two")
         self.opens(b"one")
@@ -182,7 +182,7 @@ class AttemptsTests(Case):
         self.assertEqual((self.had(), self.had(b"dead")), ([b"two"], [b"one"]))
 
     def test_refused_at_the_start(self) -> None:
-        """It is in its queue once, and goes when it is next to be had."""
+        """The item is in its queue once, and is moved when it gets to the head."""
         self.apply(max_attempts=1, dead_letter_queue="dead")
         self.puts(b"one", b"two")
         self.opens(b"one")
@@ -195,7 +195,7 @@ class AttemptsTests(Case):
         self.assertEqual((self.had(), self.had(b"dead")), ([b"two"], [b"one"]))
 
     def test_refused_when_the_settings_are_gone(self) -> None:
-        """It is in its queue once, like any other."""
+        """The item is in its queue once, as any other."""
         self.apply(max_attempts=1, dead_letter_queue="dead")
         self.puts(b"one", b"two")
         self.opens(b"one")
@@ -212,7 +212,7 @@ class AttemptsTests(Case):
         self.assertEqual((self.had(), self.had(b"dead")), ([b"one", b"two"], []))
 
     def test_settings_gone_at_the_start(self) -> None:
-        """What was counted is of no importance then."""
+        """The stored attempts are ignored then."""
         self.puts(b"one", b"two")
         self.fails(b"one", b"one")
         self.puts(b"three")
@@ -224,20 +224,20 @@ class AttemptsTests(Case):
         self.assertEqual(self.attempts(), {})
 
     def test_limit_without_dead_letters(self) -> None:
-        """Patterns may come to that: the item stays where it is."""
+        """Patterns may set max_attempts without a target: the item stays in its queue."""
         self.apply(max_attempts=1)
         self.puts(b"one")
         self.fails(b"one", b"one")
 
     def test_limit_lowered(self) -> None:
-        """What is over it by then goes when it is next to be had."""
+        """Items over the new limit are moved when they get to the head."""
         self.puts(b"one", b"two")
         self.fails(b"one")
         self.apply(max_attempts=1, dead_letter_queue="dead")
         self.assertEqual((self.had(), self.had(b"dead")), ([b"two"], [b"one"]))
 
     def test_settings_while_open(self) -> None:
-        """Attempts that began without them do not count."""
+        """Attempts that began without the settings do not count."""
         self.apply()
         self.puts(b"one", b"two")
         self.opens(b"one")
@@ -259,7 +259,7 @@ class AttemptsTests(Case):
             self.server.clock.pump([1] * 5)
 
     def test_counted_anew(self) -> None:
-        """It is another item there, with its own attempts."""
+        """In its new queue it is another item, with its own attempts."""
         self.apply(max_attempts=1, dead_letter_queue="dead")
         self.puts(b"one")
         self.fails(b"one")
@@ -275,7 +275,7 @@ class AttemptsTests(Case):
         self.assertEqual(other.hears(), value(b"dead", b"one"))
 
     def test_round_and_round(self) -> None:
-        """Two queues whose dead letters are each other's, with somebody who waits at both."""
+        """Two queues that send each other their dead letters, while a client waits for both."""
         own = {"max_attempts": 1, "max_open_reads": 2}
         self.server.queues.apply(
             Policies(
@@ -314,7 +314,7 @@ class AttemptsTests(Case):
         self.assertEqual(self.server.clock.getDelayedCalls(), [])
 
     def test_put_that_is_refused(self) -> None:
-        """Nothing is left of an item that was opened and never stored."""
+        """Nothing is left of an item that was opened but never stored."""
         self.apply(max_attempts=1, dead_letter_queue="dead")
         self.puts(b"first")
         self.had()
@@ -341,7 +341,7 @@ class AttemptsTests(Case):
             self.assertEqual(self.attempts(), {})
 
     def test_read_that_is_not_written(self) -> None:
-        """An item that was never opened is no other for that."""
+        """If the open is not written, the attempt does not count."""
         self.puts(b"one", b"two")
         self.fails(b"one")
         for _ in range(2):
@@ -354,7 +354,7 @@ class AttemptsTests(Case):
         self.assertEqual(self.attempts(), {})
 
     def test_given_back_while_it_is_written(self) -> None:
-        """It is moved when it is stored: one that is refused is in no queue."""
+        """It is moved once its put is stored; if that is refused, it is in no queue."""
         self.apply(max_attempts=1, dead_letter_queue="dead")
         self.puts(b"first")
         self.had()
@@ -376,7 +376,7 @@ class AttemptsTests(Case):
             self.assertEqual(self.figure("set_aside"), 0)
 
     def test_disk_is_full(self) -> None:
-        """It holds nobody up, is handed out no more, and goes when there is room."""
+        """It blocks no other item, is not handed out again, and is moved once there is space."""
         self.puts(b"poison", b"good")
         self.fails(b"poison")
         self.opens(b"poison")
@@ -414,14 +414,14 @@ class AttemptsTests(Case):
             self.server.store.numberless = False
             self.server.clock.pump([DEAD_LETTER_RETRY] * 120)
         self.assertEqual(self.had(b"dead"), [b"poison"])
-        failed = r"cannot move item 0 of queue b'q' to the dead letters, will try again: no numbers"
-        first, *more, last = [line for line in map(formatEvent, logs) if "dead letters" in line]
+        failed = r"cannot move item 0 of queue b'q' to its dead_letter_queue, will try again: no numbers"
+        first, *more, last = [line for line in map(formatEvent, logs) if "dead_letter_queue" in line]
         self.assertEqual((first, len(more)), (failed, 2))
         self.assertRegex(more[0], failed + r" \(\d+ more in the last 60 s\)")
         self.assertRegex(last, failed + r" \(over: 9\d times in 180 s\)")
 
     def test_nothing_can_be_written(self) -> None:
-        """What could not be written down is, later."""
+        """Attempts that could not be written are written later."""
         self.puts(b"one")
         self.server.store.broken = 2
         self.opens(b"one")
@@ -437,7 +437,7 @@ class AttemptsTests(Case):
         self.assertEqual((self.had(), self.had(b"dead"), self.attempts()), ([], [b"one"], {}))
 
     def test_expired(self) -> None:
-        """What expires is no dead letter."""
+        """Expired items do not go to the dead letters."""
         self.assertEqual(self.client.sets(b"q", b"one", expiry=5), memcache.STORED)
         self.fails(b"one")
         self.server.clock.advance(6)
@@ -445,7 +445,7 @@ class AttemptsTests(Case):
         self.assertEqual((self.attempts(), self.figure("dead"), self.figure("expired_items")), ({}, 0, 1))
 
     def test_long_queue(self) -> None:
-        """Nothing is had twice where the head of the queue was forgotten and read again."""
+        """No item is delivered twice after the window was evicted and read again."""
         payloads = [b"%d" % at * 2000 for at in range(10, 10 + WINDOW_BYTES // 1000)]
         self.puts(*payloads)
         self.fails(payloads[0], payloads[0], payloads[1])
@@ -456,7 +456,7 @@ class AttemptsTests(Case):
 
 
 class DelayTests(Case):
-    """An item that was given back is not to be had at once."""
+    """An item that was given back is unavailable for a while."""
 
     own = {"retry_delay": 2.0}
 
@@ -516,7 +516,7 @@ class DelayTests(Case):
         self.assertEqual(self.had(), [b"%d" % at for at in range(count)])
 
     def test_after_a_restart(self) -> None:
-        """It may come at once."""
+        """After a restart it may be available at once."""
         self.puts(b"one", b"two")
         self.fails(b"one")
         self.start(crash=False)
@@ -529,7 +529,7 @@ class DelayTests(Case):
         self.assertEqual(self.server.clock.getDelayedCalls(), [])
 
     def test_what_came_after_expires_meanwhile(self) -> None:
-        """The server drops it though nobody reads."""
+        """The server drops the expired item even if no client reads."""
         self.puts(b"one")
         self.fails(b"one")
         self.assertEqual(self.client.sets(b"q", b"two", expiry=1), memcache.STORED)
@@ -559,7 +559,7 @@ class TimeOutTests(Case):
         self.opens(b"one", self.server.client())
 
     def test_late_close(self) -> None:
-        """It finds nothing, also where somebody else has the item open by then."""
+        """A late close finds nothing, even if another client has the item open by then."""
         self.puts(b"one")
         self.opens(b"one")
         self.server.clock.advance(10)
@@ -573,7 +573,7 @@ class TimeOutTests(Case):
         self.assertEqual(self.had(), [b"one"])
 
     def test_late_close_of_the_older(self) -> None:
-        """The newer one stays open: it is not what the client means."""
+        """The newer read stays open, as the close is meant for the older one."""
         self.apply(open_timeout=10.0, max_open_reads=2)
         self.puts(b"one", b"two", b"three")
         self.opens(b"one")
@@ -587,7 +587,7 @@ class TimeOutTests(Case):
         self.assertEqual(self.had(), [b"one", b"three"])
 
     def test_late_close_of_the_older_and_one_that_was_refused(self) -> None:
-        """What was never opened, as the store refused the item, does not push the late one out."""
+        """A read whose item the store refused does not replace the late one."""
         self.apply(open_timeout=10.0, max_open_reads=2)
         self.puts(b"one")
         self.opens(b"one")
@@ -604,7 +604,7 @@ class TimeOutTests(Case):
         self.assertEqual(self.figure("open_transactions"), 2)
 
     def test_more_than_were_closed(self) -> None:
-        """Who lets them all grow late may go on opening, and is remembered no more of them than are allowed."""
+        """A client whose open reads are all late may open more; the server remembers no more than C{max_open_reads}."""
         self.apply(open_timeout=10.0, max_open_reads=2)
         self.puts(b"one")
         for _ in range(5):
@@ -615,7 +615,7 @@ class TimeOutTests(Case):
         self.opens(None)
 
     def test_opened_again_without_a_close(self) -> None:
-        """With one open read there is no doubt which a close means."""
+        """With one open read it is clear which one a close is for."""
         self.puts(b"one", b"two")
         self.opens(b"one")
         self.server.clock.advance(10)
@@ -647,7 +647,7 @@ class TimeOutTests(Case):
         self.assertEqual((self.had(), self.had(b"dead")), ([], [b"one"]))
 
     def test_one_call_of_the_clock(self) -> None:
-        """However many there are; and none that has nothing to do for ever."""
+        """One timer for any number of open reads, and none when there are none."""
         self.puts(*(b"%d" % at for at in range(20)))
         clients = [self.server.client() for _ in range(20)]
         for at, client in enumerate(clients):
@@ -659,7 +659,7 @@ class TimeOutTests(Case):
         self.assertEqual(self.server.clock.getDelayedCalls(), [])
 
     def test_shortened(self) -> None:
-        """A shorter time is in force at once for those that are open, and those are given back whose time is over."""
+        """A shorter time-out applies at once to open reads, and those over it are given back."""
         self.puts(b"one", b"two")
         self.opens(b"one")
         self.server.clock.advance(3)
@@ -807,7 +807,7 @@ class Twin:
 
 
 class PropertyTests(Case):
-    """Whatever happens, in whatever order."""
+    """Random operations, faults and restarts in any order."""
 
     own = {
         "max_attempts": MAX_ATTEMPTS,
@@ -928,7 +928,7 @@ class PropertyTests(Case):
 
 
 class KillTests(SynchronousTestCase):
-    """An item that ends the process each time, with a real one."""
+    """An item whose reader kills the server each time, with a real process."""
 
     def test_poison(self) -> None:
         directory = make_directory(self)

@@ -53,12 +53,12 @@ class RouteTests(SynchronousTestCase):
         self.assertEqual(self.route(b"q", b"q+b", b"q+a", b"q"), Route((b"q",), (b"q",), (b"q+b", b"q+a")))
 
     def test_children_have_none(self) -> None:
-        """There is one generation: what is behind the first plus is the child's name."""
+        """There is one level: everything after the first plus is the child's name."""
         self.assertEqual(self.route(b"q+a", b"q+a", b"q+a+b"), Route((b"q+a",), (b"q+a",), ()))
         self.assertEqual(self.route(b"q", b"q+a", b"q+a+b").children, (b"q+a", b"q+a+b"))
 
     def test_no_children(self) -> None:
-        """A plus at either end is a character like others."""
+        """A plus at either end is an ordinary character."""
         for name in (b"+", b"+q", b"q+"):
             self.assertEqual(self.route(name, b"+", b"+q", b"q+"), Route((name,), (name,), ()))
         self.assertEqual(self.route(b"q", b"q+").children, ())
@@ -73,7 +73,7 @@ class RouteTests(SynchronousTestCase):
         self.assertEqual(route, Route((b"q", b"q+b", b"r"), (b"q", b"q+b", b"r"), (b"q+a",)))
 
     def test_remembered(self) -> None:
-        """As long as it is so, and of some names only."""
+        """Routes are cached while they are valid, and for a limited number of names."""
         fanout = Routing(Policies())
         for number in range(ROUTES + 10):
             fanout.route(b"%d" % number)
@@ -168,7 +168,7 @@ class ChildTests(FanoutTestCase):
         self.names()
 
     def test_waits(self) -> None:
-        """Whoever waits on a child gets what is set on its parent."""
+        """A client that waits on a child gets the items set on its parent."""
         waiter = self.server.client()
         waiter.does(b"get q+a/t=1000")
         self.names(b"q+a")
@@ -183,7 +183,7 @@ class ChildTests(FanoutTestCase):
         self.assertEqual(len(self.store.writes), writes + 1)
 
     def test_large(self) -> None:
-        """A stream is shared, and stays until the last of them is gone."""
+        """The items share a stream, which is kept until the last of them is gone."""
         self.client.does(b"get q+a")
         self.client.does(b"get q+b")
         self.client.sets(b"q", LARGE)
@@ -211,7 +211,7 @@ class ChildTests(FanoutTestCase):
         self.nothing_left()
 
     def test_heavy(self) -> None:
-        """Payloads that are let go of are read again from the queue's own copy."""
+        """Unloaded payloads are read again from the queue's own copy."""
         payload = b"x" * (HEAVY + 1)
         self.client.does(b"get q+a")
         self.client.sets(b"q", payload)
@@ -266,7 +266,7 @@ class ChildTests(FanoutTestCase):
         self.assertEqual((self.server.figures(b"q"), self.server.figures(b"q+a")), ((2, 4), (2, 4)))
 
     def test_limit_of_a_child(self) -> None:
-        """It is passed over, and keeps nobody else from the item."""
+        """A full child is left out; the others get the item."""
         self.serve(served({"q+a": {"max_item_bytes": 2}}))
         self.client.does(b"get q+a")
         self.client.does(b"get q+b")
@@ -313,7 +313,7 @@ class FanoutOnlyTests(FanoutTestCase):
         self.names(b"q+a")
 
     def test_without_children(self) -> None:
-        """A black hole, as in Kestrel."""
+        """Without children the item is dropped, as in Kestrel."""
         for payload in (b"1", LARGE):
             self.assertEqual(self.client.sets(b"q", payload), memcache.STORED)
         self.names()
@@ -362,7 +362,7 @@ class AliasTests(FanoutTestCase):
         self.assertEqual(self.had(b"q"), [b"1", b"2"])
 
     def test_child_that_could_not_be_made(self) -> None:
-        """Who is served before that is known to all puts nothing on it."""
+        """A set that is served before the queues know of that leaves the child out."""
         server = served()
         first, second = server.client(), server.client()
         first.does(b"get w/t=1000")
@@ -376,7 +376,7 @@ class AliasTests(FanoutTestCase):
         self.assertEqual(server.queues.names(), [b"q"])
 
     def test_limit(self) -> None:
-        """Where one of them refuses, none has it, and none is made by that."""
+        """If one queue refuses the item, none gets it, and none is created."""
         for payload in (b"x" * 1_001, LARGE):
             self.assertEqual(self.client.sets(b"all", payload), b"SERVER_ERROR object too large\r\n")
         self.names()
@@ -412,7 +412,7 @@ class AliasTests(FanoutTestCase):
         self.assertEqual(self.had(b"q+a"), [b"1"])
 
     def test_queue_and_its_child(self) -> None:
-        """Each of them gets it once."""
+        """Each queue gets the item once."""
         self.serve(served({}, {b"all": (b"q", b"q+a")}))
         self.client.sets(b"all", b"1")
         self.client.sets(b"all", LARGE)
@@ -420,7 +420,7 @@ class AliasTests(FanoutTestCase):
         self.nothing_left()
 
     def test_no_number(self) -> None:
-        """Nothing is made where one of them cannot be."""
+        """If one queue cannot be created, none is."""
         numbers = iter([False, True])
         self.serve(served({}, {b"all": (b"p", b"q", b"r")}))
         self.client.sets(b"p", b"1")
@@ -435,7 +435,7 @@ class AliasTests(FanoutTestCase):
 
 class FaultTests(FanoutTestCase):
     def test_set(self) -> None:
-        """None of them has it."""
+        """No queue has the item."""
         self.client.does(b"get q+a")
         for payload in (b"1", LARGE):
             self.store.full = True
@@ -447,7 +447,7 @@ class FaultTests(FanoutTestCase):
         self.nothing_left()
 
     def test_child(self) -> None:
-        """Nobody is told that there is nothing on a child that does not exist."""
+        """A reader gets an error instead of C{END} if the child could not be created."""
         for read in (b"get q+a", b"get q+a/open", b"get x q+a", b"get q+a q+b/t=0", b"monitor q+a 0"):
             self.store.full = True
             self.assertEqual(self.client.does(read), REFUSED, read)
@@ -469,7 +469,7 @@ class FaultTests(FanoutTestCase):
         self.assertEqual(self.client.does(b"get q+a/t=1000"), b"")
 
     def test_child_that_was_waited_for(self) -> None:
-        """Who waits no longer, or for something else, is told nothing."""
+        """A client that has stopped waiting, or waits for another queue, gets no error."""
         self.client.ask(b"get q+a/t=1000")
         self.client.leave()
         other = self.server.client()
@@ -488,7 +488,7 @@ class FaultTests(FanoutTestCase):
         self.names()
 
     def test_deleted_at_once(self) -> None:
-        """Whoever waits on a child that is deleted goes on waiting, as on any queue."""
+        """A client that waits on a child that is deleted goes on waiting, as on any queue."""
         self.client.ask(b"get q+a/t=1000")
         self.server.client().ask(b"delete q+a")
         self.server.commit()
@@ -499,7 +499,7 @@ class FaultTests(FanoutTestCase):
         self.assertEqual(self.client.hears(), value(b"q+a", b"2"))
 
     def test_almost_full(self) -> None:
-        """A child is no reason to go below what is to be kept free."""
+        """A read does not create a child while the disk is almost full."""
         self.client.does(b"get q+a")
         self.store.room = (0, 10**12)
         self.server.start()
@@ -684,7 +684,7 @@ def _brief(said: bytes) -> list[bytes]:
 
 
 class FamilyTests(SynchronousTestCase):
-    """Each child has what was set since it came into being, in order, and nothing else."""
+    """Each child has exactly the items that were set since its creation, in order."""
 
     def scenarios(self, examples: int, run: Any) -> None:
         profile = settings(
@@ -727,7 +727,7 @@ class FamilyTests(SynchronousTestCase):
 
 
 class CostTests(SynchronousTestCase):
-    """What a set costs is bounded by what comes out."""
+    """The cost of a set is limited by the number of items that it puts."""
 
     CHILDREN = 100
 
@@ -747,7 +747,7 @@ class CostTests(SynchronousTestCase):
         call.func(*call.args, **call.kw)
 
     def test_a_client_rests(self) -> None:
-        """After as many items that come out as a client otherwise puts in a turn."""
+        """A client rests after sets that put as many items as it may send sets in a turn."""
         for end in (b"", b" noreply"):
             for _ in range(20):
                 self.client.set(b"q", b"x", end=end)
@@ -763,7 +763,7 @@ class CostTests(SynchronousTestCase):
             self.client.does(b"flush_all")
 
     def test_clients_take_turns(self) -> None:
-        """What many clients that rest put in a turn is bounded as well."""
+        """The items that all resting clients put in one turn are limited too."""
         clients = [self.server.client() for _ in range(16)]
         for client in clients:
             for _ in range(6):
@@ -779,7 +779,7 @@ class CostTests(SynchronousTestCase):
         self.assertEqual(self.server.figures(b"q")[0], 96)
 
     def test_a_payload_is_written_once(self) -> None:
-        """Where copies of it would take much; and it is gone when the last of them is."""
+        """If copies would take much; it is reclaimed with the last of the items."""
         payload = b"x" * (COPIED_BYTES // (self.CHILDREN + 1))
         sizes = []
         write = self.server.store.write

@@ -57,7 +57,7 @@ class KeptStatusTests(SynchronousTestCase):
         self.assertEqual(StatusFile(self.path).read(), "readonly")
 
     def test_rubbish(self) -> None:
-        """Whatever is in the file, it is a short text."""
+        """A file with any other contents gives a short text."""
         self.path.write_bytes(b"\xff" * 10_000)
         self.assertLessEqual(len(StatusFile(self.path).read()), 64)
 
@@ -74,7 +74,7 @@ class DirectoryTests(SynchronousTestCase):
         check_directory(path)
 
     def test_before_the_first_start(self) -> None:
-        """Somebody may want a server to begin with another status."""
+        """C{default_status} is the status if none is saved."""
         for status in (b"readonly", b"quiescent\n", b"up\r\n"):
             self.check(status)
 
@@ -131,7 +131,7 @@ class ServerStatusTests(SynchronousTestCase):
         self.assertFalse(self.path.exists())
 
     def test_grace(self) -> None:
-        """A stricter status is said at once, and enforced later."""
+        """A stricter status is reported at once, and enforced later."""
         status = self.status(grace=30)
         status.change("readonly")
         self.assertEqual((status.name, self.refuses(status)), ("readonly", (False, False)))
@@ -162,7 +162,7 @@ class ServerStatusTests(SynchronousTestCase):
                 status.change("readonly")
                 status.change("up")
             self.clock.advance(PERIOD)
-        readonly, up = "status readonly, before it was up", "status up, before it was readonly"
+        readonly, up = "status changed from up to readonly", "status changed from readonly to up"
         more = " (49 more in the last 60 s)"
         self.assertEqual([formatEvent(event) for event in logs], [readonly, up, readonly + more, up + more])
 
@@ -184,7 +184,7 @@ class ServerStatusTests(SynchronousTestCase):
         self.assertEqual(self.status("quiescent").name, "up")
 
     def test_a_second_change_within_the_grace_period(self) -> None:
-        """Nobody was promised a time for the stricter one; Kestrel drops it silently."""
+        """The second change is refused; Kestrel drops it silently."""
         status = self.status(grace=30)
         status.change("readonly")
         error = self.assertRaises(ClientError, status.change, "quiescent")
@@ -201,7 +201,7 @@ class ServerStatusTests(SynchronousTestCase):
         self.assertEqual(self.refuses(self.status(grace=30)), (True, False))
 
     def test_it_cannot_be_kept(self) -> None:
-        """Then nothing is changed: what was said to be so would not be after a restart."""
+        """If the status cannot be saved, nothing is changed, as it would be lost at a restart."""
         (self.path.parent / ".status.new").mkdir()
         status = self.status()
         error = self.assertRaises(StoreError, status.change, "readonly")
@@ -214,8 +214,8 @@ class ServerStatusTests(SynchronousTestCase):
             self.path.mkdir()
 
         for damage, said in (
-            (lambda: self.path.write_text("down\n"), "the status kept is none: 'down'; it is readonly"),
-            (unreadable, "cannot read the status kept: "),
+            (lambda: self.path.write_text("down\n"), "the saved status 'down' is unknown; starting as readonly"),
+            (unreadable, "cannot read the saved status: "),
         ):
             damage()
             with capturedLogs() as events:
@@ -237,7 +237,7 @@ class StatusServer(Server):
 
 
 class SessionTests(SynchronousTestCase):
-    """What clients are told."""
+    """The replies to clients."""
 
     def setUp(self) -> None:
         self.server = Server()
@@ -271,7 +271,7 @@ class SessionTests(SynchronousTestCase):
         self.assertEqual(self.client.sets(b"q", b"x"), b"STORED\r\n")
 
     def test_quiescent(self) -> None:
-        """Nothing is had any more, but what is open may be closed or given back."""
+        """Reads are refused, but open items can be closed or given back."""
         other = self.server.client()
         self.client.does(b"get q/open")
         other.does(b"get q/open")
@@ -288,7 +288,7 @@ class SessionTests(SynchronousTestCase):
         self.assertEqual(self.client.does(b"get q"), value(b"q", b"b"))
 
     def test_close_and_open_while_quiescent(self) -> None:
-        """As in Kestrel: the one is closed, the next is refused."""
+        """As in Kestrel, the one is closed, and the next is refused."""
         self.client.does(b"get q/open")
         self.become(b"quiescent")
         self.assertEqual(self.client.does(b"get q/close/open"), QUIESCENT)
@@ -303,7 +303,7 @@ class SessionTests(SynchronousTestCase):
         self.assertTrue(self.client.does(b"version").startswith(b"VERSION "))
 
     def test_a_wait_goes_on(self) -> None:
-        """As in Kestrel: what was asked for before is still answered."""
+        """As in Kestrel, a read that already waits goes on waiting."""
         waiting = self.server.client()
         waiting.ask(b"get r/t=1000")
         self.become(b"quiescent")
@@ -312,7 +312,7 @@ class SessionTests(SynchronousTestCase):
         self.assertEqual(waiting.hears(), b"END\r\n")
 
     def test_a_payload_on_its_way(self) -> None:
-        """A set is decided when it is complete; of one that is refused nothing is left."""
+        """The status is checked when a set is complete; a refused one leaves nothing behind."""
         session = self.client.session
         request = memcache_requests.parse(b"set q 0 0 200000")
         assert isinstance(request, requests.Set)
@@ -350,7 +350,7 @@ class SessionTests(SynchronousTestCase):
 
 
 class ServiceTests(TestCase):
-    """Calls of an application obey as well."""
+    """Calls of an application are refused too."""
 
     async def start(self, path: str, **settings: Any) -> QueueService:
         service = QueueService(path, settings=evolve(Settings(), **settings))

@@ -38,7 +38,7 @@ class InflowTests(StreamTestCase):
     """The payload of an item that is being set."""
 
     def test_small(self) -> None:
-        """What fits in a chunk never leaves memory."""
+        """A payload of one chunk at most is kept in memory."""
         for pieces in ((), (b"",), (b"abc",), (b"a", b"", b"bc"), (bytes(CHUNK_BYTES - 1), b"x")):
             inflow = self.inflow(*pieces)
             payload = b"".join(pieces)
@@ -54,14 +54,14 @@ class InflowTests(StreamTestCase):
         self.assertEqual(chunks, {0: b"a" * CHUNK_BYTES, 1: b"b" * CHUNK_BYTES, 2: b"c"})
 
     def test_full_chunks(self) -> None:
-        """The last chunk may be a whole one, but there is no empty one behind it."""
+        """If the last chunk is full, no empty one follows it."""
         inflow = self.inflow(bytes(2 * CHUNK_BYTES))
         inflow.finish()
         self.settle()
         self.assertEqual([len(data) for data in self.store.chunks[inflow.stream].values()], [CHUNK_BYTES] * 2)
 
     def test_written_as_it_comes(self) -> None:
-        """Memory holds a chunk of it at most."""
+        """At most one chunk of the payload is in memory."""
         inflow = self.inflow()
         for received in range(1, 40):
             inflow.write(bytes(CHUNK_BYTES // 4))
@@ -70,7 +70,7 @@ class InflowTests(StreamTestCase):
             self.assertLessEqual(received * CHUNK_BYTES // 4 - written, CHUNK_BYTES)
 
     def test_not_held_until_put(self) -> None:
-        """A crash before that leaves chunks that the next process reclaims."""
+        """After a crash before the put, the next process reclaims the chunks."""
         inflow = self.inflow(bytes(CHUNK_BYTES + 1))
         inflow.finish()
         self.settle()
@@ -106,7 +106,7 @@ class InflowTests(StreamTestCase):
         self.assertTrue(self.nothing_is_left())
 
     def test_chunk_is_refused(self) -> None:
-        """What was written before is given back, and the first reason is the one that is told."""
+        """The chunks written before are reclaimed, and the reply has the first error."""
         inflow = self.inflow(bytes(CHUNK_BYTES + 1))
         self.settle()
         inflow.write(bytes(CHUNK_BYTES))

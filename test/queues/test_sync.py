@@ -20,7 +20,7 @@ class SyncTests(SynchronousTestCase):
         return self.server.store.writes
 
     def test_never(self) -> None:
-        """But for those who ask."""
+        """Only sets with C{/sync} are synced."""
         self.serve("never")
         self.client.sets(b"q", b"a")
         self.client.sets(b"q/sync", b"b")
@@ -28,7 +28,7 @@ class SyncTests(SynchronousTestCase):
         self.assertEqual(self.synced, [False, True, False])
 
     def test_always(self) -> None:
-        """Nobody hears of it before."""
+        """No set is answered before its sync."""
         self.serve("always")
         self.server.holding = True
         self.assertEqual(self.client.sets(b"q", b"a"), b"")
@@ -45,7 +45,7 @@ class SyncTests(SynchronousTestCase):
         self.assertEqual(self.synced, [False, True])
 
     def test_within_a_time(self) -> None:
-        """Who sets it is answered at once; one sync serves all that came meanwhile."""
+        """Sets are answered at once; one sync serves all that came meanwhile."""
         self.serve(0.2)
         for payload in (b"a", b"b", b"c"):
             self.assertEqual(self.client.sets(b"q", payload), memcache.STORED)
@@ -60,7 +60,7 @@ class SyncTests(SynchronousTestCase):
         self.assertEqual(self.synced.count(True), 2)
 
     def test_sooner_for_others(self) -> None:
-        """A sync that somebody else asks for serves them too."""
+        """An earlier sync for another client serves them too."""
         self.serve(0.2)
         self.client.sets(b"q", b"a")
         self.client.sets(b"q/sync", b"b")
@@ -93,7 +93,7 @@ class SyncTests(SynchronousTestCase):
         self.assertEqual(self.client.sets(b"q", b"a"), REFUSED)
 
     def test_stop(self) -> None:
-        """What was promised is done before the end."""
+        """A promised sync is done before the stop."""
         self.serve(60.0)
         self.client.sets(b"q", b"a")
         self.client.leave()

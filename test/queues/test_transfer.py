@@ -50,7 +50,7 @@ class RequeueTests(SynchronousTestCase):
         self.assertEqual(self.had(b"to"), [b"one", b"two", b"three"])
 
     def test_behind_many_that_have_expired(self) -> None:
-        """As for any read, what is behind them is known when they are dropped."""
+        """As with any read, the items behind are found when the expired ones are dropped."""
         self.server.queues.apply(Policies(QueueSettings(max_expire_sweep=2)))
         for payload in (b"1", b"2", b"3", b"4", b"5"):
             self.client.sets(b"from", payload, expiry=1)
@@ -60,7 +60,7 @@ class RequeueTests(SynchronousTestCase):
         self.assertEqual(self.had(b"to"), [b"one", b"two"])
 
     def test_behind_many_that_cannot_be_dropped(self) -> None:
-        """They are to go to another queue, and the store takes nothing: the client is told."""
+        """They must go to another queue, and the store refuses writes: the client gets an error."""
         own = {"max_expire_sweep": 2, "expire_to_queue": "late"}
         self.server.queues.apply(Policies(QueueSettings(), {"from": own}))
         for payload in (b"1", b"2", b"3", b"4", b"5"):
@@ -71,7 +71,7 @@ class RequeueTests(SynchronousTestCase):
         self.assertEqual(self.server.figures(b"from"), (5, 5))
 
     def test_nothing(self) -> None:
-        """No queue comes into being by that."""
+        """Moving nothing creates no queue."""
         self.assertEqual(self.client.does(b"requeue from to"), b"0\r\n")
         self.assertEqual(self.server.queues.names(), [])
 
@@ -161,7 +161,7 @@ class RequeueTests(SynchronousTestCase):
         self.assertEqual((self.had(b"to"), self.had(b"from")), ([], [b"one", b"two"]))
 
     def test_cannot_be_moved(self) -> None:
-        """What was moved before stays moved, and the others are where they were."""
+        """Items that were moved before stay moved, and the others stay in their old queue."""
         self.puts(b"one", b"two")
         self.server.store.numberless = True
         self.assertEqual(self.client.does(b"requeue from to"), b"SERVER_ERROR no numbers\r\n")

@@ -1,5 +1,5 @@
 """
-Tests of queues in memory: `darner.queues.volatile`, and what differs where they and those on disk meet.
+Tests of volatile queues: `darner.queues.volatile`, and items that go between these and queues on disk.
 
 What is the same as on disk is shown by the protocol's contract, here, and by the model (`test.system.test_fifo_model`).
 """
@@ -135,7 +135,7 @@ class MemoryTests(VolatileTestCase):
         self.assertEqual(self.server.queues.names(), [b"d"])
 
     def test_nothing_of_it_is_let_go_of(self) -> None:
-        """Not by the window, nor by other queues, nor of the payloads of open reads."""
+        """No item or payload is evicted: not from the window, for other queues, or while it is open."""
         payloads = [b"%d" % at * (HEAVY + 1) for at in range(9)]
         self.serve(window_bytes=HEAVY * 2)
         for payload in payloads:
@@ -147,7 +147,7 @@ class MemoryTests(VolatileTestCase):
         self.assertEqual(self.server.store.reads, [])
 
     def test_nothing_is_left_of_what_is_consumed(self) -> None:
-        """Whatever becomes of it."""
+        """In whatever way it is consumed."""
         self.serve(max_attempts=9, dead_letter_queue="m2")
         for commit in range(200):
             self.client.sets(b"m", b"x")
@@ -162,7 +162,7 @@ class MemoryTests(VolatileTestCase):
         self.assertEqual((memory.queues, memory.deleted, memory.room.held), ({}, set(), 0))
 
     def test_sync(self) -> None:
-        """The client's wish for it is honoured, which is no use, and that of the settings is not."""
+        """A set with C{/sync} is synced, though it is of no use; the setting C{sync} is ignored."""
         self.serve(sync="always")
         self.assertEqual(self.client.sets(b"m", b"x"), memcache.STORED)
         self.assertEqual(self.server.store.writes, [])
@@ -173,7 +173,7 @@ class MemoryTests(VolatileTestCase):
         self.assertEqual(self.server.store.writes, [True])
 
     def test_without_a_store_in_memory(self) -> None:
-        """Whoever makes queues without one has them on disk."""
+        """Without a store for volatile queues, all queues are on disk."""
         queues = self.server.queues
         fifo = Fifo(
             b"x", queues.store, queues.commit, queues.reclaimer, queues.expiry, queues._budget,
@@ -183,7 +183,7 @@ class MemoryTests(VolatileTestCase):
 
 
 class ReloadTests(VolatileTestCase):
-    """The settings say what a queue will be when it is made."""
+    """A queue keeps its kind until it is deleted, whatever the settings say meanwhile."""
 
     def switch(self) -> None:
         self.policies = Policies(overrides={"d*": NOT_DURABLE})
@@ -252,7 +252,7 @@ class ReloadTests(VolatileTestCase):
         self.assertNothingLeft()
 
     def test_back_and_forth_while_its_deletion_fails(self) -> None:
-        """What is on disk goes as soon as that works."""
+        """The records on disk are deleted as soon as writes work."""
         self.client.sets(b"d", b"x")
         self.server.store.broken = 2
         self.switch()
@@ -275,7 +275,7 @@ class FaultTests(VolatileTestCase):
         self.server.store.broken = 1000
 
     def test_a_turn_of_their_own(self) -> None:
-        """The disk's state is no matter."""
+        """A turn of volatile queues alone does not depend on the disk."""
         self.client.sets(b"d", b"there")
         self.break_disk()
         self.assertEqual(self.client.does(b"delete d"), REFUSED)
@@ -302,7 +302,7 @@ class FaultTests(VolatileTestCase):
         self.assertEqual(self.had(b"m2"), [b"x", b"x"])
 
     def test_what_is_owed_to_the_disk(self) -> None:
-        """It is written with the next turn that goes there, or by the clock, and never holds up a queue in memory."""
+        """It is written with the next turn that writes to the disk, or by a timer, and never delays volatile queues."""
         self.client.sets(b"d", b"one")
         self.client.sets(b"d2", b"two")
         self.server.store.broken = 2
@@ -320,7 +320,7 @@ class FaultTests(VolatileTestCase):
         self.assertEqual((self.had(b"d"), self.had(b"d2")), ([], []))
 
     def test_deleted_again_beside_them(self) -> None:
-        """Nobody is told that a queue on disk is deleted before that is written."""
+        """The deletion of a queue on disk is not answered before it is written."""
         self.client.sets(b"d", b"x")
         self.break_disk()
         for _ in range(2):
@@ -341,7 +341,7 @@ class FaultTests(VolatileTestCase):
         self.assertEqual(self.had(b"m"), [b"x", b"z"])
 
     def test_moves_from_one_to_another(self) -> None:
-        """They are held up by the disk only where something is to be written there."""
+        """They depend on the disk only if something must be written there."""
         changes = {"m1": {"expire_to_queue": "m2"}, "m3": {"expire_to_queue": "d"}}
         self.serve(changes=changes)
         for queue in (b"m1", b"m3"):
@@ -358,7 +358,7 @@ class FaultTests(VolatileTestCase):
         self.assertTrue(self.client.does(b"requeue m d").startswith(b"SERVER_ERROR") or not self.had(b"m"))
 
     def test_with_others(self) -> None:
-        """All or nothing: what was put is refused, and what was read is there again where that is so for others."""
+        """In a turn with queues on disk all is refused together: puts are refused and reads undone."""
         self.client.sets(b"m", b"old")
         self.client.sets(b"d", b"old")
         for broken, reply in ((1, value(b"m", b"old")), (2, REFUSED)):
@@ -411,7 +411,7 @@ class LimitTests(VolatileTestCase):
         self.assertEqual(self.client.sets(b"m", b""), memcache.STORED)
 
     def test_larger_than_there_is_room_for(self) -> None:
-        """Whether there is such a queue or not, and also as one of several."""
+        """Whether the queue exists or not, and also as one of several queues of a set."""
         self.serve(max_bytes=ITEM_OVERHEAD + 3)
         self.client.does(b"get m+child")
         for name in (b"m2", b"m", b"m+child"):
@@ -439,7 +439,7 @@ class LimitTests(VolatileTestCase):
         self.assertEqual(len(self.had(b"m")), 3)
 
     def test_discarding_spares_what_is_set_aside(self) -> None:
-        """Nothing goes round in circles over what cannot be dropped."""
+        """Items that cannot be dropped do not cause an endless loop."""
         self.serve(max_bytes=3 * ITEM_OVERHEAD, retry_delay=60.0, discard_old_when_full=True)
         for at in range(5):
             expected = memcache.STORED if at < 3 else memcache.NOT_STORED
@@ -454,7 +454,7 @@ class LimitTests(VolatileTestCase):
         self.assertEqual(self.fifo(b"m").storage.sides.set_aside_count, 3)
 
     def test_what_is_moved_there(self) -> None:
-        """It is taken though the queue be full, and what is over goes soon where that may be dropped."""
+        """It is accepted even if the queue is full; the excess is dropped soon if the settings allow it."""
         for discard, left in ((False, 10), (True, 3)):
             self.serve(max_bytes=3 * ITEM_OVERHEAD + 9, discard_old_when_full=discard)
             for at in range(10):
@@ -465,7 +465,7 @@ class LimitTests(VolatileTestCase):
 
 
 class StreamTests(VolatileTestCase):
-    """Large items lie on disk, as long as any queue has them and not longer."""
+    """Large items are on disk as long as any queue has them, and no longer."""
 
     def test_until_it_is_had(self) -> None:
         for end in (b"get m", b"flush m", b"delete m", b"flush_all"):
@@ -522,7 +522,7 @@ class StreamTests(VolatileTestCase):
         self.assertEqual(self.server.queues.names(), [])
 
     def test_a_reader_that_is_slow(self) -> None:
-        """It has the item to its end though nobody else does."""
+        """A slow reader gets the whole item, even if no queue has it any more."""
         self.client.sets(b"m", LARGE)
         reader = self.server.client()
         reader.session.choke()
@@ -573,7 +573,7 @@ class TogetherTests(VolatileTestCase):
         self.assertEqual(self.server.queues.reclaimer._pins, {})
 
     def test_fan_out(self) -> None:
-        """Parent and child, one on disk and the other not, whoever is first, with a crash in between or not."""
+        """A parent and a child, one on disk and one volatile, in either order, with or without a crash in between."""
         for parent, child, settings in ((b"m", b"m+d", True), (b"d", b"d+m", False)):
             for first in (parent, child):
                 for crash in (False, True):
@@ -642,7 +642,7 @@ class TogetherTests(VolatileTestCase):
                     self.assertGone()
 
     def test_a_move_that_fails(self) -> None:
-        """It is where it was, and nowhere else."""
+        """The item is in its old queue, and in no other."""
         for origin, target in ((b"m", b"d"), (b"d", b"m"), (b"m", b"m2")):
             for broken in (1, 2):
                 self.serve()
@@ -660,7 +660,7 @@ class TogetherTests(VolatileTestCase):
                 self.assertNothingLeft()
 
     def test_a_move_that_fails_of_what_was_shared(self) -> None:
-        """Nothing holds it on disk any more: only the queue in memory does, to which it comes back."""
+        """No item on disk refers to the stream any more; only the volatile queue does, to which the item returns."""
         for store in self.stores():
             self.serve(store, {"d+m": NOT_DURABLE})
             self.client.does(b"get d+m")
@@ -690,7 +690,7 @@ class TogetherTests(VolatileTestCase):
             self.assertGone()
 
     def test_moved_while_it_is_reclaimed(self) -> None:
-        """A thread that has seen nobody else hold it may say so after somebody does."""
+        """A thread that found no other holder may report that after another item refers to the stream."""
         for store in self.stores():
             self.serve(store, {"d+m": NOT_DURABLE})
             self.client.does(b"get d+m")
@@ -776,7 +776,7 @@ class SideTests(VolatileTestCase):
         self.patch(self.volatile, "give_up", self.given_up.append)
 
     def test_numbers(self) -> None:
-        """No queue on disk has them."""
+        """Their numbers are not those of queues on disk."""
         self.assertGreaterEqual(self.side.number, FIRST_NUMBER)
         self.assertNotEqual(self.side.number, self.fifo(b"m").number)
 

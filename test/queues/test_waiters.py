@@ -1,5 +1,5 @@
 """
-Tests of the line of those who wait.
+Tests of `darner.queues.waiters`.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class WaitersTests(SynchronousTestCase):
         self.assertEqual(self.stats.waiters, 0)
 
     def test_for_nothing(self) -> None:
-        """Only those that want it, and as long as it is known that there is nothing."""
+        """Only waiters that want it are served, and only while the queue is known to be empty."""
         self.join("a")
         for name in ("b", "c", "d"):
             self.join(name, even_if_empty=True)

@@ -48,7 +48,7 @@ class NamesTests(SynchronousTestCase):
         self.assertEqual((list(names), self.walk(names, 1)), ([], []))
 
     def test_changes_during_a_walk(self) -> None:
-        """What was there before and is there afterwards is met once; it is gone on behind a name that is gone."""
+        """A name that exists throughout is visited once; a walk continues after a name that was removed."""
         names = Names()
         for number in range(3 * BLOCK):
             names.add(b"%05d" % number)
@@ -130,7 +130,7 @@ class FlushAllTests(WalkTestCase):
         self.assertEqual((self.client.hears(), self.left), (memcache.END, 0))
 
     def test_the_client_goes(self) -> None:
-        """Though nobody is told, it is done."""
+        """If the client disconnects, the work is still done."""
         self.client.ask(b"flush_all noreply")
         self.client.leave()
         self.server.commit()
@@ -147,7 +147,7 @@ class FlushAllTests(WalkTestCase):
         self.assertEqual(self.left, 1)
 
     def test_refused(self) -> None:
-        """What the store refuses in between is an error; it is written later, as ever."""
+        """A write refused in between is reported as an error; the change is written later."""
         self.client.ask(b"flush_all")
         self.step()
         self.server.store.broken = 2
@@ -158,7 +158,7 @@ class FlushAllTests(WalkTestCase):
         self.assertEqual(self.left, 0)
 
     def test_stop(self) -> None:
-        """It goes no further then, and nobody is told that it is done."""
+        """After a stop the walk ends, without a call of C{done}."""
         self.client.ask(b"flush_all")
         self.step()
         self.server.stop()
@@ -184,7 +184,7 @@ class AdoptionTests(WalkTestCase):
         self.assertEqual((set(self.limits()), told), ({3}, ["before", "done"]))
 
     def test_other_settings_in_between(self) -> None:
-        """All queues have the last ones in the end, and those are told who waited for the first."""
+        """All queues get the latest settings, and callers that waited for the earlier ones are called."""
         told: list[str] = []
         self.server.queues.apply(Policies(QueueSettings(max_items=3)))
         self.server.queues.adoption.when_done(lambda: told.append("first"))

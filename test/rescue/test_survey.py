@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from darner.rescue.rewriting import rewritten
 from darner.rescue.survey import QueueFinding, Survey
 from darner.store import records
-from darner.values.items import Delayed, Generation, Item, Mark
+from darner.values.items import Delayed, Generation, Imported, Item, Mark
 from darner.values.vocabulary import CHUNK_BYTES
 from test.store_contract import large, small
 
@@ -43,6 +43,17 @@ class SurveyTests(SynchronousTestCase):
         return survey, dict(written)
 
     COUNTERS = {records.NUMBERS_KEY: records.pack_u64(100), records.STREAMS_KEY: records.pack_u64(100)}
+
+    def test_imported(self) -> None:
+        """How far a queue was imported stays known, so that the import can go on."""
+        imported = {records.imported_key(3, b"s" * 16): records.pack_imported(Imported(b"s" * 16, b"f" * 16, 9, True))}
+        survey, written = self.survey(self.COUNTERS, imported, self.queue(3, b"q", Mark(), 0))
+        self.assertTrue(survey.sound)
+        self.assertLessEqual(imported.items(), written.items())
+        broken = {records.imported_key(3, b"s" * 16): b"short"}
+        survey, written = self.survey(self.COUNTERS, broken, self.queue(3, b"q", Mark(), 0))
+        self.assertEqual(survey.unreadable, 1)
+        self.assertNotIn(records.imported_key(3, b"s" * 16), written)
 
     def test_gaps(self) -> None:
         interval = {records.interval_key(3, 6): records.pack_u64(8)}

@@ -18,7 +18,7 @@ from darner.errors import StoreError
 from darner.store.batch import Batch, VolatileBatch
 from darner.store.leveldb import LevelStore
 from darner.store.memory import MemoryStore
-from darner.values.items import Delayed, Generation, Item, Mark
+from darner.values.items import Delayed, Generation, Imported, Item, Mark
 
 NUMBERS = st.integers(0, 3)
 IDS = st.integers(0, 5)
@@ -51,6 +51,7 @@ CHANGES: dict[str, tuple[st.SearchStrategy[Any], ...]] = {
     "due": (NUMBERS, DELAYED),
     "undelay": (NUMBERS, DELAYED),
     "generations": (NUMBERS, GENERATIONS, GENERATIONS),
+    "imported": (NUMBERS, st.builds(Imported, *[st.binary(min_size=16, max_size=16)] * 2, TIMES, st.booleans())),
     "seen": (NUMBERS, st.binary(min_size=16, max_size=16), st.sampled_from([0, 7])),
     "chunk": (st.integers(1, 2), st.integers(0, 2), st.binary(min_size=1, max_size=9)),
 }
@@ -77,6 +78,7 @@ def all_changes() -> Batch:
         ("mark", (0, Mark(1, 2, 3, 4, 5))), ("consume", (0, [(3, 4), (5, 5)])), ("attempts", (0, [(0, 1), (1, 0)])),
         ("delay", (1, [(5, items[1])])), ("delayed", (0, Delayed(1, 1, 2, 3, 4))), ("due", (1, [(5, items[1])])),
         ("undelay", (1, [(6, items[1])])), ("generations", (0, Generation(2, 3), None)), ("seen", (2, bytes(16), 5)),
+        ("imported", (0, Imported(bytes(16), b"f" * 16, 2, True))),
         ("discard", (3,)), ("remove", (b"q", 0)),
     ])  # fmt: skip
 

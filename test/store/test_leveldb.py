@@ -1076,6 +1076,21 @@ class DamageTests(LevelTestCase):
             str(self.assertRaises(StoreError, self.store.write, self.store.batch())), f"cannot write: {self.TEXT}"
         )
 
+    def test_reads_are_said_once_a_minute(self) -> None:
+        """Clients read what is damaged as often as they like."""
+
+        def fails() -> None:
+            raise plyvel.CorruptionError(b"Corruption: block checksum mismatch")
+
+        with capturedLogs() as events:
+            for seconds in (0, 1, 59, 61):
+                self.seconds = seconds
+                self.assertRaises(StoreError, self.store._database.guarded, fails)
+        said = [formatEvent(event) for event in events if event["log_level"].name == "critical"]
+        self.assertEqual(len(said), 2)
+        self.assertIn("some items cannot be read", said[0])
+        self.assertTrue(said[1].endswith(" (2 more in the last 61 s)"), said)
+
     def test_what_is_taken_is_written_at_times(self) -> None:
         """The database is opened anew for that, more and more rarely; nothing is lost meanwhile."""
         self.come_upon_it()

@@ -14,7 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from darner.errors import StoreError
 from darner.store import records
 from darner.store.records import RUN_BYTES
-from darner.values.items import Generation, Item, Mark
+from darner.values.items import Generation, Imported, Item, Mark
 from darner.values.vocabulary import CHUNK_BYTES, chunk_count
 
 U64 = 2**64 - 1
@@ -34,6 +34,9 @@ class KeyTests(SynchronousTestCase):
         self.assertEqual(records.seen_key(7, bytes(16)), b"Q" + seven + b"\5" + bytes(16))
         self.assertEqual(records.intervals_end_key(7), b"Q" + seven + b"\3")
         self.assertEqual(records.attempts_key(7, 9), b"Q" + seven + b"\3" + nine)
+        self.assertEqual(records.imported_key(7, b"s" * 16), b"Q" + seven + b"\1" + b"s" * 16)
+        imported = Imported(b"s" * 16, b"f" * 16, 258, True)
+        self.assertEqual(records.pack_imported(imported), b"f" * 16 + b"\0\0\0\0\0\0\1\2\1")
         self.assertEqual(records.end_key(7), b"Q" + seven + b"\xff")
         self.assertEqual(records.chunk_key(7, 258), b"C" + seven + b"\0\0\1\2")
         self.assertEqual(records.deleted_key(7), b"D" + seven)
@@ -58,7 +61,8 @@ class KeyTests(SynchronousTestCase):
         """
         intervals, runs = records.interval_key(number, low), records.run_key(number, high)
         self.assertLess(runs, records.mark_key(number))
-        self.assertLess(records.mark_key(number), intervals)
+        self.assertLess(records.mark_key(number), records.imported_key(number, bytes(16)))
+        self.assertLess(records.imported_key(number, b"\xff" * 16), intervals)
         self.assertLess(intervals, records.intervals_end_key(number))
         self.assertLess(records.intervals_end_key(number), records.attempts_key(number, low))
         self.assertLess(records.attempts_key(number, high), records.generations_key(number))
@@ -85,6 +89,13 @@ class KeyTests(SynchronousTestCase):
         value = records.pack_generations(current, previous)
         self.assertEqual(records.unpack_generations(value), (current, previous))
         self.assertEqual(bool(value), current is not None or previous is not None)
+
+    def test_is_imported(self) -> None:
+        key = records.imported_key(1, bytes(16))
+        self.assertTrue(records.is_imported(key))
+        for other in (records.mark_key(1), records.due_key(1, 2, 3), records.seen_key(1, bytes(16)), b"X" + key[1:]):
+            self.assertFalse(records.is_imported(other))
+        self.assertFalse(records.is_run(key) or records.is_seen(key) or records.is_delayed(key))
 
     def test_is_seen(self) -> None:
         self.assertTrue(records.is_seen(records.seen_key(1, bytes(16))))
@@ -126,6 +137,13 @@ class ValueTests(SynchronousTestCase):
     @settings(deadline=None)
     def test_mark(self, mark: Mark) -> None:
         self.assertEqual(records.unpack_mark(records.pack_mark(mark)), mark)
+
+    @given(st.builds(Imported, st.binary(min_size=16, max_size=16), st.binary(min_size=16, max_size=16), NUMBERS,
+                     st.booleans()))  # fmt: skip
+    @settings(deadline=None)
+    def test_imported(self, imported: Imported) -> None:
+        key = records.imported_key(7, imported.source)
+        self.assertEqual(records.unpack_imported(key, records.pack_imported(imported)), imported)
 
     def test_chunk_count(self) -> None:
         counts = [chunk_count(CHUNK_BYTES * 2 + more) for more in (-1, 0, 1)]

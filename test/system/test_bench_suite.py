@@ -113,7 +113,7 @@ class CommandTests(SynchronousTestCase):
     def test_unknown_benchmark(self) -> None:
         status, _, err = bench(self, "speed")
         self.assertEqual(status, 2)
-        self.assertIn("speed is none of flood", err)
+        self.assertIn("speed is not one of flood", err)
 
     def test_unknown_server(self) -> None:
         self.assertEqual(bench(self, "flood", "--servers=kestrel")[0], 2)
@@ -145,7 +145,7 @@ class ServersTests(SynchronousTestCase):
             self.assertEqual(CppDarner.program(), sys.executable)
 
     def test_one_that_does_not_start(self) -> None:
-        """It is an error that says what it said."""
+        """A server that does not start is an error with its output."""
         with mock.patch.dict(os.environ, {"DARNER_CPP": "/bin/false"}):
             server = CppDarner()
             self.addCleanup(server.remove)
@@ -168,7 +168,7 @@ class ServersTests(SynchronousTestCase):
         self.assertGreater(server.stop(), 0)
 
     def test_one_that_fails(self) -> None:
-        """What a server cannot stand is noted, and it has no figure."""
+        """A load that a server fails is noted, and has no figure."""
         server = KINDS["darner"]()
         conditions = Conditions(log=lambda line: None)
         self.assertEqual(conditions.compare([server], sets=1, gets=0), {})

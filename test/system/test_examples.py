@@ -51,6 +51,21 @@ OUTPUT = {
 """What each example prints."""
 
 
+class UsageTests(SynchronousTestCase):
+    def test_without_arguments(self) -> None:
+        """They say how they are run, and print no traceback."""
+        for name in OUTPUT:
+            if name in ("testing.py", "mailer.tac"):
+                continue
+            done = subprocess.run(
+                [sys.executable, EXAMPLES / name], capture_output=True, text=True, cwd=ROOT, timeout=PATIENCE,
+                stdin=subprocess.DEVNULL,
+            )  # fmt: skip
+            self.assertEqual((done.returncode, done.stdout), (1, ""), name)
+            self.assertIn(f"    python {name} ", done.stderr)
+            self.assertNotIn("Traceback", done.stderr)
+
+
 class ExamplesTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.directory = tempfile.mkdtemp(prefix="darner-")

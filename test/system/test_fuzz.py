@@ -19,12 +19,13 @@ from twisted.trial.unittest import SynchronousTestCase
 from darner.front import memcache_requests as darner_wire
 from darner.front.client_reads import ClientReads
 from darner.front.framing import Framing
+from darner.migrate import kestrel
 from darner.queues.collection import Queues
 from darner.queues.fifo import Fifo
 from darner.queues.open_read import OpenRead
 from darner.queues.storage import Storage
 from darner.values import requests
-from fuzz import files, protocol, seeds, stream, wire
+from fuzz import files, migrate, protocol, seeds, stream, wire
 from fuzz.__main__ import main
 from fuzz.choices import byte_by_byte, pieces
 from fuzz.commands import Command
@@ -42,11 +43,17 @@ WORDS = st.one_of(
     st.binary(max_size=12),
 )  # fmt: skip
 LINES = st.lists(WORDS, max_size=20).map(b"".join)
+RECORDS = st.tuples(
+    st.sampled_from([b"\0", b"\x70", b"\x90", b"\xb0"]),
+    st.lists(st.binary(max_size=30) | st.sampled_from([seed[1:] for seed in seeds.migrate()]), max_size=6)
+    .map(b"".join),
+).map(b"".join)
+"""What other servers' files may hold."""
 NAMES = st.lists(st.binary(max_size=260) | st.text(max_size=20).map(str.encode), max_size=12).map(b"\n".join)
 
 
 class SeedsTests(SynchronousTestCase):
-    """Everything that is kept in the repository goes through the checks of its target."""
+    """Every seed in the repository passes the checks of its target."""
 
     def hold(self, target: str, check: Callable[[bytes], None]) -> None:
         paths = sorted((seeds.CORPUS / target).iterdir())
@@ -69,6 +76,9 @@ class SeedsTests(SynchronousTestCase):
 
     def test_files(self) -> None:
         self.hold("files", files.check)
+
+    def test_migrate(self) -> None:
+        self.hold("migrate", migrate.check)
 
     def test_seeds_are_those_that_are_made(self) -> None:
         for target, made in seeds.SEEDS.items():
@@ -96,7 +106,7 @@ class SeedsTests(SynchronousTestCase):
 
 
 class AnyInputTests(SynchronousTestCase):
-    """Inputs that nobody has thought of."""
+    """Random inputs."""
 
     @given(LINES | st.binary(max_size=300))
     @settings(deadline=None, max_examples=400)
@@ -117,6 +127,11 @@ class AnyInputTests(SynchronousTestCase):
     @settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.too_slow])
     def test_files(self, data: bytes) -> None:
         files.check(data)
+
+    @given(RECORDS)
+    @settings(deadline=None, max_examples=250)
+    def test_migrate(self, data: bytes) -> None:
+        migrate.check(data)
 
     @given(st.binary(max_size=3000), st.binary(max_size=3))
     @settings(deadline=None, max_examples=50)
@@ -148,13 +163,13 @@ class MainTests(SynchronousTestCase):
 
 @from_source
 class FaultsAreSeenTests(SynchronousTestCase):
-    """Each check would see the fault that it is there for."""
+    """Each check detects the fault it is for."""
 
     def seen(
         self, check: Callable[[bytes], None], data: bytes, owner: Any, name: str, fault: Any,
         error: type[Exception] = AssertionError,
     ) -> None:  # fmt: skip
-        """Put a fault in, and see that an input that was well is so no longer."""
+        """Put a fault into the code, and check that an input that passed now fails."""
         check(data)
         self.patch(owner, name, fault)
         self.assertRaises(error, check, data)
@@ -164,7 +179,7 @@ class FaultsAreSeenTests(SynchronousTestCase):
         self.seen(wire.check, b"get \x00", darner_wire, "check_queue_name", lambda name: name)
 
     def test_payload_taken_for_a_command(self) -> None:
-        """A set whose payload's length is not heeded."""
+        """A set whose payload length is ignored."""
         expect = Framing._expect
 
         def expect_nothing(connection: Framing, request: requests.Set) -> None:
@@ -176,6 +191,11 @@ class FaultsAreSeenTests(SynchronousTestCase):
         ):
             self.seen(check, data, Framing, "_expect", expect_nothing)
             self.patch(Framing, "_expect", expect)
+
+    def test_journal_read_wrongly(self) -> None:
+        """An item that is open is taken for one that is done."""
+        seed = next(iter(seeds.migrate()))
+        self.seen(migrate.check, seed, kestrel._State, "first", lambda state: list(state.front))
 
     def test_item_that_is_handed_out_twice(self) -> None:
         script = bytes([0]) + bytes([0, 0, 0, 65, 0, 0, 0, 0, 0]) + 2 * bytes([0, 4, 0, 0, 0, 0])

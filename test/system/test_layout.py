@@ -1,7 +1,7 @@
 """
-Tests of how the rooms of the house lie: which module may import which.
+Tests of the layout: which module may import which.
 
-A lower module knows nothing of a higher one, so that it can be read, tested and replaced without it.
+A lower module does not import a higher one, so that it can be read, tested and replaced without it.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from test.servers import run
 PACKAGE = Path(darner.__file__).parent
 
 LAYERS = (
-    "errors", "values", "client", "interfaces", "config", "net", "store", "rescue", "queues", "front", "service",
-    "testing", "cli", "commands", "__main__",
+    "errors", "values", "client", "interfaces", "config", "net", "store", "rescue", "migrate", "queues", "front",
+    "service", "testing", "cli", "commands", "__main__",
 )  # fmt: skip
 """The packages and the modules beside them, lower ones first; each may import those before it, and itself."""
 
@@ -101,7 +101,7 @@ class LayoutTests(SynchronousTestCase):
         self.assertEqual({module.partition(".")[0] for module in self.modules} - set(LAYERS), set())
 
     def test_few_names(self) -> None:
-        """Who opens the package sees at once what it is made of."""
+        """The package has few names at the top."""
         names = [path.stem for path in PACKAGE.iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()]
         self.assertLessEqual(len(names), 17)
 
@@ -186,7 +186,7 @@ class LayoutTests(SynchronousTestCase):
 
 
 class DoorTests(SynchronousTestCase):
-    """What front ends may do."""
+    """What front ends may use."""
 
     REGISTERING = frozenset({"put", "read", "consumed", "follow", "unless_put", "verdict", "moved", "changed"})
 
@@ -211,7 +211,7 @@ class DoorTests(SynchronousTestCase):
         }
 
     def test_only_queues_tell_the_commit_what_replies_depend_on(self) -> None:
-        """So no front end can forget it."""
+        """Only the queues register replies with the commit, so no front end can forget it."""
         for module in self.modules:
             if not is_below(module, "queues"):
                 used = self.attributes(module, "commit", "_commit")
@@ -239,7 +239,7 @@ class DoorTests(SynchronousTestCase):
         self.assertLessEqual(self.attributes("service", "queues", "_running", "Queues"), names | self.OWNER)
 
     def test_every_request_says_what_rights_it_needs(self) -> None:
-        """And is done by something: but for those with a payload, and the read that is most frequent."""
+        """Each also has a performer, except those with a payload, and plain reads."""
         kinds = requests.Request.__subclasses__()
         self.assertGreater(len(kinds), 20)
         self.assertEqual([kind for kind in kinds if not {"allowed", "for_all"} & set(vars(kind))], [])
@@ -256,7 +256,7 @@ class DoorTests(SynchronousTestCase):
 
 
 class CompiledTests(SynchronousTestCase):
-    """What is compiled keeps to the rules that `docs/design/compiled.rst` has for it."""
+    """Compiled modules follow the rules in `docs/design/compiled.rst`."""
 
     def setUp(self) -> None:
         setup = run_path(str(PACKAGE.parent / "setup.py"), run_name="darner_setup")
@@ -273,7 +273,7 @@ class CompiledTests(SynchronousTestCase):
             self.assertIn(f"darner/{module}.py", self.paths)
 
     def test_decorators(self) -> None:
-        """Any other has a class be none of its own."""
+        """With any other decorator mypyc makes no native class."""
         for module, node in self.classes:
             for decorator in node.decorator_list:
                 self.assertIn(ast.unparse(decorator), ("dataclass", "dataclass(frozen=True)"), f"{module}.{node.name}")
@@ -286,14 +286,14 @@ class CompiledTests(SynchronousTestCase):
             self.assertLessEqual({ast.unparse(base) for base in node.bases}, known, f"{module}.{node.name}")
 
     def test_logs(self) -> None:
-        """A log that is not of the class does not know whose it is."""
+        """A L{Logger} that is not a class attribute does not know its class."""
         for module, node in self.classes:
             for statement in node.body:
                 self.assertNotIn("_log = ", ast.unparse(statement).partition("\n")[0], f"{module}.{node.name}")
 
 
 class ImportsTests(SynchronousTestCase):
-    """The tests above see every way to import."""
+    """The tests above recognize every kind of import."""
 
     def test_ways(self) -> None:
         for statement, name in (

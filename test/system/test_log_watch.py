@@ -1,5 +1,5 @@
 """
-The watch over what servers log (`bench.server_log`, `test.servers`): that it sees what it is there for.
+Tests of the checks of servers' logs (`bench.server_log`, `test.servers`).
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ STAMP = "2026-01-02T03:04:05+0000 "
 
 
 class ReadingTests(SynchronousTestCase):
-    """What is found in a text."""
+    """Errors that are found in a text."""
 
     def test_entries(self) -> None:
         log = f"{STAMP}[darner#info] one\n{STAMP}[-#critical] two\n\tTraceback (most recent call last):\n\t  x\n"
@@ -59,7 +59,7 @@ class ReadingTests(SynchronousTestCase):
             self.assertEqual(unhandled(f"{STAMP}{text}\n", ["something else", text[-9:]]), [])
 
     def test_handled(self) -> None:
-        """What the server says of a disk or of a client is no fault of its own."""
+        """Log lines about a disk or a client are not unhandled errors."""
         for text in (
             "[darner.queues.commit.GroupCommit#error] the store refused a write: No space left on device",
             "[darner#warn] too many connections: refusing new ones",

@@ -1,5 +1,5 @@
 """
-The faults of the servers that came before, each by its name, so that none comes back.
+The known faults of earlier servers, each with a test, so that none comes back.
 
 Most of them were seen in the C++ Darner or in Kestrel, by their users or in their code.
 """
@@ -49,7 +49,7 @@ class StoredTestCase(SynchronousTestCase):
         self.clock.advance(0)
 
     def restart(self) -> None:
-        """As after a kill: nothing is written at the end."""
+        """Restart as after a kill: nothing is written at the end."""
         self.store.close()
         self.start()
 
@@ -75,7 +75,7 @@ class StoredTestCase(SynchronousTestCase):
 
 
 class CountingTests(StoredTestCase):
-    """What is in a queue follows from what was written, holes included."""
+    """A restart finds exactly the items that were written and not consumed."""
 
     def test_no_phantom_items_behind_an_old_open_read(self) -> None:
         self.fill(1000)
@@ -115,7 +115,7 @@ class CountingTests(StoredTestCase):
 
 
 class WaiterTests(StoredTestCase):
-    """Who waits is served, in order, or told that there was nothing; who has gone is not served."""
+    """Waiting clients are served in order, or get C{END}; clients that have disconnected are not served."""
 
     def test_waiter_of_a_deleted_queue_gets_the_next_item(self) -> None:
         self.fill(1)
@@ -196,7 +196,7 @@ class BytesTests(StoredTestCase):
 
 
 class DeletionTests(StoredTestCase):
-    """Deleting deletes, what it should and nothing else."""
+    """A delete removes what it should, and nothing else."""
 
     def test_flush_all_with_queues(self) -> None:
         for queue in (b"a", b"b", b"c"):
@@ -318,7 +318,7 @@ class ClientInputTests(StoredTestCase):
 
 
 class ThreadTests(TestCase):
-    """What is slow is done in a thread, and nobody waits for it; what is short needs none."""
+    """Slow work is done in a thread, and no client waits for it; short work needs no thread."""
 
     timeout = 60
 

@@ -26,11 +26,6 @@ from test.harness import REFUSED, Server, from_source, value
 NOTHING_STORED = b"NOT_STORED\r\n"
 
 
-def item(queue: bytes, payload: bytes) -> bytes:
-    """One item of several."""
-    return value(queue, payload, end=b"")
-
-
 class TogetherTestCase(SynchronousTestCase):
     """
     @cvar queues: settings by the name of a queue.
@@ -85,12 +80,12 @@ class TogetherTestCase(SynchronousTestCase):
 
 
 class SweepTests(TogetherTestCase):
-    """More has expired at the head of a queue than is dropped in one go."""
+    """More items have expired at the head of a queue than one sweep drops."""
 
     defaults = {"max_expire_sweep": 10, "max_open_reads": 5}
 
     def test_first_named_goes_first(self) -> None:
-        """What is behind a sweep of the first queue goes before an item of the second."""
+        """An item behind a sweep of the first queue is served before an item of the second."""
         for options in (b"t=0", b"t=1000", b"open/t=0", b"peek/t=500"):
             self.swarm(b"a")
             self.other.sets(b"a", b"first")
@@ -117,7 +112,7 @@ class SweepTests(TogetherTestCase):
         self.idle()
 
     def test_waits_on_behind_it(self) -> None:
-        """After the sweep it stands in all lines, and its time counts from the start."""
+        """After the sweep it waits in all lines, and its time counts from the start."""
         self.swarm(b"a")
         self.assertEqual(self.client.does(b"get a b/t=1000"), b"")
         self.assertEqual((len(self.fifo(b"a").waiters), len(self.fifo(b"b").waiters)), (1, 1))
@@ -132,7 +127,7 @@ class SweepTests(TogetherTestCase):
         self.idle()
 
     def test_swept_while_it_waits(self) -> None:
-        """The item of the second queue waits for what is behind the sweep of the first."""
+        """The item of the second queue has to wait until the sweep of the first ends."""
         self.exist(b"a")
         self.assertEqual(self.client.does(b"get a b/t=1000"), b"")
         self.hold_sweeping(b"a")
@@ -154,7 +149,7 @@ class SweepTests(TogetherTestCase):
         self.fifo(name).sweeping = True
 
     def test_time_is_up_meanwhile(self) -> None:
-        """It is told what is there when that is known, also where several are swept one after the other."""
+        """It gets a reply when the sweep ends, also if several queues are swept one after the other."""
         self.exist(b"b", b"c")
         self.client.ask(b"get a b c/t=1000")
         self.server.commit()
@@ -233,7 +228,7 @@ class SweepTests(TogetherTestCase):
                 self.idle()
 
     def test_monitor_of_what_is_there(self) -> None:
-        """With 0 seconds it has all that is behind."""
+        """With 0 seconds the monitor gets all items behind the expired ones."""
         self.swarm(b"a")
         for payload in (b"1", b"2"):
             self.other.sets(b"a", payload)
@@ -241,7 +236,7 @@ class SweepTests(TogetherTestCase):
         self.step()
         self.assertEqual(self.client.hears(), b"")
         self.server.commit()
-        self.assertEqual(self.client.hears(), item(b"a", b"1") + item(b"a", b"2") + memcache.END)
+        self.assertEqual(self.client.hears(), value(b"a", b"1") + value(b"a", b"2") + memcache.END)
         self.client.does(b"confirm a 2")
         self.swarm(b"a")
         self.assertEqual(self.client.does(b"monitor a 0"), memcache.END)
@@ -251,7 +246,7 @@ class SweepTests(TogetherTestCase):
         self.swarm(b"a")
         self.assertEqual(self.client.does(b"monitor a 5"), b"")
         self.other.sets(b"a", b"1")
-        self.assertEqual(self.client.hears(), item(b"a", b"1"))
+        self.assertEqual(self.client.hears(), value(b"a", b"1"))
         self.hold_sweeping(b"a")
         self.advance(5)
         self.assertEqual(self.client.hears(), b"", "nobody knows yet what is behind")
@@ -261,13 +256,13 @@ class SweepTests(TogetherTestCase):
         self.idle()
 
     def test_monitor_is_over_and_sated(self) -> None:
-        """With 0 seconds it has what can be sent at once."""
+        """With 0 seconds the monitor gets the items that can be sent at once."""
         for _ in range(2):
             self.other.sets(b"a", bytes(CHUNK_BYTES + 1))
         self.client.ask(b"monitor a 0")
         for _ in range(9):
             self.server.commit()
-        self.assertEqual(self.client.hears(), item(b"a", bytes(CHUNK_BYTES + 1)) + memcache.END)
+        self.assertEqual(self.client.hears(), value(b"a", bytes(CHUNK_BYTES + 1)) + memcache.END)
         self.assertEqual(self.fifo(b"a").open_count, 1)
 
     def test_call(self) -> None:
@@ -358,7 +353,7 @@ class LimitTests(TogetherTestCase):
         self.assertEqual(self.sets(b"most", b"12"), [memcache.STORED])
 
     def test_cannot_make_room(self) -> None:
-        """Where the oldest items cannot be read, none has it, and no queue stays that was made for it."""
+        """If the oldest items cannot be read, no queue gets the item, and no new queue is left."""
         self.sets(b"dropping", b"1", b"2")
         self.fifo(b"dropping").storage.contents.head.evict()
         self.server.store.unreadable = True
@@ -369,7 +364,7 @@ class LimitTests(TogetherTestCase):
         self.assertEqual(self.had(b"dropping"), [b"1", b"2"])
 
     def test_requeue(self) -> None:
-        """To a parent it is for the parent alone; to an alias nothing can be moved."""
+        """Items moved to a parent do not go to its children; nothing can be moved to an alias."""
         self.client.does(b"get q+like")
         self.sets(b"dead", b"1")
         self.assertEqual(self.client.does(b"requeue dead all"), b"CLIENT_ERROR an alias is no queue\r\n")
@@ -404,31 +399,31 @@ class StatusTests(TogetherTestCase):
         self.assertEqual(self.server.queues.names(), [b"q+1"])
 
     def test_quiescent(self) -> None:
-        """What reads is refused; what is open may be confirmed."""
+        """Reads are refused; open reads can be confirmed."""
         self.client.does(b"status quiescent")
         for ask in (b"monitor q 5", b"get q r/t=5", b"get q r/close/open/t=0"):
             self.assertEqual(self.client.does(ask), b"SERVER_ERROR server is quiescent\r\n", ask)
         self.client.does(b"status up")
         self.other.sets(b"r", b"1")
-        self.assertEqual(self.client.does(b"monitor r 0 1"), item(b"r", b"1") + memcache.END)
+        self.assertEqual(self.client.does(b"monitor r 0 1"), value(b"r", b"1") + memcache.END)
         self.client.does(b"status quiescent")
         self.assertEqual(self.client.does(b"confirm r 1"), memcache.END)
         self.assertEqual(self.fifo(b"r").open_count, 0)
 
 
 class LateTests(TogetherTestCase):
-    """Open reads that were given back without a word to the client."""
+    """Open reads that were given back after C{open_timeout}, without the client knowing."""
 
     queues = {"q": {"open_timeout": 10, "max_open_reads": 4}, "one": {"open_timeout": 10}}
 
     def test_late_confirm(self) -> None:
-        """It means those that were given back, and closes no others."""
+        """A late confirm counts those that were given back, and closes no others."""
         for payload in (b"1", b"2"):
             self.other.sets(b"q", payload)
-        self.assertEqual(self.client.does(b"monitor q 0"), item(b"q", b"1") + item(b"q", b"2") + memcache.END)
+        self.assertEqual(self.client.does(b"monitor q 0"), value(b"q", b"1") + value(b"q", b"2") + memcache.END)
         self.advance(10)
         self.assertEqual(self.fifo(b"q").open_count, 0)
-        self.assertEqual(self.client.does(b"monitor q 0 1"), item(b"q", b"1") + memcache.END)
+        self.assertEqual(self.client.does(b"monitor q 0 1"), value(b"q", b"1") + memcache.END)
         self.assertEqual(self.client.does(b"confirm q 2"), memcache.END)
         self.assertEqual(self.fifo(b"q").open_count, 1)
         self.assertEqual(self.client.does(b"confirm q 2"), memcache.ERROR)
@@ -439,7 +434,7 @@ class LateTests(TogetherTestCase):
         """They do not count among those that may be open."""
         for number in range(6):
             self.other.sets(b"q", b"%d" % number)
-        items = [item(b"q", b"%d" % number) for number in range(4)]
+        items = [value(b"q", b"%d" % number) for number in range(4)]
         self.assertEqual(self.client.does(b"monitor q 0"), b"".join(items) + memcache.END)
         self.assertEqual(self.client.does(b"monitor q 0"), memcache.END)
         self.advance(10)
@@ -449,14 +444,14 @@ class LateTests(TogetherTestCase):
 
     def test_one_at_a_time(self) -> None:
         self.other.sets(b"one", b"1")
-        self.assertEqual(self.client.does(b"monitor one 5"), item(b"one", b"1") + memcache.END)
+        self.assertEqual(self.client.does(b"monitor one 5"), value(b"one", b"1") + memcache.END)
         self.advance(10)
-        self.assertEqual(self.client.does(b"monitor one 5"), item(b"one", b"1") + memcache.END)
+        self.assertEqual(self.client.does(b"monitor one 5"), value(b"one", b"1") + memcache.END)
         self.assertEqual(self.client.does(b"confirm one 1"), memcache.END)
         self.assertEqual(self.had(b"one"), [])
 
     def test_refused_by_the_store(self) -> None:
-        """What was left out of the replies is not what the client confirms."""
+        """Items that were left out of the replies do not count for a confirm."""
         self.client.ask(b"monitor q 5")
         self.server.commit()
         self.server.store.full = True
@@ -464,7 +459,7 @@ class LateTests(TogetherTestCase):
         self.server.store.full = False
         self.other.sets(b"q", b"2")
         self.advance(5)
-        self.assertEqual(self.client.hears(), item(b"q", b"2") + memcache.END)
+        self.assertEqual(self.client.hears(), value(b"q", b"2") + memcache.END)
         self.assertEqual(self.client.does(b"confirm q 2"), memcache.ERROR)
         self.assertEqual(self.client.does(b"confirm q 1"), memcache.END)
         self.assertEqual(self.fifo(b"q").open_count, 0)

@@ -42,7 +42,7 @@ Q = b"q"
 
 
 class History(SynchronousTestCase):
-    """Histories are made up by short verbs; what the server was to know of an item is its payload."""
+    """Invents histories, by methods with short names."""
 
     def setUp(self) -> None:
         self.books = Books()
@@ -95,7 +95,7 @@ class History(SynchronousTestCase):
 
 
 class LossTests(History):
-    """Every acknowledged item was had, or is there, or has a reason to be gone."""
+    """Every acknowledged item was read, is there, or has a reason to be gone."""
 
     def test_all_is_well(self) -> None:
         first, second, third = self.put(), self.put(), self.put()
@@ -140,7 +140,7 @@ class LossTests(History):
         self.faults((LOST, item))
 
     def test_a_close_in_doubt(self) -> None:
-        """It has happened or not."""
+        """Either outcome of a close in doubt is right."""
         gone, there = self.put(), self.put()
         for item in (gone, there):
             self.open(item)
@@ -182,7 +182,7 @@ class LossTests(History):
         self.assertEqual(self.books.figures.flushed, 1)
 
     def test_a_flush_in_doubt(self) -> None:
-        """It takes what was set before it or not, and nothing of what was set when the server was there again."""
+        """A flush in doubt may remove items set before it, but none that were set after the next start."""
         _, there = self.put(), self.put()
         self.books.flush(Q)
         self.kill()
@@ -211,7 +211,7 @@ class LossTests(History):
 
 
 class ReadTests(History):
-    """What may be handed out."""
+    """Items that a read may return."""
 
     def test_twice(self) -> None:
         item = self.put()
@@ -276,7 +276,7 @@ class ReadTests(History):
         self.faults((FLUSHED, item))
 
     def test_a_flush_that_is_not_over(self) -> None:
-        """It happens before or after what is asked meanwhile."""
+        """It may happen before or after requests that are sent meanwhile."""
         first, second = self.put(), self.put()
         flush = self.books.flush(Q)
         self.get(first)
@@ -321,7 +321,7 @@ class OrderTests(History):
         self.faults((ORDER, first))
 
     def test_of_two_at_the_same_time(self) -> None:
-        """Nobody can tell which was first."""
+        """Sets at the same time may be stored in either order."""
         first, second = self.ask(), self.ask(producer=self.books.new_producer())
         self.books.stored(first)
         self.books.stored(second)
@@ -330,7 +330,7 @@ class OrderTests(History):
         self.faults()
 
     def test_two_consumers(self) -> None:
-        """Who is answered later may have been served earlier."""
+        """A consumer with a later reply may have been served earlier."""
         first, second = self.put(), self.put()
         self.get(second, self.view)
         self.get(first, View())
@@ -384,7 +384,7 @@ class OrderTests(History):
 
 
 class CountTests(History):
-    """What the server counts is what may be there."""
+    """The server's counts must be possible."""
 
     def test_exact(self) -> None:
         self.put()
@@ -428,7 +428,7 @@ class CountTests(History):
 
 
 class RemainsTests(SynchronousTestCase):
-    """What is on the disk is seen for what it is."""
+    """The check of what is left on the disk."""
 
     def setUp(self) -> None:
         self.data = make_directory(self) / "data"
@@ -544,7 +544,7 @@ class TortureTests(SynchronousTestCase):
         self.assertIn("\nrepeat it by --seed=4 --rounds=2 --seconds-per-round=0.5\n", out)
 
     def test_one_that_ends_by_itself(self) -> None:
-        """All that it promised is kept at the next start, and yet it is not well."""
+        """A server that ends by itself is a fault, even if it keeps all promises at the next start."""
         output = make_directory(self) / "figures.json"
         fault = ("from darner.queues.collection import Queues", "Queues.flush = lambda *_: os._exit(3)")
         weak = twistd("import os", *fault)
@@ -562,7 +562,7 @@ class TortureTests(SynchronousTestCase):
         self.assertRegex(out, r"FAULT in round 0: server at fault: darner ended with 1: no")
 
     def test_its_log_is_read(self) -> None:
-        """That of each life, once."""
+        """The log of each life is read once."""
         torture = Torture(Twistd(), 1, 1.0)
         server = torture.server
         server.directory = make_directory(self)

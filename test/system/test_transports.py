@@ -117,7 +117,7 @@ class UnixTests(Contract, SynchronousTestCase):
 
 
 class StallTests(SynchronousTestCase):
-    """A client that does not read is held back, and disconnected."""
+    """The server stops reading from a client that does not read its replies, and disconnects it."""
 
     def setUp(self) -> None:
         self.server = shared_server(f'stall_timeout = "{round(1000 * STALL)}ms"')
@@ -170,7 +170,7 @@ class StallTests(SynchronousTestCase):
         self.assertEqual(self.control.count(b"large"), 1)
 
     def test_leave_that_is_not_returned(self) -> None:
-        """TLS is ended by both sides; a client that does not do so goes all the same, and what it had open is had."""
+        """A TLS client that does not close its side is disconnected all the same, and its items go back."""
         for transport in ("tcp", "endpoint", "ssl", "mtls", "unix"):
             connections = self.control.stats()[b"curr_connections"]
             self.assertEqual(self.control.set(b"left", b"x"), b"STORED")
@@ -263,7 +263,7 @@ class ShortageTests(SynchronousTestCase):
         self.misbehave("unix")
 
     def descriptors(self, transport: str) -> None:
-        """Clients for whom there is no descriptor hurt nobody; when they leave, others are served."""
+        """Clients without a descriptor do not affect others; when clients leave, new ones are served."""
         server = TransportServer(self)
         with server.blocking_client(transport) as client:
             self.assertEqual(client.set(b"q", b"1"), b"STORED")

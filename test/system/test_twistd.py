@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import resource
 import signal
 import socket
@@ -32,6 +33,7 @@ from test.damage import live_tables
 from test.servers import (
     FOREGROUND,
     MODULE,
+    PATIENCE,
     TWISTD,
     Client,
     Server,
@@ -62,7 +64,7 @@ def put_many(client: Client, queue: bytes, count: int) -> None:
 
 
 class OptionsTests(SynchronousTestCase):
-    """What the command line and the configuration file say is done."""
+    """Options of the command line and the configuration file."""
 
     def test_configuration_from_a_pipe(self) -> None:
         """It can be read once only."""
@@ -171,7 +173,7 @@ class OptionsTests(SynchronousTestCase):
         self.assertEqual(server.stop(), 0)
 
     def test_memory_without_tls(self) -> None:
-        """What only TLS needs is loaded where an endpoint is named, on the command line or in the file."""
+        """The modules for TLS are imported only if an endpoint is configured, on the command line or in the file."""
         directory = make_directory(self)
         (directory / "plain.toml").write_text("port = 0\n")
         (directory / "named.toml").write_text(f'port = 0\nlisten = [{{endpoint = "unix:{directory / "socket"}"}}]\n')
@@ -277,6 +279,48 @@ class OptionsTests(SynchronousTestCase):
             server.stop()
             self.assertEqual("connected" in server.text, bool(options))
 
+    def test_log_that_nobody_reads(self) -> None:
+        """Clients are served, the log says how many lines are lost, and the server stops."""
+        directory = make_directory(self)
+        path = str(directory / "socket")
+        reader, writer = os.pipe()
+        self.addCleanup(os.close, reader)
+        process = subprocess.Popen(
+            [*FOREGROUND, "--debug", f"--listen=unix:{path}"], cwd=directory, env=environment(), stdout=writer,
+            stderr=subprocess.PIPE,
+        )  # fmt: skip
+        os.close(writer)
+        assert process.stderr is not None
+        self.addCleanup(process.stderr.close)
+        self.addCleanup(process.wait)
+        self.addCleanup(process.kill)
+        until(lambda: os.path.exists(path), "the socket")
+
+        def ask_for_nonsense(thousands: int) -> None:
+            with Client(path) as client:
+                for _ in range(thousands):
+                    client.send(b"nonsense\r\n" * 1000)
+                    self.assertEqual(client.read(7000), b"ERROR\r\n" * 1000)
+
+        ask_for_nonsense(20)
+        lost = 0
+        said = b""
+        while not lost:
+            piece = os.read(reader, 65536)
+            self.assertTrue(piece)
+            said += piece
+            found = re.search(rb"([0-9]+) lines of the log are lost", said)
+            lost = int(found[1]) if found else 0
+        refused = said.count(b"was refused")
+        self.assertGreater(refused, 5000)
+        self.assertGreaterEqual(refused + lost, 20_000)
+        ask_for_nonsense(1)
+        until(lambda: b"was refused" in os.read(reader, 65536), "the log to go on")
+        ask_for_nonsense(20)
+        process.terminate()
+        self.assertEqual(process.wait(PATIENCE), 0)
+        self.assertEqual(process.stderr.read(), b"")
+
     def test_version(self) -> None:
         for program in [*TWISTD, "darner"], MODULE:
             done = run(*program, "--version", cwd=make_directory(self))
@@ -295,14 +339,19 @@ class OptionsTests(SynchronousTestCase):
 
     def test_help_that_nobody_reads(self) -> None:
         """As with C{--help | head -1}."""
-        for option in ("--help", "--version"):
+        bench, passwd = (
+            (sys.executable, "-c", f"import sys; from darner.cli.{name} import main; sys.exit(main())")
+            for name in ("bench", "passwd")
+        )
+        for program in ([*MODULE, "--help"], [*MODULE, "--version"], [*bench, "--help"], [*bench, "-v"],
+                        [*passwd, "-h"]):  # fmt: skip
             reader, writer = os.pipe()
             os.close(reader)
             done = subprocess.run(
-                [*MODULE, option], cwd=make_directory(self), env=environment(), stdout=writer, stderr=subprocess.PIPE
+                program, cwd=make_directory(self), env=environment(), stdout=writer, stderr=subprocess.PIPE
             )
             os.close(writer)
-            self.assertEqual((done.returncode, done.stderr), (0, b""))
+            self.assertEqual((done.returncode, done.stderr), (0, b""), program)
 
     def test_twistd_lists_it(self) -> None:
         done = run(*TWISTD, "--help", cwd=make_directory(self))
@@ -339,7 +388,7 @@ class OptionsTests(SynchronousTestCase):
         return done.stdout + done.stderr
 
     def test_wrong_settings(self) -> None:
-        """What is wrong is said in one line, and nothing is made."""
+        """The error is one line, and nothing is created."""
         for options, said in [
             (["--config=missing.toml"], "cannot read missing.toml: No such file or directory"),
             (["--config=wrong.toml"], "wrong.toml: unknown setting prot"),
@@ -381,7 +430,7 @@ def _has_address(host: str) -> bool:
 
 
 class UnusableTests(SynchronousTestCase):
-    """What cannot be served from is left as it is, and one line says what is wrong and what to do."""
+    """An unusable data directory is left as it is, and one line says what is wrong and what to do."""
 
     def setUp(self) -> None:
         self.directory = make_directory(self)
@@ -554,7 +603,7 @@ class DamageTests(SynchronousTestCase):
         self.assertEqual(done.stderr, "darner: there is no data directory nowhere\n")
 
     def test_refused(self) -> None:
-        """What is seen at the start ends it with one line, and nothing is changed."""
+        """Damage that is found at the start ends it with one line, and nothing is changed."""
         table = max(live_tables(self.server.data).values())
         os.truncate(table, table.stat().st_size - 100)
         before = contents(self.server.data)
@@ -573,7 +622,7 @@ class DamageTests(SynchronousTestCase):
         self.assertEqual(contents(self.server.data), before)
 
     def test_repair(self) -> None:
-        """What is damaged inside a table is said when it is read; the rest is served, and saved by a repair."""
+        """Damage inside a table is reported when it is read; the rest is served, and saved by a repair."""
         table = self.damage()
         self.server.allow("is damaged")
         self.server.start()
@@ -604,7 +653,7 @@ class DamageTests(SynchronousTestCase):
         self.assertEqual(self.server.stop(), 0)
         self.assertEqual(self.check()[0], 0)
         self.server.start()
-        self.server.wait_for("nothing was to be repaired")
+        self.server.wait_for("found no damage")
 
     def test_repair_without_marker(self) -> None:
         (self.server.data / "darner").unlink()
@@ -681,7 +730,7 @@ class StopTests(SynchronousTestCase):
             stubborn.send(b"get large/open\r\n")
             until(lambda: other.count(b"large") == 0, "it is being sent")
             server.process.send_signal(signal.SIGTERM)
-            server.wait_for("stopping: finishing what is running")
+            server.wait_for("stopping: finishing running requests")
             # Twisted says that it stops already, and that is all.
             server.allow("Can't stop reactor that isn't running.")
             self.assertEqual(server.stop(signal.SIGTERM, STOPS_WITHIN), 0)
@@ -700,7 +749,7 @@ class StopTests(SynchronousTestCase):
             self.assertEqual(client.get(b"q"), b"00000000")
 
     def test_flushed_and_deleted_backlog(self) -> None:
-        """Room that is still to be reclaimed does not hold up the stop."""
+        """Space that is still to be reclaimed does not delay the stop."""
         server = Server(self)
         with server.client() as client:
             for queue in b"flushed", b"deleted":
@@ -732,7 +781,7 @@ class StopTests(SynchronousTestCase):
             self.assertIsNone(client.get(b"q"))
 
     def test_waiting_clients(self) -> None:
-        """They are sent away without an item."""
+        """Waiting clients are disconnected without an item."""
         server = Server(self)
         clients = [server.client() for _ in range(20)]
         for client in clients:
@@ -745,7 +794,7 @@ class StopTests(SynchronousTestCase):
             client.close()
 
     def test_client_that_does_not_read(self) -> None:
-        """A client that takes none of its replies cannot hold up the stop."""
+        """A client that reads none of its replies cannot delay the stop."""
         server = Server(self)
         with server.client() as stubborn, server.client() as other:
             for _ in range(4):
@@ -800,7 +849,7 @@ class RunningTests(SynchronousTestCase):
         self.assertEqual(sorted(entry.name for entry in server.directory.iterdir()), ["data", "err", "out"])
 
     def test_log(self) -> None:
-        """It says what it is, where it listens, what it serves from, and at the end that it finishes."""
+        """The log has the version, the addresses, the data directory, and at the end the stop."""
         server = Server(self)
         self.assertEqual(server.stop(), 0)
         said = [
@@ -808,7 +857,7 @@ class RunningTests(SynchronousTestCase):
             f"listening on IPv4Address(type='TCP', host='127.0.0.1', port={server.address[1]})",
             f"data directory: {server.data}",
             "starting up",
-            "stopping: finishing what is running",
+            "stopping: finishing running requests",
             "stopped",
         ]
         lines = [line.partition("] ")[2] for line in server.text.splitlines()]
@@ -896,7 +945,7 @@ def _kill(pid: int) -> None:
 
 
 class CrashTests(SynchronousTestCase):
-    """What was acknowledged before a kill -9 is so afterwards."""
+    """Everything acknowledged before a kill -9 is kept."""
 
     ROUNDS = 6
 
@@ -1068,7 +1117,7 @@ class ShortageTests(SynchronousTestCase):
         resource.prlimit(server.process.pid, which, (limit, hard))
 
     def test_disk_full(self) -> None:
-        """Sets are refused; what reads and closes need little room for goes on; sets work again without a restart."""
+        """Sets are refused, reads and closes still work, and sets work again without a restart."""
         server = Server(self)
         with server.client() as client, server.client() as other:
             for number in range(6):
@@ -1095,7 +1144,7 @@ class ShortageTests(SynchronousTestCase):
             self.assertEqual([client.get(b"q") for _ in expected], expected)
 
     def test_disk_full_to_the_last_byte(self) -> None:
-        """Where nothing at all can be written, what was not written is not done: reads are refused as well."""
+        """If nothing at all can be written, reads are refused too."""
         server = Server(self)
         with server.client() as client, server.client() as other:
             for number in range(4):
@@ -1148,7 +1197,7 @@ class ShortageTests(SynchronousTestCase):
             self.assertEqual(got, stored)
 
     def assert_survives_a_crowd(self, server: Server, limit: int, size: int) -> None:
-        """Clients beyond the limit do not hurt those that are served; when they leave, others are served again."""
+        """Clients beyond the limit do not affect the others; when clients leave, new ones are served."""
         with server.client() as client:
             self.assertEqual(client.set(b"q", b"1"), b"STORED")
             self.limit(server, resource.RLIMIT_NOFILE, len(os.listdir(f"/proc/{server.process.pid}/fd")) + limit)
@@ -1168,7 +1217,7 @@ class ShortageTests(SynchronousTestCase):
         self.assertEqual(server.stop(), 0)
 
     def test_too_many_clients(self) -> None:
-        """The server's own port turns away whom it has no descriptor for, and says so."""
+        """The fast port refuses clients for which it has no descriptor, and logs that."""
         server = Server(self)
         self.assert_survives_a_crowd(server, 128 + 50, 200)
         self.assertIn("too many connections", server.text)
@@ -1179,7 +1228,7 @@ class ShortageTests(SynchronousTestCase):
         self.assert_survives_a_crowd(server, 50, 200)
 
     def test_no_descriptors_at_all(self) -> None:
-        """While there is not even a descriptor to refuse with, newcomers wait; they are served when there are some."""
+        """Without even a descriptor to refuse them, new clients wait; they are served when there are descriptors."""
         server = Server(self)
         with server.client() as client:
             client.stats()

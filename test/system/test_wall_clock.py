@@ -65,10 +65,10 @@ class JumpTestCase(SynchronousTestCase):
 
 
 class ExpiryTests(JumpTestCase):
-    """An item expires when the wall clock says so: when it is looked at, and not before."""
+    """An item expires by the wall clock, when the queue is looked at."""
 
     def test_relative(self) -> None:
-        """It is made absolute when the item is set, so that setting the clock moves it."""
+        """A relative expiry becomes absolute at the set, so that setting the clock changes the remaining time."""
         for payload in (b"a", b"b"):
             self.client.sets(b"q", payload, expiry=60)
         self.set_clock(-HOUR)
@@ -93,7 +93,7 @@ class ExpiryTests(JumpTestCase):
             self.assertEqual(self.client.does(b"get q"), value(b"q", b"x"), jump)
 
     def test_expired_at_once(self) -> None:
-        """Also where the clock says that it is before 1970."""
+        """Also if the clock is before 1970."""
         for jump in (0, *JUMPS):
             self.set_clock(jump)
             self.client.sets(b"q", b"x", expiry=-1)
@@ -131,7 +131,7 @@ class FiguresTests(JumpTestCase):
     """No figure is ever negative."""
 
     def test_age(self) -> None:
-        """By the wall clock; 0 where it was set to before the item came."""
+        """The age by the wall clock; 0 if that was set to a time before the item."""
         for payload in (b"a", b"b"):
             self.client.sets(b"q", payload)
         self.client.sets(b"q", b"c")
@@ -151,7 +151,7 @@ class FiguresTests(JumpTestCase):
             self.assertEqual(self.figure(b"uptime"), 5)
 
     def test_time(self) -> None:
-        """What the clock says, but never before 1970."""
+        """The time of the wall clock, but never before 1970."""
         for jump in (HOUR, -2 * HOUR):
             self.set_clock(jump)
             self.assertEqual(self.figure(b"time"), EPOCH + self.server.set_by)
@@ -160,7 +160,7 @@ class FiguresTests(JumpTestCase):
 
 
 class WaitTests(JumpTestCase):
-    """Waits take as long as they were asked to, whatever the wall clock says."""
+    """Waits have the right length, whatever the wall clock does."""
 
     def test_jumps(self) -> None:
         for jump in JUMPS:
@@ -174,7 +174,7 @@ class WaitTests(JumpTestCase):
 
 
 class ReclaimTests(JumpTestCase):
-    """Room is given back as soon as ever."""
+    """Space is reclaimed as soon as usual."""
 
     def test_jumps(self) -> None:
         for jump in JUMPS:
@@ -190,7 +190,7 @@ class ReclaimTests(JumpTestCase):
 
 
 class StoredTests(JumpTestCase):
-    """What is on disk has times of its own, and the clock may be anywhere when it is read."""
+    """The times on disk may be in the past or the future of the clock."""
 
     def store(self) -> LevelStore:
         return LevelStore(Path(self.mktemp()))

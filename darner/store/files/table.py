@@ -5,7 +5,7 @@ Tables: blocks of entries, sorted by key, each with a checksum, and an index of 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from struct import Struct
 from struct import error as struct_error
@@ -128,7 +128,8 @@ class Table:
         self._info = info
 
     @property
-    def _largest(self) -> Optional[bytes]:
+    def last(self) -> Optional[bytes]:
+        """The last key, if there is a manifest that says so."""
         return None if self._info is None else self._info.largest
 
     def first_key(self) -> bytes:
@@ -140,8 +141,12 @@ class Table:
         finally:
             self.lost.clear()
 
-    def entries(self) -> Iterator[Entry]:
-        """Read every readable entry, ordered by key; of one key the newest first."""
+    def entries(self, unwanted: Callable[[bytes], bool] = lambda last: False) -> Iterator[Entry]:
+        """
+        Read every readable entry, ordered by key; of one key the newest first.
+
+        @param unwanted: whether blocks up to this key may be left out.
+        """
         try:
             size = self.path.stat().st_size
             file = self.path.open("rb")
@@ -156,7 +161,7 @@ class Table:
                 except BadFile as error:
                     yield from self._without_index(file.fileno(), size, str(error))
                 else:
-                    yield from self._with_index(file.fileno(), handles, size)
+                    yield from self._with_index(file.fileno(), handles, size, unwanted)
             except OSError as error:
                 self._lose(f"{error.strerror}")
 
@@ -178,11 +183,16 @@ class Table:
     def _lose(self, reason: str, start: Optional[bytes] = None, stop: Optional[bytes] = None) -> None:
         if start is None:
             start = self._info.smallest if self._info is not None else b""
-        self.lost.append(Lost(reason, start, stop if stop is not None else self._largest))
+        self.lost.append(Lost(reason, start, stop if stop is not None else self.last))
 
-    def _with_index(self, file: int, handles: list[tuple[bytes, Handle]], size: int) -> Iterator[Entry]:
+    def _with_index(
+        self, file: int, handles: list[tuple[bytes, Handle]], size: int, unwanted: Callable[[bytes], bool]
+    ) -> Iterator[Entry]:
         before = self._info.smallest if self._info is not None else b""
         for separator, handle in handles:
+            if unwanted(separator):
+                before = separator
+                continue
             try:
                 yield from list(self._decoded(_read_block(file, handle, size)))
             except (BadFile, OSError) as error:

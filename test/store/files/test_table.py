@@ -102,6 +102,20 @@ class WholeTests(SynchronousTestCase):
         self.assertTrue(all(lost.start <= key <= lost.stop for key in missing))
         self.assertEqual([entry for entry in whole if entry in found], found)
 
+    def test_from_a_key_on(self) -> None:
+        """Blocks before it are not read, and so their damage does no harm."""
+        path, whole = self.a_table()
+        start = whole[len(whole) // 2].key
+        data = bytearray(path.read_bytes())
+        data[9] ^= 1
+        path.write_bytes(data)
+        table = Table(path)
+        found = list(table.entries(lambda last: last < start))
+        self.assertEqual(table.lost, [])
+        self.assertEqual(found, whole[-len(found) :])
+        self.assertLess(len(found), len(whole))
+        self.assertLessEqual({entry.key for entry in whole if entry.key >= start}, {entry.key for entry in found})
+
     def test_first_damage(self) -> None:
         path, _ = self.a_table()
         self.assertEqual(Table(path).first_damage(), "")

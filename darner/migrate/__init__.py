@@ -1,0 +1,3 @@
+"""
+Taking over the queues of other servers: ``darner import``.
+"""
