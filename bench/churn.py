@@ -1,8 +1,8 @@
 """
 Clients that set items and get them again, at full speed or at a rate, in one thread.
 
-The request of each client is a batch: some sets on one of its queues, then some gets from it.  How long the answer to
-the whole batch takes is measured.
+Each client sends some sets on one of its queues in one go, and when they are answered as many gets, or both in one go.
+How long the answer to all that was sent takes is measured.
 """
 
 from __future__ import annotations
@@ -38,11 +38,13 @@ class Phase(NamedTuple):
     @ivar sets: whether they set.
     @ivar gets: whether they get.
     @ivar rate: the bytes of items a second that they set, or get where they do not set; C{None}: as many as they can.
+    @ivar together: whether they get in the same go what they set, so that it is never in a queue for long.
     """
 
     sets: bool
     gets: bool
     rate: Optional[float] = None
+    together: bool = False
 
 
 IDLE: Final = Phase(False, False)
@@ -59,6 +61,7 @@ class _Client:
         ]
         self._depth = depth
         self._next = 0
+        self._gets_left = 0
         self._dialect = self.dialects[0]
         self._out: deque[memoryview] = deque()
         self._expected: deque[int] = deque()
@@ -81,11 +84,26 @@ class _Client:
         return received
 
     def ask(self, phase: Phase) -> None:
-        """Begin a batch."""
+        """Send the next sets, and gets."""
         self._dialect = self.dialects[self._next]
         self._next = (self._next + 1) % len(self.dialects)
         self.sets = self._depth if phase.sets else 0
-        kinds = [SET] * self.sets + [GET] * (self._depth if phase.gets else 0)
+        gets = self._depth if phase.gets else 0
+        self._gets_left = gets if phase.sets and not phase.together else 0
+        self._ask([SET] * self.sets + [GET] * (gets - self._gets_left))
+
+    def go_on(self) -> bool:
+        """
+        Send the gets that come after the sets.
+
+        @return: whether there are any.
+        """
+        gets, self._gets_left = self._gets_left, 0
+        if gets:
+            self._ask([GET] * gets)
+        return gets > 0
+
+    def _ask(self, kinds: list[int]) -> None:
         self._out.extend(memoryview(self._dialect.requests[kind]) for kind in kinds)
         self._expected.extend(kinds)
         self.asked = time.perf_counter()
@@ -147,12 +165,13 @@ class Churn(threading.Thread):
     """
     The clients.
 
-    @ivar longest: the seconds that the longest batch took since this was last set to 0; one that is under way counts.
+    @ivar longest: the seconds that the longest request, of some sets or gets, took since this was last set to 0; one
+        that is under way counts.
     @ivar error: why they have ended before they were told to.
     """
 
     def __init__(self, server: Server, item_bytes: int, clients: int = 8, queues: int = 8, depth: int = 0) -> None:
-        """@param depth: sets, and gets, of a batch; 0: up to 64 KiB of items, but 16 at most."""
+        """@param depth: how many sets, or gets, are sent in one go; 0: up to 64 KiB of items, but 16 at most."""
         super().__init__(daemon=True)
         self._item_bytes = item_bytes
         self._depth = depth or max(1, min(16, _AHEAD // max(1, item_bytes)))
@@ -262,6 +281,8 @@ class Churn(threading.Thread):
             self._send(selector, client)
         if client.answered:
             self.longest = max(self.longest, time.perf_counter() - client.asked)
+            if client.go_on():
+                self._send(selector, client)
 
 
 def hold(server: Server, queues: int, item_bytes: int) -> socket.socket:

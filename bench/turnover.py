@@ -54,6 +54,7 @@ class Load:
     @ivar burst: whether to go at full speed for a while in the middle.
     @ivar backlog: bytes that are put first, and that the stream passes through and are drained in the end.
     @ivar held: whether an item stays in each queue.
+    @ivar together: whether sets and gets are sent in one go.
     @ivar peers: whether to compare with other servers.
     """
 
@@ -65,6 +66,7 @@ class Load:
     burst: bool = False
     backlog: int = 0
     held: bool = False
+    together: bool = False
     peers: bool = False
 
 
@@ -75,6 +77,7 @@ LOADS: Final = (
     Load("200 B, item stays", 200, held=True),
     Load("3 kB", 3000),
     Load("20 kB", 20_000, peers=True),
+    Load("20 kB, sets and gets in one go", 20_000, together=True),
     Load("20 kB, one queue", 20_000, 1),
     Load("20 kB, 1,000 queues", 20_000, 1000, held=True),
     Load("60 kB", 60_000),
@@ -153,7 +156,7 @@ class Result:
 
     @ivar first: bytes a second that went through at the beginning.
     @ivar last: the same at the end; after a burst, from 10 s after it on.
-    @ivar longest: the seconds of the longest batch of requests.
+    @ivar longest: the seconds of the longest request.
     @ivar drained: whether a backlog came out whole.
     """
 
@@ -206,11 +209,11 @@ class Trial:
         load, result = self._load, self.result
         if load.backlog:
             self._go_on(Phase(True, False), lambda: self._churn.live < load.backlog, "filling")
-        stream = Phase(True, True, load.rate)
+        stream = Phase(True, True, load.rate, load.together)
         begun = self._churn.figures().sets
         result.first = self._stream(stream, "at the beginning")
         if load.burst:
-            self._stream(Phase(True, True), "burst")
+            self._stream(Phase(True, True, None, load.together), "burst")
             self._stream(stream, "after it", min(10.0, self._seconds))
         result.last = self._stream(stream, "at the end")
         if load.backlog:
@@ -336,7 +339,7 @@ def turnover(loads: Sequence[Load], seconds: float, peers: bool, tell: Callable[
 
 def _benchmark(conditions: Conditions) -> Outcome:
     """
-    Items pass through queues that hold next to nothing.  A request is a batch of up to 64 KiB of sets and gets here.
+    Items pass through queues that hold next to nothing.  A request is up to 64 KiB of sets here, or the gets of these.
     """
     return turnover(LOADS, 30.0, True, conditions.log)
 

@@ -147,8 +147,8 @@ class FaultyStore:
     def uncompacted(self) -> bool:
         return self.store.uncompacted()
 
-    def compact(self, wanted: Callable[[], bool] = lambda: True) -> None:
-        self.store.compact(wanted)
+    def compact(self, wanted: Callable[[], bool] = lambda: True, all: bool = True) -> None:
+        self.store.compact(wanted, all)
 
     def close(self) -> None:
         self.store.close()

@@ -224,6 +224,15 @@ class Database:
     def pressed(self) -> bool:
         return self._db is not None and int(self._db.get_property(_NEWEST_TABLES) or 0) >= self.PRESSED
 
+    def newest_bytes(self) -> int:
+        """@return: about how many bytes the tables take that LevelDB will merge without being asked."""
+        return int(self.opened().get_property(_NEWEST_TABLES) or 0) * self.WRITE_BUFFER
+
+    def table_bytes(self, start: bytes, stop: bytes) -> int:
+        """@return: about how many bytes of the tables are between two keys."""
+        size: int = self.opened().approximate_size(start, stop)
+        return size
+
     # Writing
 
     def require_room(self) -> None:

@@ -160,11 +160,12 @@ class IReclaiming(Interface):
     def delayed_deleted(number: int, since: int, until: int) -> None:
         """Record that delayed items due between these times were deleted, so that L{compact} compacts there."""
 
-    def compact(wanted: Callable[[], bool] = ...) -> None:
+    def compact(wanted: Callable[[], bool] = ..., all: bool = True) -> None:
         """
         Give the disk space of deleted records back to the file system.  May take seconds.
 
         @param wanted: called from time to time; the compaction stops when it returns false.
+        @param all: whether of all records; else only where there is much, as others have to wait for it.
         """
 
 

@@ -147,6 +147,8 @@ class LevelStore:
         database = self._database
         if batch.puts:
             database.require_room()
+        if batch.reclaimed:
+            self._compaction.reclaimed(batch)
         if sync:
             database.write_safely(batch.writes)
         else:
@@ -245,8 +247,8 @@ class LevelStore:
     def uncompacted(self) -> bool:
         return bool(self._compaction.ranges)
 
-    def compact(self, wanted: Callable[[], bool] = lambda: True) -> None:
-        self._compaction.run(wanted)
+    def compact(self, wanted: Callable[[], bool] = lambda: True, all: bool = True) -> None:
+        self._compaction.run(wanted, all)
 
     def close(self) -> None:
         self._database.close()
