@@ -1,9 +1,8 @@
 """
 The group commit: one write for all that happened in one turn of the event loop, and the replies after it.
 
-Queues change their memory at once and tell the turn; who has to be answered tells it as well.  When the turn ends,
-the changes of all queues go to the store in one batch, and only then does anybody hear of them.  So a turn of fifty
-clients costs one write, and nothing is acknowledged before it is written.
+Queues change their memory at once and tell the turn; who has to be answered tells it as well.  When the turn ends, the
+changes of all queues go to the store in one batch, and only then does anybody hear of them.
 
 A turn in which somebody asked for stable storage is written by a worker thread.  What arrives meanwhile gathers for
 the next one: a single fsync serves everybody who was waiting, and replies keep their order.
@@ -43,11 +42,6 @@ ENOUGH: Final = 256
 _REFUSED: Final = "the store refused a write: {error}"
 
 
-def _tell(_: None, waiting: list[Deferred[None]]) -> None:
-    for waiter in waiting:
-        waiter.callback(None)
-
-
 class GroupCommit:
     """
     What is gathering now, and what is being written.
@@ -78,6 +72,7 @@ class GroupCommit:
         self.health = Health()
         self._gathering = Turn()
         self._owed: dict[Changing, None] = {}  # queues with something that could not be written
+        self._deletes: dict[Changing, None] = {}
         self._scheduled = False
         self._held = False
         self._writing: Optional[Deferred[None]] = None
@@ -147,6 +142,10 @@ class GroupCommit:
         self._gathering.queues[queue] = None
         if not self._scheduled:
             self._soon()
+
+    def deletes(self, queue: Changing) -> None:
+        """C{queue} has something to delete with whatever is written next: it is worth no write of its own."""
+        self._deletes[queue] = None
 
     def sync(self) -> None:
         """This turn is to be on stable storage before it is answered."""
@@ -250,17 +249,16 @@ class GroupCommit:
                 answers.asker.seal()
             self._write(turn)
         if waiting:
-            self._when_written().addCallback(_tell, waiting)
+            written = self._writing or succeed(None)
+            for waiter in waiting:
+                written.addCallback(waiter.callback)
 
-    def _when_written(self) -> Deferred[None]:
-        return succeed(None) if self._writing is None else self._writing
-
-    def _add_owed(self, turn: Turn, batch: Batch) -> None:
-        owed, self._owed = self._owed, {}
-        for queue in owed:
+    def _add(self, queues: dict[Changing, None], turn: Turn, batch: Batch) -> None:
+        for queue in queues:
             if queue not in turn.queues:
                 turn.queues[queue] = None
                 queue.write_to(batch, True)
+        queues.clear()
 
     def _write(self, turn: Turn) -> None:
         if not (turn.queues or turn.chunks or turn.sync or self._owed):
@@ -271,9 +269,10 @@ class GroupCommit:
             batch = turn.batch(self._store, True)
             untouched = batch.empty and not turn.sync
             if self._owed and not (untouched and turn.queues):
-                self._add_owed(turn, batch)
+                self._add(self._owed, turn, batch)
                 untouched = batch.empty and not turn.sync
             if not untouched:
+                self._add(self._deletes, turn, batch)
                 self._store.mend()
             if turn.sync:
                 # What was promised to be done by and by is done with that.

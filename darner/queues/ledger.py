@@ -108,7 +108,7 @@ class Ledger:
 
     def restore(self, item: Item) -> bool:
         """
-        Undo the consumption of an item, which could not be written.
+        Undo the consumption of an item, which could not be written or whose reader gives it back.
 
         @return: whether the item was consumed.
         """
@@ -116,7 +116,10 @@ class Ledger:
             return False
         self.consumed.discard(item.id)
         self._bytes_consumed -= item.size
-        self._ended = []  # the reclaimer will find those that are consumed all the same
+        # The reclaimer will find those that are consumed all the same.
+        self._ended = []
+        self._handed_ended = []
+        self._deletable = []
         self.remark()
         return True
 
@@ -231,14 +234,14 @@ class Ledger:
         return True
 
     def _put(self, batch: Batch) -> None:
-        """Put the items of this turn, but for those at their head that are consumed already: nobody will read them."""
+        """Put the items of this turn, but for the first ones if they are consumed already: nobody will read them."""
         items = self._writing
         first = items[0].id
         if first in self.consumed:
             stop = self.consumed.next_missing(first)
             skipped = 0
             for item in items:
-                if item.id >= stop or item.stream:
+                if item.id >= stop or item.stream or item.returnable:
                     break
                 skipped += 1
             if skipped:
@@ -276,6 +279,7 @@ class Ledger:
         if self._handed_ended:
             self._deletable += self._handed_ended
             self._handed_ended = []
+            self._commit.deletes(self._queue)
 
     def refuse(self) -> list[Item]:
         """

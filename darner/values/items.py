@@ -33,9 +33,12 @@ class Item:
     @ivar unloaded: whether the payload must be read from the store again.
     @ivar run: how many items the run has that ends with this item, so that the store has it under this id; 0: it is not
         the last one of a run, or not in the store.
+    @ivar returnable: whether who reads it may give it back when it is already recorded as consumed.
     """
 
-    __slots__ = ("expiry", "flags", "id", "payload", "refused", "run", "size", "stream", "time", "unloaded")
+    __slots__ = (
+        "expiry", "flags", "id", "payload", "refused", "returnable", "run", "size", "stream", "time", "unloaded",
+    )  # fmt: skip
 
     def __init__(
         self, id: int, flags: int, time: int, expiry: int, size: int, payload: bytes = b"", stream: int = 0
@@ -50,6 +53,7 @@ class Item:
         self.refused = False
         self.unloaded = False
         self.run = 0
+        self.returnable = False
 
     def unload(self) -> None:
         """Drop the payload from memory; the store has it."""

@@ -45,6 +45,21 @@ class DeletionTests(TurnoverTestCase):
         self.take(self.queue, 1)
         self.assertEqual(self.kept(self.queue), [3])
 
+    def test_with_the_next_turn_of_another_queue(self) -> None:
+        """A queue may have no turn of its own for a long time."""
+        self.put(self.queue, 10)
+        self.take(self.queue, 1)
+        self.put(self.fifo(name=b"other"), 10)
+        self.assertEqual(self.kept(self.queue), [])
+
+    def test_deleted_meanwhile(self) -> None:
+        self.put(self.queue, 10)
+        self.take(self.queue, 1)
+        self.queue.delete()
+        self.settle()
+        self.quiet()
+        self.assertEqual(self.store.queues, {})
+
     def test_when_no_turn_follows(self) -> None:
         self.put(self.queue, 10)
         self.take(self.queue, 1)
