@@ -144,6 +144,15 @@ class FaultyStore:
     def pressed(self) -> bool:
         return self.store.pressed()
 
+    def worn(self) -> bool:
+        return self.store.worn()
+
+    def settle(self) -> None:
+        self.store.settle()
+
+    def renew(self) -> None:
+        self.store.renew()
+
     def uncompacted(self) -> bool:
         return self.store.uncompacted()
 

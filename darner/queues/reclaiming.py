@@ -193,9 +193,18 @@ class Reclaimer:
         if self._timer is None:
             self._timer = self._clock.callLater(delay, self._look)
 
+    async def _renew(self) -> None:
+        self._store.mend()
+        await self._in_thread(self._store.settle)
+        await self._commit.written()  # no thread writes then
+        if not self._stopped:
+            self._store.renew()
+
     def _look(self) -> None:
         """Start the jobs; in a quiet moment also the work that was too little to start at once."""
         self._timer = None
+        if self._store.worn():
+            self._jobs.append(self._renew)
         if self._jobs:
             self._go()
             return

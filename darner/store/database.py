@@ -167,17 +167,31 @@ class Database:
                 self._lock.wait_for(lambda: not self._in_threads, self.PATIENCE)
             if self._in_threads:
                 raise StoreError(_TORN)
-            try:
-                if self._db is not None:
-                    self._db.close()
-                    self._db = None
-                self.directory.make_room()
-                self.open()
-            except (plyvel.Error, StoreUnusable, OSError) as error:
-                raise StoreError(f"cannot write: {reason(error)}") from error
-            self.torn = False
+            self._reopen_now()
             self._patient = True
         self._log.info("reopened the store in {path} after a failed write: it accepts writes again", path=self.path)
+
+    def renew(self) -> None:
+        """
+        Reopen the database, unless a thread is using it.
+
+        @raise StoreError: it cannot be opened now; L{mend} tries again.
+        """
+        with self._lock:
+            if not self._in_threads:
+                self.torn = True
+                self._reopen_now()
+
+    def _reopen_now(self) -> None:
+        try:
+            if self._db is not None:
+                self._db.close()
+                self._db = None
+            self.directory.make_room()
+            self.open()
+        except (plyvel.Error, StoreUnusable, OSError) as error:
+            raise StoreError(f"cannot write: {reason(error)}") from error
+        self.torn = False
 
     def opened(self) -> Any:
         """

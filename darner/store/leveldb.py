@@ -23,6 +23,7 @@ from darner.store.interfaces import IStore
 from darner.store.opening import open_database as open_and_inspect
 from darner.store.opening import recovering, starting
 from darner.store.reclaiming import Reclaiming
+from darner.store.renewal import Renewal
 from darner.values.consumed import Consumed
 from darner.values.items import ITEM_OVERHEAD, Item, QueueState, Step
 
@@ -62,6 +63,7 @@ class LevelStore:
             self._streams = (max(1, self._counter(records.STREAMS_KEY)), 0)
             self._compaction = Compaction(database)
         self._reclaiming = Reclaiming(database, self._compaction)
+        self._renewal = Renewal(database)
 
     # Numbers
 
@@ -243,6 +245,15 @@ class LevelStore:
         low, high = records.due_key(number, since, 0), records.due_key(number, until + 1, 0)
         ranges = {records.neighbourhood(low): (low, high)}
         self._database.in_thread(lambda: self._compaction.write([], ranges))
+
+    def worn(self) -> bool:
+        return self._renewal.due
+
+    def settle(self) -> None:
+        self._renewal.prepare()
+
+    def renew(self) -> None:
+        self._renewal.run()
 
     def uncompacted(self) -> bool:
         return bool(self._compaction.ranges)

@@ -261,6 +261,15 @@ class MemoryStore:
         self.unheld.discard(stream)
         return Step(None, freed)
 
+    def worn(self) -> bool:
+        return False
+
+    def settle(self) -> None:
+        pass
+
+    def renew(self) -> None:
+        pass
+
     def uncompacted(self) -> bool:
         return False
 

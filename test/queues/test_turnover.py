@@ -248,3 +248,54 @@ class FaultTests(TurnoverTestCase):
         self.take(self.queue, 1)
         self.quiet()
         self.assertEqual(self.kept(self.queue), [])
+
+
+class RenewalTests(TurnoverTestCase):
+    """What the engine notes for itself is begun anew."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.done: list[str] = []
+        self.worn = True
+        self.patch(self.store, "worn", lambda: self.worn)
+        self.patch(self.store, "settle", lambda: self.done.append("settle"))
+        self.patch(self.store, "renew", self.renew)
+
+    def renew(self) -> None:
+        self.assertFalse(self.commit.busy)
+        self.done.append("renew")
+        self.worn = False
+
+    def test_when_it_is_due(self) -> None:
+        self.put(self.queue, 10)
+        self.take(self.queue, 1)
+        self.quiet()
+        self.assertEqual(self.done, ["settle", "renew"])
+        self.assertFalse(self.reclaimer.pending)
+
+    def test_not_under_a_write(self) -> None:
+        """A write to stable storage is waited for."""
+        self.put(self.queue, 10)
+        self.take(self.queue, 1)
+        self.holding = True
+        self.commit.sync()
+        self.commit.end()
+        self.clock.advance(QUIET)
+        self.assertEqual(len(self.held), 2)
+        self.held.reverse()
+        self.release()
+        self.assertEqual(self.done, ["settle"])
+        self.holding = False
+        self.release()
+        self.assertEqual(self.done, ["settle", "renew"])
+        self.quiet()
+
+    def test_stopped_meanwhile(self) -> None:
+        self.put(self.queue, 10)
+        self.take(self.queue, 1)
+        self.holding = True
+        self.clock.advance(QUIET)
+        stopped = self.reclaimer.stop()
+        self.release()
+        self.successResultOf(stopped)
+        self.assertEqual(self.done, ["settle"])
