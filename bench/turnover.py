@@ -222,8 +222,9 @@ class Trial:
         self._rest()
         result.longest = max(result.longest, self._churn.longest)
         count = self._churn.figures().sets
-        result.written = self.disk.written() / (count * load.item_bytes)
-        result.passed = self.disk.passed() / (count * load.item_bytes)
+        set_bytes = max(1, count * load.item_bytes)
+        result.written = self.disk.written() / set_bytes
+        result.passed = self.disk.passed() / set_bytes
         if count == begun:
             result.notes.append(f"{load.name}: nothing went through")
 
@@ -288,7 +289,8 @@ def judge(outcome: Outcome, result: Result) -> None:
     outcome.at_most(beyond, 0, "MB", result.disk.beyond / 1e6)
     if result.load.item_bytes >= 1000:  # the records of a smaller item are larger than its payload
         outcome.at_most(f"{name}: bytes written by bytes set", WRITTEN, "", result.written)
-    outcome.at_least(f"{name}: rate at the end by rate at the beginning", RECOVERED, result.last / result.first)
+    ratio = result.last / result.first if result.first else None
+    outcome.at_least(f"{name}: rate at the end by rate at the beginning", RECOVERED, ratio)
     outcome.at_most(f"{name}: longest request", LONGEST * 1000, "ms", result.longest * 1000)
     outcome.at_most(f"{name}: LOG and MANIFEST", 4, "MB", (result.disk.log + result.disk.manifest) / 1e6)
     outcome.at_most(f"{name}: start", 1, "s", result.start)
@@ -332,7 +334,8 @@ def turnover(loads: Sequence[Load], seconds: float, peers: bool, tell: Callable[
             best[reach] = max(best.get(reach, 0.0), other.last)
         for reach, rate in best.items():
             which = "the C++ Darner" if reach == PEERS["cpp"] else "the faster of Redis and beanstalkd"
-            outcome.at_least(f"{load.name}: rate at the end by that of {which}", reach, result.last / rate)
+            ratio = result.last / rate if rate else None
+            outcome.at_least(f"{load.name}: rate at the end by that of {which}", reach, ratio)
     outcome.tables.append(Table("Turnover", _HEAD, rows))
     return outcome
 
