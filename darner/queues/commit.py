@@ -54,13 +54,9 @@ class GroupCommit:
     """
 
     def __init__(
-        self,
-        store: IStore,
-        schedule: Callable[[Callable[[], None]], object],
-        in_thread: Callable[..., Deferred[Any]],
-        wall: Callable[[], float],
-        clock: IReactorTime,
-    ) -> None:
+        self, store: IStore, schedule: Callable[[Callable[[], None]], object], in_thread: Callable[..., Deferred[Any]],
+        wall: Callable[[], float], clock: IReactorTime,
+    ) -> None:  # fmt: skip
         """The parameters are those of L{darner.queues.collection.Surroundings}."""
         self._store = store
         self._schedule = schedule
@@ -249,9 +245,11 @@ class GroupCommit:
                 answers.asker.seal()
             self._write(turn)
         if waiting:
-            written = self._writing or succeed(None)
             for waiter in waiting:
-                written.addCallback(waiter.callback)
+                self._when_written().addCallback(waiter.callback)
+
+    def _when_written(self) -> Deferred[None]:
+        return succeed(None) if self._writing is None else self._writing
 
     def _add(self, queues: dict[Changing, None], turn: Turn, batch: Batch) -> None:
         for queue in queues:
