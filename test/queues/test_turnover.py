@@ -6,11 +6,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from darner.queues import reclaiming
 from darner.queues.fifo import Fifo
 from darner.queues.head import MemoryBudget
 from darner.queues.reclaiming import QUIET, RETRY
 from darner.values.vocabulary import CHUNK_BYTES
-from test.queues.test_reclaiming import ReclaimTestCase
+from test.queues.test_reclaiming import MUCH, ReclaimTestCase
 from test.store_contract import write_stream
 
 
@@ -299,3 +300,18 @@ class RenewalTests(TurnoverTestCase):
         self.release()
         self.successResultOf(stopped)
         self.assertEqual(self.done, ["settle"])
+
+
+class CompactionTests(TurnoverTestCase):
+    def test_what_a_busy_server_leaves(self) -> None:
+        """The first quiet moment compacts the rest."""
+        all_of_it: list[bool] = []
+        self.patch(reclaiming, "COMPACT_BYTES", MUCH)
+        self.patch(self.store, "uncompacted", lambda: True)
+        self.patch(self.store, "compact", lambda wanted, all: all_of_it.append(all))
+        self.put(self.queue, MUCH, MUCH)
+        self.take(self.queue, 2)
+        self.assertEqual(all_of_it, [False])
+        self.quiet()
+        self.assertEqual(all_of_it, [False, True])
+        self.assertFalse(self.reclaimer.pending)
