@@ -144,11 +144,20 @@ class FaultyStore:
     def pressed(self) -> bool:
         return self.store.pressed()
 
+    def worn(self) -> bool:
+        return self.store.worn()
+
+    def settle(self) -> None:
+        self.store.settle()
+
+    def renew(self) -> None:
+        self.store.renew()
+
     def uncompacted(self) -> bool:
         return self.store.uncompacted()
 
-    def compact(self, wanted: Callable[[], bool] = lambda: True) -> None:
-        self.store.compact(wanted)
+    def compact(self, wanted: Callable[[], bool] = lambda: True, all: bool = True) -> None:
+        self.store.compact(wanted, all)
 
     def close(self) -> None:
         self.store.close()

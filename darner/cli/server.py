@@ -19,12 +19,7 @@ import attrs
 from attrs import evolve
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred
-from twisted.internet.endpoints import (
-    TCP4ServerEndpoint,
-    TCP6ServerEndpoint,
-    UNIXServerEndpoint,
-    serverFromString,
-)
+from twisted.internet.endpoints import TCP4ServerEndpoint, TCP6ServerEndpoint, UNIXServerEndpoint, serverFromString
 from twisted.internet.error import CannotListenError, ReactorNotRunning
 from twisted.internet.interfaces import IStreamServerEndpoint
 from twisted.logger import ILogObserver, Logger, LogLevel
@@ -47,10 +42,7 @@ from darner.store.interfaces import IStore
 from darner.store.leveldb import LevelStore
 
 COLLECT: Final = (5_000, 4, 200)
-"""
-When the garbage collector walks what.  Clients wait meanwhile: for the second generation, of 25,000 objects, some 5 ms.
-All objects, which may be millions, are walked rarely.
-"""
+"""Thresholds of the garbage collector.  Its second generation, of 25,000 objects, takes some 5 ms; all of them, rarely."""
 
 
 class CannotStart(SystemExit, Exception):

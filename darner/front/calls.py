@@ -197,6 +197,7 @@ class Reading(Call):
         assert self._fifo is not None
         self._number = self._fifo.number
         self._item = item
+        item.returnable = True  # this may be cancelled while it is being written that the item is consumed
         if item.stream:
             self._body = _Body(self._queues.reads.outflow(item, lambda: None))
             return self._body

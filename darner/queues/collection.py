@@ -39,9 +39,7 @@ from darner.values.stats import Health, Removal, ServerStats
 
 @dataclass(frozen=True)
 class Surroundings:
-    """
-    What the queues need from their process.  Tests replace it with a C{Clock} and synchronous calls.
-    """
+    """What the queues need from their process.  Tests replace it with a C{Clock} and synchronous calls."""
 
     clock: IReactorTime
     """For waits and delays; monotonic (`darner.net.clock`)."""
@@ -73,17 +71,12 @@ class Queues:
     """
 
     def __init__(
-        self,
-        store: IStore,
-        surroundings: Surroundings,
+        self, store: IStore, surroundings: Surroundings,
         policies: Policies = Policies(),  # noqa: B008  (it is frozen)
-        min_free_bytes: Optional[int] = None,
-        status: Optional[ServerStatus] = None,
+        min_free_bytes: Optional[int] = None, status: Optional[ServerStatus] = None,
         control: Control = Control(),  # noqa: B008  (it is frozen)
-        window_bytes: int = WINDOW_BYTES,
-        max_queues: int = 0,
-        max_children: int = 0,
-    ) -> None:
+        window_bytes: int = WINDOW_BYTES, max_queues: int = 0, max_children: int = 0,
+    ) -> None:  # fmt: skip
         """
         @param min_free_bytes: free disk space below which puts are refused (L{DiskSpace}).
         @param status: the server's status; by default up, and not saved.

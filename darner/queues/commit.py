@@ -1,9 +1,8 @@
 """
 The group commit: one write for all changes of one turn of the event loop, and then the replies.
 
-Queues change their memory at once and tell the turn; who has to be answered tells it as well.  When the turn ends,
-the changes of all queues go to the store in one batch, and only then does anybody hear of them.  So a turn of fifty
-clients costs one write, and nothing is acknowledged before it is written.
+Queues change their memory at once and tell the turn; who has to be answered tells it as well.  When the turn ends, the
+changes of all queues go to the store in one batch, and only then does anybody hear of them.
 
 A worker thread writes a turn in which a client asked for stable storage.  Requests that arrive meanwhile belong to the
 next turn: one fsync serves all clients that were waiting, and replies keep their order.
@@ -45,11 +44,6 @@ ENOUGH: Final = 256
 _REFUSED: Final = "the store refused a write: {error}"
 
 
-def _tell(_: None, waiting: list[Deferred[None]]) -> None:
-    for waiter in waiting:
-        waiter.callback(None)
-
-
 class GroupCommit:
     """
     The turn that gathers changes now, and the one that is being written.
@@ -63,8 +57,8 @@ class GroupCommit:
     """
 
     def __init__(
-        self, store: IStore, schedule: Callable[[Callable[[], None]], object],
-        in_thread: Callable[..., Deferred[Any]], wall: Callable[[], float], clock: IReactorTime,
+        self, store: IStore, schedule: Callable[[Callable[[], None]], object], in_thread: Callable[..., Deferred[Any]],
+        wall: Callable[[], float], clock: IReactorTime,
     ) -> None:  # fmt: skip
         """The parameters are those of L{darner.queues.collection.Surroundings}."""
         self._store = store
@@ -77,6 +71,7 @@ class GroupCommit:
         self.health = Health()
         self._gathering = Turn()
         self._owed: dict[Changing, None] = {}  # queues with something that could not be written
+        self._deletes: dict[Changing, None] = {}
         self._scheduled = False
         self._held = False
         self._writing: Optional[Deferred[None]] = None
@@ -149,6 +144,10 @@ class GroupCommit:
         self._gathering.queues[queue] = None
         if not self._scheduled:
             self._soon()
+
+    def deletes(self, queue: Changing) -> None:
+        """C{queue} has something to delete with whatever is written next: it is worth no write of its own."""
+        self._deletes[queue] = None
 
     def sync(self) -> None:
         """Sync this turn to stable storage before its replies go out."""
@@ -243,17 +242,18 @@ class GroupCommit:
                 answers.asker.seal()
             self._write(turn)
         if waiting:
-            self._when_written().addCallback(_tell, waiting)
+            for waiter in waiting:
+                self._when_written().addCallback(waiter.callback)
 
     def _when_written(self) -> Deferred[None]:
         return succeed(None) if self._writing is None else self._writing
 
-    def _add_owed(self, turn: Turn, batch: Batch) -> None:
-        owed, self._owed = self._owed, {}
-        for queue in owed:
+    def _add(self, queues: dict[Changing, None], turn: Turn, batch: Batch) -> None:
+        for queue in queues:
             if queue not in turn.queues:
                 turn.queues[queue] = None
                 queue.write_to(batch, True)
+        queues.clear()
 
     def _write(self, turn: Turn) -> None:
         if self.timings is not None:
@@ -267,9 +267,10 @@ class GroupCommit:
             batch = turn.batch(self._store, True)
             untouched = batch.empty and not turn.sync
             if self._owed and not (untouched and turn.queues):
-                self._add_owed(turn, batch)
+                self._add(self._owed, turn, batch)
                 untouched = batch.empty and not turn.sync
             if not untouched:
+                self._add(self._deletes, turn, batch)
                 self._store.mend()
             if turn.sync:
                 # This sync also does what sync_within promised.

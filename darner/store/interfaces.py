@@ -94,6 +94,9 @@ class IReads(Interface):
     def space() -> Optional[tuple[int, int]]:
         """@return: free and total bytes of the store's file system; C{None} if they are unknown."""
 
+    def worn() -> bool:
+        """@return: whether L{IWrites.renew} is due, so that what the engine notes for itself stays short."""
+
     def uncompacted() -> bool:
         """@return: whether L{compact<IReclaiming.compact>} has anything to do, also from an earlier process."""
 
@@ -121,6 +124,14 @@ class IWrites(Interface):
         Make the store writable again after a failed write.  Called before each write, in the reactor's thread; quick.
 
         @raise StoreError: this is not possible now.  The caller may try again later.
+        """
+
+    def renew() -> None:
+        """
+        Begin anew what the engine notes for itself, if that is due and nothing prevents it.  Called in the reactor's
+        thread, not while a thread writes; quick after L{IReclaiming.settle}.
+
+        @raise StoreError: the store has to be mended before it can be used again.
         """
 
     def ready() -> None:
@@ -164,11 +175,15 @@ class IReclaiming(Interface):
     def delayed_deleted(number: int, since: int, until: int) -> None:
         """Record that delayed items due between these times were deleted, so that L{compact} compacts there."""
 
-    def compact(wanted: Callable[[], bool] = ...) -> None:
+    def settle() -> None:
+        """Prepare for L{IWrites.renew}."""
+
+    def compact(wanted: Callable[[], bool] = ..., all: bool = True) -> None:
         """
         Give the disk space of deleted records back to the file system.  May take seconds.
 
         @param wanted: called from time to time; the compaction stops when it returns false.
+        @param all: whether of all records; else only where there is much, as others have to wait for it.
         """
 
 

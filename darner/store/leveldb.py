@@ -23,6 +23,7 @@ from darner.store.interfaces import IStore
 from darner.store.opening import open_database as open_and_inspect
 from darner.store.opening import recovering, starting
 from darner.store.reclaiming import Reclaiming
+from darner.store.renewal import Renewal
 from darner.values.consumed import Consumed
 from darner.values.items import ITEM_OVERHEAD, Imported, Item, QueueState, Step
 
@@ -62,6 +63,7 @@ class LevelStore:
             self._streams = (max(1, self._counter(records.STREAMS_KEY)), 0)
             self._compaction = Compaction(database)
         self._reclaiming = Reclaiming(database, self._compaction)
+        self._renewal = Renewal(database)
 
     # Numbers
 
@@ -147,6 +149,8 @@ class LevelStore:
         database = self._database
         if batch.puts:
             database.require_room()
+        if batch.reclaimed:
+            self._compaction.reclaimed(batch)
         if sync:
             database.write_safely(batch.writes)
         else:
@@ -247,11 +251,20 @@ class LevelStore:
         ranges = {records.neighbourhood(low): (low, high)}
         self._database.in_thread(lambda: self._compaction.write([], ranges))
 
+    def worn(self) -> bool:
+        return self._renewal.due
+
+    def settle(self) -> None:
+        self._renewal.prepare()
+
+    def renew(self) -> None:
+        self._renewal.run()
+
     def uncompacted(self) -> bool:
         return bool(self._compaction.ranges)
 
-    def compact(self, wanted: Callable[[], bool] = lambda: True) -> None:
-        self._compaction.run(wanted)
+    def compact(self, wanted: Callable[[], bool] = lambda: True, all: bool = True) -> None:
+        self._compaction.run(wanted, all)
 
     def close(self) -> None:
         self._database.close()

@@ -89,8 +89,13 @@ class MemoryStore:
     def _apply_to_queue(self, number: int, key: bytes, value: Optional[bytes]) -> None:
         place = key[9]
         if place == records.RUNS:
-            assert value is not None
             queue = self.queues[number]
+            if value is None:
+                last = records.key_number(key)
+                run = queue.items[last].run if last in queue.items else 0
+                for id in range(last - run + 1, last + 1):
+                    queue.items.pop(id, None)
+                return
             queue.items.update((item.id, item) for item in records.run_items(records.key_number(key), value))
             queue.bytes_put = records.run_head(value)[0]
         elif records.is_imported(key):
@@ -263,10 +268,19 @@ class MemoryStore:
         self.unheld.discard(stream)
         return Step(None, freed)
 
+    def worn(self) -> bool:
+        return False
+
+    def settle(self) -> None:
+        pass
+
+    def renew(self) -> None:
+        pass
+
     def uncompacted(self) -> bool:
         return False
 
-    def compact(self, wanted: Callable[[], bool] = lambda: True) -> None:
+    def compact(self, wanted: Callable[[], bool] = lambda: True, all: bool = True) -> None:
         pass
 
     def close(self) -> None:
