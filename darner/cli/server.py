@@ -42,7 +42,7 @@ from darner.store.interfaces import IStore
 from darner.store.leveldb import LevelStore
 
 COLLECT: Final = (5_000, 4, 200)
-"""Thresholds of the garbage collector.  Its second generation, of 25,000 objects, takes some 5 ms; all of them, rarely."""
+"""Thresholds of the garbage collector.  Its second generation, of 25,000 objects, takes some 5 ms; all rarely run."""
 
 
 class CannotStart(SystemExit, Exception):
