@@ -76,6 +76,10 @@ class FaultyStore:
     def leftovers(self) -> tuple[list[int], list[int]]:
         return self.store.leftovers()
 
+    def imported(self, number: int) -> list[Any]:
+        imported: list[Any] = self.store.imported(number)
+        return imported
+
     def new_number(self) -> int:
         self._unless(self.numberless, "no numbers")
         return self.store.new_number()

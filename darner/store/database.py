@@ -64,7 +64,7 @@ class Database:
     OPEN_FILES: Final = 74
     """LevelDB's minimum.  It maps open tables, of 2 MiB each, into memory; they count as this process's memory."""
     REOPEN: Final = (0.2, 10.0)
-    """Seconds between two attempts to merge tables that could not be merged, first and at most: each leaves one more."""
+    """Seconds between two attempts to merge damaged tables, first and longest: each leaves one more."""
     PATIENCE: Final = 0.5
     """Seconds for which reopening waits for threads that use the database."""
     MAPPED: Final = 8 * 1024 * 1024
