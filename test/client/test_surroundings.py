@@ -201,10 +201,14 @@ from darner.client.blocking import Client, Worker
 
 stopped = threading.Event()
 
+def say(*words):
+    sys.stdout.write(" ".join(words) + "\\n")  # at once: other threads write, too
+    sys.stdout.flush()
+
 def handle(read):
-    print("begun", read.payload.decode(), flush=True)
+    say("begun", read.payload.decode())
     stopped.wait(60) if read.payload == b"short" else time.sleep(60)
-    print("done", read.payload.decode(), flush=True)
+    say("done", read.payload.decode())
 
 class Told(Worker):
     def stop(self):
