@@ -240,8 +240,9 @@ class ReadyTests(Base):
         self.server.queues.apply(Policies(aliases={b"all": (b"t",)}))
         self.server.commit()
         self.put(b"0")
+        picks = self.server.queues.picks
         with self.assertRaises(ClientError):
-            self.server.queues.picks.move(None, b"", b"q", READY, [(0, 0)], b"all")  # type: ignore[arg-type]
+            consume(self.server.queues, lambda answers, done: picks.move(answers, done, b"q", READY, [(0, 0)], b"all"))
 
     @from_source
     def test_no_room(self) -> None:
