@@ -85,6 +85,19 @@ class RecordTests(CompactionTestCase):
         self.assertEqual(self.kinds(), [])
         self.assertFalse(self.store.uncompacted())
 
+    def test_deleted_queue(self) -> None:
+        """The next process compacts all of its range, as nothing says how far it was consumed."""
+        writer = self.queue(b"q")
+        self.reclaim(writer, 0, 4)
+        self.store._database.write([(records.mark_key(writer.number), None)])
+        self.again()
+        self.watch()
+        self.store.compact()
+        (low, high), *_ = self.compacted
+        self.assertLessEqual(low, records.run_key(writer.number, 0))
+        self.assertGreater(high, records.run_key(writer.number, 19))
+        self.assertFalse(self.store.uncompacted())
+
     def test_next_process(self) -> None:
         """It leaves out what is not consumed."""
         writer = self.queue(b"q")
