@@ -1,7 +1,7 @@
 // Charts as SVG: sparklines, and lines over time with axes and a readout under the pointer.
 
 import { fill, h, setAttribute, setText } from "./dom.js";
-import { clock, duration } from "./format.js";
+import { clock, compact, duration, rate } from "./format.js";
 
 /** A line without axes that fills its box, for a cell of a table or a tile. */
 export class Sparkline {
@@ -294,4 +294,28 @@ export class LineChart {
     });
     return `${this.title}, ${over}. ${parts.join(". ")}.`;
   }
+}
+
+/** The three charts of a queue, or of all: how many items, how fast they come and go, how old they become. */
+export function courseCharts(title, label) {
+  return [
+    new LineChart(title, [{ name: "items", label, kind: "items" }], compact, { integers: true }),
+    new LineChart(
+      "In and out",
+      [
+        { name: "in_rate", label: "in/s", kind: "in" },
+        { name: "out_rate", label: "out/s", kind: "out" },
+      ],
+      rate,
+    ),
+    new LineChart(
+      "Age of what is taken",
+      [
+        { name: "age_p50_ms", label: "half", kind: "items" },
+        { name: "age_p99_ms", label: "99 %", kind: "late" },
+      ],
+      duration,
+      { durations: true },
+    ),
+  ];
 }

@@ -2,7 +2,7 @@
 
 import * as actions from "./actions.js";
 import { get, may, queuePath } from "./api.js";
-import { LineChart } from "./charts.js";
+import { courseCharts } from "./charts.js";
 import { complain } from "./dialog.js";
 import { fill, h, segments, setAttribute, setText } from "./dom.js";
 import { bytes, compact, count, duration, moment, percent, rate } from "./format.js";
@@ -44,26 +44,7 @@ export class QueuePage {
     this.queue = null;
     this.pills = h("span.pills");
     this.buttons = h("div.actions");
-    this.charts = [
-      new LineChart("Items", [{ name: "items", label: "in the queue", kind: "items" }], compact, { integers: true }),
-      new LineChart(
-        "In and out",
-        [
-          { name: "in_rate", label: "in/s", kind: "in" },
-          { name: "out_rate", label: "out/s", kind: "out" },
-        ],
-        rate,
-      ),
-      new LineChart(
-        "Age of what is taken",
-        [
-          { name: "age_p50_ms", label: "half", kind: "items" },
-          { name: "age_p99_ms", label: "99 %", kind: "late" },
-        ],
-        duration,
-        { durations: true },
-      ),
-    ];
+    this.charts = courseCharts("Items", "in the queue");
     this.items = new Items(app, this, parameters);
     this.settings = h("div.settings");
     this.about = h("dl.facts");

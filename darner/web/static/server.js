@@ -1,10 +1,10 @@
 // The server itself.
 
 import { change, get, mayServer } from "./api.js";
-import { LineChart } from "./charts.js";
+import { courseCharts } from "./charts.js";
 import { ask, complain, note } from "./dialog.js";
 import { fill, h, setAttribute, setText } from "./dom.js";
-import { bytes, compact, count, duration, moment, percent, plural, rate } from "./format.js";
+import { bytes, compact, count, duration, moment, percent, plural } from "./format.js";
 import { Samples } from "./samples.js";
 
 const EVERY = 5_000;
@@ -53,28 +53,7 @@ export class Server {
     this.app = app;
     this.title = "Server";
     this.samples = new Samples();
-    this.charts = [
-      new LineChart("Items in all queues", [{ name: "items", label: "items", kind: "items" }], compact, {
-        integers: true,
-      }),
-      new LineChart(
-        "In and out",
-        [
-          { name: "in_rate", label: "in/s", kind: "in" },
-          { name: "out_rate", label: "out/s", kind: "out" },
-        ],
-        rate,
-      ),
-      new LineChart(
-        "Age of what is taken",
-        [
-          { name: "age_p50_ms", label: "half", kind: "items" },
-          { name: "age_p99_ms", label: "99 %", kind: "late" },
-        ],
-        duration,
-        { durations: true },
-      ),
-    ];
+    this.charts = courseCharts("Items in all queues", "items");
     this.tiles = {};
     const tile = (key, label) => {
       this.tiles[key] = h("dd", {}, "–");
