@@ -22,7 +22,7 @@ from darner.web.guard import Guard
 from darner.web.openapi import BASE
 from darner.web.pages import Pages
 from darner.web.probes import PROBES
-from darner.web.problems import Problem, not_found, problem_of
+from darner.web.problems import Problem, problem_of
 from darner.web.served import Served
 from darner.web.visitors import Visitor
 
@@ -113,10 +113,7 @@ class Root:
 
     @staticmethod
     async def _perform(call: Call) -> Answer:
-        handler = HANDLERS.get(call.endpoint.name)
-        if handler is None:
-            raise not_found("not there yet")
-        result: Any = await handler(call)
+        result: Any = await HANDLERS[call.endpoint.name](call)
         if isinstance(result, Answer):
             return result
         return Answer(b"" if result is None else encode(result), _status(call.endpoint, result))
