@@ -12,7 +12,6 @@ from twisted.logger import capturedLogs
 
 from darner.config.policies import Policies, QueueSettings
 from darner.web.clients_api import MOST_BYTES
-from darner.web.endpoints import ENDPOINTS, HANDLERS
 from darner.web.reads import MOST
 from test.harness import EPOCH
 from test.web.browser import Browser
@@ -42,9 +41,6 @@ class ItemsTestCase(ApiTestCase):
 
 
 class BrowseTests(ItemsTestCase):
-    def test_every_endpoint_is_handled(self) -> None:
-        self.assertEqual(sorted(HANDLERS), sorted(endpoint.name for endpoint in ENDPOINTS))
-
     def test_ready(self) -> None:
         self.put(b"q", b"text", b"\xff\x00", "ä".encode() * 200)
         page = self.api("GET", "/queues/q/items?preview=255")
