@@ -27,7 +27,7 @@ bench: $(VENV)/.compiled-$(COMPILE) $(VENV)/.bench
 	cd $(VENV)/compiled && ../bin/python -m bench $(ARGS)
 
 $(VENV)/.run: setup.cfg pyproject.toml
-	PYTHON=$(PYTHON) bash .ci/setup $(VENV) web
+	PYTHON=$(PYTHON) bash .ci/setup $(VENV) web,cli
 	@touch $@
 
 $(VENV)/.compiled-$(COMPILE): $(VENV)/.run setup.py $(shell find darner -name '*.py' -o -path 'darner/web/static/*')
