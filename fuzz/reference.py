@@ -137,7 +137,7 @@ class Client:
     choked: bool = False
     """It does not read, so that its requests wait."""
     receiving: bool = False
-    """A large item is being sent to it: other clients are served before its next request."""
+    """A large item or a report is being sent to it: other clients are served before its next request."""
     closing: bool = False
     gone: bool = False
 
@@ -398,6 +398,7 @@ class Reference:
                     client.opens.pop(name, None)
 
     def _tell(self, client: Client, meaning: Union[Figures, Dump]) -> None:
+        client.receiving = True
         queues = {
             name: (len(self.queues[name].items), self.queues[name].bytes)
             for name in self.names
