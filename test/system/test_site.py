@@ -10,6 +10,7 @@ import re
 from pathlib import Path
 
 import click
+from docutils.core import publish_string
 from twisted.trial.unittest import SynchronousTestCase
 
 from darner.commands.program import SECTIONS, make_program
@@ -134,6 +135,11 @@ class LinksTests(SynchronousTestCase):
 
 
 class PagesTests(SynchronousTestCase):
+    def test_outside_of_the_site(self) -> None:
+        """What Sphinx does not read is well-formed as well."""
+        for name in ("README.rst", "CONTRIBUTING.rst"):
+            publish_string((ROOT / name).read_text(), name, settings_overrides={"halt_level": 2, "report_level": 5})
+
     def test_contents(self) -> None:
         """Each page is in one of the site's lists, by its name or by a pattern."""
         listed: set[Path] = set()
