@@ -250,6 +250,14 @@ class Disk:
             lambda file: (len(file.data) if file in files[-1:] else file.certain, 0),
         )
 
+    def without(self, suffix: str) -> State:
+        """All is there, but of files with such a name what is certain."""
+        files = [file for name, file in self._all(self.root) if isinstance(file, File) and name.endswith(suffix)]
+        return self._state(
+            lambda directory: len(directory.changes),
+            lambda file: (file.certain if file in files else len(file.data), 0),
+        )
+
     def some(self, chance: random.Random) -> State:
         """A random state."""
 

@@ -21,7 +21,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, Optional
 
-import plyvel
 from attrs import define, field, frozen
 from twisted.internet.defer import Deferred, maybeDeferred, succeed
 from twisted.internet.task import Clock
@@ -69,7 +68,7 @@ def script(chance: random.Random, turns: int) -> list[Turn]:
             size = 0
             if verb == "put":
                 number += 1
-                (size,) = chance.choices((9, 200, 3000, 20_000, 150_000), (30, 30, 25, 8, 4))
+                (size,) = chance.choices((9, 200, 3000, 6000, 20_000, 150_000), (30, 30, 12, 13, 8, 4))
             requests.append((verb, chance.choice(NAMES), number, size))
         puts = any(verb == "put" for verb, *_ in requests)
         done.append(Turn(tuple(requests), puts and chance.random() < 0.15))
@@ -117,14 +116,11 @@ class Expected:
 # The process that does the work
 
 
-def _open_small(*arguments: Any, **options: Any) -> Any:
-    return plyvel.DB(*arguments, **{**options, "write_buffer_size": WRITE_BUFFER})
-
-
 def open_queues(path: Path, clock: Clock) -> Queues:
     """Open a data directory, using this thread alone."""
     queues = Queues(
-        LevelStore(path, _open_small), Surroundings(clock, lambda call: clock.callLater(0, call), maybeDeferred)
+        LevelStore(path, write_buffer=WRITE_BUFFER),
+        Surroundings(clock, lambda call: clock.callLater(0, call), maybeDeferred),
     )
     try:
         queues.start()
@@ -342,6 +338,7 @@ def states(disk: Disk, chance: random.Random, tails: int) -> Iterator[tuple[str,
     yield "all entries", disk.entries(zeros=False)
     yield "all entries, zeros", disk.entries(zeros=True)
     yield "newest log", disk.newest(".log")
+    yield "no payloads", disk.without(".seg")
     for _ in range(tails):
         yield "chance", disk.some(chance)
     yield "most", disk.most()
@@ -386,7 +383,7 @@ def lose_power(recording: Recording, seed: int, limit: int, tails: int = 3) -> F
     """
     chance = random.Random(seed)
     checker = Checker(recording.directory, recording.turns)
-    cuts = _cuts([name for _, name, _ in recording.replay()], chance, limit // (tails + 2))
+    cuts = _cuts([name for _, name, _ in recording.replay()], chance, limit // (tails + 3))
     findings = Findings(synced=sum(turn.sync for turn in recording.turns))
     seen: set[object] = set()
     for number, _, disk in recording.replay():

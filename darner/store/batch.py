@@ -38,11 +38,13 @@ class Batch:
 
     @ivar writes: keys and values, in the order of writing.
     @ivar puts: whether the batch adds anything, or only consumes and deletes.
+    @ivar large: whether it may have payloads that an engine stores apart from its records.  The batch contains them.
     """
 
     def __init__(self) -> None:
         self.writes: list[Write] = []
         self.puts = False
+        self.large = False
 
     @property
     def empty(self) -> bool:
@@ -76,6 +78,8 @@ class Batch:
         self.puts = True
         for last, value in records.runs(items, bytes_put):
             self.writes.append((records.run_key(number, last), value))
+            if len(value) >= records.LARGE:
+                self.large = True
         for item in items:
             if item.stream:
                 self.writes.append((records.unheld_key(item.stream), None))
@@ -179,6 +183,7 @@ class Batch:
         self.puts = True
         if index == 0:
             self.writes.append((records.unheld_key(stream), b""))
+        self.large = True
         self.writes.append((records.chunk_key(stream, index), data))
 
     def to_bytes(self) -> bytes:
@@ -216,6 +221,7 @@ class Batch:
             key = data[at + _WRITE.size : value_at]
             at = value_at + value_length
             batch.writes.append((key, data[value_at:at] if has_value else None))
+            batch.large = batch.large or value_length >= records.LARGE
         return batch
 
 

@@ -7,11 +7,8 @@ It handles keys and values as bytes; `darner.store.records` encodes them.
 from __future__ import annotations
 
 import contextlib
-import errno
-import os
-import re
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final, Optional, TypeVar
 
@@ -22,13 +19,17 @@ from darner.errors import StoreError, StoreUnusable
 from darner.net.log_limits import SparseLog
 from darner.store import records
 from darner.store.batch import Write
-from darner.store.directory import DataDirectory, in_use, no_access, sync
+from darner.store.directory import SEGMENTS, DataDirectory, in_use
+from darner.store.faults import Work, reason, uncertain
+from darner.store.files.damage import BadFile
 from darner.store.mapped_memory import MappedMemory
+from darner.store.payloads import Payloads
 from darner.store.rollback import Rollback
+from darner.store.segments import SEGMENT_BYTES
 
 _NEWEST_TABLES: Final = b"leveldb.num-files-at-level0"
 _REPAIR: Final = "stop the server and start it with --repair"
-_FILLED: Final = 1024 * 1024
+_SOON: Final = 0.0005
 _TORN: Final = "cannot write: the store must be reopened after an error"
 
 DB: Final = plyvel.DB
@@ -51,6 +52,7 @@ class Database:
     @ivar path: the data directory.
     @ivar directory: the data directory, claimed by this process.
     @ivar rollback: the files as they were before the database was opened; C{None} once the start has succeeded.
+    @ivar payloads: the large payloads, which are in segments.
     @ivar torn: whether a write has failed, so that the database must be reopened before the next.
     @ivar damage: the error for every put once tables could not be merged; empty before.
     """
@@ -74,23 +76,30 @@ class Database:
     """Bytes read between two checks of the memory that LevelDB's maps of its tables take."""
 
     def __init__(
-        self, path: Path, open_database: Callable[..., Any], seconds: Callable[[], float]
-    ) -> None:
+        self, path: Path, open_database: Callable[..., Any], seconds: Callable[[], float],
+        write_buffer: Optional[int] = None,
+    ) -> None:  # fmt: skip
         """
         Claim the data directory, without opening the database.
 
         @param path: the data directory.
         @param open_database: opens the LevelDB: C{plyvel.DB}, except in tests of its faults.
         @param seconds: a monotonic clock.
+        @param write_buffer: bytes that LevelDB keeps in memory before it writes them to a table.
         @raise StoreUnusable: see L{DataDirectory}.
         """
         self.path = path
+        self._write_buffer = write_buffer or self.WRITE_BUFFER
         self.directory = DataDirectory(path)
         self.rollback: Optional[Rollback] = None
         self.damage = ""
         self._open_database = open_database
         self._db: Any = None  # a plyvel.DB, while it is open
         self._mapped_memory = MappedMemory(self.directory.database)
+        self.payloads = Payloads(
+            path / SEGMENTS, self.directory.database, self, min(SEGMENT_BYTES, 4 * self._write_buffer)
+        )
+        self._dirty = self.payloads.segments.dirty
         self._read_bytes = 0
         self.torn = False
         self._seconds = seconds
@@ -114,7 +123,7 @@ class Database:
             self._db = self._open_database(
                 str(self.directory.database),
                 create_if_missing=True,
-                write_buffer_size=self.WRITE_BUFFER,
+                write_buffer_size=self._write_buffer,
                 lru_cache_size=self.CACHE,
                 max_open_files=self.OPEN_FILES,
                 compression=None,
@@ -125,6 +134,7 @@ class Database:
                 self.discard_rollback()  # another process writes to it
                 raise in_use(self.path) from error
             raise
+        self.payloads.opened(self._write_buffer)
 
     def discard_rollback(self) -> None:
         if self.rollback is not None:
@@ -146,6 +156,7 @@ class Database:
             self._db.close()
             self._db = None
             self.torn = False
+        self.payloads.close()
         self._mapped_memory.stop()
         self.discard_rollback()
         self.directory.release()
@@ -174,6 +185,8 @@ class Database:
                     self._db.close()
                     self._db = None
                 self.directory.make_room()
+                # LevelDB makes a table of its logs.
+                self.payloads.sync()
                 self.open()
             except (plyvel.Error, StoreUnusable, OSError) as error:
                 raise StoreError(f"cannot write: {reason(error)}") from error
@@ -238,24 +251,36 @@ class Database:
         if not reserve.held and not reserve.take():
             raise StoreError(f"cannot write: {reserve.reason}")
 
-    def write(self, writes: Sequence[Write], sync: bool = False) -> None:
+    def require_whole(self) -> None:
+        """@raise StoreError: a write has failed, and the database was not reopened since."""
+        if self.torn:
+            raise StoreError(self.damage or _TORN)
+
+    def write(self, writes: Sequence[Write], sync: bool = False, large: bool = False) -> None:
         """
         Write all of these keys, or none.
 
+        @param large: whether large payloads may be among the values.  These go to segments.
         @raise StoreError: none was written, unless the error is C{uncertain}.
         """
         self._mapped_memory.written()
         # One write at a time, as in LevelDB, so that no thread writes behind a tear that another thread causes.
         with self._writing:
-            if self.torn:
-                raise StoreError(self.damage or _TORN)
-            if self.rollback is not None:
-                self.discard_rollback()
-            try:
-                if len(writes) == 1 and writes[0][1] is not None:
-                    self.opened().put(*writes[0], sync=sync)  # half the price of a batch
-                    return
-                batch = self.opened().write_batch(sync=sync)
+            self._write(writes, sync, large)
+
+    def _write(self, writes: Sequence[Write], sync: bool, large: bool) -> None:
+        self.require_whole()
+        if self.rollback is not None:
+            self.discard_rollback()
+        db = self.opened()
+        watched = large or bool(self._dirty)
+        if watched:
+            writes = self.payloads.separate(writes, large, sync)
+        try:
+            if len(writes) == 1 and writes[0][1] is not None:
+                db.put(*writes[0], sync=sync)  # half the price of a batch
+            elif writes or sync:
+                batch = db.write_batch(sync=sync)
                 put, delete = batch.put, batch.delete
                 for key, value in writes:
                     if value is None:
@@ -263,38 +288,78 @@ class Database:
                     else:
                         put(key, value)
                 batch.write()
-            except plyvel.CorruptionError as error:
-                self.torn = True
-                if not self.damage:
-                    self.damage = f"cannot write: the store is damaged ({reason(error)}): {_REPAIR}"
-                    self._log.emit(
-                        LogLevel.critical,
-                        "the store in {path} is damaged: LevelDB cannot merge its tables ({reason}).  The server "
-                        "refuses puts until the store is repaired: {repair}",
-                        path=self.path, reason=reason(error), repair=_REPAIR,
-                    )  # fmt: skip
-                raise _uncertain(self.damage) from error
-            except (plyvel.Error, OSError) as error:
-                self.torn = True
-                raise _uncertain(f"cannot write: {reason(error)}") from error
+        except (plyvel.Error, OSError) as error:
+            if watched:
+                self.payloads.refused()
+            raise self._torn_by(error) from error
+        if watched:
+            self.payloads.written()
 
-    def write_safely(self, writes: Sequence[Write]) -> None:
+    def _torn_by(self, error: Exception) -> StoreError:
+        """@return: the error for a write that has failed."""
+        self.torn = True
+        if not isinstance(error, plyvel.CorruptionError):
+            return uncertain(f"cannot write: {reason(error)}")
+        if not self.damage:
+            self.damage = f"cannot write: the store is damaged ({reason(error)}): {_REPAIR}"
+            self._log.emit(
+                LogLevel.critical,
+                "the store in {path} is damaged: LevelDB cannot merge its tables ({reason}).  The server "
+                "refuses puts until the store is repaired: {repair}",
+                path=self.path, reason=reason(error), repair=_REPAIR,
+            )  # fmt: skip
+        return uncertain(self.damage)
+
+    def write_if(self, wanted: Callable[[], Sequence[Write]]) -> None:
+        """
+        As L{write}, in a worker thread.
+
+        @param wanted: what to write, called while no other thread writes.
+        """
+        with self._writing:
+            self._write(wanted(), False, True)
+
+    def settle(self) -> None:
+        """Write all payloads to stable storage, so that the next start need not look at them."""
+        if self._db is not None and not self.torn:
+            self.payloads.seal()
+            with contextlib.suppress(StoreError, OSError):
+                self.payloads.sync()
+                self.write([], large=True)
+
+    def write_safely(self, writes: Sequence[Write], large: bool = False) -> None:
         """As L{write}, in a worker thread.  When it returns, this and all earlier writes are on stable storage."""
-        self.in_thread(lambda: self._write_and_sync(writes))
+        self.in_thread(lambda: self._write_and_sync(writes, large))
 
-    def _write_and_sync(self, writes: Sequence[Write]) -> None:
-        self.write(writes, True)
+    def _write_and_sync(self, writes: Sequence[Write], large: bool) -> None:
+        self.write(writes, True, large)
         try:
             self.directory.sync_older_logs()
         except OSError as error:
             self.torn = True
-            raise _uncertain(f"cannot write: {reason(error)}") from error
+            raise uncertain(f"cannot write: {reason(error)}") from error
 
     def compact_range(self, start: bytes, stop: bytes) -> None:
         # LevelDB starts a new log for a compaction.  If the old one were empty, `darner.store.power_loss` would
         # conclude that its contents were lost.
         self.write([(records.FORMAT_KEY, records.FORMAT)])
-        self.opened().compact_range(start=start, stop=stop)
+        # What was written to the old log goes to a table.
+        with self._writing:
+            self.payloads.held = True
+        try:
+            self.payloads.sync()
+            compaction = Work(lambda: self.opened().compact_range(start=start, stop=stop))
+            with self._writing:
+                log = self.payloads.newest_log()
+                compaction.start()
+                while compaction.is_alive() and self.payloads.newest_log() == log:
+                    compaction.join(_SOON)
+                self.payloads.new_log()
+        finally:
+            self.payloads.held = False
+        compaction.join()
+        if compaction.error is not None:
+            raise compaction.error
 
     def page_out(self) -> None:
         self._mapped_memory.page_out()
@@ -308,7 +373,7 @@ class Database:
         """
         try:
             return read()
-        except plyvel.CorruptionError as error:
+        except (plyvel.CorruptionError, BadFile) as error:
             self._log.emit(
                 LogLevel.critical,
                 "the store in {path} is damaged ({reason}): some items cannot be read.  To repair it, {repair}",
@@ -328,53 +393,3 @@ class Database:
             with self._lock:
                 self._in_threads -= 1
                 self._lock.notify_all()
-
-
-def fill(database: Path, entries: Iterable[tuple[bytes, bytes]]) -> None:
-    """
-    Create a database with these records, on stable storage.
-
-    @raise StoreError: it cannot be written.
-    """
-    try:
-        with contextlib.closing(
-            plyvel.DB(
-                str(database), create_if_missing=True, error_if_exists=True, compression=None,
-                write_buffer_size=Database.WRITE_BUFFER, max_open_files=Database.OPEN_FILES,
-            )
-        ) as db:  # fmt: skip
-            batch, size = db.write_batch(), 0
-            for key, value in entries:
-                batch.put(key, value)
-                size += len(key) + len(value)
-                if size > _FILLED:
-                    batch.write()
-                    batch.clear()
-                    size = 0
-            batch.write()
-        for file in database.iterdir():
-            sync(file)
-        sync(database)
-    except (plyvel.Error, OSError) as error:
-        raise StoreError(f"cannot write {database.name}: {reason(error)}") from error
-
-
-def _uncertain(text: str) -> StoreError:
-    error = StoreError(text)
-    error.uncertain = True
-    return error
-
-
-def reason(error: BaseException) -> str:
-    """@return: the message of LevelDB or the operating system, in one line."""
-    if isinstance(error, OSError) and error.errno is not None:
-        return os.strerror(error.errno)
-    said = error.args[0] if error.args else ""
-    text = " ".join((said.decode(errors="replace") if isinstance(said, bytes) else str(said)).split())
-    denied = re.fullmatch(f"IO error: (.*): {os.strerror(errno.EACCES)}", text)
-    if denied is not None:
-        return no_access(os.path.basename(denied[1]))
-    for number in (errno.ENOSPC, errno.EIO, errno.EFBIG, errno.EDQUOT, errno.EROFS):
-        if os.strerror(number) in text:
-            return os.strerror(number)
-    return text

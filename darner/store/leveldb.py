@@ -15,7 +15,7 @@ from typing import Any, Final, Optional
 from zope.interface import implementer
 
 from darner.errors import StoreDamaged, StoreError
-from darner.store import records
+from darner.store import records, references
 from darner.store.batch import Batch
 from darner.store.compaction import Compaction
 from darner.store.database import DB, Database
@@ -23,6 +23,7 @@ from darner.store.interfaces import IStore
 from darner.store.opening import open_database as open_and_inspect
 from darner.store.opening import recovering, starting
 from darner.store.reclaiming import Reclaiming
+from darner.store.releasing import Releasing
 from darner.values.consumed import Consumed
 from darner.values.items import ITEM_OVERHEAD, Imported, Item, QueueState, Step
 
@@ -44,24 +45,25 @@ class LevelStore:
         path: Path,
         open_database: Callable[..., Any] = DB,
         seconds: Callable[[], float] = time.monotonic,
+        write_buffer: Optional[int] = None,
     ) -> None:
         """
         Open the store in a data directory.  Create the directory if it is missing.
 
         @param path: the data directory.
-        @param open_database: as for a L{Database}.
-        @param seconds: a monotonic clock.
+        @param open_database: as for a L{Database}, and so the following.
         @raise StoreUnusable: see L{DataDirectory}; also if LevelDB cannot open the database.
         @raise StoreDamaged: files are missing or damaged.  Nothing was changed.
         """
         self.path = path
-        database = self._database = Database(path, open_database, seconds)
+        database = self._database = Database(path, open_database, seconds, write_buffer)
         with starting(database):
             open_and_inspect(database)
             self._numbers = (self._counter(records.NUMBERS_KEY), 0)
             self._streams = (max(1, self._counter(records.STREAMS_KEY)), 0)
             self._compaction = Compaction(database)
-        self._reclaiming = Reclaiming(database, self._compaction)
+        self._releasing = Releasing(database)
+        self._reclaiming = Reclaiming(database, self._compaction, self._releasing)
 
     # Numbers
 
@@ -93,6 +95,7 @@ class LevelStore:
         with recovering(self._database):
             states = [self._recover(*entry) for entry in self._database.prefixed(records.NAME)]
             self._read_leftovers()
+        self._releasing.remove_strays()
         return states
 
     def _recover(self, key: bytes, value: bytes) -> QueueState:
@@ -148,9 +151,9 @@ class LevelStore:
         if batch.puts:
             database.require_room()
         if sync:
-            database.write_safely(batch.writes)
+            database.write_safely(batch.writes, batch.large)
         else:
-            database.write(batch.writes)
+            database.write(batch.writes, False, batch.large)
 
     def mend(self) -> None:
         if self._database.torn:
@@ -162,7 +165,7 @@ class LevelStore:
         self._database.require_room()
 
     def pressed(self) -> bool:
-        return self._database.pressed()
+        return self._releasing.behind or self._database.pressed()
 
     def space(self) -> Optional[tuple[int, int]]:
         try:
@@ -183,6 +186,10 @@ class LevelStore:
         ) as entries:
             for key, value in entries:
                 last = records.key_number(key)
+                if records.is_elsewhere(value):
+                    value = self._database.payloads.find(key, value)
+                    if value is None:
+                        continue
                 for item in records.run_items(last, value):
                     if start <= item.id < stop:
                         items.append(item)
@@ -203,11 +210,18 @@ class LevelStore:
         return [records.unpack_imported(key, value) for key, value in entries if records.is_imported(key)]
 
     def chunk(self, stream: int, index: int) -> bytes:
-        data = self._database.guarded(lambda: self._database.get(records.chunk_key(stream, index)))
+        data = self._database.guarded(lambda: self._chunk(stream, index))
         if data is None:
             raise StoreError(f"chunk {index} of stream {stream} is missing")
         self._database.has_read(len(data))
         return data
+
+    def _chunk(self, stream: int, index: int) -> Optional[bytes]:
+        key = references.chunk_key(stream, index)
+        found = self._database.get(key)
+        if found is not None:
+            return self._database.payloads.find(key, found)
+        return self._database.get(records.chunk_key(stream, index))
 
     def read_delayed(
         self, number: int, since: int, until: int, max_bytes: int
@@ -248,10 +262,14 @@ class LevelStore:
         self._database.in_thread(lambda: self._compaction.write([], ranges))
 
     def uncompacted(self) -> bool:
-        return bool(self._compaction.ranges)
+        return bool(self._compaction.ranges) or self._releasing.wanted
 
     def compact(self, wanted: Callable[[], bool] = lambda: True) -> None:
+        if not self._database.damage:
+            self._database.in_thread(lambda: self._releasing.all(wanted))
         self._compaction.run(wanted)
 
     def close(self) -> None:
+        self._releasing.close()
+        self._database.settle()
         self._database.close()
