@@ -1,4 +1,4 @@
-# make run: serve ./data on port 22133.   make test: all tests.   make lint: style and types.   make clean: start over.
+# make run: serve ./data on port 22133, and the dashboard on port 2223.   make test: all tests.   make lint: style and types.   make clean: start over.
 # make bench: all benchmarks, into docs/benchmarks.rst.   With COMPILE=0 nothing is compiled.
 
 VENV ?= .venv
@@ -12,7 +12,7 @@ export COMPILE ?= 1
 .PHONY: run test lint bench clean
 
 run: $(VENV)/.compiled-$(COMPILE)
-	@PYTHONPATH="$$(cd $(VENV)/compiled && pwd)$${PYTHONPATH:+:$$PYTHONPATH}" exec $(VENV)/bin/twistd --nodaemon --pidfile= darner --data-dir=$(DATA) $(ARGS)
+	@PYTHONPATH="$$(cd $(VENV)/compiled && pwd)$${PYTHONPATH:+:$$PYTHONPATH}" exec $(VENV)/bin/twistd --nodaemon --pidfile= darner --data-dir=$(DATA) --http-port=2223 $(ARGS)
 
 # By "python -m", so that the checkout comes before Python's own package "test".
 test: $(VENV)/.test
@@ -27,10 +27,10 @@ bench: $(VENV)/.compiled-$(COMPILE) $(VENV)/.bench
 	cd $(VENV)/compiled && ../bin/python -m bench $(ARGS)
 
 $(VENV)/.run: setup.cfg pyproject.toml
-	PYTHON=$(PYTHON) bash .ci/setup $(VENV)
+	PYTHON=$(PYTHON) bash .ci/setup $(VENV) web,cli
 	@touch $@
 
-$(VENV)/.compiled-$(COMPILE): $(VENV)/.run setup.py $(shell find darner -name '*.py')
+$(VENV)/.compiled-$(COMPILE): $(VENV)/.run setup.py $(shell find darner -name '*.py' -o -path 'darner/web/static/*')
 	@rm -f $(VENV)/.compiled-*
 	@bash .ci/compile $(VENV)
 

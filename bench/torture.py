@@ -252,22 +252,30 @@ class Torture:
                 self.books.fault(LEFT, what)
 
     def _wait_for_room(self) -> None:
-        """Check that the disk space of the queues, which are all empty, is reclaimed, with all their records."""
+        """
+        Check that the disk space of the queues, which are all empty, is reclaimed, with all their records.
+
+        The server is not restarted meanwhile, as a start may clear away what was forgotten.
+        """
         until = time.monotonic() + ROOM_PATIENCE
-        while True:
-            while disk_usage(self.server.data) > SMALL_SIZE and time.monotonic() < until:
-                time.sleep(0.1)
-            time.sleep(2)
-            self._stop()
-            remains = look_at(self.server.data)
-            left = remains.astray() + remains.room()
-            if (bytes := disk_usage(self.server.data)) > SMALL_SIZE:
-                left.append(f"{bytes} bytes in the files of empty queues")
-            if not left or time.monotonic() > until:
-                break
-            self.server.start()
-        for what in left:
-            self.books.fault(LEFT, what)
+        while self._left_in_this_life() and time.monotonic() < until:
+            time.sleep(1)
+        self._stop()
+        for what in _left(self.server.data):
+            self.books.fault(LEFT, f"{ROOM_PATIENCE:.0f} s after all was drained: {what}")
+
+    def _left_in_this_life(self) -> list[str]:
+        """@return: what is still to be cleared away, as a copy shows that is made while the process is halted."""
+        process = self.server.process
+        assert process is not None
+        with tempfile.TemporaryDirectory(dir=self.server.directory) as copy:
+            process.send_signal(signal.SIGSTOP)
+            try:
+                os.waitpid(process.pid, os.WUNTRACED)
+                shutil.copytree(self.server.data / "leveldb", Path(copy) / "leveldb")
+            finally:
+                process.send_signal(signal.SIGCONT)
+            return _left(Path(copy))
 
     def summary(self) -> dict[str, float]:
         """@return: the figures of the run."""
@@ -280,6 +288,16 @@ class Torture:
             **asdict(self.books.figures),
             "faults": len(self.books.faults),
         }
+
+
+def _left(data: Path) -> list[str]:
+    """@return: what takes space in a data directory whose queues are all empty."""
+    size = disk_usage(data)
+    remains = look_at(data)
+    left = remains.astray() + remains.room()
+    if size > SMALL_SIZE:
+        left.append(f"{size} bytes in the files of empty queues")
+    return left
 
 
 def account(torture: Torture) -> str:

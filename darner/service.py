@@ -30,7 +30,7 @@ from darner.front.protocol import QueueFactory
 from darner.interfaces import IMessage, IOpenRead, IQueueService
 from darner.net.clock import MonotonicClock
 from darner.net.limits import Limits
-from darner.net.listeners import TEXT, Door, Listener
+from darner.net.listeners import HTTP, TEXT, Door, Listener
 from darner.queues.answers import Answers
 from darner.queues.collection import Queues, Surroundings
 from darner.queues.control import Control
@@ -116,7 +116,8 @@ class QueueService(Service):
         self._control = control
         self.queues: Optional[Queues] = None
         self.ports: list[IListeningPort] = []
-        self._factories: list[QueueFactory] = []
+        self._factories: list[Any] = []
+        self._root: Any = None
         self._waiting: set[Union[Reading, Requeueing]] = set()
 
     # Start and stop
@@ -155,6 +156,7 @@ class QueueService(Service):
             self._store.close()
             raise
         settings = self._settings
+        self._wall = surroundings.wall
         self.queues = queues = Queues(
             self._store,
             surroundings,
@@ -177,14 +179,22 @@ class QueueService(Service):
                 self._factories.append(factory)
         except BaseException:
             self._factories = []
+            self._root = None
             queues.reclaimer.stop()
             self._shut()
             raise
 
-    def _factory(self, queues: Queues, listener: Listener, access: Optional[Access]) -> QueueFactory:
+    def _factory(self, queues: Queues, listener: Listener, access: Optional[Access]) -> Any:
         """@return: what serves the clients of a listener."""
         settings = self._settings
         limits = Limits(settings.max_connections, settings.idle_timeout, settings.stall_timeout, settings.keep_alive)
+        if listener.protocol == HTTP:
+            from darner.web.site import WebFactory, make_root  # only who serves HTTP needs the packages for that
+
+            if self._root is None:
+                places = lambda: zip(self.listeners, self._factories, self.ports, strict=False)  # noqa: E731
+                self._root = make_root(queues, settings, access, places, self._wall)
+            return WebFactory(self._root, listener.client_certificates)
         if listener.protocol == TEXT:
             return TextFactory(queues, debug=settings.debug, limits=limits, access=access)
         spelling = DIALECTS[listener.dialect or settings.dialect]
@@ -236,6 +246,9 @@ class QueueService(Service):
         while self._waiting:
             # One at a time, as a callback may cancel others.
             next(iter(self._waiting)).stop()
+        root, self._root = self._root, None
+        if root is not None:
+            root.close()
         await DeferredList([self._drain(factory) for factory in self._factories])
         self._factories = []
         try:
@@ -245,8 +258,8 @@ class QueueService(Service):
             self._log.failure("internal error while stopping the queues; what was acknowledged is stored")
         self._shut()
 
-    def _drain(self, factory: QueueFactory) -> Deferred[None]:
-        gone = factory.finish()
+    def _drain(self, factory: Any) -> Deferred[None]:
+        gone: Deferred[None] = factory.finish()
         late = self._clock.callLater(DRAIN, factory.abort)
 
         def punctual(_: object) -> None:

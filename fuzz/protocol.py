@@ -21,6 +21,8 @@ from fuzz.server import Server
 STEPS: Final = 40
 """The maximum number of events of a script; the rest is ignored."""
 _PASSING: Final = (0.25, 1.0, 5.0, 3600.0)
+_APART: Final = 2.0**-20
+"""The time between two events, in seconds: it makes the waits of two clients end at different times."""
 _JUMPS: Final = (1.0, -1.0, 3600.0, -3600.0, 1e9, -1e9, -3e9)
 
 
@@ -134,6 +136,7 @@ class _Run:
         with self._server:
             for who, event in events:
                 self._happen(who, event, cut)
+                self._pass(_APART)
             self._finish(len(events))
 
     def run_together(self, commands: list[Command]) -> None:
@@ -174,6 +177,16 @@ class _Run:
         self._reference.choke(self._reference.clients[who], choked)
 
     def _pass(self, seconds: float) -> None:
+        """
+        Let time pass, and let the waits that are due meanwhile end one after the other: if two ended in one turn, the
+        order of what their clients sent behind them would be open.
+        """
+        until = self._reference.now + seconds
+        while (due := self._reference.next_due) is not None and due <= until:
+            self._advance(due - self._reference.now)
+        self._advance(until - self._reference.now)
+
+    def _advance(self, seconds: float) -> None:
         self._server.advance(seconds)
         self._reference.advance(seconds)
 

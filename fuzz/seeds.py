@@ -45,6 +45,23 @@ REPLIES: Final = (
 )  # fmt: skip
 """Replies of servers, valid and invalid."""
 
+PAGES: Final = (
+    b"/", b"/health?live", b"/stats.json", b"/metrics", b"/api/v1/openapi.json", b"/api/v1/session", b"/api/v1/server",
+    b"/api/v1/queues?filter=q*&sort=items&order=desc&limit=5&sparkline=true", b"/api/v1/queues/q", b"/api/v1/clients",
+    b"/api/v1/queues/q/items?state=ready&contains=x&preview=5", b"/api/v1/queues/q/items/0/payload", b"/static/a.js",
+    b"/api/v1/queues/q/history", b"/api/v1/queues/%ff/items?after=1-1&state=delayed", b"/api/v1/events?queues=q",
+)
+CHANGES: Final = (
+    (b"POST /api/v1/queues/q/items", b'{"payload":"a","delay_ms":5,"flags":1,"id":"x"}'),
+    (b"POST /api/v1/queues/q/items/delete", b'{"state":"ready","filter":{"contains":"x"}}'),
+    (b"POST /api/v1/queues/q/items/move", b'{"ids":["0"],"target":"r"}'), (b"DELETE /api/v1/queues/q", b""),
+    (b"POST /api/v1/queues/q/open", b'{"open_ms":5}'), (b"POST /api/v1/queues/r/take", b'{"timeout_ms":100}'),
+    (b"POST /api/v1/queues/q/flush", b""), (b"PUT /api/v1/status", b'{"status":"readonly"}'),
+    (b"POST /api/v1/session", b'{"user":"a","password":"b"}'), (b"POST /api/v1/queues/q/requeue", b'{"target":"r"}'),
+    (b"POST /api/v1/queues/q/items", b'[[[[{"a":1e999}]]]]'), (b"DELETE /api/v1/clients/1", b""),
+)
+"""What is asked of the HTTP side."""
+
 STREAMS: Final = (
     b"set q 0 0 3\r\nabcdefg\r\n",
     b"set q 0 0 12\r\n\r\nflush_all\r\n\r\nget q\r\n",
@@ -150,8 +167,29 @@ def migrate() -> Iterator[bytes]:
     yield b"\xb0" + b"".join(bytes([2, number, 1]) + b"c" for number in range(4)) + bytes([3, 0, 3, 0, 0, 0])
 
 
+def _request(line: bytes, body: bytes = b"", *headers: bytes) -> bytes:
+    lines = [line + b" HTTP/1.1", b"Host: localhost", *headers]
+    if body:
+        lines += [b"Content-Length: %d" % len(body)]
+    if not line.startswith((b"GET", b"HEAD")):
+        lines += [b"X-Darner-Request: 1", b"Content-Type: application/json"]
+    return b"\n".join([*lines, b"", b""]) + body
+
+
+def http() -> Iterator[bytes]:
+    for number, line in enumerate(PAGES):
+        yield bytes([number * 16 % 256]) + _request(b"GET " + line) + _request(b"GET /ping")
+    for number, (line, body) in enumerate(CHANGES):
+        yield bytes([number * 16 % 256]) + _request(line, body) + _request(b"GET /ping")
+    yield b"\0" + _request(b"GET /ping", b"", b"Origin: http://evil") + _request(b"HEAD /health") + b"nonsense\n\n"
+    yield b"\x80" + b"POST /api/v1/queues/q/items HTTP/1.1\nHost: x\nTransfer-Encoding: chunked\n\n3\nabc\n0\n\n"
+    yield b"\0" + b"POST / HTTP/1.1\nHost: localhost\nContent-Length: 99999999999\n\nx"
+    yield b"\0" + b"GET / HTTP/1.0\n\n"
+
+
 SEEDS: Final = {
-    "client": client, "wire": wire, "protocol": protocol, "stream": stream, "files": files, "migrate": migrate,
+    "http": http, "client": client, "wire": wire, "protocol": protocol, "stream": stream, "files": files,
+    "migrate": migrate,
 }  # fmt: skip
 
 

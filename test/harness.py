@@ -76,6 +76,10 @@ class FaultyStore:
     def leftovers(self) -> tuple[list[int], list[int]]:
         return self.store.leftovers()
 
+    def imported(self, number: int) -> list[Any]:
+        imported: list[Any] = self.store.imported(number)
+        return imported
+
     def new_number(self) -> int:
         self._unless(self.numberless, "no numbers")
         return self.store.new_number()
@@ -144,11 +148,20 @@ class FaultyStore:
     def pressed(self) -> bool:
         return self.store.pressed()
 
+    def worn(self) -> bool:
+        return self.store.worn()
+
+    def settle(self) -> None:
+        self.store.settle()
+
+    def renew(self) -> None:
+        self.store.renew()
+
     def uncompacted(self) -> bool:
         return self.store.uncompacted()
 
-    def compact(self, wanted: Callable[[], bool] = lambda: True) -> None:
-        self.store.compact(wanted)
+    def compact(self, wanted: Callable[[], bool] = lambda: True, all: bool = True) -> None:
+        self.store.compact(wanted, all)
 
     def close(self) -> None:
         self.store.close()

@@ -35,7 +35,7 @@ from darner.config.policies import Policies, QueueSettings
 from darner.config.settings import Settings
 from darner.errors import Stopped, StoreError, StoreUnusable
 from darner.net.clock import MonotonicClock
-from darner.net.listeners import Listener
+from darner.net.listeners import HTTP, Listener
 from darner.service import QueueService
 from darner.store.batch import Batch
 from darner.store.leveldb import LevelStore
@@ -668,3 +668,19 @@ class DebugTests(ServiceTestCase):
         for debug in (False, True):
             service = self.started(loopback(), settings=evolve(Settings(), debug=debug))
             self.assertEqual(service._factories[0].debug, debug)
+
+
+class HttpTests(ServiceTestCase):
+    async def test_two_places(self) -> None:
+        """They show the same queues, and close with the service."""
+        service = self.started(*(Listener(loopback(), HTTP) for _ in range(2)))
+        await service.put(b"q", b"x")
+        for port in service.ports:
+            client = await connectProtocol(
+                TCP4ClientEndpoint(reactor, "127.0.0.1", port.getHost().port), Client()
+            )
+            client.send(b"GET /api/v1/queues/q HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+            await client.gone()
+            self.assertIn(b'"name":"q"', client.received)
+        await service.stopService()
+        self.assertEqual((service.ports, service._root), ([], None))

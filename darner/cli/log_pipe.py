@@ -15,6 +15,7 @@ import stat
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from typing import Any, Final, Optional
 
 from twisted.logger import (
@@ -33,10 +34,13 @@ PATIENCE: Final = 1.0
 """For how many seconds the end of the process waits for a reader that takes nothing."""
 
 
-def log_observer(options: Any, stdout: Any) -> Optional[ILogObserver]:
+def log_observer(
+    options: Any, stdout: Any, make: Callable[[Any], Any] = textFileLogObserver
+) -> Optional[ILogObserver]:
     """
     @param options: those of twistd.
     @param stdout: the standard output of the process.
+    @param make: makes an observer that writes to a file.
     @return: what twistd should log by; C{None} where it does not log to standard output, or that is a file.
     """
     to_stdout = options["nodaemon"] and options["logfile"] in (None, "", "-")
@@ -50,7 +54,8 @@ def log_observer(options: Any, stdout: Any) -> Optional[ILogObserver]:
     if is_file:
         return None
     file: Any = PatientFile(number)
-    return textFileLogObserver(file)
+    observer: ILogObserver = make(file)
+    return observer
 
 
 class PatientFile:

@@ -33,6 +33,10 @@ class Options(usage.Options):
         ["port", "p", None, "TCP port to listen on.  [default: 22133, or none where --listen is given]"],
         ["interface", "i", None, "Address to listen on with --port.  [default: 127.0.0.1]"],
         ["text-port", None, None, "TCP port for Kestrel's text protocol, at the same address.  [default: none]"],
+        ["http-port", None, None, "TCP port for the dashboard, the HTTP API and metrics.  [default: none]"],
+        ["http-interface", None, None, "Address to listen on with --http-port.  [default: 127.0.0.1]"],
+        ["log-format", None, None, "How the log is written: 'text', or 'json', an object a line.  [default: text]"],
+        ["log-level", None, None, "The lowest level that is logged: debug, info, warn, error.  [default: debug]"],
         ["config", "c", None, "TOML file with settings, of the same names as here with _ in place of -."],
         ["password-file", None, None, "File with users and passwords; clients have to log in.  See darner-passwd."],
         ["min-free-bytes", None, None,
@@ -53,6 +57,7 @@ class Options(usage.Options):
     def __init__(self) -> None:
         super().__init__()
         self.listeners: list[Listener] = []
+        self.http_listeners: list[str] = []
 
     def opt_listen(self, endpoint: str) -> None:
         """
@@ -60,6 +65,13 @@ class Options(usage.Options):
         ssl:22134:privateKey=key.pem:certKey=cert.pem or systemd:domain=INET:index=0.  May be given several times.
         """
         self.listeners.append(Listener(endpoint))
+
+    def opt_http_listen(self, endpoint: str) -> None:
+        """
+        Serve HTTP at a Twisted server endpoint as well, such as ssl:2224:privateKey=key.pem:certKey=cert.pem or
+        unix:/run/darner/http.sock.  May be given several times.
+        """
+        self.http_listeners.append(endpoint)
 
     def opt_version(self) -> None:
         """Print darner's version, and exit."""
@@ -93,7 +105,7 @@ class Options(usage.Options):
         """@raise usage.UsageError: a port is not a number."""
         # Absolute, as twistd may change the working directory before a reload.
         self._config = None if self["config"] is None else Path(self["config"]).absolute()
-        for name in ("port", "text-port"):
+        for name in ("port", "text-port", "http-port"):
             if self[name] is not None:
                 try:
                     self[name] = int(self[name])
@@ -115,7 +127,8 @@ class Options(usage.Options):
             make_settings({**values, **named}, source)
             source = f"{source} and command line"
         for name in (
-            "data-dir", "port", "text-port", "interface", "min-free-bytes", "dialect", "password-file",
+            "data-dir", "port", "text-port", "interface", "min-free-bytes", "dialect", "password-file", "http-port",
+            "http-interface", "log-format", "log-level",
         ):  # fmt: skip
             if self[name] is not None:
                 values[name.replace("-", "_")] = self[name]
@@ -123,4 +136,6 @@ class Options(usage.Options):
             values["debug"] = True
         if self.listeners:
             values["listen"] = [listener.endpoint for listener in self.listeners]
+        if self.http_listeners:
+            values["http_listen"] = self.http_listeners
         return make_settings(values, source)

@@ -26,16 +26,19 @@ def makeService(options: Options) -> Server:
         settings = options.settings()  # once: the file may be a pipe
     except SettingsError as error:
         sys.exit(f"darner: {error}")
-    if not settings.listen:
+    if not (settings.listen or settings.http_listen):
         _leave_out_tls()
     from darner.cli.log_files import open_without_umask
+    from darner.cli.log_format import install, observer_maker
     from darner.cli.log_pipe import log_observer
     from darner.cli.server import makeService
 
     open_without_umask()
+    install(settings.log_format, settings.log_level)
     server = makeService(options, settings=settings)
     if options.parent is not None:
-        server.log_observer = log_observer(options.parent, sys.stdout)
+        make = observer_maker(settings.log_format, settings.log_level)
+        server.log_observer = log_observer(options.parent, sys.stdout, make)
     return server
 
 

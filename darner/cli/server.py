@@ -11,6 +11,7 @@ import re
 import signal
 import sys
 from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Final, Optional
 
@@ -18,7 +19,7 @@ import attrs
 from attrs import evolve
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred
-from twisted.internet.endpoints import UNIXServerEndpoint, serverFromString
+from twisted.internet.endpoints import TCP4ServerEndpoint, TCP6ServerEndpoint, UNIXServerEndpoint, serverFromString
 from twisted.internet.error import CannotListenError, ReactorNotRunning
 from twisted.internet.interfaces import IStreamServerEndpoint
 from twisted.logger import ILogObserver, Logger, LogLevel
@@ -30,7 +31,7 @@ from darner.config.passwords import Passwords
 from darner.config.settings import Settings
 from darner.errors import SettingsError, StoreDamaged, StoreError, StoreUnusable
 from darner.net.endpoints import tcp_endpoint
-from darner.net.listeners import MEMCACHE, TEXT, Listener, is_reachable
+from darner.net.listeners import HTTP, MEMCACHE, TEXT, Listener, is_reachable, url_of
 from darner.net.log_limits import LimitedLog
 from darner.net.unix import UnixEndpoint
 from darner.queues.control import Control
@@ -41,10 +42,7 @@ from darner.store.interfaces import IStore
 from darner.store.leveldb import LevelStore
 
 COLLECT: Final = (5_000, 4, 200)
-"""
-When the garbage collector walks what.  Clients wait meanwhile: for the second generation, of 25,000 objects, some 5 ms.
-All objects, which may be millions, are walked rarely.
-"""
+"""Thresholds of the garbage collector.  Its second generation, of 25,000 objects, takes some 5 ms; all rarely run."""
 
 
 class CannotStart(SystemExit, Exception):
@@ -72,7 +70,7 @@ class Server(Service):
     """
     The server that twistd runs: a L{QueueService} with a log, which ends with one line if it cannot start.
 
-    @ivar log_observer: what twistd is to log by; C{None}: what its own options say.
+    @ivar log_observer: the log observer for twistd; C{None}: the one that twistd's own options ask for.
     """
 
     _log = Logger()
@@ -138,7 +136,10 @@ class Server(Service):
         super().startService()
         self._handlers[signal.SIGHUP] = signal.signal(signal.SIGHUP, self._hear_hangup)
         for listener, port in zip(self.queues.listeners, self.queues.ports, strict=True):
-            self._log.info("listening on {address}{listener}", address=port.getHost(), listener=listener)
+            if listener.protocol == HTTP:
+                self._log.info("dashboard, HTTP API and metrics: {url}", url=url_of(port.getHost(), listener.tls))
+            else:
+                self._log.info("listening on {address}{listener}", address=port.getHost(), listener=listener)
         self._warn_of_strangers()
         self._log.info("data directory: {path}", path=Path(self._settings.data_dir).absolute())
         if self._settings.debug:
@@ -180,7 +181,12 @@ class Server(Service):
             address: Any = port.getHost()
             if not is_reachable(address) or listener.client_certificates or (users and listener.tls):
                 continue
-            if users:
+            if listener.protocol == HTTP:
+                text = (
+                    "HTTP at {host}:{port} takes no passwords from other machines, as it has no TLS" if users
+                    else "HTTP at {host}:{port} serves no other machine, as there is no password_file"
+                )
+            elif users:
                 text = "passwords are sent to {host}:{port} without encryption: use TLS there"
             else:
                 text = (
@@ -324,7 +330,8 @@ _TLS = re.compile(r"(?:haproxy:)?(?:ssl|tls|mtls):")
 
 def listeners(settings: Settings, reactor: Any) -> list[Listener]:
     """
-    @return: where a server with these settings listens: first at its port, last at that of the text protocol.
+    @return: where a server with these settings listens: first at its port, last at that of the text protocol, and then
+        where it serves HTTP.
     @raise SettingsError: an endpoint is wrong.
     """
     found = []
@@ -335,6 +342,22 @@ def listeners(settings: Settings, reactor: Any) -> list[Listener]:
         found.append(Listener(_endpoint(reactor, place.endpoint), MEMCACHE, place.dialect, tls, mtls))
     if settings.text_port is not None:
         found.append(Listener(tcp_endpoint(reactor, settings.text_port, settings.interface), TEXT))
+    return found + _http_listeners(settings, reactor)
+
+
+def _http_listeners(settings: Settings, reactor: Any) -> list[Listener]:
+    found = []
+    if settings.http_port is not None:
+        kind = TCP6ServerEndpoint if ":" in settings.http_interface else TCP4ServerEndpoint
+        found.append(Listener(kind(reactor, settings.http_port, interface=settings.http_interface), HTTP))
+    for place in settings.http_listen:
+        tls, mtls = bool(_TLS.match(place.endpoint)), "mtls:" in place.endpoint[:13]
+        found.append(Listener(_endpoint(reactor, place.endpoint), HTTP, None, tls, mtls))
+    if found:
+        try:
+            import_module("darner.web.site")  # whether all it needs is there
+        except ImportError as error:
+            raise SettingsError(f"HTTP needs more packages: pip install 'darner[web]' ({error})") from error
     return found
 
 

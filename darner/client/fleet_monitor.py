@@ -5,21 +5,20 @@ The items of a queue as they come, of all servers of a fleet.
 from __future__ import annotations
 
 from collections import deque
-from types import TracebackType
 from typing import TYPE_CHECKING, Optional
 
 from darner.client import requests
 from darner.client.commands import Queues
 from darner.client.links import Future, Timer
 from darner.client.protocol import Item
-from darner.client.reads import OpenRead
+from darner.client.reads import ItemStream, OpenRead
 from darner.errors import ClientError, DarnerError
 
 if TYPE_CHECKING:
     from darner.client.fleet import BaseFleet
 
 
-class FleetMonitor:
+class FleetMonitor(ItemStream):
     """
     The items of a queue as they come, of all servers, so many of them fetched ahead.
 
@@ -130,24 +129,7 @@ class FleetMonitor:
         for read in held:
             read._give_back()
 
-    def __aiter__(self) -> FleetMonitor:
-        return self
-
-    async def __anext__(self) -> Item:
-        item = await self.next()
-        if item is None:
-            raise StopAsyncIteration
-        return item
-
-    async def __aenter__(self) -> FleetMonitor:
-        return self
-
-    async def __aexit__(
-        self, kind: Optional[type[BaseException]], error: Optional[BaseException], trace: Optional[TracebackType]
-    ) -> None:
-        if kind is None:
-            await self.stop()
-            return
+    def _stop(self) -> None:
         current, self._current = self._current, None
         self._give_back()
         if current is not None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Optional
+from typing import TYPE_CHECKING, Any, Optional, TypeVar
 
 from darner.client import requests
 from darner.client.errors import GivenBack, InDoubt
@@ -160,7 +160,46 @@ class OpenRead:
             self._client._drop(link)
 
 
-class Monitor:
+class ItemStream:
+    """Items as they come, as an asynchronous iterator, and as a context manager that ends it."""
+
+    async def next(self) -> Optional[Item]:
+        """@return: the next item; C{None} where none came in time."""
+        raise NotImplementedError
+
+    async def stop(self) -> None:
+        """Confirm the last item, and give back what was fetched ahead."""
+        raise NotImplementedError
+
+    def _stop(self) -> None:
+        """Give back the last item as well."""
+        raise NotImplementedError
+
+    def __aiter__(self: _S) -> _S:
+        return self
+
+    async def __anext__(self) -> Item:
+        item = await self.next()
+        if item is None:
+            raise StopAsyncIteration
+        return item
+
+    async def __aenter__(self: _S) -> _S:
+        return self
+
+    async def __aexit__(
+        self, kind: Optional[type[BaseException]], error: Optional[BaseException], trace: Optional[TracebackType]
+    ) -> None:
+        if kind is None:
+            await self.stop()
+        else:
+            self._stop()
+
+
+_S = TypeVar("_S", bound=ItemStream)
+
+
+class Monitor(ItemStream):
     """
     The items of a queue as they come, so many of them fetched ahead.
 
@@ -267,26 +306,6 @@ class Monitor:
         self._current = self._fetching = False
         if link is not None:
             self._client._drop(link)
-
-    def __aiter__(self) -> Monitor:
-        return self
-
-    async def __anext__(self) -> Item:
-        item = await self.next()
-        if item is None:
-            raise StopAsyncIteration
-        return item
-
-    async def __aenter__(self) -> Monitor:
-        return self
-
-    async def __aexit__(
-        self, kind: Optional[type[BaseException]], error: Optional[BaseException], trace: Optional[TracebackType]
-    ) -> None:
-        if kind is None:
-            await self.stop()
-        else:
-            self._stop()
 
     def __del__(self) -> None:
         if self._link is not None:

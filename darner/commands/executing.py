@@ -106,7 +106,7 @@ class Executor:
         for task in self._waiting:
             task.cancel()
         if self._running:
-            self._output.warn(f"stopping: {len(self._running)} commands may go on for {self._grace:g} s")
+            self._output.warn(f"stopping, when what runs has ended or after {self._grace:g} s")
             loop.call_later(self._grace, self._kill)
 
     def _kill(self) -> None:

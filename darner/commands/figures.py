@@ -20,6 +20,7 @@ from darner.commands.output import Output, count, duration, rich_table, size
 from darner.commands.program import Command
 from darner.commands.running import run
 from darner.commands.servers import Servers
+from darner.errors import DarnerError
 
 _SORTED: Final = {
     "name": lambda row: row[0],
@@ -182,6 +183,7 @@ class _Watching:
         self._output = Output(settings)
         self._before: dict[str, Stats] = {}
         self._at = 0.0
+        self._away: list[str] = []
 
     async def watch(self, times: Optional[int]) -> None:
         async with Servers(self._settings, self._output) as servers:
@@ -191,6 +193,7 @@ class _Watching:
             from rich.console import Console
             from rich.live import Live
 
+            servers.silent = True  # it is on the screen
             with Live(console=Console(), auto_refresh=False, screen=True) as live:
                 await self._repeat(servers, times, lambda answers, seconds: self._draw(live, answers, seconds))
 
@@ -199,16 +202,23 @@ class _Watching:
         while times is None or done < times:
             if done:
                 await asyncio.sleep(self._interval)
-            answers = await servers.each(lambda client: client.stats(), again=True)
+            try:
+                answers = await servers.each(lambda client: client.stats(), again=True)
+            except DarnerError:
+                if not done:
+                    raise
+                answers = {}
+            self._away = sorted(servers.addresses - set(answers))
             now = time.monotonic()
             show(answers, now - self._at)
             self._before, self._at = answers, now
             done += 1
 
     def _rows(self, answers: dict[str, Stats], seconds: float) -> list[tuple[str, ...]]:
-        return [
+        rows = [
             _server_row(address, stats, self._before.get(address), seconds) for address, stats in answers.items()
         ]
+        return rows + [(address, "unreachable", *[""] * (len(_SERVER_HEADERS) - 2)) for address in self._away]
 
     def _write(self, answers: dict[str, Stats], seconds: float) -> None:
         if self._output.json:
@@ -224,7 +234,7 @@ class _Watching:
         headers = (*_QUEUE_HEADERS, ">in/s")
         before = add_up(self._before.values())
         queues = sorted(add_up(answers.values()).items(), key=_SORTED["items"])
-        room = max(1, live.console.height - len(answers) - 5)
+        room = max(1, live.console.height - len(answers) - len(self._away) - 5)
         rows = [
             (*_queue_row(name, figures), self._rate(before.get(name), figures, seconds))
             for name, figures in queues[:room]

@@ -112,7 +112,7 @@ class _Importing:
                 else:
                     await self._import(reader, progress, restart)
             except BadArchive as error:
-                put = f"; {items_text(self.stored)} before that were put" if self.stored else ""
+                put = f"; put {items_text(self.stored)} before that" if self.stored else ""
                 raise Failure(f"{self._path}: {error}{put}", FAILED) from None
 
     def _check(self, reader: Reader, progress: Progress) -> None:
@@ -146,12 +146,12 @@ class _Importing:
                     await self._put(clients[number % len(clients)], reader.header.get("id", ""), batch)
             except DarnerError as error:
                 raise Failure(
-                    f"{items_text(self.stored)} were put, and then: {explain(error)}", status_of(error)
+                    f"put {items_text(self.stored)}, and then: {explain(error)}", status_of(error)
                 ) from None
         if self._note is not None:
             self._note.write(reader.items)
-        earlier = f", after {items_text(before)} that were put before" if before else ""
-        gone = f", {items_text(self.expired)} had expired" if self.expired else ""
+        earlier = f", and {items_text(before)} before" if before else ""
+        gone = f", {items_text(self.expired)} left out as expired" if self.expired else ""
         self._output.done(f"{items_text(self.stored)} put{earlier}{gone}",
                           put=self.stored, before=before, expired=self.expired)  # fmt: skip
 

@@ -146,9 +146,14 @@ class Output:
         if sys.stderr.isatty() and not self.quiet:
             self.warn(text)
 
+    @property
+    def somebody_is_there(self) -> bool:
+        """Whether there is a person to ask."""
+        return sys.stdin.isatty() and sys.stderr.isatty()
+
     def confirm(self, question: str) -> bool:
         """@return: whether the person at the terminal agrees; true where nobody is there to ask."""
-        if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        if not self.somebody_is_there:
             return True
         sys.stderr.write(f"{printable(question)} [y/N] ")
         sys.stderr.flush()

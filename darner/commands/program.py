@@ -7,6 +7,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import os
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -151,9 +152,12 @@ class Program(click.Group):
         for section, names in SECTIONS.items():
             rows = [(name, self.get_command(context, name)) for name in names]
             with formatter.section(section):
-                formatter.write_dl(
-                    [(name, command.get_short_help_str(limit=100)) for name, command in rows if command is not None]
-                )
+                formatter.write_dl([(name, _in_short(command)) for name, command in rows if command is not None])
+
+
+def _in_short(command: click.Command) -> str:
+    """@return: what it is for, in a line."""
+    return re.split("[;:.]", command.get_short_help_str(limit=1000))[0]
 
 
 def _settings(context: click.Context, _: click.Parameter, value: Optional[str]) -> None:

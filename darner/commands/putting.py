@@ -94,7 +94,7 @@ class _Putting:
         except DarnerError as error:
             if not self.stored:
                 raise
-            raise Failure(f"{items_text(self.stored)} were put, and then: {explain(error)}", status_of(error)) from None
+            raise Failure(f"put {items_text(self.stored)}, and then: {explain(error)}", status_of(error)) from None
         finally:
             if self.stored:
                 text = f"{items_text(self.stored)} put on {self._queue}"

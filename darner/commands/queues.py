@@ -10,7 +10,7 @@ import click
 
 from darner.commands.client_settings import ClientSettings
 from darner.commands.completing import QUEUE
-from darner.commands.exits import Failure
+from darner.commands.exits import USAGE, Failure
 from darner.commands.figures import add_up
 from darner.commands.output import Output, count, items_text
 from darner.commands.program import Command
@@ -26,6 +26,8 @@ async def _sure(servers: Servers, output: Output, queues: tuple[str, ...], what:
     @return: how many items there are.
     @raise Failure: it is not wanted.
     """
+    if not (queues or yes or output.somebody_is_there):
+        raise Failure("there is nobody to ask whether all queues are to be dropped: say --yes", USAGE)
     answers = await servers.each(lambda client: client.stats())
     known = add_up(answers.values())
     items = sum(figures.items for name, figures in known.items() if not queues or name in queues)
@@ -49,7 +51,7 @@ def flush_command(
     """
     Drop what is in QUEUE, on all servers; what is open stays open.
 
-    At a terminal it asks first.
+    At a terminal it asks first; elsewhere --all needs --yes.
     """
     if bool(queues) == everything:
         raise click.UsageError("name queues, or --all" if not queues else "--all is all: name no queue")

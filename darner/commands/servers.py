@@ -72,7 +72,10 @@ class Servers:
     What fails on some of them is told, and ends the command badly once the others have done it.
 
     @ivar clients: one for each server.
+    @ivar silent: not to tell of those that fail.
     """
+
+    silent = False
 
     def __init__(self, settings: ClientSettings, output: Output, places: Optional[str] = None) -> None:
         """@param places: by default those of the settings."""
@@ -158,7 +161,8 @@ class Servers:
             elif client not in self._failed:
                 self._failed[client] = result
                 text = explain(result)
-                self._output.warn(text if str(client.address) in text else f"{client.address}: {text}")
+                if not self.silent:
+                    self._output.warn(text if str(client.address) in text else f"{client.address}: {text}")
         return answers
 
     async def reach(self, again: bool = False) -> Reached:

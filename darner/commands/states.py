@@ -77,7 +77,7 @@ async def _drain(settings: ClientSettings, queues: tuple[str, ...], limit: Optio
                 if not left:
                     break
                 if limit is not None and seconds >= limit:
-                    raise Failure(f"{items_text(left)} are left after {seconds:.0f} s; the servers are readonly")
+                    raise Failure(f"{items_text(left)} left after {seconds:.0f} s; the servers are readonly")
                 await asyncio.sleep(_LOOK if limit is None else min(_LOOK, max(0.01, limit - seconds)))
         output.done(f"empty after {seconds:.1f} s: {items_text(total)}; the servers are readonly",
                     empty=True, items=total, seconds=round(seconds, 3))  # fmt: skip

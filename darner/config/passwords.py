@@ -210,6 +210,10 @@ class Passwords:
         """@return: whether this user is in the file."""
         return user in self._file.secrets
 
+    def stamp(self, user: bytes) -> object:
+        """@return: something that is another one once the user's line has changed; C{None} where there is none."""
+        return self._file.secrets.get(user)
+
     @property
     def exposed(self) -> bool:
         """Whether users other than its owner may read the file."""

@@ -142,6 +142,7 @@ class QueueSettings:
         return {attribute.name: _text(attribute, getattr(self, attribute.name)) for attribute in FIELDS.values()}
 
 
+_BUILT_IN: Final = QueueSettings()
 FIELDS: Final[dict[str, Any]] = {attribute.name: attribute for attribute in attrs.fields(QueueSettings)}
 
 
@@ -220,6 +221,28 @@ class Policies:
         if own is not None:
             settings = attrs.evolve(settings, **own)
         return _without_itself(settings, text)
+
+
+    def origins(self, name: bytes) -> dict[str, tuple[str, Optional[str]]]:
+        """
+        @return: where each setting in force for a queue comes from, and by what key: C{built-in} and C{defaults}
+            without one, C{parent} by the parent's name, C{pattern}, and C{queue} by its own.
+        """
+        parent = parent_of(name)
+        found: dict[str, tuple[str, Optional[str]]] = {
+            setting: ("defaults" if value != getattr(_BUILT_IN, setting) else "built-in", None)
+            for setting, value in attrs.asdict(self.defaults).items()
+        }
+        if parent is not None:
+            for setting, (source, _) in self.origins(parent).items():
+                if source not in ("built-in", "defaults"):
+                    found[setting] = ("parent", parent.decode("ascii"))
+        text = name.decode("ascii")
+        for pattern, changes in self.overrides.items():
+            if pattern != text and SPECIAL.search(pattern) and fnmatch.fnmatchcase(text, pattern):
+                found.update(dict.fromkeys(changes, ("pattern", pattern)))
+        found.update(dict.fromkeys(self.overrides.get(text, {}), ("queue", text)))
+        return found
 
 
 def _without_itself(settings: QueueSettings, name: str) -> QueueSettings:

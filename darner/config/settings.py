@@ -29,6 +29,9 @@ else:
 
 DEFAULT_PORT: Final = 22133
 
+LOG_FORMATS: Final = ("text", "json")
+LOG_LEVELS: Final = ("debug", "info", "warn", "error", "critical")
+
 NO_PASSWORDS: Final = "set password_file too: without password_file nobody can log in, and anybody may do everything"
 
 _dialect = validators.in_(DIALECTS)
@@ -126,6 +129,20 @@ class Settings:
     """TCP port for Kestrel's text protocol, at L{interface}; C{None} for none."""
     trusted_network: bool = attrs.field(default=False, validator=of_type(bool))
     """Whether everybody who reaches the server may be trusted, so that there is no warning of being open to them."""
+    http_port: Optional[int] = attrs.field(default=None, validator=_port)
+    """TCP port for the dashboard, the HTTP API and metrics; 0 takes a free one, C{None} is none."""
+    http_interface: str = attrs.field(default="127.0.0.1", validator=of_type(str))
+    """Address to listen on with L{http_port}."""
+    http_listen: tuple[Listener, ...] = attrs.field(default=(), validator=validators.deep_iterable(of_type(Listener)))
+    """Further places to serve HTTP at; they have no dialect."""
+    http_hosts: tuple[str, ...] = attrs.field(default=(), validator=_all_of(str))
+    """
+    Names by which browsers may reach the HTTP server, besides addresses, ``localhost`` and the machine's host name.
+    """
+    log_format: str = attrs.field(default="text", validator=validators.in_(LOG_FORMATS))
+    """How twistd's log is written: as C{text}, or as C{json}, an object a line."""
+    log_level: str = attrs.field(default="debug", validator=validators.in_(LOG_LEVELS))
+    """The lowest level that is logged."""
     max_queues: int = attrs.field(default=1_000_000, validator=validators.and_(of_type(int), validators.ge(0)))
     max_children: int = attrs.field(default=1000, validator=validators.and_(of_type(int), validators.ge(0)))
     """The maximum number of queues, including those that clients wait for; 0 is unlimited."""
@@ -135,6 +152,8 @@ class Settings:
         check_together(self.policies)
         if self.users and self.password_file is None:
             raise SettingsError(f"users: {NO_PASSWORDS}")
+        if any(place.dialect is not None for place in self.http_listen):
+            raise SettingsError("http_listen: HTTP has no dialects")
 
     @property
     def tcp_port(self) -> Optional[int]:
@@ -159,7 +178,7 @@ def _converter() -> Converter:
 
     def patterns(value: object, _: object) -> tuple[str, ...]:
         if not isinstance(value, list):
-            raise ValueError(f"{value!r} is not a list of patterns of queue names")
+            raise ValueError(f"{value!r} is not a list of names")
         return tuple(converter.structure(value, list[str]))
 
     converter.register_structure_hook_func(lambda kind: kind == tuple[str, ...], patterns)
@@ -218,7 +237,7 @@ def make_settings(values: dict[str, Any], source: str) -> Settings:
     defaults, queues, aliases = (values.pop(name, {}) for name in ("defaults", "queues", "aliases"))
     if "policies" in values:
         raise SettingsError(f"{source}: unknown setting policies")
-    for name in ("text_port", "password_file"):
+    for name in ("text_port", "password_file", "http_port"):
         if values.get(name) == "none":
             values[name] = None
     try:

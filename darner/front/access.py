@@ -43,6 +43,7 @@ class Grant:
     The rights of one user.
 
     @ivar everything: whether that is to administrate all queues, and so the server.
+    @ivar sees_all: whether no queue is hidden from the user.
     """
 
     def __init__(self, rights: Rights) -> None:
@@ -50,6 +51,7 @@ class Grant:
         self._write = _Names(rights.write)
         self._admin = _Names(rights.admin)
         self.everything = self._admin.all
+        self.sees_all = self._read.all or self._write.all or self._admin.all
 
     def may_read(self, queue: bytes) -> bool:
         return self._read.include(queue)
@@ -120,22 +122,31 @@ class Access:
         @return: fires with the rights of the user; fails with L{AuthenticationFailed} or
             L{darner.errors.TooManyLogins}.  The caller must cancel it when the client disconnects.
         """
-        try:
-            self._passwords.refresh()
-        except SettingsError as error:
-            self.log.emit(LogLevel.error, "{error}; the passwords read before stay in force", error=str(error))
+        self._refresh()
         user, _, password = credentials.partition(b" ")
         if self._passwords.is_known(user, password):
-            return succeed(self._grant(user))
+            return succeed(self.grant(user))
         checking = self._queue.add(user, password, network_of(address), self._passwords.has(user))
         return checking.addCallback(self._checked, user)
 
     def _checked(self, right: bool, user: bytes) -> Grant:
         if not right:
             raise AuthenticationFailed()
-        return self._grant(user)
+        return self.grant(user)
 
-    def _grant(self, user: bytes) -> Grant:
+    def _refresh(self) -> None:
+        try:
+            self._passwords.refresh()
+        except SettingsError as error:
+            self.log.emit(LogLevel.error, "{error}; the passwords read before stay in force", error=str(error))
+
+    def stamp(self, user: bytes) -> object:
+        """@return: as L{Passwords.stamp<darner.config.passwords.Passwords.stamp>}, of the file as it is now."""
+        self._refresh()
+        return self._passwords.stamp(user)
+
+    def grant(self, user: bytes) -> Grant:
+        """@return: what a user may do who has logged in."""
         grant = self._grants.get(user)
         if grant is None:
             grant = self._grants[user] = Grant(self._rights.get(user, Rights()))

@@ -60,7 +60,12 @@ def _words(value: object) -> list[bytes]:
 
 
 def describe_request(request: object) -> str:
-    """@return: the command and what it is about, without payload and options."""
+    """
+    @param request: a L{requests.Request}, or what is to be said of one.
+    @return: the command and what it is about, without payload and options.
+    """
+    if isinstance(request, str):
+        return printable(request.encode())
     kind = type(request).__name__
     command = _COMMANDS.get(kind) or re.sub(r"(?<=.)(?=[A-Z])", "_", kind).lower()
     words = [word for name in _ARGUMENTS for word in _words(getattr(request, name, None))]
@@ -90,10 +95,16 @@ class AuditTrail:
     @ivar address: the client's address.
     """
 
-    def __init__(self, log: AuditLog, address: Optional[IAddress]) -> None:
+    def __init__(self, log: AuditLog, address: Optional[IAddress], user: str = "-") -> None:
+        """@param user: who is logged in already."""
         self._audit = log
         self.address = address
-        self._user = "-"
+        self._user = printable(user.encode())
+
+    @property
+    def user(self) -> str:
+        """Who is logged in; C{-} for nobody."""
+        return self._user
 
     @property
     def _host(self) -> str:
@@ -113,7 +124,7 @@ class AuditTrail:
             user=printable(credentials.partition(b" ")[0]), address=describe_address(self.address), reason=str(error),
         )  # fmt: skip
 
-    def refused(self, request: object, error: DarnerError) -> None:
+    def refused(self, request: object, error: Exception) -> None:
         """The client has no right to what it asked for."""
         text = describe_request(request)
         self._audit.refusals.emit(
@@ -123,8 +134,8 @@ class AuditTrail:
         )  # fmt: skip
 
     def performed(self, request: object) -> None:
-        """The client has done something, which is logged if it is one of L{ACTS}."""
-        if type(request) in ACTS:
+        """The client has done something, which is logged if it is one of L{ACTS}, or said in words."""
+        if type(request) in ACTS or isinstance(request, str):
             text = describe_request(request)
             self._audit.acts.emit(
                 LogLevel.info, "{request} by user {user} from {address}", kind=(self._user, self._host, text),

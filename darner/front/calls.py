@@ -13,13 +13,13 @@ from typing import Any, Final, Optional, Union
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall
 
-from darner.errors import DarnerError, Stopped, StoreError
+from darner.errors import DarnerError, ItemTooLarge, Stopped, StoreError
 from darner.front.messages import Message, OpenMessage
 from darner.queues.answers import Answers, Reader
 from darner.queues.collection import Queues
 from darner.queues.fifo import Fifo
 from darner.queues.open_read import OpenRead
-from darner.queues.streams import PayloadReader
+from darner.queues.streams import PayloadReader, PayloadWriter
 from darner.queues.transfer import Transfer
 from darner.queues.waiters import Waiter
 from darner.values.items import Item, PutOptions
@@ -73,10 +73,16 @@ class Putting(Call):
         self, queue: bytes, payload: Union[bytes, memoryview], flags: int, expiry: int, sync: bool,
         options: Optional[PutOptions] = None,
     ) -> None:  # fmt: skip
-        puts = self._queues.puts
-        inflow = puts.inflow()
+        inflow = self._queues.puts.inflow()
         inflow.write(payload)
-        puts.put_flow(self.answers(), DONE, queue, flags, expiry, inflow, sync, options)
+        self.put_flow(queue, inflow, flags, expiry, sync, options)
+
+    def put_flow(
+        self, queue: bytes, inflow: PayloadWriter, flags: int, expiry: int, sync: bool,
+        options: Optional[PutOptions] = None,
+    ) -> None:  # fmt: skip
+        """Put an item whose payload came in pieces."""
+        self._queues.puts.put_flow(self.answers(), DONE, queue, flags, expiry, inflow, sync, options)
 
 
 class Consuming(Call):
@@ -140,9 +146,15 @@ class _Body:
 class Reading(Call):
     """Take an item, or wait for one.  Subclasses open or peek instead."""
 
-    def __init__(self, queues: Queues, name: bytes, ended: Callable[[Reading], object]) -> None:
-        """@param ended: called when it waits no longer, if ever it did."""
+    def __init__(
+        self, queues: Queues, name: bytes, ended: Callable[[Reading], object], max_bytes: Optional[int] = None
+    ) -> None:
+        """
+        @param ended: called when it waits no longer, if ever it did.
+        @param max_bytes: of the largest item that is wanted; a larger one goes back, and is an L{ItemTooLarge}.
+        """
         super().__init__(queues)
+        self._max_bytes = max_bytes
         self._name = name
         self._ended = ended
         self._fifo: Optional[Fifo] = None
@@ -185,6 +197,7 @@ class Reading(Call):
         assert self._fifo is not None
         self._number = self._fifo.number
         self._item = item
+        item.returnable = True  # this may be cancelled while it is being written that the item is consumed
         if item.stream:
             self._body = _Body(self._queues.reads.outflow(item, lambda: None))
             return self._body
@@ -206,6 +219,9 @@ class Reading(Call):
         if reply is None:
             return None
         assert self._item is not None
+        if self._max_bytes is not None and self._item.size > self._max_bytes:
+            self._put_back()
+            raise ItemTooLarge()
         try:
             payload = b"".join(reply.outflow) if isinstance(reply, _Body) else reply
         except DarnerError:
@@ -277,8 +293,10 @@ class Peeking(Reading):
 class Opening(Reading):
     """Open an item."""
 
-    def __init__(self, queues: Queues, name: bytes, ended: Callable[[Reading], object]) -> None:
-        super().__init__(queues, name, ended)
+    def __init__(
+        self, queues: Queues, name: bytes, ended: Callable[[Reading], object], max_bytes: Optional[int] = None
+    ) -> None:
+        super().__init__(queues, name, ended, max_bytes)
         self._opened: Optional[OpenRead] = None
 
     def _read(self, fifo: Fifo) -> bool:

@@ -49,6 +49,14 @@ class ClientReads:
         """Whether the client waits for an item."""
         return self._wait is not None
 
+    @property
+    def waits_for(self) -> list[bytes]:
+        """The queues of which the client waits for an item."""
+        wait = self._wait
+        if isinstance(wait, ItemWait):
+            return [choice.queue for choice in wait.choices]
+        return [] if wait is None else [wait.queue]
+
     # At once
 
     def get(self, request: requests.Get) -> None:

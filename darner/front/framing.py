@@ -49,6 +49,7 @@ class Framing:
     @ivar active: set whenever bytes are received or sent.
     @ivar quiet_since: see L{darner.net.limits.Quiet}.
     @ivar connected_at: the same.
+    @ivar number: no other connection of this process has it.
     """
 
     max_line: Final = MAX_LINE
@@ -77,6 +78,7 @@ class Framing:
         self.active = True
         self.quiet_since: Optional[float] = None
         self.connected_at: float = queues.clock.seconds()
+        self.number: int = queues.stats.total_connections + 1
 
     # Calls from the connection
 
@@ -261,6 +263,11 @@ class Framing:
         self._data = b""
         self._at = 0
         self._refuse(requests.Refused(reply, close=True, warning=warning))
+
+    @property
+    def held(self) -> int:
+        """How many bytes of what the client sent are held for it."""
+        return len(self._data) - self._at
 
     # Silence
 

@@ -49,6 +49,11 @@ class OpenMessage:
         self.flags = message.flags
 
     @property
+    def open_read(self) -> OpenRead:
+        """The open read in its queue."""
+        return self._read
+
+    @property
     def is_open(self) -> bool:
         """
         False once it is closed, aborted or open for too long, its queue is deleted, or the service is stopped.

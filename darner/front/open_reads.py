@@ -91,6 +91,11 @@ class OpenReads:
         """
         return sum(read.touch() for read in self.of(queue) or ()) > 0
 
+    def still_open(self, queue: Optional[bytes] = None) -> list[OpenRead]:
+        """@return: those of a queue, or of all, that are open."""
+        some = self._reads.values() if queue is None else [self._reads.get(queue, deque())]
+        return [read for reads in some for read in reads if read.is_open]
+
     def give_back(self) -> None:
         """Give all of them back to their queues."""
         opens, self._reads = self._reads, {}

@@ -74,6 +74,11 @@ class Session(Reader):
         self._ended = False
         self.busy = False
 
+    @property
+    def trail(self) -> Optional[AuditTrail]:
+        """Who the client is, as far as that is logged."""
+        return self._trail
+
     def update_busy(self) -> None:
         """
         Update C{busy}.  Requests are held back while the client waits for an item, for work on all queues or for a

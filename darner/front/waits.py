@@ -78,6 +78,7 @@ class SweepWait:
     def __init__(self, queues: Queues, fifo: Fifo, serve: Callable[[], None]) -> None:
         self._queues = queues
         self._fifo = fifo
+        self.queue = fifo.name
         self._waiter = fifo.wait(serve, even_if_empty=True)
 
     def hasten(self) -> bool:

@@ -9,17 +9,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from darner.migrate.importing import ImportRefused, QueueDestination
 from darner.migrate.sources import SourceItem, SourceQueue
 from darner.store.batch import Batch
+from darner.store.database import DB
 from darner.store.leveldb import LevelStore
 from darner.values.items import Delayed, Imported, Item, QueueState
 from darner.values.vocabulary import CHUNK_BYTES
 
 _BATCH: Final = 256 * 1024
 """Payload bytes that are written together."""
+_BUFFER: Final = 2 * 1024 * 1024
+"""Bytes of LevelDB's write buffer, of which there are two."""
 _OVERHEAD: Final = 64
 """Bytes that an item takes in a batch besides its payload."""
 
@@ -110,6 +113,11 @@ def _chunks(item: SourceItem) -> Iterator[bytes]:
         yield bytes(held)
 
 
+def _open_database(path: str, **options: Any) -> Any:
+    """Open a LevelDB that takes less memory than a server's.  Nothing is read from its cache here."""
+    return DB(path, **{**options, **({"write_buffer_size": _BUFFER} if "write_buffer_size" in options else {})})
+
+
 class DataDirectoryImport:
     """A data directory that queues are imported into."""
 
@@ -124,7 +132,7 @@ class DataDirectoryImport:
         self._path = path
         self._clock = clock
         self._again = again
-        self._store = LevelStore(path)
+        self._store = LevelStore(path, _open_database)
         try:
             self._states = {state.name: state for state in self._store.recover()}
         except BaseException:

@@ -4,6 +4,7 @@ Listeners: what is known of each, and a factory that holds its address until the
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable
 from ipaddress import ip_address
 from typing import Any, Final, Optional
@@ -15,7 +16,8 @@ from twisted.internet.protocol import ServerFactory
 
 MEMCACHE: Final = "memcache"
 TEXT: Final = "text"
-"""The protocols that are spoken: memcache's, and Kestrel's text protocol."""
+HTTP: Final = "http"
+"""The protocols that are spoken: memcache's, Kestrel's text protocol, and HTTP for administration."""
 
 
 @frozen
@@ -24,7 +26,7 @@ class Listener:
 
     endpoint: IStreamServerEndpoint
     protocol: str = MEMCACHE
-    """L{MEMCACHE} or L{TEXT}."""
+    """L{MEMCACHE}, L{TEXT} or L{HTTP}."""
     dialect: Optional[str] = None
     """Overrides the setting of that name (`darner.config.settings.Settings`) for this listener, unless C{None}."""
     tls: bool = False
@@ -32,16 +34,34 @@ class Listener:
     client_certificates: bool = False
     """Whether clients need a certificate."""
 
+    def describe(self, address: object) -> str:
+        """@return: an address where it listens, for people."""
+        if self.protocol == HTTP:
+            return url_of(address, self.tls)
+        if isinstance(address, IPv6Address):
+            return f"[{address.host}]:{address.port}{self}"
+        return f"{address.host}:{address.port}{self}" if isinstance(address, IPv4Address) else f"{address}{self}"
+
     def __str__(self) -> str:
         """What differs from the memcache protocol over plain TCP, in brackets, for the log; empty if nothing does."""
         words = ["TLS"] * self.tls + ["client certificates"] * self.client_certificates
-        words += ["text protocol"] * (self.protocol == TEXT)
+        words += ["text protocol"] * (self.protocol == TEXT) + ["HTTP"] * (self.protocol == HTTP)
         return f" ({', '.join(words)})" if words else ""
 
 
 def is_reachable(address: object) -> bool:
     """@return: whether other machines can reach this address: TCP, and not loopback."""
     return isinstance(address, (IPv4Address, IPv6Address)) and not ip_address(address.host).is_loopback
+
+
+def url_of(address: object, tls: bool) -> str:
+    """@return: where a browser finds what is served over HTTP at this address."""
+    if not isinstance(address, (IPv4Address, IPv6Address)):
+        return str(address)
+    host = f"[{address.host}]" if isinstance(address, IPv6Address) else address.host
+    if ip_address(address.host).is_unspecified:
+        host = socket.gethostname()
+    return f"http{'s' * tls}://{host}:{address.port}/"
 
 
 class Door(ServerFactory):

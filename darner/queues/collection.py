@@ -23,11 +23,13 @@ from darner.queues.expiry import Expiry
 from darner.queues.fifo import Fifo
 from darner.queues.figures import Totals, queue_figures, server_figures
 from darner.queues.head import WINDOW_BYTES, MemoryBudget
+from darner.queues.picking import Picks
 from darner.queues.putting import Puts
 from darner.queues.reading import Reads
 from darner.queues.reclaiming import Reclaimer
 from darner.queues.routing import Routing
 from darner.queues.status import ServerStatus
+from darner.queues.timings import Timings
 from darner.queues.volatile import VolatileStore
 from darner.queues.walk import QUEUES_A_TURN, Adoption, Walks
 from darner.store.interfaces import IStore
@@ -37,9 +39,7 @@ from darner.values.stats import Health, Removal, ServerStats
 
 @dataclass(frozen=True)
 class Surroundings:
-    """
-    What the queues need from their process.  Tests replace it with a C{Clock} and synchronous calls.
-    """
+    """What the queues need from their process.  Tests replace it with a C{Clock} and synchronous calls."""
 
     clock: IReactorTime
     """For waits and delays; monotonic (`darner.net.clock`)."""
@@ -58,6 +58,7 @@ class Queues:
     @ivar commit: the group commit they share.
     @ivar puts: where items are put.
     @ivar reads: where they are read.
+    @ivar picks: what is done to single items.
     @ivar space: whether there is room on the disk.
     @ivar stats: the server's counters.
     @ivar status: the server's status.
@@ -70,17 +71,12 @@ class Queues:
     """
 
     def __init__(
-        self,
-        store: IStore,
-        surroundings: Surroundings,
+        self, store: IStore, surroundings: Surroundings,
         policies: Policies = Policies(),  # noqa: B008  (it is frozen)
-        min_free_bytes: Optional[int] = None,
-        status: Optional[ServerStatus] = None,
+        min_free_bytes: Optional[int] = None, status: Optional[ServerStatus] = None,
         control: Control = Control(),  # noqa: B008  (it is frozen)
-        window_bytes: int = WINDOW_BYTES,
-        max_queues: int = 0,
-        max_children: int = 0,
-    ) -> None:
+        window_bytes: int = WINDOW_BYTES, max_queues: int = 0, max_children: int = 0,
+    ) -> None:  # fmt: skip
         """
         @param min_free_bytes: free disk space below which puts are refused (L{DiskSpace}).
         @param status: the server's status; by default up, and not saved.
@@ -91,6 +87,7 @@ class Queues:
         """
         self.store = store
         self.clock = surroundings.clock
+        self.wall = surroundings.wall
         self.commit = GroupCommit(
             store, surroundings.schedule, surroundings.in_thread, surroundings.wall, surroundings.clock
         )
@@ -115,6 +112,7 @@ class Queues:
         self._max_queues = max_queues
         self._max_children = max_children
         self.reads = Reads(self, self._fifos, store, self.commit, self.reclaimer, self.stats, self.status)
+        self.picks = Picks(self, self._fifos, self.commit, self.space)
         self._memory = VolatileStore()
         self._nowhere = Fifo(b"", store, self.commit, self.reclaimer, self.expiry, self._budget, window_bytes)
         self._started = surroundings.clock.seconds()
@@ -358,6 +356,16 @@ class Queues:
         self.commit.written().addCallback(lambda _: self.release(fifo))
 
     # Figures
+
+    def measure(self, timer: Callable[[], float]) -> Timings:
+        """
+        Measure the turns from now on.
+
+        @param timer: a time in seconds, by which durations are measured.
+        @return: what is measured.
+        """
+        self.commit.timings = timings = Timings(self.stats, timer, self.wall)
+        return timings
 
     def health(self) -> Health:
         """@return: whether items can be put, and if not, why and since when."""

@@ -1,9 +1,8 @@
 """
 The group commit: one write for all changes of one turn of the event loop, and then the replies.
 
-Queues change their memory at once and tell the turn; who has to be answered tells it as well.  When the turn ends,
-the changes of all queues go to the store in one batch, and only then does anybody hear of them.  So a turn of fifty
-clients costs one write, and nothing is acknowledged before it is written.
+Queues change their memory at once and tell the turn; who has to be answered tells it as well.  When the turn ends, the
+changes of all queues go to the store in one batch, and only then does anybody hear of them.
 
 A worker thread writes a turn in which a client asked for stable storage.  Requests that arrive meanwhile belong to the
 next turn: one fsync serves all clients that were waiting, and replies keep their order.
@@ -28,6 +27,8 @@ from twisted.python.failure import Failure
 from darner.errors import StoreError
 from darner.net.log_limits import LimitedLog
 from darner.queues.answers import Answers, Asker, Resting, Verdict
+from darner.queues.late_sync import LateSync
+from darner.queues.timings import Timings
 from darner.queues.turn import Changing, Chunk, Emptied, Move, Read, Turn, Writer
 from darner.store.batch import Batch
 from darner.store.interfaces import IStore
@@ -43,11 +44,6 @@ ENOUGH: Final = 256
 _REFUSED: Final = "the store refused a write: {error}"
 
 
-def _tell(_: None, waiting: list[Deferred[None]]) -> None:
-    for waiter in waiting:
-        waiter.callback(None)
-
-
 class GroupCommit:
     """
     The turn that gathers changes now, and the one that is being written.
@@ -56,17 +52,14 @@ class GroupCommit:
     @ivar health: whether the store accepted the latest puts.
     @ivar clock: the monotonic clock.
     @ivar copies: the number of items put in this turn by sets on several queues.
+    @ivar timings: what measures the turns; C{None}: nothing does.
     @ivar log: the log of all queues; repeated lines are counted.
     """
 
     def __init__(
-        self,
-        store: IStore,
-        schedule: Callable[[Callable[[], None]], object],
-        in_thread: Callable[..., Deferred[Any]],
-        wall: Callable[[], float],
-        clock: IReactorTime,
-    ) -> None:
+        self, store: IStore, schedule: Callable[[Callable[[], None]], object], in_thread: Callable[..., Deferred[Any]],
+        wall: Callable[[], float], clock: IReactorTime,
+    ) -> None:  # fmt: skip
         """The parameters are those of L{darner.queues.collection.Surroundings}."""
         self._store = store
         self._schedule = schedule
@@ -78,18 +71,22 @@ class GroupCommit:
         self.health = Health()
         self._gathering = Turn()
         self._owed: dict[Changing, None] = {}  # queues with something that could not be written
+        self._deletes: dict[Changing, None] = {}
         self._scheduled = False
         self._held = False
         self._writing: Optional[Deferred[None]] = None
         self._now = self.copies = 0
         self._waiting: list[Deferred[None]] = []
-        self._late_sync: Optional[IDelayedCall] = None
+        self._late_sync = LateSync(clock, self._sync_late)
+        self.timings: Optional[Timings] = None
         self._resting: dict[Resting, None] = {}
 
     @property
     def now(self) -> int:
         if not self._now:
             self._now = max(1, int(self._wall() * 1000))
+            if self.timings is not None and not self._gathering.began:
+                self._gathering.began = self.timings.timer()
             self._soon()
         return self._now
 
@@ -148,27 +145,26 @@ class GroupCommit:
         if not self._scheduled:
             self._soon()
 
+    def deletes(self, queue: Changing) -> None:
+        """C{queue} has something to delete with whatever is written next: it is worth no write of its own."""
+        self._deletes[queue] = None
+
     def sync(self) -> None:
         """Sync this turn to stable storage before its replies go out."""
         self._gathering.sync = True
 
     def sync_within(self, seconds: float) -> None:
         """Sync the changes of this turn within so many seconds; the replies do not wait for that."""
-        if self._late_sync is not None:
-            if self._late_sync.getTime() <= self.clock.seconds() + seconds:
-                return
-            self._late_sync.cancel()
-        self._late_sync = self.clock.callLater(seconds, self._sync_late)
+        self._late_sync.within(seconds)
 
     def _sync_late(self) -> None:
-        self._late_sync = None
         self._gathering.promised = True
         self.sync()
         self._soon()
 
     def sync_soon(self) -> None:
         """Do with this turn what L{sync_within} promised."""
-        if self._late_sync is not None:
+        if self._late_sync.promised:
             self.sync()
             self._soon()
 
@@ -246,19 +242,23 @@ class GroupCommit:
                 answers.asker.seal()
             self._write(turn)
         if waiting:
-            self._when_written().addCallback(_tell, waiting)
+            for waiter in waiting:
+                self._when_written().addCallback(waiter.callback)
 
     def _when_written(self) -> Deferred[None]:
         return succeed(None) if self._writing is None else self._writing
 
-    def _add_owed(self, turn: Turn, batch: Batch) -> None:
-        owed, self._owed = self._owed, {}
-        for queue in owed:
+    def _add(self, queues: dict[Changing, None], turn: Turn, batch: Batch) -> None:
+        for queue in queues:
             if queue not in turn.queues:
                 turn.queues[queue] = None
                 queue.write_to(batch, True)
+        queues.clear()
 
     def _write(self, turn: Turn) -> None:
+        if self.timings is not None:
+            turn.wrote = self.timings.timer()
+            turn.began = turn.began or turn.wrote
         if not (turn.queues or turn.chunks or turn.sync or self._owed):
             self._deliver(turn)
             return
@@ -267,13 +267,14 @@ class GroupCommit:
             batch = turn.batch(self._store, True)
             untouched = batch.empty and not turn.sync
             if self._owed and not (untouched and turn.queues):
-                self._add_owed(turn, batch)
+                self._add(self._owed, turn, batch)
                 untouched = batch.empty and not turn.sync
             if not untouched:
+                self._add(self._deletes, turn, batch)
                 self._store.mend()
             if turn.sync:
                 # This sync also does what sync_within promised.
-                turn.promised = self._forget_late_sync() or turn.promised
+                turn.promised = self._late_sync.forget() or turn.promised
                 self._writing = Deferred()
                 self._in_thread(self._store.write, batch, True).addBoth(self._synced, turn)
                 return
@@ -306,6 +307,8 @@ class GroupCommit:
 
     def _done(self, turn: Turn, untouched: bool = False) -> None:
         """@param untouched: whether nothing was written to the store, so that its health is unknown."""
+        if self.timings is not None and not untouched:
+            self.timings.written(turn)
         for queue in turn.queues:
             queue.written()
         if not self.health.writable and not untouched:
@@ -318,6 +321,8 @@ class GroupCommit:
                 answers.asker.deliver(answers)
             except Exception:
                 self.log.failure("internal error while answering a client")
+        if self.timings is not None:
+            self.timings.delivered(turn)
 
     # Failing
 
@@ -382,16 +387,8 @@ class GroupCommit:
 
     def stop(self) -> None:
         """Stop all timers."""
-        self._forget_late_sync()
+        self._late_sync.forget()
         self.log.close()
         if self._retry is not None:
             self._retry.cancel()
             self._retry = None
-
-    def _forget_late_sync(self) -> bool:
-        """@return: whether one was due."""
-        if self._late_sync is None:
-            return False
-        self._late_sync.cancel()
-        self._late_sync = None
-        return True

@@ -54,12 +54,14 @@ class Contents:
     @ivar bytes: how many bytes of payload these have.
     @ivar head: the items that are next, as far as memory has them.
     @ivar open: the items that are open, by their ids.
+    @ivar withdrawn: the ids of items that were open and taken away from their readers; C{None} if there are none, as
+        in nearly every queue.
     @ivar perishable: whether the queue may hold what expires, or expires itself.
     """
 
     __slots__ = (
         "_expiry", "_heavy", "_ledger", "_log", "_medium", "_name", "_oldest_id", "_oldest_time", "_queue", "bytes",
-        "count", "head", "open", "perishable",
+        "count", "head", "open", "perishable", "withdrawn",
     )  # fmt: skip
 
     def __init__(
@@ -82,6 +84,7 @@ class Contents:
         self.bytes = size
         self.head = Head(0, medium.window_bytes)
         self.open: dict[int, Item] = {}
+        self.withdrawn: Optional[set[int]] = None
         self.perishable = False
         self._heavy: list[Item] = []  # their payloads are unloaded at the end of the turn
         self._oldest_id = -1  # of the item whose time is in _oldest_time
@@ -108,7 +111,8 @@ class Contents:
         """Make an item that was taken available again; it comes before all items with higher ids."""
         self.count += 1
         self.bytes += item.size
-        self.head.give_back(item)
+        if item.id < self.head.read_id:  # else it will be read
+            self.head.give_back(item)
         if item.expiry:
             self.watch()
 
@@ -116,6 +120,51 @@ class Contents:
         """Have the queue watched, as it or one of its items may expire."""
         self.perishable = True
         self._expiry.watch(self._queue)
+
+    def find(self, id: int) -> Optional[Item]:
+        """
+        @param id: of an item that is neither consumed nor set aside.
+        @return: it, with its payload where that is not in a stream; C{None} where it is missing.
+        @raise StoreError: it cannot be read.
+        """
+        item = self._ledger.find_unwritten(id)
+        if item is None and self._medium.durable:
+            return self.read(id)
+        return self.open.get(id) or self.head.find(id)
+
+    def some(self, start: int, max_bytes: int) -> tuple[list[Item], int]:
+        """
+        Look at some items, consumed or not, of which the first may be open or set aside; memory stays as it is.
+
+        @param start: the id from which on.
+        @param max_bytes: about how many bytes of payload.
+        @return: they, in order, and the id from which on there may be more.
+        @raise StoreError: they cannot be read.
+        """
+        stop = self._ledger.next_id
+        if not self._medium.durable:
+            return self.head.some(start, stop)
+        waiting = self._ledger.unwritten()
+        written = waiting[0].id if waiting else stop
+        if start >= written:
+            return waiting, stop
+        items = self._medium.store.read(self._ledger.number, start, written, max_bytes)
+        return items, (items[-1].id + 1 if items else written)
+
+    def take_out(self, item: Item) -> None:
+        """Take an item that is to be had out of memory, wherever it is: it is neither to be had nor consumed."""
+        if item.id < self.head.read_id:
+            self.head.take_out(item.id)
+        self.count -= 1
+        self.bytes -= item.size
+        if self.perishable:
+            self._expiry.watch(self._queue)
+
+    def withdraw(self, id: int) -> Item:
+        """Take an open item away from its reader: it is neither open nor to be had nor consumed."""
+        self.withdrawn = self.withdrawn or set()
+        self.withdrawn.add(id)
+        return self.open.pop(id)
 
     def refuse(self, items: list[Item]) -> None:
         """Remove these items, which the store refused."""

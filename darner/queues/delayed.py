@@ -29,6 +29,8 @@ Approximate bytes of items, as in memory, that become available in one queue in 
 L{darner.queues.commit.RESUMED} limits the number of queues in a turn.
 """
 
+MAX_TIME: Final = 2**63 - 1
+"""After every time when an item may be due."""
 LONGEST: Final = 600.0
 """Maximum seconds between two looks at the wall clock, which may be set forward."""
 
@@ -95,6 +97,8 @@ class DelayedItems:
         self._shares: list[tuple[int, int]] = []
         self._moved: list[Due] = []  # put on the queue since the last batch
         self._moving: list[Due] = []  # in the batch that is being written
+        self._dropped: list[Due] = []  # given up since the last batch
+        self._dropping: list[Due] = []  # in the batch that is being written
         # If it is uncertain whether a refused batch is in the store:
         self._undone: list[Due] = []  # put by that batch, to be deleted
         self._again: list[Due] = []  # moved by that batch, to be written again
@@ -134,6 +138,43 @@ class DelayedItems:
             self._shares.append((stream, item.id))
         self._fresh.append((due, item))
         self._look_by(due)
+        self._change()
+
+    def some(self, due: int, id: int, max_bytes: int) -> list[Due]:
+        """
+        Look at some items, in order; only when all that was put is written (L{GroupCommit.written}).
+
+        @param due: the time from which on they are due, in ms since the epoch...
+        @param id: ...and the id from which on at that time.
+        @raise StoreError: the store cannot be read.
+        """
+        if self._number is None:
+            return []
+        return self._store.read_delayed(self._number, due, MAX_TIME, max_bytes, id)[0]
+
+    def find(self, due: int, id: int) -> Optional[Item]:
+        """As L{some}.  @return: one item; C{None} if it is not there any more."""
+        for found, item in self.some(due, id, 1):
+            if found == due and item.id == id and (due, item) not in self._dropped + self._moved:
+                return item
+        return None
+
+    def release(self, due: int, item: Item) -> None:
+        """
+        An item is not delayed any more, as this turn puts it on a queue.
+
+        @param item: one that L{find} returned.
+        """
+        self.count -= 1
+        self.bytes -= item.size
+        self._moved.append((due, item))
+        self._change()
+
+    def drop(self, due: int, item: Item) -> None:
+        """Give up an item that L{find} returned."""
+        self.count -= 1
+        self.bytes -= item.size
+        self._dropped.append((due, item))
         self._change()
 
     def _change(self) -> None:
@@ -240,6 +281,10 @@ class DelayedItems:
         if not self._changed:
             return
         self._correct(batch)
+        self._dropping, self._dropped = self._dropping + self._dropped, []
+        if self._dropping:
+            assert self._number is not None
+            batch.undelay(self._number, self._dropping)
         fresh, moved = self._fresh, self._moved
         if puts:
             self._writing, self._fresh = self._fresh, []
@@ -281,15 +326,25 @@ class DelayedItems:
         self._undone = []
         self._again = []
         self._writing = []
+        if self._dropping:
+            self._reclaim(self._dropping)
+            for _, item in self._dropping:
+                if item.stream and self._pins is None:
+                    self._reclaimer.stream(item.stream)
+            self._dropping = []
         if self._moving:
-            assert self._number is not None
-            dues = [due for due, _ in self._moving]
-            size = sum(item.size for _, item in self._moving)
-            if self._pins is None:
-                self._reclaimer.delayed(self._number, min(dues), max(dues), size)
-            for _, item in self._moving:
-                self._unpin(item)
+            self._reclaim(self._moving)
             self._moving = []
+
+    def _reclaim(self, gone: list[Due]) -> None:
+        """The store does not have these items any more."""
+        assert self._number is not None
+        dues = [due for due, _ in gone]
+        size = sum(item.size for _, item in gone)
+        if self._pins is None:
+            self._reclaimer.delayed(self._number, min(dues), max(dues), size)
+        for _, item in gone:
+            self._unpin(item)
 
     def refuse(self, ids: set[int], uncertain: bool) -> None:
         if uncertain and self._pins is None:
@@ -307,6 +362,8 @@ class DelayedItems:
             self.bytes += item.size
             self._look_by(due)
         self._moving = []
+        if self._dropping:
+            self._changed = True
 
     def _unpin(self, item: Item) -> None:
         if self._pins is not None and item.stream:

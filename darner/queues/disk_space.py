@@ -72,6 +72,10 @@ class DiskSpace:
         if not self.health.writable:
             raise DiskAlmostFull(self._free, self._kept)
 
+    def room(self) -> Optional[tuple[int, int]]:
+        """@return: free and total bytes of the file system; C{None} if they are unknown."""
+        return self._store.space()
+
     def stop(self) -> None:
         """Cancel the timer."""
         if self._timer is not None:

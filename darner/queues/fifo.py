@@ -152,6 +152,10 @@ class Fifo(Emptied):
         return len(self.storage.contents.open)
 
     @property
+    def delayed_count(self) -> int:
+        return self.storage.sides.delayed_count
+
+    @property
     def oldest_age(self) -> int:
         """How long the item at the head has been in the queue, in ms; 0 if there is none or it cannot be read."""
         time = self.storage.contents.oldest()
@@ -345,7 +349,7 @@ class Fifo(Emptied):
         storage.contents.weigh(item)
         storage.stats.transactions += 1
         storage.stats.age_msec = max(0, self._commit.now - item.time)
-        read = OpenRead(self, storage, item)
+        read = OpenRead(self, storage, item, self._commit.now)
         if storage.sides.retries is None and self.policy.retries:
             storage.add_retries()
         if storage.sides.retries is not None:

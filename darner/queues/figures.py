@@ -48,6 +48,25 @@ def _health_figures(health: Health) -> dict[str, int | str]:
     return {"store_writable": 0, "store_refuses": health.reason, "store_refuses_since": int(health.since)}
 
 
+def glimpse(fifo: Fifo) -> Optional[tuple[int, int, int, int, int, int, int, int]]:
+    """
+    Look at a queue, for those who look at all of them again and again.
+
+    @return: its number, -1 where it does not exist; how many items have come to it; items and bytes that are to be had
+        or set aside; how many items are open, delayed, set aside; how many clients wait.  C{None} where it does not
+        exist and nobody waits for it.
+    """
+    storage = fifo.storage
+    if storage.number is None:
+        waiting = len(fifo.waiters)
+        return (-1, 0, 0, 0, 0, 0, 0, waiting) if waiting else None
+    contents, sides = storage.contents, storage.sides
+    return (
+        storage.number, storage.ledger.next_id, contents.count, contents.bytes, len(contents.open),
+        sides.delayed_count, sides.set_aside_count, len(fifo.waiters),
+    )  # fmt: skip
+
+
 def queue_figures(fifo: Optional[Fifo]) -> dict[str, int]:
     """@return: the statistics of one queue; empty if it does not exist and no client waits for it."""
     if fifo is None or not (fifo.exists or fifo.waiters.line):

@@ -10,16 +10,19 @@ from typing import TYPE_CHECKING, Any, Optional, Protocol
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
-from darner.config.policies import QueueSettings
+from darner.config.policies import Policies, QueueSettings
 from darner.errors import StoreError
 from darner.queues.answers import Answers
 from darner.queues.commit import GroupCommit
 from darner.queues.control import Control
+from darner.queues.disk_space import DiskSpace
 from darner.queues.fifo import Fifo
 from darner.queues.figures import Totals
+from darner.queues.picking import Picks
 from darner.queues.putting import Puts
 from darner.queues.reading import Reads
 from darner.queues.status import ServerStatus
+from darner.queues.timings import Timings
 from darner.queues.walk import Adoption, Walks
 from darner.values.stats import ServerStats
 
@@ -35,13 +38,15 @@ class IQueues(Protocol):
 
     An operation that raises has changed nothing and added nothing.  If the reply is empty, nothing is sent.
 
-    Of the commit a front end uses C{answers_for}, C{rest} and C{busy}; one that serves many at once calls C{begin} and
-    C{end} around them.
+    Of the commit a front end uses C{answers_for}, C{rest}, C{busy}, C{written} and C{health}; one that serves many at
+    once calls C{begin} and C{end} around them.
     """
 
     commit: GroupCommit
     puts: Puts
     reads: Reads
+    picks: Picks
+    """Single items, wherever they are in their queues: dropping, moving and giving them back."""
     stats: ServerStats
     """Counters, which the front end updates as well."""
     status: ServerStatus
@@ -50,8 +55,12 @@ class IQueues(Protocol):
     """The names of all queues, and work on them."""
     adoption: Adoption
     """Whether all queues have the settings that were read last."""
+    policies: Policies
+    """The settings of all queues."""
     control: Control
     """What clients may ask of the process."""
+    space: DiskSpace
+    """Whether there is room on the disk."""
     clock: IReactorTime
     """For waits."""
     client_bytes: int
@@ -72,6 +81,8 @@ class IQueues(Protocol):
     def check_queue(self, name: bytes) -> None: ...
 
     def policy(self, name: bytes) -> QueueSettings: ...
+
+    def measure(self, timer: Callable[[], float]) -> Timings: ...
 
     def add_up(self, totals: Totals, names: Iterable[bytes]) -> None: ...
 

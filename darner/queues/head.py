@@ -7,6 +7,7 @@ are in the store.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import OrderedDict, deque
 from collections.abc import Container
 from heapq import heapify, heappop, heappush
@@ -16,10 +17,16 @@ from darner.values.items import ITEM_OVERHEAD, Item
 
 WINDOW_BYTES: Final = 256 * 1024
 """About how many bytes of one queue's head are held in memory."""
+LOOKED_AT: Final = 200
+"""How many items of a window are looked at in one go."""
 GRAIN: Final = 1024
 """Smaller changes of a window's size, in bytes, are not accounted for."""
 BUDGET_BYTES: Final = 8 * 1024 * 1024
 """Approximate maximum size of all windows together, in bytes."""
+
+
+def _id_of(item: Item) -> int:
+    return item.id
 
 
 class Head:
@@ -87,6 +94,39 @@ class Head:
         self._window.append(item)
         self.held += len(item.payload) + ITEM_OVERHEAD
         self.read_id = item.id + 1
+
+    def find(self, id: int) -> Optional[Item]:
+        """@return: the item with this id; C{None} where memory has none."""
+        for other, item in self._returned:
+            if other == id:
+                return item
+        place = self._place(id)
+        return self._window[place] if place < len(self._window) and self._window[place].id == id else None
+
+    def _place(self, id: int) -> int:
+        """@return: the index of the first item of the window that does not come before this id."""
+        return bisect_left(self._window, id, key=_id_of)
+
+    def some(self, start: int, stop: int) -> tuple[list[Item], int]:
+        """
+        @return: a few items from C{start} on, in order, and the id from which on there may be more; C{stop} where there
+            are no more.
+        """
+        place = self._place(start)
+        items = [self._window[index] for index in range(place, min(place + LOOKED_AT, len(self._window)))]
+        last = items[-1].id if len(items) == LOOKED_AT else stop - 1
+        returned = [item for id, item in self._returned if start <= id <= last]
+        return sorted(items + returned, key=_id_of), last + 1
+
+    def take_out(self, id: int) -> None:
+        """Forget an item, which is in memory."""
+        place = self._place(id)
+        if place < len(self._window) and self._window[place].id == id:
+            self.held -= len(self._window[place].payload) + ITEM_OVERHEAD
+            del self._window[place]
+        else:
+            self._returned = [entry for entry in self._returned if entry[0] != id]
+            heapify(self._returned)
 
     def remove(self, ids: Container[int]) -> None:
         """Drop the items with these ids."""

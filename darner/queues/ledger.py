@@ -15,6 +15,8 @@ from darner.queues.commit import GroupCommit
 from darner.queues.interfaces import Reclaims
 from darner.queues.turn import Changing
 from darner.store.batch import Batch
+from darner.store.records import LARGE
+from darner.values.consumed import Consumed
 from darner.values.items import ITEM_OVERHEAD, Item, Mark, QueueState
 
 
@@ -30,13 +32,16 @@ class Ledger:
     @ivar made: whether the queue is in the store.
     @ivar next_id: the id of the next item.
     @ivar consumed: the ids of all consumed items.
-    @ivar floor: every item below this id is reclaimed.
+    @ivar reclaimed: the ids of those that are not in the store.
     @ivar unreclaimed: approximate bytes consumed since the reclaimer last looked.
+    @ivar freed: approximate bytes of these of which this ledger deletes the runs itself.
+    @ivar due: whether the reclaimer wants to look with the next turn, however little there is.
     """
 
     __slots__ = (
-        "_bytes_consumed", "_bytes_put", "_commit", "_fresh", "_handed_changes", "_making", "_marked", "_queue",
-        "_shares", "_writing", "consumed", "created", "floor", "made", "next_id", "number", "unreclaimed",
+        "_bytes_consumed", "_bytes_put", "_commit", "_deletable", "_deleting", "_ended", "_fresh", "_handed_changes",
+        "_handed_ended", "_making", "_marked", "_queue", "_shares", "_writing", "consumed", "created", "due", "freed",
+        "made", "next_id", "number", "reclaimed", "unreclaimed",
     )  # fmt: skip
 
     def __init__(self, queue: Changing, commit: GroupCommit, state: QueueState, made: bool) -> None:
@@ -50,9 +55,15 @@ class Ledger:
         self.next_id = state.next_id
         self._bytes_put = state.bytes_put
         self._bytes_consumed = state.bytes_consumed
-        self.floor = state.floor
         self.consumed = state.consumed
-        self.unreclaimed = 0
+        self.reclaimed = Consumed(state.floor)
+        self.unreclaimed = self.freed = 0
+        self.due = False
+        # Runs whose items are all consumed: the first and the last id of each, one after the other.
+        self._ended: list[int] = []  # since the last batch
+        self._handed_ended: list[int] = []  # by the batch that is being written
+        self._deletable: list[int] = []  # by a batch that is written
+        self._deleting: list[int] = []  # these are deleted by the batch that is being written, or not put at all
         self._marked = False  # whether the mark must be written
         self._handed_changes: list[tuple[int, int]] = []  # of the consumed ids, in the batch that is being written
         self._fresh: list[Item] = []  # put since the last batch
@@ -83,7 +94,14 @@ class Ledger:
         self._shares.append((item.stream, item.id))
 
     def consume(self, item: Item) -> None:
-        self.consumed.add(item.id, item.id + 1)
+        id = item.id
+        self.consumed.add(id, id + 1)
+        if item.run and not item.stream and item.size < LARGE:
+            first = id - item.run + 1
+            if item.run == 1 or self.consumed.covers(first, id):
+                self._ended.append(first)
+                self._ended.append(id)
+                self.freed += item.run * (item.size + ITEM_OVERHEAD)
         self._bytes_consumed += item.size
         self.unreclaimed += item.size + ITEM_OVERHEAD
         self._marked = True
@@ -91,7 +109,7 @@ class Ledger:
 
     def restore(self, item: Item) -> bool:
         """
-        Undo the consumption of an item, which could not be written.
+        Undo the consumption of an item, which could not be written or whose reader gives it back.
 
         @return: whether the item was consumed.
         """
@@ -99,6 +117,10 @@ class Ledger:
             return False
         self.consumed.discard(item.id)
         self._bytes_consumed -= item.size
+        # The reclaimer will find those that are consumed all the same.
+        self._ended = []
+        self._handed_ended = []
+        self._deletable = []
         self.remark()
         return True
 
@@ -189,23 +211,45 @@ class Ledger:
                 self._making = True
             self._writing, self._fresh = self._fresh, []
             if self._writing:
-                batch.put(self.number, self._writing, self._bytes_put)
+                self._put(batch)
             if self._shares:
                 for stream, id in self._shares:
                     batch.share(stream, self.number, id)
                 self._shares = []
+        if self._deletable:
+            batch.reclaim(self.number, self._deletable)
+            self._deleting += self._deletable
+            self._deletable = []
         if not self._marked or not (puts or self.made):
             return False
+        self._handed_ended, self._ended = self._ended, []
         changes = self._handed_changes = self.consumed.take_changes()
         if self._fresh:
             mark, changes = self._part_mark(changes)
         else:
             self._marked = False
-            mark = Mark(self.consumed.low, self.next_id, self._bytes_put, self._bytes_consumed, self.floor)
+            mark = Mark(self.consumed.low, self.next_id, self._bytes_put, self._bytes_consumed, self.reclaimed.low)
         batch.mark(self.number, mark)
         if changes:
             batch.consume(self.number, changes)
         return True
+
+    def _put(self, batch: Batch) -> None:
+        """Put the items of this turn, but for the first ones if they are consumed already: nobody will read them."""
+        items = self._writing
+        first = items[0].id
+        if first in self.consumed:
+            stop = self.consumed.next_missing(first)
+            skipped = 0
+            for item in items:
+                if item.id >= stop or item.stream or item.returnable:
+                    break
+                skipped += 1
+            if skipped:
+                self._deleting.append(first)
+                self._deleting.append(first + skipped - 1)
+                items = items[skipped:]
+        batch.put(self.number, items, self._bytes_put)
 
     def _part_mark(self, changes: list[tuple[int, int]]) -> tuple[Mark, list[tuple[int, int]]]:
         """
@@ -217,7 +261,7 @@ class Ledger:
         consumed = sum(item.size for item in self._fresh if item.id in self.consumed)
         mark = Mark(
             min(self.consumed.low, first), first, self._bytes_put - put, self._bytes_consumed - consumed,
-            min(self.floor, first),
+            min(self.reclaimed.low, first),
         )  # fmt: skip
         self.consumed.put_back_changes(changes)
         return mark, [(start, min(stop, first)) for start, stop in changes if start < first]
@@ -229,6 +273,14 @@ class Ledger:
             self._writing = []
         if self._handed_changes:
             self._handed_changes = []
+        if self._deleting:
+            for at in range(0, len(self._deleting), 2):
+                self.reclaimed.add(self._deleting[at], self._deleting[at + 1] + 1)
+            self._deleting = []
+        if self._handed_ended:
+            self._deletable += self._handed_ended
+            self._handed_ended = []
+            self._commit.deletes(self._queue)
 
     def refuse(self) -> list[Item]:
         """
@@ -240,10 +292,17 @@ class Ledger:
         items, self._writing = self._writing, []
         for item in items:
             item.refused = True
+            item.run = 0
         return items
 
     def not_written(self) -> None:
-        """Add the consumption to the next batch."""
+        """
+        Add the consumption to the next batch.  What it deletes is left to the reclaimer, as it may be in the store, or
+        not be consumed.
+        """
+        self._ended = []
+        self._handed_ended = []
+        self._deleting = []
         self._marked = True
         self.consumed.put_back_changes(self._handed_changes)
         self._handed_changes = []

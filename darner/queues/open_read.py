@@ -17,23 +17,30 @@ class OpenRead:
     """
     An item that was taken tentatively.  It is neither available nor consumed until the read is closed or aborted.
 
-    @ivar late: whether the read has timed out, so that the item was given back.
+    @ivar opened: when it was opened, in ms since the epoch.
     @ivar since: when it was opened or extended, by the monotonic clock, if the queue has L{Retries}.
     """
 
-    __slots__ = ("_storage", "fifo", "item", "late", "since")
+    __slots__ = ("_late", "_storage", "fifo", "item", "opened", "since")
 
-    def __init__(self, fifo: Fifo, storage: Storage, item: Item) -> None:
+    def __init__(self, fifo: Fifo, storage: Storage, item: Item, opened: int) -> None:
         self.fifo = fifo
         self.item = item
-        self.late = False
+        self.opened = opened
+        self._late = False
         self.since = 0.0
         self._storage = storage
 
     @property
     def is_open(self) -> bool:
         """False once it is closed, aborted or timed out, the queue is deleted, or the item's put is refused."""
-        return not self.late and self._storage.contents.open.get(self.item.id) is self.item
+        return not self._late and self._storage.contents.open.get(self.item.id) is self.item
+
+    @property
+    def late(self) -> bool:
+        """Whether the read has ended by itself, without its reader: it has timed out, or somebody withdrew the item."""
+        withdrawn = self._storage.contents.withdrawn
+        return self._late or (withdrawn is not None and self.item.id in withdrawn)
 
     @property
     def refused(self) -> bool:
@@ -85,4 +92,4 @@ class OpenRead:
     def time_out(self) -> None:
         """Give the item back, as it was open for too long."""
         self.abort()
-        self.late = True
+        self._late = True

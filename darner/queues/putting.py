@@ -226,9 +226,10 @@ class Puts:
         """
         @param delay: in ms.
         @return: the end of the delay, in ms since the epoch.  It counts from now and not from the start of the turn,
-            which may be some ms ago, so that a delayed item is never early.
+            which may be some ms ago, so that a delayed item is never early.  Before 1970 it counts from 1970, as the
+            store has no place for a negative time.
         """
-        return int(self._wall() * 1000 + 0.99) + delay
+        return max(1, int(self._wall() * 1000 + 0.99)) + delay
 
     @staticmethod
     def _delay(fifo: Fifo, options: Optional[PutOptions]) -> int:

@@ -62,7 +62,6 @@ class Reclaimer:
         self._timer: Optional[IDelayedCall] = None
         self._touched: set[Fifo] = set()
         self._gone: dict[int, Gone] = {}  # by the number under which they were kept
-        self._scanned: dict[int, dict[int, int]] = {}
         self._pins: dict[int, int] = {}
         self._parked: set[int] = set()
         self._freed = 0
@@ -97,14 +96,17 @@ class Reclaimer:
     # What there is to do
 
     def intervals(self, fifo: Fifo) -> list[tuple[int, int]]:
-        if fifo.storage.ledger.unreclaimed < RECLAIM_BYTES:
+        ledger = fifo.storage.ledger
+        if ledger.unreclaimed < RECLAIM_BYTES and not ledger.due:
             if fifo not in self._touched:
                 self._touched.add(fifo)
                 self._soon(QUIET)
             return []
         self._touched.discard(fifo)
-        fifo.storage.ledger.unreclaimed = 0
-        return list(fifo.storage.ledger.consumed.intervals())
+        self._freed += ledger.freed
+        ledger.unreclaimed = ledger.freed = 0
+        ledger.due = False
+        return list(ledger.consumed.intervals())
 
     def reclaim(self, fifo: Fifo, number: int, intervals: list[tuple[int, int]]) -> None:
         self._job(self._reclaim_intervals, fifo, number, intervals)
@@ -173,10 +175,13 @@ class Reclaimer:
         assert working is not None
         working.callback(None)
 
-    async def _compact(self) -> None:
+    async def _compact(self, all: bool = False) -> None:
+        """@param all: whether there is time to compact everything."""
         self._freed = 0
         self._store.mend()
-        await self._in_thread(self._store.compact, lambda: not self._stopped)
+        await self._in_thread(self._store.compact, lambda: not self._stopped, all)
+        if not all and self._store.uncompacted():
+            self._freed += 1  # the rest in a quiet moment
 
     def _soon(self, delay: float) -> None:
         if self._stopped:
@@ -188,9 +193,18 @@ class Reclaimer:
         if self._timer is None:
             self._timer = self._clock.callLater(delay, self._look)
 
+    async def _renew(self) -> None:
+        self._store.mend()
+        await self._in_thread(self._store.settle)
+        await self._commit.written()  # no thread writes then
+        if not self._stopped:
+            self._store.renew()
+
     def _look(self) -> None:
         """Start the jobs; in a quiet moment also the work that was too little to start at once."""
         self._timer = None
+        if self._store.worn():
+            self._jobs.append(self._renew)
         if self._jobs:
             self._go()
             return
@@ -200,13 +214,13 @@ class Reclaimer:
             self._go()
         touched, self._touched = self._touched, set()
         for fifo in touched:
-            fifo.storage.ledger.unreclaimed = RECLAIM_BYTES
+            fifo.storage.ledger.due = True
             fifo.remark()
         if touched and self._freed:
             # Compact later, even if the queues are deleted by now and remark() starts no job.
             self._soon(QUIET)
         elif self._freed:
-            self._jobs.append(self._compact)
+            self._jobs.append(partial(self._compact, True))
             self._go()
         if self._timer is not None and not self.pending:
             # The work for the next quiet moment is done already.
@@ -230,22 +244,18 @@ class Reclaimer:
         return False
 
     async def _reclaim_intervals(self, fifo: Fifo, number: int, intervals: list[tuple[int, int]]) -> None:
-        known = self._scanned.get(number, {})
-        scanned = self._scanned[number] = {start: known[start] for start, _ in intervals if start in known}
         for start, stop in intervals:
-            next_id = scanned.get(start, fifo.storage.ledger.floor if start == 0 else start)
-            if next_id >= stop or fifo.number != number or not fifo.storage.ledger.consumed.covers(start, stop):
+            ledger = fifo.storage.ledger
+            if fifo.number != number or not ledger.consumed.covers(start, stop):
                 continue
-            if await self._steps(partial(self._reclaim_step, number, start, stop), next_id):
-                scanned[start] = stop
-                if start == 0 and fifo.number == number:
-                    fifo.storage.ledger.floor = stop
+            next_id = ledger.reclaimed.next_missing(start)
+            if next_id < stop and await self._steps(partial(self._reclaim_step, number, start, stop), next_id):
+                ledger.reclaimed.add(start, stop)  # of the queue as it was, if it was deleted meanwhile
 
     def _reclaim_step(self, number: int, start: int, stop: int, next_id: int) -> Step:
         return self._store.reclaim(number, start, stop, next_id, STEP)
 
     async def _reclaim_queue(self, number: int) -> None:
-        self._scanned.pop(number, None)
         await self._steps(lambda next_id: self._store.reclaim_queue(number, next_id, STEP))
 
     async def _reclaim_delayed(self, number: int) -> None:

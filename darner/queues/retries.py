@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import OrderedDict, deque
 from collections.abc import Collection
-from heapq import heapify, heappop, heappush
+from heapq import heappop, heappush
 from math import inf
 from typing import Final, Optional, Protocol
 
@@ -79,7 +79,8 @@ class Retries:
         self._handed: set[int] = set()
         self._consumed: dict[int, int] = {}  # attempts of consumed items, until the consumption is written
         self._reads: OrderedDict[int, Read] = OrderedDict()  # by id, the one that is open longest first
-        self._aside: list[tuple[float, int, Item]] = []
+        self._aside: dict[int, tuple[float, Item]] = {}
+        self._dues: list[tuple[float, int]] = []  # a heap; entries of items that are set aside no more are left in it
         self.set_aside_bytes = 0
         self._found: deque[int] = deque()
         self._timer: Optional[IDelayedCall] = None
@@ -96,6 +97,10 @@ class Retries:
         self._arm()
 
     # Attempts
+
+    def attempts(self, id: int) -> int:
+        """@return: how often an item was opened, where that is counted."""
+        return self._attempts.get(id, 0)
 
     def opened(self, read: Read) -> None:
         """Count an attempt, and start the timeout of the read."""
@@ -156,9 +161,26 @@ class Retries:
         self._contents.bytes += item.size
         if item.id < self._contents.head.read_id:
             # Otherwise the item is beyond the head and will be read from the store.
-            heappush(self._aside, (self._commit.clock.seconds() + delay, item.id, item))
+            due = self._commit.clock.seconds() + delay
+            self._aside[item.id] = (due, item)
+            heappush(self._dues, (due, item.id))
             self.set_aside_bytes += item.size
             self._arm()
+
+    def aside(self) -> dict[int, tuple[float, Item]]:
+        """@return: the items that are set aside, by id, with when each becomes available; not to be changed."""
+        return self._aside
+
+    def take_out(self, id: int) -> Item:
+        """Take an item that is set aside out of memory: it is neither to be had nor consumed."""
+        _, item = self._aside.pop(id)
+        self.set_aside_bytes -= item.size
+        self._take_out(item)
+        return item
+
+    def withdraw(self, id: int) -> None:
+        """A read is not open any more, whatever its reader does."""
+        self._reads.pop(id, None)
 
     def dead_letter(self, item: Item) -> None:
         """
@@ -211,6 +233,7 @@ class Retries:
 
     def flush(self, open: Collection[int]) -> list[int]:
         self._aside.clear()
+        self._dues.clear()
         self.set_aside_bytes = 0
         for id in set(self._attempts).difference(open):
             self.forget(id)
@@ -233,9 +256,8 @@ class Retries:
         self._handed = set()
 
     def refuse(self, ids: set[int], uncertain: bool) -> None:
-        self._aside = [entry for entry in self._aside if entry[1] not in ids]
-        heapify(self._aside)
-        self.set_aside_bytes = sum(item.size for _, _, item in self._aside)
+        self._aside = {id: entry for id, entry in self._aside.items() if id not in ids}
+        self.set_aside_bytes = sum(item.size for _, item in self._aside.values())
 
     def not_written(self) -> None:
         self._changed |= self._handed
@@ -268,7 +290,13 @@ class Retries:
         return next(iter(self._reads.values())).since + timeout
 
     def _due(self) -> float:
-        return self._aside[0][0] if self._aside else inf
+        while self._dues:
+            due, id = self._dues[0]
+            entry = self._aside.get(id)
+            if entry is not None and entry[0] == due:
+                return due
+            heappop(self._dues)
+        return inf
 
     def _arm(self) -> None:
         """Set the timer.  It may fire early, as what it waited for may be gone."""
@@ -289,9 +317,7 @@ class Retries:
             if self._overdue() <= now:
                 next(iter(self._reads.values())).time_out()
             if self._due() <= now:
-                item = heappop(self._aside)[2]
-                self.set_aside_bytes -= item.size
-                self._take_out(item)
+                item = self.take_out(heappop(self._dues)[1])
                 self._retry(item)
         self._queue.serve()
         self._wake = inf

@@ -121,11 +121,13 @@ class Turn:
 
     @ivar sync: whether to sync it to stable storage before the replies go out.
     @ivar promised: whether L{GroupCommit.sync_within} promised that.
+    @ivar began: when it began, where that is measured (L{darner.queues.timings.Timings}).
+    @ivar wrote: when it began to be written.
     """
 
     __slots__ = (
-        "answers", "chunks", "consumed", "consumed_slots", "followers", "moves", "promised", "put_slots", "puts",
-        "queues", "reads", "sync", "verdicts",
+        "answers", "began", "chunks", "consumed", "consumed_slots", "followers", "moves", "promised", "put_slots",
+        "puts", "queues", "reads", "sync", "verdicts", "wrote",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -143,6 +145,7 @@ class Turn:
         self.chunks: list[Chunk] = []
         self.sync = False
         self.promised = False
+        self.began = self.wrote = 0.0
 
     def batch(self, store: IStore, puts: bool) -> Batch:
         """@return: the changes to write; without C{puts} only the consumption of items."""

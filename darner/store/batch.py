@@ -39,12 +39,14 @@ class Batch:
     @ivar writes: keys and values, in the order of writing.
     @ivar puts: whether the batch adds anything, or only consumes and deletes.
     @ivar large: whether it may have payloads that an engine stores apart from its records.  The batch contains them.
+    @ivar reclaimed: for each queue of which the batch deletes runs, its number, and the first and the last id.
     """
 
     def __init__(self) -> None:
         self.writes: list[Write] = []
         self.puts = False
         self.large = False
+        self.reclaimed: list[tuple[int, int, int]] = []
 
     @property
     def empty(self) -> bool:
@@ -96,6 +98,16 @@ class Batch:
     def mark(self, number: int, mark: Mark) -> None:
         """Record how far a queue is consumed."""
         self.writes.append((records.mark_key(number), records.pack_mark(mark)))
+
+    def reclaim(self, number: int, runs: Sequence[int]) -> None:
+        """
+        Delete runs whose items are recorded as consumed.
+
+        @param runs: the first and the last id of each run, one after the other.
+        """
+        for last in runs[1::2]:
+            self.writes.append((records.run_key(number, last), None))
+        self.reclaimed.append((number, min(runs), max(runs)))
 
     def consume(self, number: int, changes: Sequence[tuple[int, int]]) -> None:
         """
@@ -222,6 +234,9 @@ class Batch:
             at = value_at + value_length
             batch.writes.append((key, data[value_at:at] if has_value else None))
             batch.large = batch.large or value_length >= records.LARGE
+            if not has_value and records.is_run(key):
+                number, last = records.run_place(key)
+                batch.reclaimed.append((number, last, last))
         return batch
 
 

@@ -66,10 +66,7 @@ class Database:
     OPEN_FILES: Final = 74
     """LevelDB's minimum.  It maps open tables, of 2 MiB each, into memory; they count as this process's memory."""
     REOPEN: Final = (0.2, 10.0)
-    """
-    First and longest seconds between two attempts to reopen a database whose tables cannot be merged.  Each attempt
-    leaves another table, so the time doubles.
-    """
+    """Seconds between two attempts to merge damaged tables, first and longest: each leaves one more."""
     PATIENCE: Final = 0.5
     """Seconds for which reopening waits for threads that use the database."""
     MAPPED: Final = 8 * 1024 * 1024
@@ -180,21 +177,35 @@ class Database:
                 self._lock.wait_for(lambda: not self._in_threads, self.PATIENCE)
             if self._in_threads:
                 raise StoreError(_TORN)
-            try:
-                if self._db is not None:
-                    self._db.close()
-                    self._db = None
-                self.directory.make_room()
-                # LevelDB makes a table of its logs.
-                self.payloads.sync()
-                self.open()
-            except (plyvel.Error, StoreUnusable, OSError) as error:
-                raise StoreError(f"cannot write: {reason(error)}") from error
-            self.torn = False
+            self._reopen_now()
             self._patient = True
         self._log.emit(
             LogLevel.info, "reopened the store in {path} after a failed write: it accepts writes again", path=self.path
         )
+
+    def renew(self) -> None:
+        """
+        Reopen the database, unless a thread is using it.
+
+        @raise StoreError: it cannot be opened now; L{mend} tries again.
+        """
+        with self._lock:
+            if not self._in_threads:
+                self.torn = True
+                self._reopen_now()
+
+    def _reopen_now(self) -> None:
+        try:
+            if self._db is not None:
+                self._db.close()
+                self._db = None
+            self.directory.make_room()
+            # LevelDB makes a table of its logs.
+            self.payloads.sync()
+            self.open()
+        except (plyvel.Error, StoreUnusable, OSError) as error:
+            raise StoreError(f"cannot write: {reason(error)}") from error
+        self.torn = False
 
     def opened(self) -> Any:
         """
@@ -240,6 +251,15 @@ class Database:
 
     def pressed(self) -> bool:
         return self._db is not None and int(self._db.get_property(_NEWEST_TABLES) or 0) >= self.PRESSED
+
+    def newest_bytes(self) -> int:
+        """@return: about how many bytes the tables take that LevelDB will merge without being asked."""
+        return int(self.opened().get_property(_NEWEST_TABLES) or 0) * self.WRITE_BUFFER
+
+    def table_bytes(self, start: bytes, stop: bytes) -> int:
+        """@return: about how many bytes of the tables are between two keys."""
+        size: int = self.opened().approximate_size(start, stop)
+        return size
 
     # Writing
 

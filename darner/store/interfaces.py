@@ -58,7 +58,7 @@ class IReads(Interface):
         """
 
     def read_delayed(
-        number: int, since: int, until: int, max_bytes: int
+        number: int, since: int, until: int, max_bytes: int, after: int = 0
     ) -> tuple[list[tuple[int, Item]], Optional[int]]:
         """
         Find delayed items that are due.  One batch puts them on the queue and deletes them here.
@@ -66,6 +66,7 @@ class IReads(Interface):
         @param since: the start of the search, in ms since the epoch; no item is due before.  The engine does not look
             at the deletion marks before it.
         @param until: the end of the search, in ms since the epoch, included.
+        @param after: the id at which the search starts among the items that are due at C{since}.
         @return: items with the times when they are due, ordered by time and then by id, until C{max_bytes} of payload
             are reached; and the time when the next one is due, C{None} if there is none.
         """
@@ -92,6 +93,9 @@ class IReads(Interface):
 
     def space() -> Optional[tuple[int, int]]:
         """@return: free and total bytes of the store's file system; C{None} if they are unknown."""
+
+    def worn() -> bool:
+        """@return: whether L{IWrites.renew} is due, so that what the engine notes for itself stays short."""
 
     def uncompacted() -> bool:
         """@return: whether L{compact<IReclaiming.compact>} has anything to do, also from an earlier process."""
@@ -120,6 +124,14 @@ class IWrites(Interface):
         Make the store writable again after a failed write.  Called before each write, in the reactor's thread; quick.
 
         @raise StoreError: this is not possible now.  The caller may try again later.
+        """
+
+    def renew() -> None:
+        """
+        Begin anew what the engine notes for itself, if that is due and nothing prevents it.  Called in the reactor's
+        thread, not while a thread writes; quick after L{IReclaiming.settle}.
+
+        @raise StoreError: the store has to be mended before it can be used again.
         """
 
     def ready() -> None:
@@ -163,11 +175,15 @@ class IReclaiming(Interface):
     def delayed_deleted(number: int, since: int, until: int) -> None:
         """Record that delayed items due between these times were deleted, so that L{compact} compacts there."""
 
-    def compact(wanted: Callable[[], bool] = ...) -> None:
+    def settle() -> None:
+        """Prepare for L{IWrites.renew}."""
+
+    def compact(wanted: Callable[[], bool] = ..., all: bool = True) -> None:
         """
         Give the disk space of deleted records back to the file system.  May take seconds.
 
         @param wanted: called from time to time; the compaction stops when it returns false.
+        @param all: whether of all records; else only where there is much, as others have to wait for it.
         """
 
 

@@ -24,6 +24,7 @@ from darner.store.opening import open_database as open_and_inspect
 from darner.store.opening import recovering, starting
 from darner.store.reclaiming import Reclaiming
 from darner.store.releasing import Releasing
+from darner.store.renewal import Renewal
 from darner.values.consumed import Consumed
 from darner.values.items import ITEM_OVERHEAD, Imported, Item, QueueState, Step
 
@@ -64,6 +65,7 @@ class LevelStore:
             self._compaction = Compaction(database)
         self._releasing = Releasing(database)
         self._reclaiming = Reclaiming(database, self._compaction, self._releasing)
+        self._renewal = Renewal(database)
 
     # Numbers
 
@@ -150,6 +152,8 @@ class LevelStore:
         database = self._database
         if batch.puts:
             database.require_room()
+        if batch.reclaimed:
+            self._compaction.reclaimed(batch)
         if sync:
             database.write_safely(batch.writes, batch.large)
         else:
@@ -224,16 +228,16 @@ class LevelStore:
         return self._database.get(records.chunk_key(stream, index))
 
     def read_delayed(
-        self, number: int, since: int, until: int, max_bytes: int
+        self, number: int, since: int, until: int, max_bytes: int, after: int = 0
     ) -> tuple[list[tuple[int, Item]], Optional[int]]:
-        return self._database.guarded(lambda: self._read_delayed(number, since, until, max_bytes))
+        return self._database.guarded(lambda: self._read_delayed(number, since, until, max_bytes, after))
 
     def _read_delayed(
-        self, number: int, since: int, until: int, max_bytes: int
+        self, number: int, since: int, until: int, max_bytes: int, after: int
     ) -> tuple[list[tuple[int, Item]], Optional[int]]:
         items: list[tuple[int, Item]] = []
         with self._database.iterator(
-            start=records.due_key(number, since, 0), stop=records.end_key(number)
+            start=records.due_key(number, since, after), stop=records.end_key(number)
         ) as entries:
             for key, value in entries:
                 due = records.due_of(key)
@@ -261,13 +265,22 @@ class LevelStore:
         ranges = {records.neighbourhood(low): (low, high)}
         self._database.in_thread(lambda: self._compaction.write([], ranges))
 
+    def worn(self) -> bool:
+        return self._renewal.due
+
+    def settle(self) -> None:
+        self._renewal.prepare()
+
+    def renew(self) -> None:
+        self._renewal.run()
+
     def uncompacted(self) -> bool:
         return bool(self._compaction.ranges) or self._releasing.wanted
 
-    def compact(self, wanted: Callable[[], bool] = lambda: True) -> None:
+    def compact(self, wanted: Callable[[], bool] = lambda: True, all: bool = True) -> None:
         if not self._database.damage:
             self._database.in_thread(lambda: self._releasing.all(wanted))
-        self._compaction.run(wanted)
+        self._compaction.run(wanted, all)
 
     def close(self) -> None:
         self._releasing.close()

@@ -89,8 +89,13 @@ class MemoryStore:
     def _apply_to_queue(self, number: int, key: bytes, value: Optional[bytes]) -> None:
         place = key[9]
         if place == records.RUNS:
-            assert value is not None
             queue = self.queues[number]
+            if value is None:
+                last = records.key_number(key)
+                run = queue.items[last].run if last in queue.items else 0
+                for id in range(last - run + 1, last + 1):
+                    queue.items.pop(id, None)
+                return
             queue.items.update((item.id, item) for item in records.run_items(records.key_number(key), value))
             queue.bytes_put = records.run_head(value)[0]
         elif records.is_imported(key):
@@ -183,11 +188,11 @@ class MemoryStore:
         return found
 
     def read_delayed(
-        self, number: int, since: int, until: int, max_bytes: int
+        self, number: int, since: int, until: int, max_bytes: int, after: int = 0
     ) -> tuple[list[tuple[int, Item]], Optional[int]]:
         found: list[tuple[int, Item]] = []
         delays = self.delays.get(number, [])
-        for due, _, item in islice(delays, bisect_left(delays, (since,)), None):
+        for due, _, item in islice(delays, bisect_left(delays, (since, after)), None):
             if due > until or max_bytes <= 0:
                 return found, due
             found.append((due, item.copy()))
@@ -263,10 +268,19 @@ class MemoryStore:
         self.unheld.discard(stream)
         return Step(None, freed)
 
+    def worn(self) -> bool:
+        return False
+
+    def settle(self) -> None:
+        pass
+
+    def renew(self) -> None:
+        pass
+
     def uncompacted(self) -> bool:
         return False
 
-    def compact(self, wanted: Callable[[], bool] = lambda: True) -> None:
+    def compact(self, wanted: Callable[[], bool] = lambda: True, all: bool = True) -> None:
         pass
 
     def close(self) -> None:

@@ -291,7 +291,7 @@ def unpack_bounds(value: bytes) -> tuple[bytes, bytes]:
 
 def runs(items: Sequence[Item], bytes_put: int) -> Iterator[tuple[int, bytes]]:
     """
-    Encode items as runs.
+    Encode items as runs, and set their C{run}.
 
     @param items: items with consecutive ids, in order.
     @param bytes_put: payload bytes of all items ever put on the queue, including these.
@@ -300,6 +300,7 @@ def runs(items: Sequence[Item], bytes_put: int) -> Iterator[tuple[int, bytes]]:
     if len(items) == 1 and not items[0].stream:
         # The most common turn puts one item.
         item = items[0]
+        item.run = 1
         head = _RUN_AND_ITEM.pack(bytes_put, 1, _INLINE, item.flags, item.time, item.expiry, item.size)
         yield item.id, head + item.payload
         return
@@ -307,8 +308,9 @@ def runs(items: Sequence[Item], bytes_put: int) -> Iterator[tuple[int, bytes]]:
     parts: list[bytes] = []
     count = held = 0
     large = False
-    for item in items:
+    for at, item in enumerate(items):
         if count and (held >= RUN_BYTES or item.stream or large != (item.size >= LARGE)):
+            items[at - 1].run = count
             yield item.id - 1, b"".join([_RUN.pack(total, count), *parts])
             parts.clear()
             count = held = 0
@@ -320,6 +322,7 @@ def runs(items: Sequence[Item], bytes_put: int) -> Iterator[tuple[int, bytes]]:
         held += RUN_BYTES if item.stream else item.size
         total += item.size
     if count:
+        items[-1].run = count
         yield items[-1].id, b"".join([_RUN.pack(total, count), *parts])
 
 
@@ -353,13 +356,16 @@ def run_items(last: int, value: bytes) -> Iterator[Item]:
         kind, flags, time, expiry, size = _ITEM.unpack_from(value, at)
         at += _ITEM.size
         if kind == _INLINE:
-            yield Item(id, flags, time, expiry, size, value[at : at + size])
+            item = Item(id, flags, time, expiry, size, value[at : at + size])
             at += size
         elif kind == _STREAM:
-            yield Item(id, flags, time, expiry, size, stream=_U64.unpack_from(value, at)[0])
+            item = Item(id, flags, time, expiry, size, stream=_U64.unpack_from(value, at)[0])
             at += _U64.size
         else:
             raise StoreError(f"item {id} is of kind {kind}, which this version cannot read")
+        if id == last:
+            item.run = count
+        yield item
 
 
 def run_length(items: Sequence[Item]) -> int:

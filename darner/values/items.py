@@ -31,9 +31,14 @@ class Item:
     @ivar stream: the number of the stream with the payload; 0 if there is none.
     @ivar refused: whether the store refused the item; it was then never part of the queue.
     @ivar unloaded: whether the payload must be read from the store again.
+    @ivar run: how many items the run has that ends with this item, so that the store has it under this id; 0: it is not
+        the last one of a run, or not in the store.
+    @ivar returnable: whether who reads it may give it back when it is already recorded as consumed.
     """
 
-    __slots__ = ("expiry", "flags", "id", "payload", "refused", "size", "stream", "time", "unloaded")
+    __slots__ = (
+        "expiry", "flags", "id", "payload", "refused", "returnable", "run", "size", "stream", "time", "unloaded",
+    )  # fmt: skip
 
     def __init__(
         self, id: int, flags: int, time: int, expiry: int, size: int, payload: bytes = b"", stream: int = 0
@@ -47,6 +52,8 @@ class Item:
         self.stream = stream
         self.refused = False
         self.unloaded = False
+        self.run = 0
+        self.returnable = False
 
     def unload(self) -> None:
         """Drop the payload from memory; the store has it."""
@@ -58,7 +65,9 @@ class Item:
         self.unloaded = False
 
     def copy(self) -> Item:
-        return Item(self.id, self.flags, self.time, self.expiry, self.size, self.payload, self.stream)
+        copy = Item(self.id, self.flags, self.time, self.expiry, self.size, self.payload, self.stream)
+        copy.run = self.run
+        return copy
 
     def _fields(self) -> tuple[object, ...]:
         return self.id, self.flags, self.time, self.expiry, self.size, self.payload, self.stream

@@ -77,11 +77,6 @@ class Done:
         return f"<{self.status}: {self.out!r}, {self.errors!r}>"
 
 
-class _Input(io.BytesIO):
-    def fileno(self) -> int:
-        raise OSError("it is none")
-
-
 def call(*arguments: str, given: bytes = b"", **variables: str) -> Done:
     """
     Run it in this process, with its output in pipes.
@@ -91,8 +86,9 @@ def call(*arguments: str, given: bytes = b"", **variables: str) -> Done:
     """
     out, errors = io.BytesIO(), io.BytesIO()
     streams = {
-        "stdin": io.TextIOWrapper(_Input(given)), "stdout": io.TextIOWrapper(out), "stderr": io.TextIOWrapper(errors),
-    }  # fmt: skip
+        name: io.TextIOWrapper(stream, "utf-8")
+        for name, stream in (("stdin", io.BytesIO(given)), ("stdout", out), ("stderr", errors))
+    }
     with contextlib.ExitStack() as stack:
         for name, stream in streams.items():
             stack.enter_context(mock.patch.object(sys, name, stream))

@@ -209,7 +209,7 @@ class ImportTests(FileTestCase):
             (Record(self.queue, 0, 1, due=now - 1), b"3"),
             (Record(self.queue, 0, 1, due=now + 3_600_000), b"4"),
         )
-        self.assertEqual(self.well("import", str(self.path)), "3 items put, 1 item had expired\n")
+        self.assertEqual(self.well("import", str(self.path)), "3 items put, 1 item left out as expired\n")
         self.assertEqual(self.client.stats().queues[self.queue].delayed, 1)
         self.assertEqual(self.items(), [b"2", b"3"])
 
@@ -225,7 +225,7 @@ class ImportTests(FileTestCase):
         """It is known to be done; --restart does it once more."""
         self.write((Record(self.queue, 0, 1), b"1"))
         self.well("import", str(self.path))
-        self.assertEqual(self.well("import", str(self.path)), "0 items put, after 1 item that were put before\n")
+        self.assertEqual(self.well("import", str(self.path)), "0 items put, and 1 item before\n")
         self.well("import", str(self.path), "--restart")
         self.assertEqual(self.items(), [b"1", b"1"])
 
@@ -233,11 +233,11 @@ class ImportTests(FileTestCase):
         """An import of which nobody knows the end goes on behind what it knows to be put."""
         queue = "full_" + self.queue
         self.write(*((Record(queue, 0, 1), b"%d" % number) for number in range(5)))
-        self.fails(1, "2 items were put, and then: queue is full", "import", str(self.path))
+        self.fails(1, "put 2 items, and then: queue is full", "import", str(self.path))
         self.assertEqual(self.items(queue), [b"0", b"1"])
-        self.fails(1, "2 items were put, and then: queue is full", "import", str(self.path))
+        self.fails(1, "put 2 items, and then: queue is full", "import", str(self.path))
         self.assertEqual(self.items(queue), [b"2", b"3"])
-        self.assertEqual(self.well("import", str(self.path)), "1 item put, after 4 items that were put before\n")
+        self.assertEqual(self.well("import", str(self.path)), "1 item put, and 4 items before\n")
         self.assertEqual(self.items(queue), [b"4"])
 
     def test_ids(self) -> None:

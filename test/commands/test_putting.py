@@ -106,7 +106,7 @@ class PutTests(ProgramTestCase):
         queue = "full_" + self.queue
         self.fails(1, "queue is full", "put", queue, *"1234")
         self.assertEqual(self.items(queue), [b"1", b"2"])
-        done = self.fails(1, "2 items were put, and then: ", "put", queue, "-", given=b"1\n2\n3\n")
+        done = self.fails(1, "put 2 items, and then: ", "put", queue, "-", given=b"1\n2\n3\n")
         self.assertEqual(done.text, f"2 items put on {queue}\n")
 
     def test_wrong_usage(self) -> None:

@@ -97,7 +97,8 @@ class StatusTests(ProgramTestCase):
     def test_flush_all(self) -> None:
         self.client.put("a", b"1")
         self.client.put("b", b"2")
-        self.assertEqual(self.well("flush", "--all"), "dropped 2 items\n")
+        self.fails(2, "there is nobody to ask", "flush", "--all")
+        self.assertEqual(self.well("flush", "--all", "--yes"), "dropped 2 items\n")
         self.assertEqual(self.items("a"), [])
 
     def test_status(self) -> None:
@@ -138,8 +139,21 @@ class StatusTests(ProgramTestCase):
 
     def test_drain_with_a_limit(self) -> None:
         self.client.put("jobs", b"1")
-        self.fails(1, "1 item are left after", "drain", "--limit", "0.05")
+        self.fails(1, "1 item left after", "drain", "--limit", "0.05")
         self.assertEqual(self.items("jobs"), [b"1"])
+
+    def test_watch_a_server_that_goes(self) -> None:
+        """It is still in the list, and its figures are there again when it is."""
+        terminal = self.terminal("stats", "--watch", "--interval", "0.1", columns=110)
+        terminal.sees(lambda lines: any(self.address in line and " up " in line for line in lines))
+        self.own.kill()
+        terminal.sees(lambda lines: any(self.address in line and " unreachable" in line for line in lines))
+        self.assertFalse(any("no connection" in line for line in terminal.lines))
+        self.own.options = (f"--port={self.own.address[1]}", f"--data-dir={self.own.data}")
+        self.own.start()
+        terminal.sees(lambda lines: any(self.address in line and " up " in line for line in lines))
+        terminal.type("\x03")
+        self.assertEqual(terminal.wait(), 130)
 
     def test_server_that_comes_back(self) -> None:
         """Who follows a queue does so through a restart."""

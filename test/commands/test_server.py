@@ -181,7 +181,7 @@ alias all_mail:
         path = self.directory / "passwords"
         self.assertEqual(self.well("passwd", str(path), "ann", given=b"secret\n"), "")
         self.assertTrue(Passwords(path).check(b"ann", b"secret"))
-        self.fails(1, "a password has at least one character", "passwd", str(path), "ann", given=b"\n")
+        self.fails(1, "a password must have at least one character", "passwd", str(path), "ann", given=b"\n")
         self.well("passwd", str(path), "ann", "--delete")
         self.fails(1, "there is no user ann", "passwd", str(path), "ann", "--delete")
 

@@ -6,8 +6,10 @@ from __future__ import annotations
 
 import re
 
+from darner.client.blocking import Client
 from darner.commands.output import size
 from test.commands.harness import ProgramTestCase, Terminal
+from test.servers import Server
 
 
 class TerminalTests(ProgramTestCase):
@@ -102,6 +104,11 @@ class TerminalTests(ProgramTestCase):
 
     def test_watch(self) -> None:
         """Figures stand in one place and change; the screen is as before when it is over."""
+        # One that has nothing but this queue, so that it is on the screen.
+        server = Server(self)
+        self.address = "{}:{}".format(*server.address)
+        self.client = Client(self.address)
+        self.addCleanup(self.client.close)
         self.client.put(self.queue, b"x")
         terminal = self.terminal("stats", "--watch", "--interval", "0.1", columns=110, rows=40)
 

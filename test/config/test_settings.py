@@ -141,7 +141,7 @@ class SettingsTests(SynchronousTestCase):
         for users, reason in (
             ([], "users: not a table"),
             ({"ann": "all"}, "users['ann']: 'all' is not a table of rights"),
-            ({"ann": {"read": "*"}}, "users['ann'].read: '*' is not a list of patterns of queue names"),
+            ({"ann": {"read": "*"}}, "users['ann'].read: '*' is not a list of names"),
             ({"ann": {"read": [5]}}, "users['ann'].read[0]: 5 is not of type str"),
             ({"ann": {"reed": []}}, "users['ann']: unknown setting reed (is read meant?)"),
         ):

@@ -471,6 +471,18 @@ class CancellingTests(CallsTestCase):
         self.cancelled(self.service.get(b"q"))
         self.assertEqual(await self.payloads(b"q"), [b"0", b"1", b"2"])
 
+    async def test_what_the_same_write_puts(self) -> None:
+        """It is put all the same."""
+        self.store.gate.clear()
+        put = self.service.put(b"q", b"x", sync=True)
+        reading = self.service.get(b"q")
+        await commit()
+        self.cancelled(reading)
+        self.store.gate.set()
+        await put
+        await self.restart()
+        self.assertEqual(await self.payloads(b"q"), [b"x"])
+
     async def test_while_a_write_to_stable_storage_is_under_way(self) -> None:
         await self.service.put(b"q", b"x")
         for call in (self.service.get, self.service.open, self.service.peek):

@@ -21,7 +21,7 @@ from darner.errors import (
     TooManyOpenReads,
 )
 from darner.front import memcache
-from darner.front.memcache_requests import HTTP, OTHER, LineCache, parse
+from darner.front.memcache_requests import BINARY, HTTP, OTHER, LineCache, parse
 from darner.values import requests
 from darner.values.items import PutOptions
 from darner.values.requests import (
@@ -95,6 +95,11 @@ class SetTests(SynchronousTestCase):
             b"set q 0 0 " + b"9" * 19,
         ):
             self.assertEqual(parse(line), Refused(BAD_FORMAT, close=True), line)
+
+    def test_binary(self) -> None:
+        """memcached's binary protocol, and a TLS hello."""
+        for line in (b"\x80\0\0\1", b" \x80x", b"\x16\3\1\2"):
+            self.assertEqual(parse(line), Refused(b"", close=True, warning=BINARY), line)
 
     def test_refused_in_step(self) -> None:
         """If the size is readable, the payload is skipped, and the connection goes on."""

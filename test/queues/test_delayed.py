@@ -169,6 +169,15 @@ class DelayTests(Base):
         self.later(LONGEST)
         self.assertEqual(self.all(), [b"late"])
 
+    def test_clock_before_1970(self) -> None:
+        """The store has no place for a negative time: the delay counts from 1970, and the rest of the turn is stored."""
+        self.server.set_by = -1e10
+        self.assertEqual(self.client.sets(b"q/delay=500", b"late"), STORED)
+        self.assertEqual(self.figures(), (0, 1))
+        self.server.set_by = 0
+        self.later(1)
+        self.assertEqual(self.all(), [b"late"])
+
     def test_flush(self) -> None:
         self.client.sets(b"q/delay=500", b"late")
         self.client.sets(b"q/delay=500", LARGE)

@@ -20,3 +20,10 @@ class MemoryStoreTests(StoreContract, SynchronousTestCase):
     def reopen(self, store: IStore) -> IStore:
         store.close()
         return store
+
+    def test_never_worn(self) -> None:
+        """There are no files that grow while it is used."""
+        store = MemoryStore()
+        store.settle()
+        store.renew()
+        self.assertFalse(store.worn())

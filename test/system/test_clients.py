@@ -6,7 +6,10 @@ A client library that is missing is an error: these tests are the reason to beli
 
 from __future__ import annotations
 
+import asyncio
 import shutil
+import subprocess
+import threading
 from functools import partial
 from typing import Any
 from unittest import SkipTest, skipUnless
@@ -20,7 +23,7 @@ from twisted.protocols.memcache import MemCacheProtocol
 from twisted.trial.unittest import SynchronousTestCase
 
 import darner
-from test.servers import Server
+from test.servers import PATIENCE, Server
 from test.system.client_contract import BINARY, TYPED, ClientContract
 from test.system.clients import NODE, NODE_MODULES, AiomcacheClient, NodeClient, TwistedClient
 
@@ -282,8 +285,111 @@ class MemcacheClientOfNodeTests(MemcachedOfNodeTests):
     kind = "memcache-client"
 
 
+@skipUnless(_has_node_clients(), "there is no node, or .ci/setup could not install its clients")
+class MemjsTests(SynchronousTestCase):
+    """The package C{memjs} of npm, which speaks memcached's binary protocol alone."""
+
+    PROGRAM = """
+        const [, modules, server] = process.argv
+        const client = require(modules + '/memjs').Client.create(server)
+        client.set('q', 'x', {}, (error) => console.log(error ? 'an error' : 'stored'))
+    """
+
+    def test_hung_up_on(self) -> None:
+        """The server ends the connection and says why in its log.  memjs never calls back."""
+        server = Server(self, "--port=0", "--dialect=memcache")
+        host, port = server.address
+        done = subprocess.run(
+            [NODE, "-e", self.PROGRAM, str(NODE_MODULES), f"{host}:{port}"], capture_output=True, text=True,
+            timeout=PATIENCE,
+        )  # fmt: skip
+        self.assertEqual((done.returncode, done.stdout), (0, ""))
+        server.wait_for("that sent TLS or memcached's binary protocol")
+        with server.client() as raw:
+            self.assertIsNone(raw.get(b"q"))
+
+
+class PoolsTests(SynchronousTestCase):
+    """Which connection has an item open, and which is asked to close it: ``docs/stock_clients.rst`` has the rules."""
+
+    def setUp(self) -> None:
+        self.server = Server(self, "--port=0", "--dialect=memcache")
+        self.put()
+
+    def put(self) -> None:
+        with self.server.client() as raw:
+            raw.set(b"q", b"x")
+
+    def open_count(self) -> int:
+        with self.server.client() as raw:
+            return int(raw.stats()[b"queue_q_open_transactions"])
+
+    def use_two(self, wait: Any) -> None:
+        """Have a pool make two connections."""
+        threads = [threading.Thread(target=wait, args=(f"{name}/t=300",)) for name in "ab"]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+    def test_pymemcache(self) -> None:
+        for size, left_open in ((1, 0), (2, 1)):
+            pool = pymemcache.PooledClient(self.server.address, max_pool_size=size, timeout=30)
+            self.addCleanup(pool.close)
+            if size > 1:
+                self.use_two(pool.get)
+            self.assertEqual(pool.get("q/open"), b"x")
+            self.assertIsNone(pool.get("q/close"))
+            self.assertEqual(self.open_count(), left_open)
+            self.put()
+
+    def test_aiomcache(self) -> None:
+        async def scenario(size: int) -> None:
+            client = aiomcache.Client(*self.server.address, pool_size=size)
+            if size > 1:
+                await asyncio.gather(client.get(b"a/t=300"), client.get(b"b/t=300"))
+            self.assertEqual(await client.get(b"q/open"), b"x")
+            self.assertIsNone(await client.get(b"q/close"))
+            self.assertEqual(self.open_count(), size - 1)
+            await client.close()
+
+        asyncio.run(scenario(1))
+        self.put()
+        asyncio.run(scenario(2))
+
+    def test_python_memcached(self) -> None:
+        """Each thread has its own connection."""
+        client = memcache.Client([f"127.0.0.1:{self.server.address[1]}"], socket_timeout=30)
+        self.addCleanup(client.disconnect_all)
+        self.assertEqual(client.get("q/open"), b"x")
+        other = threading.Thread(target=client.get, args=("q/close",))
+        other.start()
+        other.join()
+        self.assertEqual(self.open_count(), 1)
+        client.get("q/close")
+        self.assertEqual(self.open_count(), 0)
+
+    def test_pylibmc(self) -> None:
+        """As above, with the pool that it has for threads."""
+        pool = pylibmc.ThreadMappedPool(pylibmc.Client([f"127.0.0.1:{self.server.address[1]}"], binary=False))
+
+        def close_elsewhere() -> None:
+            with pool.reserve() as client:
+                client.get("q/close")
+
+        with pool.reserve() as client:
+            self.assertEqual(client.get("q/open"), b"x")
+        other = threading.Thread(target=close_elsewhere)
+        other.start()
+        other.join()
+        self.assertEqual(self.open_count(), 1)
+        with pool.reserve() as client:
+            client.get("q/close")
+        self.assertEqual(self.open_count(), 0)
+
+
 class KestrelDialectTests(SynchronousTestCase):
-    """What goes wrong with clients that expect memcached's replies; ``docs/protocol.rst`` warns of each."""
+    """What goes wrong with clients that expect memcached's replies; ``docs/stock_clients.rst`` warns of each."""
 
     def setUp(self) -> None:
         self.server = Server(self)

@@ -25,7 +25,7 @@ from darner.queues.fifo import Fifo
 from darner.queues.open_read import OpenRead
 from darner.queues.storage import Storage
 from darner.values import requests
-from fuzz import files, migrate, protocol, seeds, stream, wire
+from fuzz import files, http, migrate, protocol, seeds, stream, wire
 from fuzz.__main__ import main
 from fuzz.choices import byte_by_byte, pieces
 from fuzz.commands import Command
@@ -80,6 +80,9 @@ class SeedsTests(SynchronousTestCase):
     def test_migrate(self) -> None:
         self.hold("migrate", migrate.check)
 
+    def test_http(self) -> None:
+        self.hold("http", http.check)
+
     def test_seeds_are_those_that_are_made(self) -> None:
         for target, made in seeds.SEEDS.items():
             kept = sorted((seeds.CORPUS / target).glob("seed-*"))
@@ -122,6 +125,12 @@ class AnyInputTests(SynchronousTestCase):
     @settings(deadline=None, max_examples=250)
     def test_stream(self, data: bytes) -> None:
         stream.check(data)
+
+    @given(st.sampled_from(list(seeds.http())), st.binary(max_size=20), st.integers(0, 400), st.integers(0, 40))
+    @settings(deadline=None, max_examples=60)
+    def test_http(self, seed: bytes, put: bytes, at: int, left_out: int) -> None:
+        """A seed with something else somewhere in it."""
+        http.check(seed[:at] + put + seed[at + left_out :])
 
     @given(NAMES)
     @settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.too_slow])

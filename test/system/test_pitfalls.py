@@ -328,10 +328,10 @@ class ThreadTests(TestCase):
         compacting, go_on, compacted = threading.Event(), threading.Event(), threading.Event()
 
         class SlowStore(LevelStore):
-            def compact(self, wanted: Callable[[], bool] = lambda: True) -> None:
+            def compact(self, wanted: Callable[[], bool] = lambda: True, all: bool = False) -> None:
                 compacting.set()
                 go_on.wait(10)
-                super().compact(wanted)
+                super().compact(wanted, all)
                 compacted.set()
 
         service = QueueService(self.mktemp(), open_store=SlowStore)

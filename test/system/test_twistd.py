@@ -294,7 +294,12 @@ class OptionsTests(SynchronousTestCase):
         self.addCleanup(process.stderr.close)
         self.addCleanup(process.wait)
         self.addCleanup(process.kill)
-        until(lambda: os.path.exists(path), "the socket")
+
+        def serves() -> bool:
+            with socket.socket(socket.AF_UNIX) as probe:
+                return probe.connect_ex(path) == 0
+
+        until(serves, "the server to accept clients")
 
         def ask_for_nonsense(thousands: int) -> None:
             with Client(path) as client:
