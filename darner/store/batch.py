@@ -39,6 +39,7 @@ class Batch:
     @ivar writes: keys and values, in the order of writing.
     @ivar puts: whether the batch adds anything, or only consumes and deletes.
     @ivar large: whether it may have payloads that an engine stores apart from its records.  The batch contains them.
+    @ivar apart: keys of runs that the batch deletes, and whose payloads an engine may have stored apart.
     @ivar reclaimed: for each queue of which the batch deletes runs, its number, and the first and the last id.
     """
 
@@ -46,6 +47,7 @@ class Batch:
         self.writes: list[Write] = []
         self.puts = False
         self.large = False
+        self.apart: list[bytes] = []
         self.reclaimed: list[tuple[int, int, int]] = []
 
     @property
@@ -99,14 +101,18 @@ class Batch:
         """Record how far a queue is consumed."""
         self.writes.append((records.mark_key(number), records.pack_mark(mark)))
 
-    def reclaim(self, number: int, runs: Sequence[int]) -> None:
+    def reclaim(self, number: int, runs: Sequence[int], large: bool = True) -> None:
         """
         Delete runs whose items are recorded as consumed.
 
         @param runs: the first and the last id of each run, one after the other.
+        @param large: whether some of them may have large payloads.
         """
         for last in runs[1::2]:
-            self.writes.append((records.run_key(number, last), None))
+            key = records.run_key(number, last)
+            self.writes.append((key, None))
+            if large:
+                self.apart.append(key)
         self.reclaimed.append((number, min(runs), max(runs)))
 
     def consume(self, number: int, changes: Sequence[tuple[int, int]]) -> None:
@@ -237,6 +243,7 @@ class Batch:
             if not has_value and records.is_run(key):
                 number, last = records.run_place(key)
                 batch.reclaimed.append((number, last, last))
+                batch.apart.append(key)
         return batch
 
 

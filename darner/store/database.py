@@ -20,16 +20,15 @@ from darner.net.log_limits import SparseLog
 from darner.store import records
 from darner.store.batch import Write
 from darner.store.directory import SEGMENTS, DataDirectory, in_use
-from darner.store.faults import Work, reason, uncertain
+from darner.store.faults import reason, uncertain
 from darner.store.files.damage import BadFile
 from darner.store.mapped_memory import MappedMemory
-from darner.store.payloads import Payloads
+from darner.store.payloads import Bytes, Payloads
 from darner.store.rollback import Rollback
 from darner.store.segments import SEGMENT_BYTES
 
 _NEWEST_TABLES: Final = b"leveldb.num-files-at-level0"
 _REPAIR: Final = "stop the server and start it with --repair"
-_SOON: Final = 0.0005
 _TORN: Final = "cannot write: the store must be reopened after an error"
 
 DB: Final = plyvel.DB
@@ -69,20 +68,16 @@ class Database:
     """Seconds between two attempts to merge damaged tables, first and longest: each leaves one more."""
     PATIENCE: Final = 0.5
     """Seconds for which reopening waits for threads that use the database."""
-    MAPPED: Final = 8 * 1024 * 1024
-    """Bytes read between two checks of the memory that LevelDB's maps of its tables take."""
 
     def __init__(
         self, path: Path, open_database: Callable[..., Any], seconds: Callable[[], float],
-        write_buffer: Optional[int] = None,
+        write_buffer: Optional[int], separate_from: Optional[int],
     ) -> None:  # fmt: skip
         """
         Claim the data directory, without opening the database.
 
-        @param path: the data directory.
         @param open_database: opens the LevelDB: C{plyvel.DB}, except in tests of its faults.
-        @param seconds: a monotonic clock.
-        @param write_buffer: bytes that LevelDB keeps in memory before it writes them to a table.
+        The other parameters are those of L{darner.store.leveldb.LevelStore}.
         @raise StoreUnusable: see L{DataDirectory}.
         """
         self.path = path
@@ -94,10 +89,9 @@ class Database:
         self._db: Any = None  # a plyvel.DB, while it is open
         self._mapped_memory = MappedMemory(self.directory.database)
         self.payloads = Payloads(
-            path / SEGMENTS, self.directory.database, self, min(SEGMENT_BYTES, 4 * self._write_buffer)
+            path / SEGMENTS, self.directory.database, self, min(SEGMENT_BYTES, 4 * self._write_buffer), separate_from
         )
         self._dirty = self.payloads.segments.dirty
-        self._read_bytes = 0
         self.torn = False
         self._seconds = seconds
         self._log = SparseLog(Logger(), seconds)  # clients ask for what cannot be read as often as they like
@@ -244,10 +238,7 @@ class Database:
 
     def has_read(self, size: int) -> None:
         """Count bytes that were read through LevelDB's maps of its tables."""
-        self._read_bytes += size
-        if self._read_bytes > self.MAPPED:
-            self._read_bytes = 0
-            self._mapped_memory.check()
+        self._mapped_memory.read(size)
 
     def pressed(self) -> bool:
         return self._db is not None and int(self._db.get_property(_NEWEST_TABLES) or 0) >= self.PRESSED
@@ -255,11 +246,6 @@ class Database:
     def newest_bytes(self) -> int:
         """@return: about how many bytes the tables take that LevelDB will merge without being asked."""
         return int(self.opened().get_property(_NEWEST_TABLES) or 0) * self.WRITE_BUFFER
-
-    def table_bytes(self, start: bytes, stop: bytes) -> int:
-        """@return: about how many bytes of the tables are between two keys."""
-        size: int = self.opened().approximate_size(start, stop)
-        return size
 
     # Writing
 
@@ -276,26 +262,31 @@ class Database:
         if self.torn:
             raise StoreError(self.damage or _TORN)
 
-    def write(self, writes: Sequence[Write], sync: bool = False, large: bool = False) -> None:
+    def write(
+        self, writes: Sequence[Write], sync: bool = False, large: bool = False, apart: Sequence[bytes] = ()
+    ) -> None:
         """
         Write all of these keys, or none.
 
         @param large: whether large payloads may be among the values.  These go to segments.
+        @param apart: those of the deleted keys whose values may be in segments.
         @raise StoreError: none was written, unless the error is C{uncertain}.
         """
         self._mapped_memory.written()
         # One write at a time, as in LevelDB, so that no thread writes behind a tear that another thread causes.
         with self._writing:
-            self._write(writes, sync, large)
+            self._write(writes, sync, large, apart)
 
-    def _write(self, writes: Sequence[Write], sync: bool, large: bool) -> None:
+    def _write(
+        self, writes: Sequence[Write], sync: bool, large: bool, apart: Sequence[bytes], more: Optional[Bytes] = None
+    ) -> None:
         self.require_whole()
         if self.rollback is not None:
             self.discard_rollback()
         db = self.opened()
-        watched = large or bool(self._dirty)
+        watched = large or bool(apart) or bool(self._dirty)
         if watched:
-            writes = self.payloads.separate(writes, large, sync)
+            writes = self.payloads.separate(writes, large, sync, apart, more)
         try:
             if len(writes) == 1 and writes[0][1] is not None:
                 db.put(*writes[0], sync=sync)  # half the price of a batch
@@ -330,14 +321,23 @@ class Database:
             )  # fmt: skip
         return uncertain(self.damage)
 
-    def write_if(self, wanted: Callable[[], Sequence[Write]]) -> None:
+    def write_if(self, wanted: Callable[[], tuple[Sequence[Write], Bytes]]) -> None:
         """
         As L{write}, in a worker thread.
 
-        @param wanted: what to write, called while no other thread writes.
+        @param wanted: called while no other thread writes.  It returns what to write, and how many bytes of segments
+            nothing refers to afterwards.
         """
         with self._writing:
-            self._write(wanted(), False, True)
+            self.require_whole()
+            writes, more = wanted()
+            self._write(writes, False, True, (), more)
+
+    def snapshot(self, meanwhile: Callable[[], None]) -> Any:
+        """@return: a snapshot of the database, made together with C{meanwhile} while no thread writes."""
+        with self._writing:
+            meanwhile()
+            return self.opened().snapshot()
 
     def settle(self) -> None:
         """Write all payloads to stable storage, so that the next start need not look at them."""
@@ -347,12 +347,12 @@ class Database:
                 self.payloads.sync()
                 self.write([], large=True)
 
-    def write_safely(self, writes: Sequence[Write], large: bool = False) -> None:
+    def write_safely(self, writes: Sequence[Write], large: bool = False, apart: Sequence[bytes] = ()) -> None:
         """As L{write}, in a worker thread.  When it returns, this and all earlier writes are on stable storage."""
-        self.in_thread(lambda: self._write_and_sync(writes, large))
+        self.in_thread(lambda: self._write_and_sync(writes, large, apart))
 
-    def _write_and_sync(self, writes: Sequence[Write], large: bool) -> None:
-        self.write(writes, True, large)
+    def _write_and_sync(self, writes: Sequence[Write], large: bool, apart: Sequence[bytes]) -> None:
+        self.write(writes, True, large, apart)
         try:
             self.directory.sync_older_logs()
         except OSError as error:
@@ -363,23 +363,7 @@ class Database:
         # LevelDB starts a new log for a compaction.  If the old one were empty, `darner.store.power_loss` would
         # conclude that its contents were lost.
         self.write([(records.FORMAT_KEY, records.FORMAT)])
-        # What was written to the old log goes to a table.
-        with self._writing:
-            self.payloads.held = True
-        try:
-            self.payloads.sync()
-            compaction = Work(lambda: self.opened().compact_range(start=start, stop=stop))
-            with self._writing:
-                log = self.payloads.newest_log()
-                compaction.start()
-                while compaction.is_alive() and self.payloads.newest_log() == log:
-                    compaction.join(_SOON)
-                self.payloads.new_log()
-        finally:
-            self.payloads.held = False
-        compaction.join()
-        if compaction.error is not None:
-            raise compaction.error
+        self.payloads.begin_log(lambda: self.opened().compact_range(start=start, stop=stop), self._writing)
 
     def page_out(self) -> None:
         self._mapped_memory.page_out()

@@ -47,17 +47,22 @@ class LevelStore:
         open_database: Callable[..., Any] = DB,
         seconds: Callable[[], float] = time.monotonic,
         write_buffer: Optional[int] = None,
+        separate_from: Optional[int] = records.LARGE,
     ) -> None:
         """
         Open the store in a data directory.  Create the directory if it is missing.
 
         @param path: the data directory.
         @param open_database: as for a L{Database}, and so the following.
+        @param seconds: a monotonic clock.
+        @param write_buffer: bytes that LevelDB keeps in memory before it writes them to a table.
+        @param separate_from: bytes, L{records.LARGE} or more, from which on a payload is written to a segment; C{None}:
+            none is.  Those that are in segments already stay readable.
         @raise StoreUnusable: see L{DataDirectory}; also if LevelDB cannot open the database.
         @raise StoreDamaged: files are missing or damaged.  Nothing was changed.
         """
         self.path = path
-        database = self._database = Database(path, open_database, seconds, write_buffer)
+        database = self._database = Database(path, open_database, seconds, write_buffer, separate_from)
         with starting(database):
             open_and_inspect(database)
             self._numbers = (self._counter(records.NUMBERS_KEY), 0)
@@ -155,9 +160,9 @@ class LevelStore:
         if batch.reclaimed:
             self._compaction.reclaimed(batch)
         if sync:
-            database.write_safely(batch.writes, batch.large)
+            database.write_safely(batch.writes, batch.large, batch.apart)
         else:
-            database.write(batch.writes, False, batch.large)
+            database.write(batch.writes, False, batch.large, batch.apart)
 
     def mend(self) -> None:
         if self._database.torn:
@@ -279,7 +284,8 @@ class LevelStore:
 
     def compact(self, wanted: Callable[[], bool] = lambda: True, all: bool = True) -> None:
         if not self._database.damage:
-            self._database.in_thread(lambda: self._releasing.all(wanted))
+            release = self._releasing.all if all else self._releasing.step
+            self._database.in_thread(lambda: release(wanted))
         self._compaction.run(wanted, all)
 
     def close(self) -> None:

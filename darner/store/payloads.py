@@ -17,7 +17,7 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final, Optional, Protocol
 
@@ -26,6 +26,7 @@ from twisted.logger import Logger
 from darner.errors import StoreError
 from darner.store import records, references
 from darner.store.batch import Write
+from darner.store.faults import Work
 from darner.store.files.damage import BadFile
 from darner.store.files.names import logs
 from darner.store.references import Reference
@@ -38,8 +39,13 @@ that delete a key of 9 bytes take 38 in the buffer.
 """
 EARLY: Final = 8
 """Payloads are synced in the background about so many times before the buffer is written."""
+_SOON: Final = 0.0005
 ATTEMPTS: Final = 3
 """How often a value is looked for that was moved while it was looked for."""
+
+
+Bytes = Mapping[int, int]
+"""A number of bytes for each segment."""
 
 
 class DatabaseAccess(Protocol):
@@ -58,18 +64,26 @@ class Payloads:
 
     @ivar segments: the segments.
     @ivar held: whether large payloads go to the database, as LevelDB is about to begin a new log.
+    @ivar died: bytes of segments to which nothing refers any more, in all since the start.
     """
 
     _log = Logger()
 
-    def __init__(self, path: Path, database: Path, database_access: DatabaseAccess, segment_bytes: int) -> None:
+    def __init__(
+        self, path: Path, database: Path, database_access: DatabaseAccess, segment_bytes: int,
+        separate_from: Optional[int],
+    ) -> None:  # fmt: skip
         """
         @param path: the directory of the segments.
         @param database: the directory of the database.
         @param segment_bytes: as for L{Segments}.
+        @param separate_from: as for L{darner.store.leveldb.LevelStore}.
         """
         self.segments = Segments(path, segment_bytes)
         self.held = False
+        self.died = 0
+        self._separate_from = separate_from
+        self._dying: Bytes = {}
         self._access = database_access
         self._hot = Appender(self.segments)
         self._database = database
@@ -100,6 +114,30 @@ class Payloads:
         self._synced_at = 0
         self._crowded = False
 
+    def begin_log(self, compact: Callable[[], object], writing: threading.Lock) -> None:
+        """
+        Have LevelDB begin a new log and compact.  What was written to the old log goes to a table.
+
+        @param compact: does that.
+        @param writing: the lock of all who write.
+        """
+        with writing:
+            self.held = True
+        try:
+            self.sync()
+            compaction = Work(compact)
+            with writing:
+                log = self.newest_log()
+                compaction.start()
+                while compaction.is_alive() and self.newest_log() == log:
+                    compaction.join(_SOON)
+                self.new_log()
+        finally:
+            self.held = False
+        compaction.join()
+        if compaction.error is not None:
+            raise compaction.error
+
     def _length(self) -> int:
         try:
             return os.stat(self._current).st_size
@@ -109,19 +147,23 @@ class Payloads:
 
     # Writing
 
-    def separate(self, writes: Sequence[Write], large: bool, sync: bool) -> Sequence[Write]:
+    def separate(
+        self, writes: Sequence[Write], large: bool, sync: bool, apart: Sequence[bytes], more: Optional[Bytes]
+    ) -> Sequence[Write]:
         """
         Write the large payloads of a batch to segments, and what must be so to stable storage.  No other thread writes.
 
         @param large: whether the batch may have large payloads.
         @param sync: whether it is going to be synced.
+        @param apart: the keys that it deletes whose values may be in segments.
+        @param more: the bytes of segments to which nothing refers afterwards, beside these.
         @return: what to write to the database.
         @raise StoreError: this is not possible.  The database does not refer to anything that was written.
         """
         try:
             before = self._before = self._length()
             self._crowded = before * DENSITY >= self._buffer
-            if large and not (self._crowded or self.held):
+            if large and self._separate_from is not None and not (self._crowded or self.held):
                 writes = self._to_segments(writes)
             if self.segments.dirty:
                 if sync or self._crowded:
@@ -131,14 +173,40 @@ class Payloads:
         except OSError as error:
             self.refused()
             raise StoreError(f"cannot write: {os.strerror(error.errno or 0)}") from error
-        return [*self._take_notes(), *writes] if large or sync else writes
+        self._dying = self._dead(apart, more or {})
+        if large or sync or self._dying:
+            return [*self._take_notes(), *self._counts(), *writes]
+        return writes
+
+    def _dead(self, keys: Sequence[bytes], more: Bytes) -> Bytes:
+        """@return: the bytes by segment to which nothing refers when these keys are deleted, and C{more}."""
+        dead = dict(more)
+        for key in dict.fromkeys(keys):
+            try:
+                value = self._access.get(key)
+            except Exception:  # LevelDB's; it is deleted all the same
+                self.segments.all_miscounted()
+                continue
+            reference = None if value is None else references.reference_of(key, value)
+            if reference is not None:
+                dead[reference.segment] = dead.get(reference.segment, 0) + reference.length
+        return dead
+
+    def _counts(self) -> list[Write]:
+        known = self.segments.by_number
+        return [
+            (references.segment_key(number), records.pack_u64(known[number].dead + size))
+            for number, size in self._dying.items()
+            if number in known
+        ]
 
     def _to_segments(self, writes: Sequence[Write]) -> list[Write]:
+        least = self._separate_from or 0
         separated: list[Write] = []
         large: list[tuple[bytes, bytes]] = []
         places: list[int] = []
         for key, value in writes:
-            if value is not None and references.is_separable(key, value):
+            if value is not None and len(value) >= least and references.is_separable(key, value):
                 places.append(len(separated))
                 large.append((references.separate_key(key), value))
             separated.append((key, value))
@@ -173,6 +241,12 @@ class Payloads:
         """The database has written what L{separate} returned."""
         self._written = []
         self._notes = []
+        for number, size in self._dying.items():
+            segment = self.segments.by_number.get(number)
+            if segment is not None:
+                segment.dead += size
+            self.died += size
+        self._dying = {}
         if self._crowded and self._length() == self._before:
             self.new_log()
 
@@ -180,6 +254,12 @@ class Payloads:
         """The database has not written what L{separate} returned."""
         self._hot.give_up(self._written)
         self._written = []
+        # It is not certain whether this was written.
+        for number in self._dying:
+            segment = self.segments.by_number.get(number)
+            if segment is not None:
+                self.segments.miscounted(segment)
+        self._dying = {}
 
     def seal_idle(self) -> None:
         """Append nothing more to a segment of which nothing is needed.  No other thread writes."""

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 from typing import Optional
 
-from darner.errors import StoreError
 from darner.store import records, references
 from darner.store.batch import Write
 from darner.store.compaction import Compaction
@@ -87,13 +86,7 @@ class Reclaiming:
 
     def _delete(self, deletion: Deletion, next_id: Optional[int] = None) -> Step:
         if deletion.writes:
-            dead = self._releasing.dead(deletion.dead)
-            try:
-                self._compaction.write([*deletion.writes, *dead], deletion.ranges)
-            except StoreError:
-                self._releasing.lose_count(deletion.dead)
-                raise
-            self._releasing.died(deletion.dead)
+            self._compaction.write(deletion.writes, deletion.ranges, deletion.apart)
         return Step(next_id, deletion.freed, tuple(deletion.streams))
 
 
@@ -104,7 +97,7 @@ class Deletion:
     @ivar writes: the keys to delete, and the records of streams that no item holds afterwards.
     @ivar ranges: the first and the last key of each L{records.neighbourhood}.
     @ivar streams: the streams that no item holds afterwards.
-    @ivar dead: bytes in segments to which nothing refers afterwards, by segment.
+    @ivar apart: those of the keys whose values are in segments.
     @ivar count: the number of deleted keys.
     @ivar freed: bytes of keys and values.
     """
@@ -115,7 +108,7 @@ class Deletion:
         self.streams: list[int] = []
         self._released: set[bytes] = set()
         self.ranges: dict[bytes, tuple[bytes, bytes]] = {}
-        self.dead: dict[int, int] = {}
+        self.apart: list[bytes] = []
         self.count = 0
         self.freed = 0
 
@@ -133,7 +126,7 @@ class Deletion:
         self.key(key, len(value))
         reference = references.reference_of(key, value)
         if reference is not None:
-            self.dead[reference.segment] = self.dead.get(reference.segment, 0) + reference.length
+            self.apart.append(key)
             self.freed += reference.length
 
     def run(self, key: bytes, value: bytes) -> None:

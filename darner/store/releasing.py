@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable, Mapping, Sequence
-from typing import Final, Optional
+from collections.abc import Callable, Sequence
+from collections.abc import Set as AbstractSet
+from typing import Any, Final, Optional
 
 from twisted.logger import Logger
 
@@ -20,6 +21,7 @@ from darner.store import records, references
 from darner.store.batch import Write
 from darner.store.database import Database
 from darner.store.files.segment import SegmentFile
+from darner.store.payloads import Bytes
 from darner.store.references import Reference
 from darner.store.segments import Appender, Segment
 
@@ -34,6 +36,15 @@ STEP: Final = 256
 
 _Moved = tuple[bytes, bytes, Reference, Reference]
 """Key and value of a record, and what it refers to before and after the move."""
+
+
+class Then:
+    """What was known of a segment at a moment: see L{Segment}."""
+
+    dead = live = doubts = 0
+
+    def be(self, segment: Segment) -> None:
+        self.dead, self.live, self.doubts = segment.dead, segment.live, segment.doubts
 
 
 class Releasing:
@@ -51,37 +62,8 @@ class Releasing:
         self._segments = database.payloads.segments
         self._cold = Appender(self._segments)
         self._spare = SPARE * self._segments.segment_bytes
-        self._since = 0
+        self._seen = 0  # how much had died when this was looked at last
         self.behind = False
-
-    # Counting
-
-    def dead(self, more: Mapping[int, int]) -> list[Write]:
-        """
-        @param more: bytes by segment to which nothing refers with the next write.
-        @return: the records of that.
-        """
-        known = self._segments.by_number
-        return [
-            (references.segment_key(number), records.pack_u64(known[number].dead + size))
-            for number, size in more.items()
-            if number in known
-        ]
-
-    def died(self, more: Mapping[int, int]) -> None:
-        """This was written."""
-        for number, size in more.items():
-            segment = self._segments.by_number.get(number)
-            if segment is not None:
-                segment.dead += size
-            self._since += size
-
-    def lose_count(self, more: Mapping[int, int]) -> None:
-        """It is not certain whether this was written."""
-        for number in more:
-            segment = self._segments.by_number.get(number)
-            if segment is not None:
-                self._segments.miscounted(segment)
 
     def remove_strays(self) -> None:
         """Delete the files of segments to which the database does not refer, once the start has succeeded."""
@@ -117,23 +99,26 @@ class Releasing:
 
     # Doing it
 
-    def step(self) -> None:
+    def step(self, wanted: Callable[[], bool] = lambda: True) -> None:
         """
         Give back what is worth it by now.  In a worker thread.
 
+        @param wanted: as for L{all}.
         @raise OSError: not possible now.
         @raise darner.errors.StoreError: also this.
         """
-        if self._since < LOOK * self._segments.segment_bytes:
+        died = self._payloads.died
+        moves = int((died - self._seen) / (LOOK * self._segments.segment_bytes))
+        if not moves:
             return
-        self._since = 0
+        self._seen = died
         self._release(AT_ONCE * self._segments.segment_bytes)
-        excess = self._excess()
-        if excess > 0:
+        while moves and wanted() and self._excess() > 0:
             segment = self._sparsest()
-            if segment is not None:
-                self._move(segment)
-        self.behind = excess > self._spare
+            if segment is None or not self._move(segment):
+                break
+            moves -= 1
+        self.behind = self._excess() > self._spare
 
     def all(self, wanted: Callable[[], bool]) -> None:
         """As L{step}, all there is, until C{wanted} returns false."""
@@ -151,9 +136,9 @@ class Releasing:
         self._database.write_if(self._seal_idle)
         self._release(0)
 
-    def _seal_idle(self) -> Sequence[Write]:
+    def _seal_idle(self) -> tuple[Sequence[Write], Bytes]:
         self._payloads.seal_idle()
-        return []
+        return [], {}
 
     def _release(self, least: int) -> None:
         empty = self._empty()
@@ -177,17 +162,13 @@ class Releasing:
         @return: whether that could be done.
         """
         self._database.require_whole()
-        found: list[tuple[bytes, bytes, Reference]] = []
-        live = 0
         file = SegmentFile(self._segments.path_of(segment.number))
-        for key, offset, record in file.records():
-            reference = Reference(segment.number, offset, len(record))
-            value = self._database.get(key)
-            if value is not None and references.reference_of(key, value) == reference:
-                found.append((key, value, reference))
-                live += len(record)
+        then = Then()
+        with self._database.snapshot(lambda: then.be(segment)) as snapshot:
+            found = self._find(segment, file, snapshot)
+        live = sum(reference.length for _, _, reference in found)
         # Where the process ended, a write may have been cut short.
-        if file.end < (segment.size if segment.known else segment.synced):
+        if file.end < (segment.synced if then.doubts else segment.size):
             self._log.critical(
                 "{file} is damaged at {at} and stays as it is.  To repair the store, stop the server and start it with "
                 "--repair",
@@ -195,48 +176,67 @@ class Releasing:
             )  # fmt: skip
             segment.damaged = True
             return False
-        if segment.known and live < segment.live and segment.number >= self._segments.first_number:
-            return False  # the database is still to be told of some
-        if not segment.known or live < segment.live:
-            size, dead = file.end, file.end - live
-            self._database.write([
-                (references.segment_key(segment.number), records.pack_u64(dead)),
-                (references.size_key(segment.number), records.pack_u64(size)),
-            ])  # fmt: skip
-            segment.size, segment.dead, segment.known = size, dead, True
+        if live != then.live or then.doubts:
+            if not then.doubts and segment.number >= self._segments.first_number:
+                return False  # the database is still to be told of some
+            self._database.write_if(lambda: self._count(segment, then, file.end, live))
         if needed or 2 * segment.dead >= segment.size:
             self._copy(segment, found)
         return True
 
+    def _find(self, segment: Segment, file: SegmentFile, snapshot: Any) -> list[tuple[bytes, bytes, Reference]]:
+        """@return: key and value of each record of the database that refers to a segment, and what it refers to."""
+        found: list[tuple[bytes, bytes, Reference]] = []
+        for key, offset, record in file.records():
+            reference = Reference(segment.number, offset, len(record))
+            value = snapshot.get(key, verify_checksums=True)
+            if value is not None and references.reference_of(key, value) == reference:
+                found.append((key, value, reference))
+        return found
+
+    def _count(self, segment: Segment, then: Then, size: int, live: int) -> tuple[Sequence[Write], Bytes]:
+        """@param live: how much was needed C{then}.  What died since is known."""
+        segment.dead += size - live - then.dead
+        self._doubt(segment.number, -then.doubts)
+        segment.size = size
+        writes: list[Write] = [(references.segment_key(segment.number), records.pack_u64(segment.dead))]
+        if segment.known:
+            writes.append((references.size_key(segment.number), records.pack_u64(size)))
+        return writes, {}
+
     def _copy(self, segment: Segment, found: Sequence[tuple[bytes, bytes, Reference]]) -> None:
         moved: list[_Moved] = []
+        copies: set[int] = set()
         try:
             for key, value, old in found:
                 (new,) = self._cold.append([(key, self._segments.read(old, key))])
                 moved.append((key, value, old, new))
                 # Until the database refers to all of them.
-                self._segments.by_number[new.segment].known = False
-            self._refer(segment, moved)
+                if new.segment not in copies:
+                    copies.add(new.segment)
+                    self._doubt(new.segment, 1)
+            self._refer(segment, moved, copies)
+            for number in copies:
+                self._doubt(number, -1)
         except BaseException:
             self._cold.give_up(new for _, _, _, new in moved)
             raise
 
-    def _refer(self, segment: Segment, moved: Sequence[_Moved]) -> None:
-        """Have the database refer to the copies."""
+    def _doubt(self, number: int, more: int) -> None:
+        with self._segments.lock:
+            self._segments.by_number[number].doubts += more
+
+    def _refer(self, segment: Segment, moved: Sequence[_Moved], copies: AbstractSet[int]) -> None:
+        """Have the database refer to the copies, which are in these segments."""
         # So that it does not matter when LevelDB writes what refers to them to a table.
-        copies = {new.segment for _, _, _, new in moved}
         with self._segments.lock:
             others = frozenset(self._segments.dirty.keys() - copies)
         self._payloads.sync(others)
         for start in range(0, len(moved), STEP):
-            more = {segment.number: 0}
-            self._database.write_if(functools.partial(self._changes, segment, moved[start : start + STEP], more))
-            self.died(more)
-        for number in copies:
-            self._segments.by_number[number].known = True
+            self._database.write_if(functools.partial(self._changes, segment, moved[start : start + STEP]))
 
-    def _changes(self, segment: Segment, moved: Sequence[_Moved], more: dict[int, int]) -> list[Write]:
-        """@param more: gets the bytes by segment to which nothing refers then."""
+    def _changes(self, segment: Segment, moved: Sequence[_Moved]) -> tuple[Sequence[Write], Bytes]:
+        more = {segment.number: 0}
         changed: list[Write] = []
         for key, value, old, new in moved:
             if self._database.get(key) == value:
@@ -244,7 +244,7 @@ class Releasing:
                 more[segment.number] += old.length
             else:  # it was deleted meanwhile
                 more[new.segment] = more.get(new.segment, 0) + new.length
-        return [*changed, *self.dead(more)]
+        return changed, more
 
     def close(self) -> None:
         """Append nothing more."""

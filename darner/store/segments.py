@@ -35,12 +35,12 @@ class Segment:
     @ivar dead: how many of them nothing refers to any more, the head of the file included.
     @ivar synced: how many of them are on stable storage.
     @ivar sealed: whether nothing is appended to it any more.
-    @ivar known: whether C{dead} is exact.  It may be too small after a failed write, or where the process ended.
+    @ivar doubts: how many reasons there are that C{dead} may be too small: a failed write, or that a process ended.
     @ivar damaged: whether a record cannot be read, so that it must stay.
     @ivar suspect: whether it could not be synced.  The kernel then takes for written what is not.
     """
 
-    __slots__ = ("damaged", "dead", "known", "number", "sealed", "size", "suspect", "synced")
+    __slots__ = ("damaged", "dead", "doubts", "number", "sealed", "size", "suspect", "synced")
 
     def __init__(self, number: int, size: int, dead: int, sealed: bool, known: bool) -> None:
         self.number = number
@@ -48,13 +48,18 @@ class Segment:
         self.dead = dead
         self.synced = 0
         self.sealed = sealed
-        self.known = known
+        self.doubts = 0 if known else 1
         self.damaged = False
         self.suspect = False
 
     @property
     def live(self) -> int:
         return self.size - self.dead
+
+    @property
+    def known(self) -> bool:
+        """Whether C{dead} is exact."""
+        return not self.doubts
 
 
 class Appender:
@@ -128,7 +133,7 @@ class Appender:
         for number in {reference.segment for reference in references}:
             self._segments.miscounted(self._segments.by_number[number])
         if self.segment is not None:
-            self.segment.known = False
+            self.segment.doubts += 1
             # Not to keep the space of what was not written to its end; the disk may be full.
             with contextlib.suppress(OSError):
                 os.ftruncate(self._file, self.segment.size)
@@ -200,10 +205,16 @@ class Segments:
 
     def miscounted(self, segment: Segment) -> None:
         """It is not certain any more what of a segment is needed."""
-        segment.known = False
-        if segment.sealed:
-            with self.lock:
+        with self.lock:
+            segment.doubts += 1
+            if segment.sealed:
                 self.sealed.append(segment)
+
+    def all_miscounted(self) -> None:
+        with self.lock:
+            segments = list(self.by_number.values())
+        for segment in segments:
+            self.miscounted(segment)
 
     def damage(self, number: int, reason: str) -> Damage:
         return Damage(f"{self.path.name}/{files.name_of(number)}", reason)

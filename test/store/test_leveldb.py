@@ -496,7 +496,7 @@ class RoomTests(LevelTestCase):
         """However much is read, what LevelDB has mapped for that does not stay in memory."""
         looks: list[None] = []
         self.patch(MappedMemory, "EVERY", 60)  # reading alone looks
-        self.patch(Database, "MAPPED", 10_000)
+        self.patch(MappedMemory, "READ", 10_000)
         store = self.open()
         self.patch(store._database._mapped_memory, "check", lambda: looks.append(None))
         writer = Writer(store)
