@@ -105,6 +105,7 @@ class Disk:
         self.marks = bytearray()
         self._files: dict[int, Union[File, Directory, bytearray]] = {}
         self._syncs: dict[int, int] = {}
+        self._closing: set[int] = set()
 
     # Calls of the process
 
@@ -156,8 +157,13 @@ class Disk:
         return changed
 
     def _close(self, call: Call) -> bool:
-        if call.result is not None:
-            self._files.pop(call.file, None)
+        # Another thread may get the descriptor before this one hears that it is closed.
+        if call.result is None:
+            self._closing.add(call.file)
+        elif call.file in self._closing:
+            self._closing.discard(call.file)
+            return False
+        self._files.pop(call.file, None)
         return False
 
     def _write(self, call: Call) -> bool:
