@@ -19,7 +19,7 @@ from darner.store.directory import DATABASE, SAVED, SEGMENTS, belongs, check_acc
 from darner.store.files import segment
 from darner.store.files.damage import BadFile, Damage
 from darner.store.files.log import LogFile, ends_well
-from darner.store.files.manifest import Manifest, TableInfo, current
+from darner.store.files.manifest import Manifest, TableInfo, current, newest
 from darner.store.files.names import is_ours, logs, tables
 from darner.store.files.table import Table, begins_with, footer
 
@@ -81,7 +81,7 @@ def inspect(path: Path) -> Inspection:
 
 
 def _inspect(database: Path) -> Iterator[tuple[Path, int]]:
-    manifest = Manifest(current(database))
+    manifest = newest(database)
     if manifest.cut is not None:
         yield manifest.path, manifest.cut
     _inspect_tables(database, manifest.tables)

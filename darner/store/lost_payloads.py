@@ -21,7 +21,7 @@ from darner.store.directory import sync
 from darner.store.files import segment as files
 from darner.store.files.damage import BadFile
 from darner.store.files.log import LogFile, batch_entries
-from darner.store.files.manifest import Manifest, current
+from darner.store.files.manifest import newest
 from darner.store.power_loss import truncate
 from darner.store.references import Reference
 
@@ -43,7 +43,7 @@ def drop_lost_payloads(database: Path, segments: Path, aside: Path) -> list[str]
     if not segments.is_dir():
         return []
     try:
-        live = list(Manifest(current(database)).logs(database).values())
+        live = list(newest(database).logs(database).values())
     except BadFile:
         return []  # not the effect of a loss of power
     found = _find(live, segments)
