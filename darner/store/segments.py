@@ -234,6 +234,11 @@ class Segments:
             self.created.append(segment)
         return segment, file
 
+    def lengths(self) -> list[tuple[Path, int]]:
+        """@return: the file of each segment, and its length."""
+        with self.lock:
+            return [(self.path_of(number), segment.size) for number, segment in sorted(self.by_number.items())]
+
     # Stable storage
 
     def sync(self, without: frozenset[int] = frozenset()) -> list[tuple[int, int]]:
@@ -310,11 +315,13 @@ class Segments:
             file = self._open.pop(number, None)
             if file is not None:
                 os.close(file)
-        with contextlib.suppress(FileNotFoundError):
-            self.path_of(number).unlink()
-        with self.lock:
-            self.dirty.pop(number, None)
-            self.by_number.pop(number, None)
+        # Not while another thread goes through the segments to sync them.
+        with self._syncing:
+            with contextlib.suppress(FileNotFoundError):
+                self.path_of(number).unlink()
+            with self.lock:
+                self.dirty.pop(number, None)
+                self.by_number.pop(number, None)
 
     def close(self) -> None:
         """Close all files.  Idempotent."""

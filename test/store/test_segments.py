@@ -6,12 +6,14 @@ from __future__ import annotations
 
 import errno
 import os
+import threading
 from pathlib import Path
 from typing import Any, Optional
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from darner.store import segments as module
+from darner.store.directory import sync
 from darner.store.files.damage import BadFile
 from darner.store.files.segment import MAGIC, SegmentFile
 from darner.store.segments import OPEN_FILES, Appender, Segments
@@ -121,14 +123,14 @@ class SyncTests(SegmentsTestCase):
         self.synced: list[str] = []
         self.fails: Optional[str] = None
 
-        def sync(path: Path) -> None:
+        def synced(path: Path) -> None:
             self.synced.append(path.name)
             if path.name == self.fails:
                 self.fails = None
                 raise OSError(errno.EIO, "Input/output error")
 
         self.appender.append([(b"key", bytes(100))])
-        self.patch(module, "sync", sync)
+        self.patch(module, "sync", synced)
 
     def test_once(self) -> None:
         self.assertEqual(self.segments.sync(), [(1, self.segments.by_number[1].size)])
@@ -170,6 +172,28 @@ class SyncTests(SegmentsTestCase):
         self.assertEqual(written, [(old, len(whole) - old)])
         self.assertEqual(self.synced[-1], "segments")
         self.assertEqual(self.segments.path_of(1).read_bytes(), whole)
+
+
+    def test_removed_meanwhile(self) -> None:
+        """
+        A segment of which nothing is needed may be removed while another thread syncs: that removes it later.  Clients
+        were refused their sets because a file was missing.
+        """
+        self.appender.append([(b"key", bytes(900))])
+        self.appender.append([(b"key", bytes(900))])
+        removing = threading.Thread(target=self.segments.remove, args=(2,))
+
+        def meanwhile(path: Path) -> None:
+            if not removing.ident:
+                removing.start()
+                removing.join(0.1)
+            sync(path)
+
+        self.patch(module, "sync", meanwhile)
+        self.segments.sync()
+        removing.join()
+        self.assertFalse(self.segments.path_of(2).exists())
+        self.assertEqual(self.segments.dirty, {})
 
 
 class ReadTests(SegmentsTestCase):
