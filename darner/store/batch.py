@@ -47,7 +47,7 @@ class Batch:
         self.writes: list[Write] = []
         self.puts = False
         self.large = False
-        self.apart: list[bytes] = []
+        self.apart: Sequence[bytes] = ()
         self.reclaimed: list[tuple[int, int, int]] = []
 
     @property
@@ -109,10 +109,9 @@ class Batch:
         @param large: whether some of them may have large payloads.
         """
         for last in runs[1::2]:
-            key = records.run_key(number, last)
-            self.writes.append((key, None))
-            if large:
-                self.apart.append(key)
+            self.writes.append((records.run_key(number, last), None))
+        if large:
+            self.apart = [*self.apart, *(records.run_key(number, last) for last in runs[1::2])]
         self.reclaimed.append((number, min(runs), max(runs)))
 
     def consume(self, number: int, changes: Sequence[tuple[int, int]]) -> None:
@@ -232,6 +231,8 @@ class Batch:
         except struct_error as error:
             raise StoreError("a batch is damaged: it is cut short") from error
         batch.puts = puts
+        apart: list[bytes] = []
+        batch.apart = apart
         at = _HEADER.size + _COUNT.size
         for _ in range(count):
             has_value, key_length, value_length = _WRITE.unpack_from(data, at)
@@ -243,7 +244,7 @@ class Batch:
             if not has_value and records.is_run(key):
                 number, last = records.run_place(key)
                 batch.reclaimed.append((number, last, last))
-                batch.apart.append(key)
+                apart.append(key)
         return batch
 
 

@@ -280,11 +280,12 @@ class Database:
     def _write(
         self, writes: Sequence[Write], sync: bool, large: bool, apart: Sequence[bytes], more: Optional[Bytes] = None
     ) -> None:
-        self.require_whole()
+        if self.torn:
+            self.require_whole()
         if self.rollback is not None:
             self.discard_rollback()
         db = self.opened()
-        watched = large or bool(apart) or bool(self._dirty)
+        watched = large or apart or self._dirty
         if watched:
             writes = self.payloads.separate(writes, large, sync, apart, more)
         try:

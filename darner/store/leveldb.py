@@ -288,6 +288,17 @@ class LevelStore:
             self._database.in_thread(lambda: release(wanted))
         self._compaction.run(wanted, all)
 
+    def segment_files(self) -> list[tuple[Path, int]]:
+        """
+        List the segments for a copy of the store.  Called in the reactor's thread, between two writes.
+
+        Nothing before that length changes any more.  What the database refers to at this moment is within it.  A
+        segment may be deleted at any later moment; a hard link keeps it.
+
+        @return: the file of each segment, and its length as of now.
+        """
+        return self._database.payloads.segments.lengths()
+
     def close(self) -> None:
         self._releasing.close()
         self._database.settle()

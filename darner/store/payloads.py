@@ -30,7 +30,7 @@ from darner.store.faults import Work
 from darner.store.files.damage import BadFile
 from darner.store.files.names import logs
 from darner.store.references import Reference
-from darner.store.segments import Appender, Segments
+from darner.store.segments import Appender, Segment, Segments
 
 DENSITY: Final = 4
 """
@@ -83,7 +83,7 @@ class Payloads:
         self.held = False
         self.died = 0
         self._separate_from = separate_from
-        self._dying: Bytes = {}
+        self._dying: list[tuple[Segment, int]] = []
         self._access = database_access
         self._hot = Appender(self.segments)
         self._database = database
@@ -178,8 +178,8 @@ class Payloads:
             return [*self._take_notes(), *self._counts(), *writes]
         return writes
 
-    def _dead(self, keys: Sequence[bytes], more: Bytes) -> Bytes:
-        """@return: the bytes by segment to which nothing refers when these keys are deleted, and C{more}."""
+    def _dead(self, keys: Sequence[bytes], more: Bytes) -> list[tuple[Segment, int]]:
+        """@return: the bytes of segments to which nothing refers when these keys are deleted, and C{more}."""
         dead = dict(more)
         for key in dict.fromkeys(keys):
             try:
@@ -190,14 +190,13 @@ class Payloads:
             reference = None if value is None else references.reference_of(key, value)
             if reference is not None:
                 dead[reference.segment] = dead.get(reference.segment, 0) + reference.length
-        return dead
+        known = self.segments.by_number
+        return [(known[number], size) for number, size in dead.items() if number in known]
 
     def _counts(self) -> list[Write]:
-        known = self.segments.by_number
         return [
-            (references.segment_key(number), records.pack_u64(known[number].dead + size))
-            for number, size in self._dying.items()
-            if number in known
+            (references.segment_key(segment.number), records.pack_u64(segment.dead + size))
+            for segment, size in self._dying
         ]
 
     def _to_segments(self, writes: Sequence[Write]) -> list[Write]:
@@ -241,12 +240,10 @@ class Payloads:
         """The database has written what L{separate} returned."""
         self._written = []
         self._notes = []
-        for number, size in self._dying.items():
-            segment = self.segments.by_number.get(number)
-            if segment is not None:
-                segment.dead += size
+        for segment, size in self._dying:
+            segment.dead += size
             self.died += size
-        self._dying = {}
+        self._dying = []
         if self._crowded and self._length() == self._before:
             self.new_log()
 
@@ -255,11 +252,9 @@ class Payloads:
         self._hot.give_up(self._written)
         self._written = []
         # It is not certain whether this was written.
-        for number in self._dying:
-            segment = self.segments.by_number.get(number)
-            if segment is not None:
-                self.segments.miscounted(segment)
-        self._dying = {}
+        for segment, _ in self._dying:
+            self.segments.miscounted(segment)
+        self._dying = []
 
     def seal_idle(self) -> None:
         """Append nothing more to a segment of which nothing is needed.  No other thread writes."""

@@ -25,7 +25,7 @@ from darner.store.payloads import DENSITY
 from darner.values.vocabulary import CHUNK_BYTES
 from test import allow_critical
 from test.damage import Keeper, payload
-from test.store_contract import EVERYTHING, Writer, all_steps
+from test.store_contract import EVERYTHING, Writer, all_steps, drain
 
 BUFFER = 64 * 1024
 SMALL = b"s" * 100
@@ -518,6 +518,42 @@ class OrderTests(PayloadsTestCase):
                     break
                 size = first.stat().st_size
             self.assertGreaterEqual(size, BUFFER // DENSITY)
+
+
+class ThresholdTests(PayloadsTestCase):
+    """From which size on payloads go to segments."""
+
+    def test_none(self) -> None:
+        """They go to the database; those that are in segments are read, deleted and given back as before."""
+        items = self.writer.put(bytes(5000), bytes(20_000))
+        large = self.writer.put_large(CHUNK_BYTES + 5000)
+        before = self.store.segment_files()
+        self.store.close()
+        self.store = self.writer.store = self.open(separate_from=None)
+        self.assertEqual(self.writer.items()[:2], items)
+        items += [*self.writer.items()[2:], *self.writer.put(bytes(30_000))]
+        other = self.writer.put_large(CHUNK_BYTES + 6000)
+        self.assertEqual(self.store.segment_files(), before)
+        for item in (large, other):
+            self.assertEqual(len(self.store.chunk(item.stream, 0)), CHUNK_BYTES)
+        self.store.close()
+        self.assertEqual(look_at(self.path).astray(), [])
+        self.store = self.writer.store = self.open(separate_from=None)
+        self.writer.consume(0, 5)
+        all_steps(lambda next_id: self.store.reclaim(self.writer.number, 0, 5, next_id, 10))
+        drain(self.store, 3)
+        self.store.compact()
+        self.assertEqual((self.files(), self.store.leftovers()), ([], ([], [])))
+
+    def test_higher(self) -> None:
+        self.store.close()
+        self.store = self.writer.store = self.open(separate_from=20_000)
+        self.writer.put(bytes(10_000))
+        self.assertEqual(self.store.segment_files(), [])
+        self.writer.put(bytes(30_000))
+        ((_, length),) = self.store.segment_files()
+        self.assertTrue(30_000 < length < 31_000)
+        self.assertEqual([item.size for item in self.writer.items()], [10_000, 30_000])
 
 
 class EndTests(PayloadsTestCase):

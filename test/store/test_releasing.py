@@ -6,9 +6,12 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 from pathlib import Path
 from random import Random
 from typing import Any
+
+import plyvel
 
 from bench.remains import look_at
 from darner.errors import StoreError
@@ -18,7 +21,7 @@ from darner.store.references import segment_key
 from darner.values.items import Item
 from darner.values.vocabulary import CHUNK_BYTES
 from test import allow_critical
-from test.store.test_payloads import BUFFER, PayloadsTestCase
+from test.store.test_payloads import BUFFER, SMALL, PayloadsTestCase
 from test.store_contract import EVERYTHING, Writer, all_steps, drain
 
 SEGMENT = 4 * BUFFER
@@ -35,6 +38,12 @@ class ReleasingTestCase(PayloadsTestCase):
     def consume(self, start: int, stop: int, limit: int = 10) -> None:
         self.writer.consume(start, stop)
         all_steps(lambda next_id: self.store.reclaim(self.writer.number, start, stop, max(start, next_id), limit))
+
+    def delete(self, *ids: int) -> None:
+        """Delete runs of one item each, as a queue does."""
+        batch = self.store.batch()
+        batch.reclaim(self.writer.number, [id for last in ids for id in (last, last)])
+        self.store.write(batch)
 
     def size(self) -> int:
         return sum(file.stat().st_size for file in (self.path / "segments").glob("*"))
@@ -148,6 +157,82 @@ class ReleaseTests(ReleasingTestCase):
         self.store._database.damage = "damaged"
         self.store.compact()
         self.assertEqual(self.files(), ["000001.seg"])
+
+    def test_deleted_by_the_queue(self) -> None:
+        """What dies is counted by the write that deletes it, once, whoever deletes it again."""
+        for _ in range(4):
+            self.writer.put(bytes(20_000))
+        self.writer.consume(0, 4)
+        live = self.live()
+        self.delete(0, 1, 1)
+        self.assertEqual((live - self.live()) // 1000, 40)
+        self.delete(1)
+        self.consume(0, 2)
+        self.assertEqual((live - self.live()) // 1000, 40)
+        self.assert_sound(self.copy())
+        self.delete(2, 3)
+        self.assertEqual(self.live(), 0)
+        self.store.compact()
+        self.assertEqual(self.files(), [])
+
+    def test_small_runs_are_not_looked_up(self) -> None:
+        self.writer.put(SMALL)
+        self.writer.consume(0, 1)
+        batch = self.store.batch()
+        batch.reclaim(self.writer.number, [0, 0], False)
+        self.assertEqual(list(batch.apart), [])
+
+    def test_deleted_unread(self) -> None:
+        """Where LevelDB cannot tell what a key refers to, the key is deleted all the same, and segments are counted."""
+        self.writer.put(bytes(20_000))
+        self.writer.put(bytes(20_000))
+        self.writer.consume(0, 1)
+
+        def broken(key: bytes) -> None:
+            raise plyvel.CorruptionError(b"Corruption: bad block")
+
+        self.patch(self.store._database, "get", broken)
+        self.delete(0)
+        del self.store._database.get
+        self.assertFalse(self.segments[1].known)
+        self.assertEqual([item.id for item in self.writer.items()], [1])
+        self.writer.put(*[bytes(60_000)] * 5)
+        self.store.compact()
+        self.assertTrue(self.segments[1].known)
+        self.assert_sound(self.copy())
+
+    def test_in_proportion(self) -> None:
+        """A busy server gives back what is worth it, without waiting for a quiet moment."""
+        for number in range(60):
+            self.writer.put(bytes(20_000))
+            self.writer.consume(number, number + 1)
+            self.delete(number)
+        before = len(self.files())
+        self.store.compact(lambda: True, False)
+        self.assertLess(len(self.files()), before)
+        before = len(self.files())
+        self.store.compact(lambda: True, False)  # nothing has died since
+        self.assertEqual(len(self.files()), before)
+
+    def test_files_for_a_copy(self) -> None:
+        """What is linked and cut at these lengths has all of the payloads, whatever happens later."""
+        items = self.writer.put(bytes(20_000), bytes(30_000))
+        copy = Path(self.mktemp())
+        shutil.copytree(self.path, copy, ignore=shutil.ignore_patterns("segments"))
+        (copy / "segments").mkdir()
+        files = self.store.segment_files()
+        self.assertEqual([path.name for path, _ in files], self.files())
+        for path, _ in files:
+            os.link(path, copy / "segments" / path.name)
+        self.writer.put(bytes(20_000))
+        self.consume(0, 3)
+        self.store.compact()
+        for path, length in files:
+            (copy / "segments" / path.name).write_bytes((copy / "segments" / path.name).read_bytes()[:length])
+        store = self.open(copy)
+        self.assertEqual(store.read(self.writer.number, 0, 9, EVERYTHING), items)
+        store.close()
+        self.assert_sound(copy)
 
     def test_steps_that_fail(self) -> None:
         """It is not known whether what they deleted is deleted: so it is counted anew."""
@@ -263,6 +348,52 @@ class MoveTests(ReleasingTestCase):
         self.assertIsNone(self.store._database.get(key))
         self.assertIn(12, [item.id for item in self.store.read(self.writer.number, 0, 12, EVERYTHING)] + [12])
 
+    def test_deleted_while_it_is_counted(self) -> None:
+        """That is counted too."""
+        self.some()
+        segment = self.segments[1]
+        segment.doubts = 1
+        find = self.store._releasing._find
+
+        def meanwhile(*arguments: Any) -> Any:
+            found = find(*arguments)
+            self.delete(8)
+            return found
+
+        self.patch(self.store._releasing, "_find", meanwhile)
+        self.assertTrue(self.store._releasing._move(segment, False))
+        self.assertTrue(segment.known)
+        self.assert_sound(self.copy())
+
+    def test_doubt_while_it_is_counted(self) -> None:
+        """It is counted again."""
+        self.some()
+        segment = self.segments[1]
+        segment.doubts = 1
+        find = self.store._releasing._find
+
+        def meanwhile(*arguments: Any) -> Any:
+            self.store._database.payloads.segments.miscounted(segment)
+            return find(*arguments)
+
+        self.patch(self.store._releasing, "_find", meanwhile)
+        self.assertTrue(self.store._releasing._move(segment, False))
+        self.assertFalse(segment.known)
+        self.patch(self.store._releasing, "_find", find)
+        self.store.compact()
+        self.assertTrue(all(segment.known for segment in self.segments.values()))
+        self.assert_sound(self.copy())
+
+    def test_not_wanted_in_a_step(self) -> None:
+        self.some()
+        self.patch(self.store._releasing, "_excess", lambda: 1)
+        self.store._releasing._seen = -2 * SEGMENT
+        self.store._releasing.step(lambda: False)
+        self.assertGreater(self.segments[1].live, 0)
+        self.store._releasing._seen = -2 * SEGMENT
+        self.store._releasing.step()
+        self.assertNotIn(1, [number for number, segment in self.segments.items() if segment.live > 0])
+
     def test_still_to_be_written(self) -> None:
         """A segment may be full before the database has been told of its last record."""
         self.writer.put(bytes(20_000))
@@ -305,7 +436,7 @@ class MoveTests(ReleasingTestCase):
         self.consume(0, 1)
         self.patch(self.store._releasing, "_excess", lambda: 1)
         before = self.files()
-        self.store._releasing._since = SEGMENT
+        self.store._releasing._seen = -SEGMENT
         self.store._releasing.step()
         self.store._releasing.all(lambda: True)
         self.assertEqual(self.files(), before)
