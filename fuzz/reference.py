@@ -154,13 +154,20 @@ class Client:
 
 
 class Reference:
-    """The server, as its clients must see it."""
+    """
+    The server, as its clients must see it.
+
+    @ivar open: whether the order in which the server served two clients is open, so that there is no telling what they
+        must get: one asked for a report, and what it sent behind it waits until that is made, while the other went on
+        in the same turn.
+    """
 
     def __init__(self, clients: int) -> None:
         self.clients = [Client() for _ in range(clients)]
         self.queues: dict[bytes, Queue] = {}
         self.now = 0.0
         self.wall_offset = 0.0
+        self.open = False
         self._orders = 0
         self._proceeding: deque[Client] = deque()
 
@@ -226,6 +233,7 @@ class Reference:
     def _serve_client(self, client: Client) -> None:
         client.receiving = False
         while client.pending and client.waiting is None and not (client.choked or client.closing or client.receiving):
+            self.open |= isinstance(client.pending[0], (Figures, Dump, Expire)) and bool(self._proceeding)
             self._perform(client, client.pending.popleft())
         if client.receiving:
             self._proceeding.append(client)
