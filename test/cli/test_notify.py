@@ -10,6 +10,7 @@ import signal
 import socket
 import sys
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 from twisted.internet.task import Clock
@@ -161,7 +162,8 @@ class ServerTests(SynchronousTestCase):
     def test_ready_when_the_store_is_open(self) -> None:
         """Not before the store is open, and not before the reactor runs."""
         reactor: Any = MemoryReactor()
-        reactor.callFromThread = lambda call, *arguments: None
+        turns: SimpleQueue[tuple[Any, ...]] = SimpleQueue()
+        reactor.callFromThread = lambda *call: turns.put(call)
         config = Path(self.mktemp())
         config.write_text("trusted_network = true\n")
         options = Options()
@@ -175,7 +177,7 @@ class ServerTests(SynchronousTestCase):
 
         server.open_store = open_store  # type: ignore[method-assign]
         server.startService()
-        self.addCleanup(server.stopService)
+        self.addCleanup(self.stop, server, turns)
         self.assertEqual(before + self.manager.messages(), [])
         for call, arguments, named in reactor.whenRunningHooks:
             call(*arguments, **named)
@@ -188,6 +190,15 @@ class ServerTests(SynchronousTestCase):
             ["reloading", "up; 0 clients", "reloading", f"cannot reload the settings: {config}: unknown setting prot "
              "(is port meant?)"],
         )  # fmt: skip
+
+
+    @staticmethod
+    def stop(server: Any, turns: SimpleQueue[tuple[Any, ...]]) -> None:
+        """Stop a server whose turns are to be run, and its threads with it."""
+        stopped = server.stopService()
+        while not stopped.called:
+            call, *arguments = turns.get(timeout=PATIENCE)
+            call(*arguments)
 
 
 class ProcessTests(SynchronousTestCase):
