@@ -1,4 +1,5 @@
 # make run: serve ./data on port 22133, and the dashboard on port 2223.   make test: all tests.   make lint: style and types.   make clean: start over.
+# make docs: the site, in build/docs/html.   make linkcheck: follow its links to other sites.
 # make bench: all benchmarks, into docs/benchmarks.rst.   With COMPILE=0 nothing is compiled.
 # make share: man pages and shell completions.   make release VERSION=1.2.3 [DRY_RUN=1]: packaging/README.rst says more.
 
@@ -12,7 +13,7 @@ VERSION ?=
 export COMPILE ?= 1
 export DRY_RUN
 
-.PHONY: run test lint bench share release clean
+.PHONY: run test lint docs linkcheck pictures bench share release clean
 
 run: $(VENV)/.compiled-$(COMPILE)
 	@PYTHONPATH="$$(cd $(VENV)/compiled && pwd)$${PYTHONPATH:+:$$PYTHONPATH}" exec $(VENV)/bin/twistd --nodaemon --pidfile= darner --data-dir=$(DATA) --http-port=2223 $(ARGS)
@@ -24,6 +25,22 @@ test: $(VENV)/.test
 lint: $(VENV)/.dev
 	$(VENV)/bin/ruff check
 	$(VENV)/bin/mypy
+
+# No warnings; every link inside of the site leads somewhere.  The Python API is made by pydoctor, of the public modules.
+docs: $(VENV)/.docs
+	$(VENV)/bin/python -m sphinx -q -W --keep-going -n -b html -d build/docs/doctrees docs build/docs/html
+	$(VENV)/bin/pydoctor --config=docs/pydoctor.ini
+	$(VENV)/bin/python -m docs.site.check_links build/docs/html
+
+linkcheck: $(VENV)/.docs
+	$(VENV)/bin/python -m sphinx -q -b linkcheck -d build/docs/doctrees docs build/docs/linkcheck
+
+# The pictures of the documents.
+pictures: $(VENV)/.test
+	$(VENV)/bin/python -m docs.site.pictures
+	$(VENV)/bin/python -m test.web.dashboard.screenshots --seconds=600 screenshots
+	cp screenshots/queues-wide-light.png docs/images/dashboard_queues.png
+	cp screenshots/queue-wide-light.png docs/images/dashboard_queue.png
 
 # From the directory of what is compiled, so that this is what is measured: paths in ARGS and DARNER_CPP are absolute ones.
 bench: $(VENV)/.compiled-$(COMPILE) $(VENV)/.bench
@@ -51,6 +68,10 @@ $(VENV)/.test: setup.cfg pyproject.toml
 
 $(VENV)/.bench: setup.cfg pyproject.toml
 	PYTHON=$(PYTHON) bash .ci/setup $(VENV) bench
+	@touch $@
+
+$(VENV)/.docs: setup.cfg pyproject.toml
+	PYTHON=$(PYTHON) bash .ci/setup $(VENV) test,docs
 	@touch $@
 
 $(VENV)/.dev: setup.cfg pyproject.toml

@@ -1,5 +1,5 @@
 """
-Items that are open: one at a time (L{OpenRead}), and as they come (L{Monitor}).
+Items that are open: one at a time (L{OpenRead}), and as they come (C{Monitor}).
 """
 
 from __future__ import annotations

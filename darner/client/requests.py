@@ -42,7 +42,7 @@ class Kind(IntEnum):
     STATS = 8
     """Lines C{STAT name value}, and C{END}: a dict of text."""
     BLOCKS = 9
-    """C{queue 'name' {}, C{  name=value}, C{}}, and C{END}: a dict of dicts by queue."""
+    """Blocks of a line with the queue's name, lines C{name=value} and a brace, and C{END}: a dict of dicts by queue."""
     LAST = 10
     """An error, or the end of the connection, which means that it is done."""
     CONFIRMED = 11

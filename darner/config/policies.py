@@ -114,6 +114,7 @@ class QueueSettings:
     max_attempts: Optional[int] = _count()
     """How often an item may be opened; given back for the last time it goes to the C{dead_letter_queue}."""
     dead_letter_queue: Optional[str] = _queue()
+    """The queue to which an item goes that was opened C{max_attempts} times; the two go together."""
     default_delay: Optional[float] = _duration()
     """The delay of items whose C{set} has none."""
     dedupe_window: Optional[float] = _duration()

@@ -144,8 +144,9 @@ class Settings:
     log_level: str = attrs.field(default="debug", validator=validators.in_(LOG_LEVELS))
     """The lowest level that is logged."""
     max_queues: int = attrs.field(default=1_000_000, validator=validators.and_(of_type(int), validators.ge(0)))
-    max_children: int = attrs.field(default=1000, validator=validators.and_(of_type(int), validators.ge(0)))
     """The maximum number of queues, including those that clients wait for; 0 is unlimited."""
+    max_children: int = attrs.field(default=1000, validator=validators.and_(of_type(int), validators.ge(0)))
+    """The maximum number of fan-out children of a queue; 0 is unlimited."""
 
     def __attrs_post_init__(self) -> None:
         """@raise SettingsError: settings contradict each other."""

@@ -5,12 +5,12 @@ A check is slow on purpose, and one runs at a time.  So clients that send wrong 
 attempt belongs to a *place*: a user at an address; all users who are not in the password file share one place at each
 address.
 
-* Addresses take turns, and so do the places of one address, so that many waiting attempts delay only the address or
-  place that they come from.
-* A place with an earlier successful log-in goes first.
-* After some wrong passwords in a row, the next attempt of a place waits for a pause, which doubles each time.
-* The number of waiting attempts of a place is limited; more are refused.  If too many wait in all, one of the address
-  with the most of them is refused.
+  - Addresses take turns, and so do the places of one address, so that many waiting attempts delay only the address or
+    place that they come from.
+  - A place with an earlier successful log-in goes first.
+  - After some wrong passwords in a row, the next attempt of a place waits for a pause, which doubles each time.
+  - The number of waiting attempts of a place is limited; more are refused.  If too many wait in all, one of the address
+    with the most of them is refused.
 
 If several clients of one address send the same user and password, one check serves them all.
 """

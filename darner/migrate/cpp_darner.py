@@ -4,9 +4,9 @@ Data directories of the C++ Darner: a LevelDB for each queue.
 A key is a 64-bit number, little-endian, and a byte: 1 for an item, 2 for a chunk of a large item.  LevelDB sorts keys
 by that byte and then by the number.  An item's value is its payload, or a header that names its chunks:
 
-* A payload that ends in NUL has another NUL behind it.
-* A header is three 64-bit numbers, little-endian, and the bytes 1 and 0: the first chunk, the one behind the last, and
-  the size of the payload.
+  - A payload that ends in NUL has another NUL behind it.
+  - A header is three 64-bit numbers, little-endian, and the bytes 1 and 0: the first chunk, the one behind the last,
+    and the size of the payload.
 
 An item's key is deleted when the item is consumed.  So what is there was not consumed: items that were open or given
 back when the server ended are among the others, in the place where they were put.  The C++ Darner takes all numbers

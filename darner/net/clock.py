@@ -34,7 +34,7 @@ _LONGEST = 86_400.0
 
 @implementer(IReactorTime)
 class MonotonicClock:
-    """An L{IReactorTime} over the monotonic clock.  Its calls run in the reactor's thread, like the reactor's own."""
+    """C{IReactorTime} over the monotonic clock.  Its calls run in the reactor's thread, like the reactor's own."""
 
     _log = Logger()
 

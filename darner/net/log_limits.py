@@ -74,7 +74,7 @@ class _Kind:
 
 class LimitedLog:
     """
-    A L{Logger} that logs each kind of event at most once a period.
+    A C{Logger} that logs each kind of event at most once a period.
 
     The latest event of those left out is kept, so fields must be small values, and errors be given as text.
     """
@@ -95,7 +95,7 @@ class LimitedLog:
         """
         Log an event, or count it.
 
-        @param level: one of L{LogLevel}.
+        @param level: one of C{LogLevel}.
         @param kind: events of the same kind are counted together; by default the format.
         @param fields: the values for the format; not C{left_out}, C{total} or C{seconds}.
         """

@@ -40,7 +40,7 @@ class UnixEndpoint:
         self._mode = mode
 
     def listen(self, protocolFactory: IProtocolFactory) -> Deferred[IListeningPort]:
-        """@return: fails with L{CannotListenError} if the path cannot be used, or another process listens there."""
+        """@return: fails with C{CannotListenError} if the path cannot be used, or another process listens there."""
         return execute(self._listen, protocolFactory)
 
     def _listen(self, factory: IProtocolFactory) -> IListeningPort:

@@ -47,8 +47,9 @@ class ExamplesTests(SynchronousTestCase):
         self.assertEqual(len(sessions), self.text.count("\n    $ "))
         self.hold(sessions)
 
-    def test_readme(self) -> None:
-        text = (ROOT / "README.rst").read_text().partition("\nFrom a shell\n")[2].partition("\nWith a memcache")[0]
+    def test_first_steps(self) -> None:
+        page = (ROOT / "docs" / "first_steps.rst").read_text()
+        text = page.partition("\nFrom a shell\n")[2].partition("\nWith a memcache")[0]
         sessions = [(command, output.replace(" 2.1s ", " ... ")) for command, output in _SESSION.findall(text)]
         self.assertEqual(len(sessions), 3)
         self.hold(sessions)

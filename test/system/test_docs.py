@@ -50,7 +50,7 @@ class SessionsTests(SynchronousTestCase):
 
     def test_by_hand(self) -> None:
         port = self.start()
-        text = (ROOT / "README.rst").read_text()
+        text = (ROOT / "docs" / "first_steps.rst").read_text()
         sessions = re.findall(r"    \$ printf '(.*)' \| nc 127.0.0.1 22133\n((?:    [^$].*\n)*)", text)
         self.assertEqual(len(sessions), 2)
         for request, reply in sessions:
@@ -61,8 +61,8 @@ class SessionsTests(SynchronousTestCase):
 
     def test_with_a_memcache_client(self) -> None:
         port = self.start()
-        text = (ROOT / "README.rst").read_text().replace("127.0.0.1:22133", f"127.0.0.1:{port}")
-        session = doctest.DocTestParser().get_doctest(text, {}, "README.rst", None, None)
+        text = (ROOT / "docs" / "first_steps.rst").read_text().replace("127.0.0.1:22133", f"127.0.0.1:{port}")
+        session = doctest.DocTestParser().get_doctest(text, {}, "first_steps.rst", None, None)
         self.assertGreater(len(session.examples), 5)
         complaints: list[str] = []
         doctest.DocTestRunner(verbose=False).run(session, out=complaints.append, clear_globs=False)
