@@ -24,6 +24,7 @@ EXCEPT = [
     "store/interfaces.py", "net/clock.py", "net/mtls.py", "front/protocol.py", "front/access.py", "front/messages.py",
     # What runs once, or rarely.
     "net/endpoints.py", "net/limits.py", "net/listeners.py", "net/processors.py", "net/unix.py",
+    "store/backup/*", "queues/backups.py",
     "store/compaction.py", "store/directory.py", "store/files/*", "store/inspection.py", "store/mapped_memory.py",
     "store/opening.py", "store/power_loss.py", "store/renewal.py", "store/rollback.py", "store/status_file.py",
     "queues/control.py", "queues/front_end.py", "queues/expiry.py", "queues/reclaiming.py", "queues/routing.py",

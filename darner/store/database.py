@@ -52,6 +52,7 @@ class Database:
     @ivar directory: the data directory, claimed by this process.
     @ivar rollback: the files as they were before the database was opened; C{None} once the start has succeeded.
     @ivar torn: whether a write has failed, so that the database must be reopened before the next.
+    @ivar writing: held while something is written.
     @ivar damage: the error for every put once tables could not be merged; empty before.
     """
 
@@ -95,7 +96,7 @@ class Database:
         self._in_threads = 0
         self._lock = threading.Condition(threading.Lock())
         self._patient = True
-        self._writing = threading.Lock()
+        self.writing = threading.Lock()
 
     # Opening and closing
 
@@ -264,7 +265,7 @@ class Database:
         """
         self._mapped_memory.written()
         # One write at a time, as in LevelDB, so that no thread writes behind a tear that another thread causes.
-        with self._writing:
+        with self.writing:
             if self.torn:
                 raise StoreError(self.damage or _TORN)
             if self.rollback is not None:

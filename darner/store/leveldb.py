@@ -16,10 +16,11 @@ from zope.interface import implementer
 
 from darner.errors import StoreDamaged, StoreError
 from darner.store import records
+from darner.store.backup.capture import Capture
 from darner.store.batch import Batch
 from darner.store.compaction import Compaction
 from darner.store.database import DB, Database
-from darner.store.interfaces import IStore
+from darner.store.interfaces import IBackedUp, IStore
 from darner.store.opening import open_database as open_and_inspect
 from darner.store.opening import recovering, starting
 from darner.store.reclaiming import Reclaiming
@@ -32,7 +33,7 @@ _LOOKUP: Final = 4096
 """Bytes of a table that the lookup of a key reads: about a page."""
 
 
-@implementer(IStore)
+@implementer(IStore, IBackedUp)
 class LevelStore:
     """
     A store in a LevelDB.
@@ -265,6 +266,11 @@ class LevelStore:
 
     def compact(self, wanted: Callable[[], bool] = lambda: True, all: bool = True) -> None:
         self._compaction.run(wanted, all)
+
+    def capture(self, proceed: Callable[[], None], wall: Callable[[], float]) -> Capture:
+        capture = Capture(self._database, proceed=proceed, wall=wall)
+        capture.take()
+        return capture
 
     def close(self) -> None:
         self._database.close()
