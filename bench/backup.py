@@ -123,7 +123,9 @@ def main() -> None:
     place = Path(tempfile.mkdtemp(prefix="darner-backup-"))
     backups = place / "backups"
     settings = place / "darner.toml"
-    settings.write_text(f'data_dir = "{place}/data"\nport = 0\nhttp_port = 0\nbackup_dir = "{backups}"\n')
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    settings.write_text(f'data_dir = "{place}/data"\nport = {port}\nhttp_port = 0\nbackup_dir = "{backups}"\n')
     log = place / "log"
     darner = str(Path(sys.executable).with_name("darner"))
     command = [sys.executable, "-m", "darner", f"--config={settings}"]
@@ -133,9 +135,7 @@ def main() -> None:
             if server.poll() is not None:
                 sys.exit(log.read_text())
             time.sleep(0.05)
-        text = log.read_text()
-        (url,) = re.findall(r"http://127\.0\.0\.1:\d+", text)
-        port = int(re.findall(r"127\.0\.0\.1:(\d+)", text.replace(url, ""))[0])
+        (url,) = re.findall(r"http://127\.0\.0\.1:\d+", log.read_text())
         program = [darner, "--http", url, "backup"]
         Client(port).fill(options.mebibytes)
 

@@ -98,6 +98,7 @@ class Admin:
         @raise Failure: there is none.
         """
         headers = {**self._headers, CHANGE_HEADER: "1", "Content-Type": "application/json"}
+        self._connection.close()
         try:
             self._connection.connect()
             assert self._connection.sock is not None

@@ -10,14 +10,17 @@ from pathlib import Path
 from typing import Optional
 
 from twisted.trial.unittest import SynchronousTestCase
+from zope.interface.verify import verifyObject
 
 from darner.errors import StoreError
 from darner.rescue.repair import check
+from darner.store.backup import capture as capturing
 from darner.store.backup.capture import Capture
-from darner.store.backup.copying import link
+from darner.store.backup.copying import go_on, link
 from darner.store.backup.making import make_backup
 from darner.store.backup.restoring import find_backup, restore
 from darner.store.directory import BACKED_UP
+from darner.store.interfaces import IBackedUp
 from darner.store.leveldb import LevelStore
 from test.servers import make_directory
 
@@ -82,6 +85,14 @@ class CaptureTests(CaptureTestCase):
 
     def tables(self) -> set[str]:
         return {name for name in os.listdir(self.database.directory.database) if name.endswith(".ldb")}
+
+    def test_interface(self) -> None:
+        """As the queues call it."""
+        self.assertTrue(verifyObject(IBackedUp, self.store))
+        self.write(0, 10)
+        capture = self.store.capture(go_on, lambda: 5.0)
+        self.assertEqual(capture.time, 5000)
+        self.assertEqual(len(self.keys(self.restore(capture))), 10)
 
     def test_new_store(self) -> None:
         target = self.restore(self.capture())
@@ -152,6 +163,27 @@ class CaptureTests(CaptureTestCase):
         self.assertIn("the store changes too fast", str(error))
         self.assertEqual(len(tries), 20)
         self.assertFalse((self.directory / "data" / BACKED_UP).exists())
+
+    def test_manifest_while_it_is_written(self) -> None:
+        """The copy may end in a part of a record: it begins anew."""
+        self.write(0, 10)
+        answers = [False, True]
+        self.patch(capturing, "ends_well", lambda _: answers.pop(0))
+        self.assertEqual(len(self.keys(self.restore(self.capture()))), 10)
+        self.assertEqual(answers, [])
+
+    def test_log_begun_meanwhile(self) -> None:
+        """The manifest names a log that was not there yet: nothing was written to it."""
+        self.write(0, 10)
+        leveldb = self.database.directory.database
+        listed = os.listdir(leveldb)
+        self.database.opened().compact_range(start=b"", stop=b"~")
+        real = os.listdir
+        self.patch(capturing.os, "listdir", lambda path: listed if path == leveldb else real(path))
+        self.assertRaises(StoreError, self.capture)  # it cannot open the one that was there
+        listed.clear()
+        listed.append("CURRENT")
+        self.assertEqual(len(self.keys(self.restore(self.capture()))), 10)
 
     def test_full_disk(self) -> None:
         def add(source: Path, target: Path) -> bool:
