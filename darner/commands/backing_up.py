@@ -25,7 +25,7 @@ from darner.commands.program import Command
 from darner.errors import StoreError
 from darner.store.backup.archive import Read
 from darner.store.backup.contents import Contents
-from darner.store.backup.folder import BackupFolder, verify
+from darner.store.backup.folder import PROOF, BackupFolder, verify
 from darner.store.backup.making import Made, receive_backup
 from darner.store.backup.restoring import find_backup, restore, restore_stream
 from darner.store.directory import DATABASE, claim
@@ -79,7 +79,7 @@ def _by_server(admin: Admin, directory: Path, keep: Optional[int]) -> Optional[M
     """
     path = Path(os.path.abspath(directory))
     token = secrets.token_hex(16)
-    proof = path / f".proof-{token}"
+    proof = path / f"{PROOF}{token}"
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
     try:
         proof.touch(mode=0o644)
@@ -151,7 +151,7 @@ def _check(output: Output, directory: Path, name: str) -> None:
         contents = folder.contents(name)
         with Progress(output, "", contents.size, bytes=True) as progress:
             verify(directory / name, contents, progress.advance)
-        with tempfile.TemporaryDirectory(prefix=".check-", dir=directory) as place:
+        with tempfile.TemporaryDirectory(prefix="darner-check-") as place:
             report = check(_as_data_directory(directory / name, contents, Path(place)))
     if not report.sound:
         raise Failure(f"{directory / name} is damaged: {'; '.join(report.lines())}", FAILED)

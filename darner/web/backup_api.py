@@ -16,14 +16,12 @@ from darner.queues.backups import Backup
 from darner.store.backup.archive import send
 from darner.store.backup.capture import Capture
 from darner.store.backup.contents import BackupFile, Contents
+from darner.store.backup.folder import PROOF
 from darner.store.backup.making import Made, make_backup
 from darner.web.answers import Answer
 from darner.web.calls import Call
 from darner.web.endpoints import handles
 from darner.web.problems import Problem
-
-PROOF = ".proof-"
-"""The beginning of the name of the file by which an asker shows that a directory is the same for both."""
 
 
 def _allowed(call: Call) -> Path:
@@ -89,8 +87,18 @@ async def _pieces(running: Backup, capture: Capture, known: frozenset[str]) -> A
         return Contents(darner.__version__, capture.time, capture.position, files)
 
     stream: Iterator[bytes] = send(capture.files, known, conclude)
+    released = False
     try:
-        while piece := await running.run(lambda: next(stream, b"")):
+        piece = await running.run(lambda: next(stream, b""))
+        while piece:
+            following = await running.run(lambda: next(stream, b""))
+            if not following:
+                # Who has all of it may ask for another backup at once.
+                await running.run(capture.release)
+                released = True
+                running.end()
             yield piece
+            piece = following
     finally:
-        running.finish(capture.release)
+        if not released:
+            running.finish(capture.release)

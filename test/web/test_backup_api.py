@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from attrs import evolve
 
-from darner.web.backup_api import PROOF
+from darner.store.backup.folder import PROOF
 from test.servers import make_directory
 from test.web.test_queues_api import API, ApiTestCase
 from test.web.test_site import UsersTestCase

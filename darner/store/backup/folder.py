@@ -22,6 +22,10 @@ from darner.store.directory import sync
 _NAME: Final = re.compile(r"(\d{6,18})-\d{8}T\d{6}Z")
 _UNFINISHED: Final = ".unfinished-"
 _REMOVED: Final = ".removed-"
+PROOF: Final = ".proof-"
+"""The beginning of the name of the file by which an asker shows the server that a directory is the same for both."""
+_STALE: Final = 3600
+"""Seconds after which such a file is one of a program that was killed."""
 
 
 class BackupFolder:
@@ -69,6 +73,8 @@ class BackupFolder:
             for name in os.listdir(self.path):
                 if name.startswith((_UNFINISHED, _REMOVED)):
                     shutil.rmtree(self.path / name)
+                elif name.startswith(PROOF) and (self.path / name).stat().st_mtime < time.time() - _STALE:
+                    (self.path / name).unlink()
             numbers = [_number(name) for name in os.listdir(self.path) if _NAME.fullmatch(name)]
             backup = NewBackup(self, max(numbers, default=0) + 1)
             backup.path.mkdir(mode=0o700)

@@ -19,7 +19,7 @@ from darner.errors import StoreError, StoreUnusable
 from darner.store.backup import copying
 from darner.store.backup.archive import END, header, padding, receive, send
 from darner.store.backup.contents import MANIFEST, BackupDamaged, BackupFile, Contents
-from darner.store.backup.folder import BackupFolder, verify
+from darner.store.backup.folder import PROOF, BackupFolder, verify
 from darner.store.backup.making import Made, make_backup, receive_backup
 from darner.store.backup.restoring import find_backup, restore, restore_stream
 from darner.store.leveldb import LevelStore
@@ -142,6 +142,8 @@ class MakingTests(BackupTestCase):
         (self.backups / ".unfinished-000002" / "leveldb" / "CURRENT").write_bytes(b"x")
         (self.backups / f".removed-{first.name}").mkdir()
         (self.backups / "000009-20260101T000000Z").mkdir()
+        (self.backups / f"{PROOF}old").touch()
+        os.utime(self.backups / f"{PROOF}old", (5, 5))
         self.assertEqual(self.folder.names(), [first.name])
         made = self.back_up()
         self.assertTrue(made.name.startswith("000010-"))
