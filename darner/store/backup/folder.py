@@ -153,6 +153,7 @@ class NewBackup:
             if file.identity and link(source, path):
                 self.linked += 1
                 sha256 = checksum(path, file.size, proceed)
+                sync(path)  # the store need not have done that yet
             else:
                 sha256 = self._copy(source, file, path, proceed)
         proceed()
