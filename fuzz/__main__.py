@@ -18,6 +18,7 @@ from typing import Final, Optional
 HERE: Final = Path(__file__).parent
 MAX_LENGTH: Final = {
     "wire": 300, "protocol": 120, "stream": 300, "files": 1000, "client": 300, "http": 1000, "migrate": 400,
+    "backup": 8192,
 }  # fmt: skip
 """The maximum size of an input, in bytes, by target.  Code that short inputs do not reach needs a seed."""
 SLOW: Final = 20

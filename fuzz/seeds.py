@@ -8,10 +8,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from hashlib import sha256
 from pathlib import Path
 from random import Random
 from struct import pack
 from typing import Final
+
+from darner.store.backup.archive import END, header, padding
+from darner.store.backup.contents import MANIFEST, BackupFile, Contents
 
 CORPUS: Final = Path(__file__).parent / "corpus"
 PROTOCOL: Final = Path(__file__).parent.parent / "docs" / "protocol.rst"
@@ -167,6 +171,20 @@ def migrate() -> Iterator[bytes]:
     yield b"\xb0" + b"".join(bytes([2, number, 1]) + b"c" for number in range(4)) + bytes([3, 0, 3, 0, 0, 0])
 
 
+def backup() -> Iterator[bytes]:
+    """Streams of backups: a whole one, and what a hostile one may have."""
+    current = BackupFile("leveldb/CURRENT", 16, "", sha256(b"MANIFEST-000002\n").hexdigest())
+    member = header(current.name, 16, 0) + b"MANIFEST-000002\n" + padding(16)
+    for files in ((current,), (), (current, current), (BackupFile("leveldb/x", 0, "ab"),)):
+        manifest = Contents("1", 5, {"sequence": 7}, files).to_bytes()
+        last = header(MANIFEST, len(manifest), 5) + manifest + padding(len(manifest))
+        yield member + last + END
+        yield member + last
+    for name in ("../x", "/x", "leveldb/../../x", "x/y", MANIFEST):
+        yield header(name, 3, 0) + b"abc" + padding(3) + END
+    yield END
+
+
 def _request(line: bytes, body: bytes = b"", *headers: bytes) -> bytes:
     lines = [line + b" HTTP/1.1", b"Host: localhost", *headers]
     if body:
@@ -189,7 +207,7 @@ def http() -> Iterator[bytes]:
 
 SEEDS: Final = {
     "http": http, "client": client, "wire": wire, "protocol": protocol, "stream": stream, "files": files,
-    "migrate": migrate,
+    "migrate": migrate, "backup": backup,
 }  # fmt: skip
 
 

@@ -17,6 +17,7 @@ from darner.commands.client_settings import ClientSettings, reason
 from darner.commands.exits import FAILED, NOT_ALLOWED, NOTHING, UNREACHABLE, USAGE, Failure
 
 BASE: Final = "/api/v1"
+CHANGE_HEADER: Final = "X-Darner-Request"
 PAGE: Final = 200
 """Items of one page, and more than the API gives of anything in one."""
 PREVIEW: Final = 4096
@@ -88,6 +89,26 @@ class Admin:
     def __exit__(self, *_: object) -> None:
         self._connection.close()
 
+    def post(self, path: str, body: dict[str, Any], patience: Optional[float]) -> http.client.HTTPResponse:
+        """
+        Ask for what changes something, or takes long.
+
+        @param patience: how many seconds to wait for the answer, and for each piece of it; C{None} is for ever.
+        @return: the answer, also where it is an error.
+        @raise Failure: there is none.
+        """
+        headers = {**self._headers, CHANGE_HEADER: "1", "Content-Type": "application/json"}
+        self._connection.close()
+        try:
+            self._connection.connect()
+            assert self._connection.sock is not None
+            self._connection.sock.settimeout(patience)
+            self._connection.request("POST", self._base + path, json.dumps(body), headers)
+            return self._connection.getresponse()
+        except (OSError, http.client.HTTPException) as error:
+            self._connection.close()
+            raise Failure(f"no answer from {self._url}: {reason(error)}", UNREACHABLE) from None
+
     def _send(self, path: str, query: dict[str, Any]) -> http.client.HTTPResponse:
         """@raise Failure: there is no answer, or it is an error."""
         asked = {name: value for name, value in query.items() if value is not None}
@@ -106,19 +127,19 @@ class Admin:
                 self._connection.close()
                 raise Failure(f"no answer from {self._url}: {reason(error)}", UNREACHABLE) from None
         if response.status != 200:
-            self._refuse(response)
+            self.refuse(response)
         return response
 
-    def _read(self, response: http.client.HTTPResponse, size: Optional[int] = None) -> bytes:
+    def read(self, response: http.client.HTTPResponse, size: Optional[int] = None) -> bytes:
         try:
             return response.read(size)
         except (OSError, http.client.HTTPException) as error:
             self._connection.close()
             raise Failure(f"the answer of {self._url} broke off: {reason(error)}", UNREACHABLE) from None
 
-    def _refuse(self, response: http.client.HTTPResponse) -> None:
+    def refuse(self, response: http.client.HTTPResponse) -> None:
         """@raise Failure: what the answer says."""
-        body = self._read(response)
+        body = self.read(response)
         kind = response.headers.get_content_type()
         detail = ""
         if kind == "application/problem+json":
@@ -140,7 +161,7 @@ class Admin:
         @return: what a resource is.
         @raise Failure: it cannot be had.
         """
-        body = self._read(self._send(path, query))
+        body = self.read(self._send(path, query))
         try:
             value = json.loads(body)
         except ValueError:
@@ -186,7 +207,7 @@ class Admin:
         path = f"/queues/{quote(queue, safe='')}/items/{quote(item.id, safe='')}/payload"
         response = self._send(path, {"state": item.state})
         left = item.size
-        while piece := self._read(response, _PIECE):
+        while piece := self.read(response, _PIECE):
             left -= len(piece)
             yield piece
         if left:

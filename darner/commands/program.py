@@ -43,7 +43,8 @@ SECTIONS: Final = {
     },
     "Servers": {
         "stats": "figures", "status": "states", "drain": "states", "clients": "browsing", "serve": "server",
-        "check": "stores", "repair": "stores", "check-config": "configuration", "passwd": "configuration",
+        "check": "stores", "repair": "stores", "backup": "backing_up",
+        "restore": "backing_up", "check-config": "configuration", "passwd": "configuration",
     },
     "Tools": {"bench": "measuring", "completion": "server"},
 }  # fmt: skip
@@ -71,7 +72,7 @@ def _options() -> list[click.Parameter]:
         option(["--server-hostname"], metavar="NAME", default="", envvar="DARNER_SERVER_HOSTNAME", show_envvar=True,
                help="Name that certificates of servers are to have, in place of HOST."),
         option(["--http"], metavar="URL", default="", envvar="DARNER_HTTP", show_envvar=True,
-               help="A server's admin HTTP, for browse, copy, export and clients."),
+               help="A server's admin HTTP, for backup, browse, copy, export and clients."),
         option(["--timeout"], type=click.FloatRange(0, min_open=True), metavar="SECONDS", default=10.0,
                show_default=True, envvar="DARNER_TIMEOUT", show_envvar=True,
                help="How long a request may take, besides its wait for an item."),

@@ -48,6 +48,13 @@ def _directory(_: object, __: Any, value: Any) -> None:
         raise ValueError("data_dir is empty; '.' is the directory that the server is started in")
 
 
+def _absolute(_: object, __: Any, value: Any) -> None:
+    """@raise ValueError: it is not an absolute path."""
+    of_type(str, Path)(_, __, value)
+    if not Path(value).is_absolute():
+        raise ValueError(f"backup_dir is not an absolute path: {value}")
+
+
 _port: Any = validators.optional(validators.and_(of_type(int), validators.ge(0), validators.le(65535)))
 _not_negative: Any = validators.and_(of_type(float), validators.ge(0))
 
@@ -138,6 +145,11 @@ class Settings:
     http_hosts: tuple[str, ...] = attrs.field(default=(), validator=_all_of(str))
     """
     Names by which browsers may reach the HTTP server, besides addresses, ``localhost`` and the machine's host name.
+    """
+    backup_dir: Optional[str] = attrs.field(default=None, validator=validators.optional(_absolute))
+    """
+    Directory below which the server may write backups for those who may administrate it; C{None}: it writes none, and
+    backups are streams.
     """
     log_format: str = attrs.field(default="text", validator=validators.in_(LOG_FORMATS))
     """How twistd's log is written: as C{text}, or as C{json}, an object a line."""
@@ -238,7 +250,7 @@ def make_settings(values: dict[str, Any], source: str) -> Settings:
     defaults, queues, aliases = (values.pop(name, {}) for name in ("defaults", "queues", "aliases"))
     if "policies" in values:
         raise SettingsError(f"{source}: unknown setting policies")
-    for name in ("text_port", "password_file", "http_port"):
+    for name in ("text_port", "password_file", "http_port", "backup_dir"):
         if values.get(name) == "none":
             values[name] = None
     try:

@@ -16,6 +16,7 @@ from darner.config.policies import Policies, QueueSettings, parent_of
 from darner.errors import ClientError, StoreError, TooManyChildren, TooManyQueues
 from darner.net.limits import client_bytes
 from darner.queues.answers import Answers
+from darner.queues.backups import Backups
 from darner.queues.commit import GroupCommit
 from darner.queues.control import Control
 from darner.queues.disk_space import DiskSpace
@@ -93,6 +94,7 @@ class Queues:
         )
         self.space = DiskSpace(store, surroundings.clock, min_free_bytes, surroundings.wall)
         self.reclaimer = Reclaimer(store, self.commit, surroundings.in_thread, surroundings.clock)
+        self.backups = Backups(store, surroundings.schedule)
         self.stats = ServerStats()
         self.status = ServerStatus(surroundings.clock) if status is None else status
         self.control = control
@@ -138,6 +140,7 @@ class Queues:
         self.walks.stop()
         await self.commit.written()
         await self.reclaimer.stop()
+        await self.backups.stop()
         for fifo in self._fifos.values():
             fifo.remark()
         self.commit.sync_soon()

@@ -13,6 +13,7 @@ from twisted.internet.interfaces import IReactorTime
 from darner.config.policies import Policies, QueueSettings
 from darner.errors import StoreError
 from darner.queues.answers import Answers
+from darner.queues.backups import Backups
 from darner.queues.commit import GroupCommit
 from darner.queues.control import Control
 from darner.queues.disk_space import DiskSpace
@@ -61,6 +62,8 @@ class IQueues(Protocol):
     """What clients may ask of the process."""
     space: DiskSpace
     """Whether there is room on the disk."""
+    backups: Backups
+    """Backups of the store, one at a time."""
     clock: IReactorTime
     """For waits."""
     client_bytes: int

@@ -100,7 +100,7 @@ class Database:
         self._in_threads = 0
         self._lock = threading.Condition(threading.Lock())
         self._patient = True
-        self._writing = threading.Lock()
+        self.writing = threading.Lock()  # held by whoever writes, and by a backup for its moment
 
     # Opening and closing
 
@@ -273,8 +273,8 @@ class Database:
         @raise StoreError: none was written, unless the error is C{uncertain}.
         """
         self._mapped_memory.written()
-        # One write at a time, as in LevelDB, so that no thread writes behind a tear that another thread causes.
-        with self._writing:
+        # One at a time, as in LevelDB, so that no thread writes behind a tear that another thread causes.
+        with self.writing:
             self._write(writes, sync, large, apart)
 
     def _write(
@@ -329,14 +329,14 @@ class Database:
         @param wanted: called while no other thread writes.  It returns what to write, and how many bytes of segments
             nothing refers to afterwards.
         """
-        with self._writing:
+        with self.writing:
             self.require_whole()
             writes, more = wanted()
             self._write(writes, False, True, (), more)
 
     def snapshot(self, meanwhile: Callable[[], None]) -> Any:
         """@return: a snapshot of the database, made together with C{meanwhile} while no thread writes."""
-        with self._writing:
+        with self.writing:
             meanwhile()
             return self.opened().snapshot()
 
@@ -364,7 +364,7 @@ class Database:
         # LevelDB starts a new log for a compaction.  If the old one were empty, `darner.store.power_loss` would
         # conclude that its contents were lost.
         self.write([(records.FORMAT_KEY, records.FORMAT)])
-        self.payloads.begin_log(lambda: self.opened().compact_range(start=start, stop=stop), self._writing)
+        self.payloads.begin_log(lambda: self.opened().compact_range(start=start, stop=stop), self.writing)
 
     def page_out(self) -> None:
         self._mapped_memory.page_out()

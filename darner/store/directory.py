@@ -42,12 +42,18 @@ ASIDE: Final = "damaged-"
 """Prefix of the directories for damaged files."""
 NEW: Final = "leveldb.new"
 """A new database while it is created."""
+BACKED_UP: Final = "leveldb.backup"
+"""Links to and copies of the database's files, while a backup is made of them."""
+RESTORING: Final = "restoring"
+"""The file that is there while a backup is restored into the directory."""
 LOST: Final = "lost"
 """Directory for logs that were written after records which a loss of power has destroyed."""
 RESERVE_BYTES: Final = 12 * 1024 * 1024
 """Enough to reopen the database after a fault, which writes the contents of its logs to a table, and to continue."""
 _HARMLESS: Final = frozenset({"lost+found", "twistd.log", "twistd.pid"})
-_OURS: Final = frozenset({MARKER, DATABASE, SEGMENTS, RESERVE, SAVING, SAVED, BEFORE, AFTER, NEW, LOST, STATUS})
+_OURS: Final = frozenset({
+    MARKER, DATABASE, SEGMENTS, RESERVE, SAVING, SAVED, BEFORE, AFTER, NEW, LOST, STATUS, BACKED_UP,
+})  # fmt: skip
 _FORMAT: Final = re.compile(rb"darner data directory, format \d+\n")
 
 
@@ -63,6 +69,8 @@ def check_directory(path: Path) -> None:
             return
         if not path.is_dir():
             raise StoreUnusable(f"{path} is not a directory: name another data directory")
+        if (path / RESTORING).exists():
+            raise StoreUnusable(f"a restore into {path} did not end: run it again")
     except OSError as error:
         raise StoreUnusable(f"cannot read the data directory {path}: {error.strerror}") from None
     if not os.access(path, os.R_OK | os.W_OK | os.X_OK):

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Optional
 from zope.interface import Interface
 
 if TYPE_CHECKING:
+    from darner.store.backup.capture import Capture
     from darner.store.batch import Batch
     from darner.values.items import Imported, Item, QueueState, Step
 
@@ -184,6 +185,20 @@ class IReclaiming(Interface):
 
         @param wanted: called from time to time; the compaction stops when it returns false.
         @param all: whether of all records; else only where there is much, as others have to wait for it.
+        """
+
+
+class IBackedUp(Interface):
+    """A store on disk, whose files can be backed up while it is open."""
+
+    def capture(proceed: Callable[[], None], wall: Callable[[], float]) -> Capture:
+        """
+        Get hold of its files as of one moment between two writes.  Called in a worker thread, concurrently with
+        everything.
+
+        @param proceed: is called from time to time; it raises an error to give up.
+        @param wall: the time in seconds since the epoch.
+        @raise StoreError: this is not possible now.
         """
 
 

@@ -16,10 +16,12 @@ from zope.interface import implementer
 
 from darner.errors import StoreDamaged, StoreError
 from darner.store import records, references
+from darner.store.backup.capture import Capture
 from darner.store.batch import Batch
 from darner.store.compaction import Compaction
 from darner.store.database import DB, Database
-from darner.store.interfaces import IStore
+from darner.store.directory import SEGMENTS
+from darner.store.interfaces import IBackedUp, IStore
 from darner.store.opening import open_database as open_and_inspect
 from darner.store.opening import recovering, starting
 from darner.store.reclaiming import Reclaiming
@@ -33,7 +35,7 @@ _LOOKUP: Final = 4096
 """Bytes of a table that the lookup of a key reads: about a page."""
 
 
-@implementer(IStore)
+@implementer(IStore, IBackedUp)
 class LevelStore:
     """
     A store in a LevelDB.
@@ -288,16 +290,11 @@ class LevelStore:
             self._database.in_thread(lambda: release(wanted))
         self._compaction.run(wanted, all)
 
-    def segment_files(self) -> list[tuple[Path, int]]:
-        """
-        List the segments for a copy of the store.  Called in the reactor's thread, between two writes.
-
-        Nothing before that length changes any more.  What the database refers to at this moment is within it.  A
-        segment may be deleted at any later moment; a hard link keeps it.
-
-        @return: the file of each segment, and its length as of now.
-        """
-        return self._database.payloads.segments.lengths()
+    def capture(self, proceed: Callable[[], None], wall: Callable[[], float]) -> Capture:
+        segments = self._database.payloads.segments
+        capture = Capture(self._database, {SEGMENTS: segments.is_sealed}, proceed, wall)
+        capture.take()
+        return capture
 
     def close(self) -> None:
         self._releasing.close()

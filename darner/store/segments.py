@@ -239,6 +239,12 @@ class Segments:
         with self.lock:
             return [(self.path_of(number), segment.size) for number, segment in sorted(self.by_number.items())]
 
+    def is_sealed(self, name: str) -> bool:
+        """@return: whether this is a segment to which nothing is appended any more."""
+        number = files.number_of(name)
+        segment = None if number is None else self.by_number.get(number)
+        return segment is not None and segment.sealed
+
     # Stable storage
 
     def sync(self, without: frozenset[int] = frozenset()) -> list[tuple[int, int]]:

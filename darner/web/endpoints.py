@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from attrs import field, frozen
 
+from darner.store.backup.making import MOST_KNOWN
 from darner.web.fields import QUEUE_NAME, STATUS, Field, choice, flag, queue_name, text, whole
 
 STATES: Final = ("ready", "open", "delayed", "retrying", "dead")
@@ -149,6 +150,22 @@ ENDPOINTS: Final = (
     Endpoint("status", "GET", "/status", "What the server refuses.", "Status", Right.USER),
     Endpoint("set_status", "PUT", "/status", "Change that.", "Status", Right.SERVER, body=(STATUS,)),
     Endpoint("reload", "POST", "/reload", "Read the settings of queues again.", "Reloaded", Right.SERVER),
+    Endpoint("backup", "POST", "/backup", "Back up to a directory on the server's machine, below backup_dir.",
+             "BackupMade", Right.SERVER, status=201, body=(
+        text("directory", "The directory of backups: an absolute path, the same for the one who asks.", required=True,
+             max_length=4096),
+        text("proof", "The asker has made the file .proof- and this there: so it is the same directory.",
+             required=True, max_length=32, pattern="^[0-9a-f]{32}$"),
+        whole("keep", "How many backups stay there; by default all.", 1, 1_000_000),
+    ), doc="409 where the server cannot write there: then take the stream."),
+    Endpoint("backup_stream", "POST", "/backup/stream", "Back up to a stream.", "application/x-tar", Right.SERVER,
+             body=(
+        Field(
+            "known", {"type": "array", "maxItems": MOST_KNOWN,
+                      "items": {"type": "string", "maxLength": 16, "pattern": "^[0-9a-f]{16}$"}},
+            "The identities of files that the receiver has, from the manifest of an earlier backup: they are left out.",
+        ),
+    ), doc="A tar archive of regular files.  Its last member is manifest.json, with the checksums of all files."),
     Endpoint("history", "GET", "/history", "The last hour of all queues together.", "History", Right.USER),
     Endpoint("events", "GET", "/events", "Server-sent events.", "text/event-stream", Right.USER, query=(
         text("queues", "Names of up to 20 queues whose figures are wanted, separated by blanks.", max_length=5100),

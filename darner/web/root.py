@@ -9,6 +9,7 @@ from typing import Any, Optional
 from darner.errors import DarnerError
 from darner.queues.timings import SECONDS, Histogram
 from darner.web import (  # noqa: F401  (they register their handlers)
+    backup_api,
     clients_api,
     items_api,
     queues_api,

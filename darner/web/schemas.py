@@ -220,6 +220,12 @@ SCHEMAS: Final[dict[str, Schema]] = {
             open_reads=WHOLE, bytes_held=WHOLE,
         )),
     ),
+    "BackupMade": shape(
+        name=about("Of its directory.", TEXT), time=about("The moment that it shows.", WHOLE), files=WHOLE,
+        bytes=about("Of all its files.", WHOLE),
+        linked=about("How many files are links to those of the store or of the backup before.", WHOLE),
+        copied=WHOLE, copied_bytes=WHOLE, removed=about("Older backups that were removed.", some(TEXT)),
+    ),
     "Closed": shape(closed=FLAG),
     "Tick": about("Data of the event 'rates'.", shape(
         time=WHOLE, status=STATUS, healthy=FLAG, connections=WHOLE, totals=ref("Totals"), memory_bytes=maybe(WHOLE),

@@ -53,7 +53,7 @@ class TerminalTests(ProgramTestCase):
         self.assertEqual(terminal.wait(), 0)
         self.assertEqual(terminal.lines, [f"1 item put on {self.queue}"])
         drawn = terminal.raw.decode()
-        self.assertRegex(drawn, rf"[\d.]+ MiB of {re.escape(size(30_000_000))}")
+        self.assertRegex(drawn, rf"[\d.]+ [KM]iB of {re.escape(size(30_000_000))}")
         self.assertRegex(drawn, r"\d+ %")
         self.assertRegex(drawn, r"[\d.]+ \w+/s")
         self.assertRegex(drawn, r"\d\d:\d\d|--:--")

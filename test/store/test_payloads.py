@@ -527,13 +527,13 @@ class ThresholdTests(PayloadsTestCase):
         """They go to the database; those that are in segments are read, deleted and given back as before."""
         items = self.writer.put(bytes(5000), bytes(20_000))
         large = self.writer.put_large(CHUNK_BYTES + 5000)
-        before = self.store.segment_files()
+        before = self.store._database.payloads.segments.lengths()
         self.store.close()
         self.store = self.writer.store = self.open(separate_from=None)
         self.assertEqual(self.writer.items()[:2], items)
         items += [*self.writer.items()[2:], *self.writer.put(bytes(30_000))]
         other = self.writer.put_large(CHUNK_BYTES + 6000)
-        self.assertEqual(self.store.segment_files(), before)
+        self.assertEqual(self.store._database.payloads.segments.lengths(), before)
         for item in (large, other):
             self.assertEqual(len(self.store.chunk(item.stream, 0)), CHUNK_BYTES)
         self.store.close()
@@ -549,9 +549,9 @@ class ThresholdTests(PayloadsTestCase):
         self.store.close()
         self.store = self.writer.store = self.open(separate_from=20_000)
         self.writer.put(bytes(10_000))
-        self.assertEqual(self.store.segment_files(), [])
+        self.assertEqual(self.store._database.payloads.segments.lengths(), [])
         self.writer.put(bytes(30_000))
-        ((_, length),) = self.store.segment_files()
+        ((_, length),) = self.store._database.payloads.segments.lengths()
         self.assertTrue(30_000 < length < 31_000)
         self.assertEqual([item.size for item in self.writer.items()], [10_000, 30_000])
 

@@ -25,7 +25,7 @@ from darner.queues.fifo import Fifo
 from darner.queues.open_read import OpenRead
 from darner.queues.storage import Storage
 from darner.values import requests
-from fuzz import files, http, migrate, protocol, seeds, stream, wire
+from fuzz import backup, files, http, migrate, protocol, seeds, stream, wire
 from fuzz.__main__ import main
 from fuzz.choices import byte_by_byte, pieces
 from fuzz.commands import Command
@@ -76,6 +76,9 @@ class SeedsTests(SynchronousTestCase):
 
     def test_files(self) -> None:
         self.hold("files", files.check)
+
+    def test_backup(self) -> None:
+        self.hold("backup", backup.check)
 
     def test_migrate(self) -> None:
         self.hold("migrate", migrate.check)

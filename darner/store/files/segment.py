@@ -13,7 +13,7 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from struct import Struct
-from typing import Final
+from typing import Final, Optional
 
 from darner.store.files.damage import BadFile
 
@@ -29,19 +29,25 @@ def name_of(number: int) -> str:
     return f"{number:06}.seg"
 
 
+def number_of(name: str) -> Optional[int]:
+    """@return: the number of the segment with this name; C{None} if no segment is called that."""
+    match = _NAME.fullmatch(name)
+    return None if match is None else int(match[1])
+
+
 def segments(directory: Path) -> dict[int, Path]:
     """@return: every segment in a directory, by number, in order; none if there is no directory."""
     try:
         names = os.listdir(directory)
     except FileNotFoundError:
         return {}
-    numbers = {int(match[1]): directory / name for name in names if (match := _NAME.fullmatch(name))}
+    numbers = {number: directory / name for name in names if (number := number_of(name)) is not None}
     return dict(sorted(numbers.items()))
 
 
 def is_ours(name: str) -> bool:
     """@return: whether this may be the name of a segment."""
-    return _NAME.fullmatch(name) is not None
+    return number_of(name) is not None
 
 
 def pack(key: bytes, value: bytes) -> bytes:
