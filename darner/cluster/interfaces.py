@@ -69,8 +69,9 @@ class ILog(Interface):
         Append a record, only if C{number - 1} is the last one.  It is durable on a majority when the Deferred fires.
 
         Several may be in flight: their numbers are given in order, without holes, and they are appended in this order.
-        Where one fails, all that were given after it fail, too, with L{darner.errors.LogConflict}.  Cancelling the
-        Deferred does nothing to the record.
+        Where one fails, all that were given after it fail, too: with L{darner.errors.LogConflict}, or with
+        L{darner.errors.LogInDoubt} where they may be appended all the same.  Cancelling the Deferred does nothing to
+        the record.
 
         Failures: L{darner.errors.LogConflict}, somebody else has appended this number, or the one before is not there;
         L{darner.errors.LogUnavailable}, it is not appended, and never will be; L{darner.errors.LogInDoubt}, whether it

@@ -170,6 +170,16 @@ class LayoutTests(SynchronousTestCase):
             self.assertEqual([module for module in users if not is_below(module, "commands")], [])
             self.assertNotIn("commands.entry", users)
 
+    def test_only_the_log_in_etcd_knows_its_libraries(self) -> None:
+        """They are installed by an extra, and imported where a cluster is asked for."""
+        for library in ("grpc", "google"):
+            users = {
+                module for module, tree in self.modules.items()
+                if any(is_below(name, library) for name in imports(tree))
+            }  # fmt: skip
+            self.assertNotEqual(users, set())
+            self.assertEqual([module for module in users if not is_below(module, "cluster.etcd")], [])
+
     def test_the_program_imports_a_server_where_it_needs_one(self) -> None:
         """Its other commands begin without Twisted and LevelDB, which take longer to import than they to run."""
         program = "import sys; from darner.commands.entry import main; main(sys.argv[1:]); print(*sys.modules)"
