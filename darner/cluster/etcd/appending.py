@@ -1,20 +1,21 @@
 """
 Appending to the log: several transactions in flight, in order, each done once or not at all.
 
-Each transaction compares the log's head with the one before it: number and token.  A token is made for each attempt, so
-that a transaction is done only behind the very append that it was meant to follow, and at most once.
+A transaction appends one record, or several where more were given than may be in flight.  It compares the log's head
+with the append before it: number and token.  A token is made for each attempt, so that a transaction is done only
+behind the very append that it was meant to follow, and at most once.
 
-A transaction that etcd has I{refused} was not done: another one has overtaken it, and it is sent again once the one
-before is done, or somebody else has appended.  Where the outcome is I{unknown} (no answer in time, a connection lost),
-it may still be done, even later.  Then nothing more is sent until all answers are there or given up.  The head tells
-what was done, and gets a new token: what is still on its way can never be done from then on.  Only then is the rest
-sent again.
+A transaction that etcd has I{refused} was not done: it has overtaken the one before, and is sent again, or somebody
+else has appended.  Where the outcome is I{unknown} (no answer in time, a connection lost), it may still be done, even
+later.  Then nothing more is sent until all answers are there or given up.  The head tells what was done, and gets a new
+token: what is still on its way can never be done from then on.  Only then is the rest sent again.
 """
 
 from __future__ import annotations
 
-import os
 from collections import deque
+from collections.abc import Iterator
+from itertools import chain
 from typing import Any, Optional
 
 from twisted.internet.defer import Deferred, ensureDeferred, fail
@@ -23,38 +24,11 @@ from twisted.python.failure import Failure
 
 from darner.cluster.etcd import messages
 from darner.cluster.etcd.client import TXN, EtcdClient, EtcdError, Tries
-from darner.cluster.etcd.keys import TOKEN_BYTES, Head, Keys, Stored, read_head, read_stored
+from darner.cluster.etcd.keys import Head, Keys, Stored, new_head, read_head, read_stored
 from darner.cluster.etcd.pieces import Pieces
 from darner.cluster.etcd.settings import Sizes
+from darner.cluster.etcd.transactions import Append, Transaction
 from darner.errors import LogConflict, LogDamaged, LogError, LogInDoubt, LogUnavailable
-
-
-class _Append:
-    """
-    One append.
-
-    @ivar stored: what its key is to have, but for the token; C{None} while its pieces are written.
-    @ivar head: what the head is once it is done; another one for each attempt whose outcome became unknown.
-    @ivar sent: it is under way.
-    @ivar refused: etcd has refused it, and it is to be sent again.
-    @ivar unknown: an attempt of it may still be done.
-    @ivar first: it was sent when all before it were done.
-    """
-
-    def __init__(self, number: int, record: bytes, deadline: float) -> None:
-        self.number = number
-        self.record = record
-        self.deadline = deadline
-        self.done: Deferred[None] = Deferred()
-        self.stored: Optional[Stored] = None
-        self.failed: Optional[LogError] = None
-        self.sent = self.refused = self.unknown = self.first = self.uploading = False
-        self.renew()
-
-    def renew(self) -> None:
-        """Make it an append that nothing on its way can be."""
-        self.head = Head(self.number, os.urandom(TOKEN_BYTES))
-        self.refused = self.unknown = self.first = False
 
 
 class Appender:
@@ -66,93 +40,122 @@ class Appender:
         self._client = client
         self._keys = keys
         self._pieces = pieces
-        self._most = sizes.appends
-        self._pending: deque[_Append] = deque()
+        self._sizes = sizes
+        self._waiting: deque[Append] = deque()
+        self._transactions: deque[Transaction] = deque()
         self._head: Optional[Head] = None
-        self._in_flight = 0
+        self._sends = self._in_flight = 0
         self._settling = self._finding_out = False
         self._troubles = 0
         self._closed = False
+
+    def _pending(self) -> Iterator[Append]:
+        """All that are not answered, in order."""
+        return chain((append for sent in self._transactions for append in sent.appends), self._waiting)
+
+    def _first(self) -> Optional[Append]:
+        return next(self._pending(), None)
 
     def append(self, number: int, record: bytes) -> Deferred[None]:
         """As L{darner.cluster.interfaces.ILog.append}."""
         if self._closed:
             return fail(LogUnavailable("the log is closed"))
-        if self._pending and number != self._pending[-1].number + 1:
-            return fail(LogConflict(f"record {number} does not follow record {self._pending[-1].number}"))
-        if not self._pending and self._head is not None and number != self._head.number + 1:
+        latest = self._waiting[-1] if self._waiting else None
+        if latest is None and self._transactions:
+            latest = self._transactions[-1].appends[-1]
+        if latest is not None and number != latest.number + 1:
+            return fail(LogConflict(f"record {number} does not follow record {latest.number}"))
+        if latest is None and self._head is not None and number != self._head.number + 1:
             self._head = None
-        append = _Append(number, record, self._deadline())
+        append = Append(number, record, self._deadline())
         if self._pieces.is_large(record):
-            append.uploading = True
             ensureDeferred(self._upload(append))
         else:
             append.stored = Stored(b"", record)
-        self._pending.append(append)
+        self._waiting.append(append)
         self._go()
         return append.done
 
     def _deadline(self) -> float:
         return float(self._client.reactor.seconds() + self._client.timings.patience)
 
-    async def _upload(self, append: _Append) -> None:
+    async def _upload(self, append: Append) -> None:
         try:
             append.stored = await self._pieces.write(append.number, append.record)
         except LogError as error:
             append.failed = error
-        append.uploading = False
         append.record = b""
         if append.done.called:
             # It has failed meanwhile.
-            if append.stored is not None:
-                self._pieces.sweep(append.number, append.stored)
+            self._sweep(append)
             return
         append.deadline = self._deadline()
         self._go()
+
+    def _sweep(self, append: Append) -> None:
+        """Delete the pieces of what is not appended."""
+        if append.stored is not None and append.stored.upload:
+            self._pieces.sweep(append.number, append.stored)
 
     # Sending
 
     def _go(self) -> None:
         """Send what can be sent."""
-        if self._settling or not self._pending:
+        if self._settling or self._first() is None:
             return
         if self._head is None:
             self._settle()
             return
-        previous = self._head
-        first = True
-        for append in list(self._pending):
-            if append.failed is not None:
-                if first:
-                    self._fail(append.failed)
+        previous: Optional[Transaction] = None
+        for transaction in list(self._transactions):
+            # Behind one that was sent again since, it has its turn; before, it would only be refused once more.
+            if transaction.refused and (previous is None or (previous.sent and previous.order > transaction.refused)):
+                self._send(transaction, previous)
+            previous = transaction
+        while (previous is None or previous.sent) and len(self._transactions) < self._sizes.transactions:
+            together = self._together()
+            if not together or self._settling:
                 return
-            if (
-                self._settling
-                or append.stored is None
-                or self._in_flight >= self._most
-                or (append.refused and not first)
-            ):
-                return
-            if not append.sent:
-                self._send(append, previous, first)
-            previous = append.head
-            first = False
+            transaction = Transaction(together)
+            self._transactions.append(transaction)
+            self._send(transaction, previous)
+            previous = transaction
 
-    def _send(self, append: _Append, previous: Head, first: bool) -> None:
-        assert append.stored is not None
-        append.sent, append.refused, append.first = True, False, first
+    def _together(self) -> list[Append]:
+        """Take those that wait, as many as go into one transaction."""
+        together: list[Append] = []
+        size = 0
+        while self._waiting and len(together) < self._sizes.appends:
+            append = self._waiting[0]
+            if append.failed is not None and not together and not self._transactions:
+                self._fail(append.failed)
+                break
+            if append.stored is None or append.failed is not None:
+                break
+            size += append.size
+            if together and size > self._sizes.whole:
+                break
+            together.append(self._waiting.popleft())
+        return together
+
+    def _send(self, transaction: Transaction, previous: Optional[Transaction]) -> None:
+        self._sends += 1
         self._in_flight += 1
+        transaction.order, transaction.refused = self._sends, 0
+        transaction.sent, transaction.first = True, previous is None
+        success = [messages.put(self._keys.head, transaction.head.value())]
+        for append in transaction.appends:
+            assert append.stored is not None
+            value = append.stored._replace(token=append.head.token).value()
+            success.append(messages.put(self._keys.record(append.number), value))
+        before = previous.head if previous is not None else self._head
+        assert before is not None
         request = messages.TxnRequest(
-            compare=[self._is_head(previous)],
-            success=[
-                messages.put(self._keys.head, append.head.value()),
-                messages.put(self._keys.record(append.number), append.stored._replace(token=append.head.token).value()),
-            ],
-            failure=[messages.get(self._keys.head)],
+            compare=[self._is_head(before)], success=success, failure=[messages.get(self._keys.head)]
         )
         timeout = self._client.timings.attempt * min(1 + self._troubles, 4)
         self._client.call(TXN, request, timeout).addCallbacks(
-            self._answered, self._not_answered, callbackArgs=(append,), errbackArgs=(append,)
+            self._answered, self._not_answered, callbackArgs=(transaction,), errbackArgs=(transaction,)
         )
 
     def _is_head(self, head: Head) -> Any:
@@ -161,40 +164,38 @@ class Appender:
             return messages.is_absent(self._keys.head)
         return messages.has_value(self._keys.head, head.value())
 
-    def _answered(self, answer: Any, append: _Append) -> None:
+    def _answered(self, answer: Any, transaction: Transaction) -> None:
         self._in_flight -= 1
-        append.sent = False
-        if append.done.called:
+        transaction.sent = False
+        if transaction.over:
             pass
         elif answer.succeeded:
-            self._appended(append)
-        elif self._settling:
-            pass
-        elif append.first:
+            self._appended(transaction)
+        elif not transaction.first:
+            transaction.refused = self._sends
+        elif not self._settling:
             try:
-                self._overtaken(append, self._read_head(answer.responses[0].response_range))
+                self._overtaken(transaction, self._read_head(answer.responses[0].response_range))
             except LogDamaged as error:
                 self._fail(error)
-        else:
-            append.refused = True
         self._next()
 
-    def _not_answered(self, failure: Failure, append: _Append) -> None:
+    def _not_answered(self, failure: Failure, transaction: Transaction) -> None:
         self._in_flight -= 1
-        append.sent = False
+        transaction.sent = False
         error = failure.value
         if not isinstance(error, (EtcdError, LogUnavailable)):
-            self._log.failure("cluster: appending record {number} failed", failure, number=append.number)
+            self._log.failure("cluster: appending failed", failure)
             error = LogUnavailable(repr(error))
-        if not append.done.called:
+        if not transaction.over:
             if isinstance(error, EtcdError) and not error.is_refusal:
-                append.unknown = True
+                transaction.unknown = True
             elif not isinstance(error, EtcdError) or error.is_final:
-                append.failed = LogUnavailable(str(error))
+                transaction.appends[0].failed = LogUnavailable(str(error))
             if not self._settling:
                 self._troubles += 1
                 self._settling = True
-                self._log.info("cluster: record {number}: {error}", number=append.number, error=error)
+                self._log.info("cluster: record {n}: {error}", n=transaction.appends[0].number, error=error)
         self._next()
 
     def _next(self) -> None:
@@ -206,44 +207,54 @@ class Appender:
     def _read_head(self, answer: Any) -> Head:
         return read_head(answer.kvs[0].value if answer.kvs else None)
 
-    def _appended(self, append: _Append) -> None:
-        """It is appended, and so are those before it, whatever became of their answers."""
-        self._head = append.head
+    def _appended(self, transaction: Transaction) -> None:
+        """It is done, and so are those before it, whatever became of their answers."""
+        self._head = transaction.head
         self._troubles = 0
         done = []
-        while self._pending and self._pending[0].number <= append.number:
-            done.append(self._pending.popleft())
+        while not transaction.over:
+            earlier = self._transactions.popleft()
+            earlier.over = True
+            done += earlier.appends
         # Who hears of it may append more at once.
-        for earlier in done:
-            earlier.done.callback(None)
+        for append in done:
+            append.done.callback(None)
 
-    def _overtaken(self, append: _Append, head: Head) -> None:
+    def _overtaken(self, transaction: Transaction, head: Head) -> None:
         """The first one was refused, as the head is another one."""
-        if head.number != append.number - 1:
+        if head.number != transaction.appends[0].number - 1:
             self._conflict(head)
             return
         # Somebody has only seen to it that nothing is on its way.
         self._head = head
-        append.refused = True
+        transaction.refused = self._sends
 
     def _conflict(self, head: Head) -> None:
-        number = self._pending[0].number
+        first = self._first()
+        number = first.number if first is not None else 0
         self._fail(LogConflict(f"record {number} cannot be appended: the last one is {head.number}, of another append"))
 
     def _fail(self, error: LogError) -> None:
         """The first one fails, and those behind it."""
-        pending, self._pending = self._pending, deque()
+        unknown: set[int] = set()
+        failing = list(self._pending())
+        for transaction in self._transactions:
+            transaction.over = True
+            if transaction.unknown or transaction.sent:
+                unknown.update(append.number for append in transaction.appends)
+        self._transactions.clear()
+        self._waiting.clear()
         self._head = None
-        for append in pending:
-            may_be_done = isinstance(error, LogInDoubt) and (append.unknown or append.sent)
-            if append is pending[0]:
+        for append in failing:
+            may_be_done = isinstance(error, LogInDoubt) and append.number in unknown
+            if append is failing[0]:
                 failure = error
             elif may_be_done:
                 failure = LogInDoubt(f"whether record {append.number} is appended is unknown")
             else:
                 failure = LogConflict(f"record {append.number} is not appended, as an append before it failed")
-            if append.stored is not None and append.stored.upload and not may_be_done:
-                self._pieces.sweep(append.number, append.stored)
+            if not may_be_done:
+                self._sweep(append)
             append.done.errback(failure)
 
     # Finding out
@@ -259,13 +270,11 @@ class Appender:
         if self._troubles > 1:
             longest = self._client.timings.longest_pause
             await self._client.pause(min(self._client.timings.first_pause * 2**self._troubles, longest))
-        tries = Tries(self._client, self._pending[0].deadline - self._client.reactor.seconds() if self._pending else 0)
-        doubtful = any(append.unknown for append in self._pending)
-        while self._pending:
+        first = self._first()
+        tries = Tries(self._client, first.deadline - self._client.reactor.seconds() if first is not None else 0)
+        while self._first() is not None:
             try:
                 if await self._try_to_find_out():
-                    if doubtful:
-                        self._log.info("cluster: it is clear again which records are appended")
                     break
                 continue
             except (EtcdError, LogUnavailable) as error:
@@ -286,72 +295,76 @@ class Appender:
         self._go()
 
     def _give_up(self, reason: str) -> None:
-        if self._pending:
-            append = self._pending[0]
-            if append.unknown:
-                self._fail(LogInDoubt(f"whether record {append.number} is appended is unknown: {reason}"))
+        first = self._first()
+        if first is not None:
+            if self._transactions and (self._transactions[0].unknown or self._transactions[0].sent):
+                self._fail(LogInDoubt(f"whether record {first.number} is appended is unknown: {reason}"))
             else:
-                self._fail(LogUnavailable(f"record {append.number} is not appended: {reason}"))
+                self._fail(LogUnavailable(f"record {first.number} is not appended: {reason}"))
 
     async def _try_to_find_out(self) -> bool:
         """
         @return: whether it is found out; C{False}: it changed meanwhile.
         @raise EtcdError: etcd does not answer.
         """
-        first = self._pending[0].number
         answer = await self._client.call(TXN, messages.TxnRequest(success=[messages.get(self._keys.head)]))
         head = self._read_head(answer.responses[0].response_range)
-        if self._pending and head.number >= first:
-            await self._find_own(head)
-        if not self._pending:
-            self._head = None
+        await self._find_own(head)
+        first = self._first()
+        if first is None:
             return True
-        if head.number != self._pending[0].number - 1:
+        if head.number != first.number - 1:
             self._conflict(head)
             return True
-        if any(append.unknown for append in self._pending):
-            fenced = Head(head.number, os.urandom(TOKEN_BYTES))
+        if any(transaction.unknown for transaction in self._transactions):
+            fenced = new_head(head.number)
             answer = await self._client.call(TXN, messages.TxnRequest(
                 compare=[self._is_head(head)], success=[messages.put(self._keys.head, fenced.value())]
             ))  # fmt: skip
-            if not answer.succeeded or not self._pending:
+            if not answer.succeeded or self._first() is not first:
                 return False
             head = fenced
-            for append in self._pending:
-                append.renew()
+            self._log.info("cluster: record {number} is not appended, and is sent again", number=first.number)
         self._head = head
-        append = self._pending[0]
-        if append.failed is None and append.stored is not None and self._client.reactor.seconds() >= append.deadline:
-            self._fail(LogUnavailable(f"record {append.number} is not appended: etcd did not answer in time"))
+        self._begin_again()
+        ensureDeferred(self._client.prefer_leader())
+        if first.failed is None and first.stored is not None and self._client.reactor.seconds() >= first.deadline:
+            self._fail(LogUnavailable(f"record {first.number} is not appended: etcd did not answer in time"))
         return True
 
+    def _begin_again(self) -> None:
+        """Nothing of what was sent is done, or can be: send it all again, as if it were new."""
+        for transaction in reversed(self._transactions):
+            transaction.over = True
+            self._waiting.extendleft(reversed(transaction.appends))
+        self._transactions.clear()
+        for append in self._waiting:
+            append.renew()
+
     async def _find_own(self, head: Head) -> None:
-        """Find out which of the appends are done, as there are records with their numbers."""
-        for append in self._pending:
-            if append.head == head:
-                self._appended(append)
+        """Find out which of the transactions are done."""
+        for transaction in self._transactions:
+            if transaction.head == head:
+                self._appended(transaction)
                 return
-        last = min(head.number, self._pending[-1].number)
-        while self._pending and self._pending[0].number <= last:
-            append = self._pending[0]
-            if not append.unknown:
+        while self._transactions and self._transactions[0].unknown:
+            transaction = self._transactions[0]
+            append = transaction.appends[-1]
+            if append.number > head.number:
                 return
             key = self._keys.record(append.number)
             answer = await self._client.call(TXN, messages.TxnRequest(success=[messages.get(key)]))
-            if append.done.called:
+            if transaction.over:
                 return
             kvs = answer.responses[0].response_range.kvs
             if not kvs:
                 self._fail(LogInDoubt(f"whether record {append.number} was appended is unknown: it is trimmed"))
             elif read_stored(append.number, kvs[0].value).token == append.head.token:
-                self._appended(append)
+                self._appended(transaction)
             else:
                 return
 
     def close(self) -> None:
         """Fail what is under way.  Nothing is appended any more, but what is sent already may be."""
         self._closed = True
-        if self._pending:
-            for append in self._pending:
-                append.unknown = append.unknown or append.sent
-            self._give_up("the log is closed")
+        self._give_up("the log is closed")

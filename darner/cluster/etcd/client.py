@@ -36,6 +36,7 @@ PUT = Method("/etcdserverpb.KV/Put", messages.PutResponse)
 DELETE = Method("/etcdserverpb.KV/DeleteRange", messages.DeleteRangeResponse)
 TXN = Method("/etcdserverpb.KV/Txn", messages.TxnResponse)
 COMPACT = Method("/etcdserverpb.KV/Compact", messages.CompactionResponse)
+STATUS = Method("/etcdserverpb.Maintenance/Status", messages.StatusResponse)
 AUTHENTICATE = Method("/etcdserverpb.Auth/Authenticate", messages.AuthenticateResponse)
 WATCH = Method("/etcdserverpb.Watch/Watch", messages.WatchResponse)
 
@@ -145,8 +146,10 @@ class EtcdClient:
             raise EtcdError(error.endpoint, error.code, error.text, sent=False) from error
         return await self._call(method, request, timeout)
 
-    def _call(self, method: Method, request: Any, timeout: Optional[float]) -> Deferred[Any]:
-        index = self._current
+    def _call(
+        self, method: Method, request: Any, timeout: Optional[float], index: Optional[int] = None
+    ) -> Deferred[Any]:
+        index = self._current if index is None else index
         done: Deferred[Any] = Deferred()
         call = self._method(index, method).future(
             request, timeout=timeout or self.timings.attempt, metadata=self.metadata()
@@ -178,6 +181,23 @@ class EtcdClient:
                     "cluster: {error}; trying {endpoint}", error=error, endpoint=self._endpoints[self._current]
                 )
             self._failing = True
+
+    async def prefer_leader(self) -> None:
+        """
+        Have the next requests go to the etcd that leads: it need not pass them on, which takes a third of the time of
+        large ones.  Where it is not found, all stays as it is.
+        """
+        if len(self._endpoints) == 1 or self._closed:
+            return
+        for index in range(len(self._endpoints)):
+            try:
+                status = await self._call(STATUS, messages.StatusRequest(), None, index)
+            except EtcdError:
+                continue
+            if status.leader and status.leader == status.header.member_id:
+                if not self._closed:
+                    self._current = index
+                return
 
     def metadata(self) -> tuple[tuple[str, str], ...]:
         """@return: what goes with each request: who asks."""

@@ -16,6 +16,7 @@ Numbers in keys have 16 hexadecimal digits, so that keys sort as numbers do.
 
 from __future__ import annotations
 
+import os
 import struct
 import zlib
 from typing import NamedTuple, Optional
@@ -43,6 +44,11 @@ class Head(NamedTuple):
     def value(self) -> bytes:
         """@return: it as the value of its key."""
         return b"%d %b" % (self.number, self.token.hex().encode())
+
+
+def new_head(number: int) -> Head:
+    """@return: a head with that number, and a token that there has never been."""
+    return Head(number, os.urandom(TOKEN_BYTES))
 
 
 def read_head(value: Optional[bytes]) -> Head:

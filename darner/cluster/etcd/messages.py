@@ -13,7 +13,7 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
 _SCHEMA = """
 KeyValue            1 key bytes, 2 create_revision int64, 3 mod_revision int64, 5 value bytes
-ResponseHeader      3 revision int64
+ResponseHeader      2 member_id uint64, 3 revision int64
 RangeRequest        1 key bytes, 2 range_end bytes, 3 limit int64, 8 keys_only bool
 RangeResponse       1 header ResponseHeader, 2 kvs KeyValue*, 3 more bool
 PutRequest          1 key bytes, 2 value bytes
@@ -27,6 +27,8 @@ TxnRequest          1 compare Compare*, 2 success RequestOp*, 3 failure RequestO
 TxnResponse         1 header ResponseHeader, 2 succeeded bool, 3 responses ResponseOp*
 CompactionRequest   1 revision int64
 CompactionResponse  1 header ResponseHeader
+StatusRequest
+StatusResponse      1 header ResponseHeader, 4 leader uint64
 AuthenticateRequest 1 name string, 2 password string
 AuthenticateResponse 2 token string
 WatchCreateRequest  1 key bytes, 2 range_end bytes, 3 start_revision int64, 5 filters int32*, 8 fragment bool
@@ -41,7 +43,7 @@ _PACKAGE = "darner.cluster.etcd"
 _FIELD = descriptor_pb2.FieldDescriptorProto
 _SCALARS = {
     "bytes": _FIELD.TYPE_BYTES, "string": _FIELD.TYPE_STRING, "bool": _FIELD.TYPE_BOOL, "int32": _FIELD.TYPE_INT32,
-    "int64": _FIELD.TYPE_INT64,
+    "int64": _FIELD.TYPE_INT64, "uint64": _FIELD.TYPE_UINT64,
 }  # fmt: skip
 
 
@@ -84,6 +86,8 @@ TxnRequest = _CLASSES["TxnRequest"]
 TxnResponse = _CLASSES["TxnResponse"]
 CompactionRequest = _CLASSES["CompactionRequest"]
 CompactionResponse = _CLASSES["CompactionResponse"]
+StatusRequest = _CLASSES["StatusRequest"]
+StatusResponse = _CLASSES["StatusResponse"]
 AuthenticateRequest = _CLASSES["AuthenticateRequest"]
 AuthenticateResponse = _CLASSES["AuthenticateResponse"]
 WatchCreateRequest = _CLASSES["WatchCreateRequest"]

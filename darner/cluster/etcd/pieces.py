@@ -29,12 +29,13 @@ class Pieces:
     def __init__(self, client: EtcdClient, keys: Keys, sizes: Sizes) -> None:
         self._client = client
         self._keys = keys
+        self._whole = sizes.whole
         self._size = sizes.piece
         self._room = DeferredSemaphore(sizes.pieces)
 
     def is_large(self, record: bytes) -> bool:
         """@return: whether a record has to be cut."""
-        return len(record) > self._size
+        return len(record) > self._whole
 
     async def write(self, number: int, record: bytes) -> Stored:
         """

@@ -57,14 +57,19 @@ class Sizes:
     """
     What goes into one request, and how many are under way.
 
-    @ivar piece: the bytes of a piece; a record with more is cut.  etcd takes 1.5 MiB in a request by default, but keeps
-        some 6,000 requests in memory (docs/cluster_etcd.rst), and is slower with more than half a MiB.
+    etcd takes 1.5 MiB in a request by default, but keeps some 6,000 requests in memory (docs/cluster_etcd.rst).
+
+    @ivar whole: the bytes of a record that goes with its transaction; one with more is cut.
+    @ivar piece: the bytes of a piece.
     @ivar pieces: how many pieces are sent, or read, at once.
-    @ivar appends: how many transactions are under way at once.
+    @ivar transactions: how many transactions are under way at once.
+    @ivar appends: how many records go into one.  etcd allows 128 operations by default.
     @ivar records: how many records are read at once.
     """
 
-    piece: int = 256 << 10
-    pieces: int = 12
-    appends: int = 16
+    whole: int = 128 << 10
+    piece: int = 128 << 10
+    pieces: int = 16
+    transactions: int = 3
+    appends: int = 100
     records: int = 64
