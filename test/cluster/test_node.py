@@ -180,7 +180,7 @@ class ClusterTests(SynchronousTestCase):
         leader = cluster.leader()
         leadership = leader.node.leadership
         assert leadership is not None
-        cluster.processes[0].log.note(STEP_DOWN, b"%d" % leadership.claim)
+        leader.log.note(STEP_DOWN, b"%d" % leadership.claim)
         self.assertTrue(cluster.run(2, lambda: not leader.alive))
         began = cluster.clock.seconds()
         self.assertIsNone(leader.ended)
@@ -227,7 +227,7 @@ class ClusterTests(SynchronousTestCase):
         for number in range(20):
             self.assertEqual(client.sets(b"jobs", b"%d" % number), STORED)
         cluster.run(5)
-        cluster.processes[0].log.trim(cluster.log.last - 2)
+        cluster.leader().log.trim(cluster.log.last - 2)
         cluster.run(1)
         late.start()
         cluster.run(1)
