@@ -27,7 +27,7 @@ EXCEPT = [
     "store/compaction.py", "store/directory.py", "store/files/*", "store/inspection.py", "store/mapped_memory.py",
     "store/opening.py", "store/power_loss.py", "store/renewal.py", "store/rollback.py", "store/status_file.py",
     "queues/control.py", "queues/front_end.py", "queues/expiry.py", "queues/reclaiming.py", "queues/routing.py",
-    "queues/status.py", "front/login_queue.py", "cli/bench.py", "cli/log_files.py", "cli/log_format.py",
+    "queues/status.py", "front/login_queue.py", "cli/bench.py", "cli/cluster_service.py", "cli/log_files.py", "cli/log_format.py",
     "cli/log_pipe.py", "cli/options.py", "cli/output.py", "cli/passwd.py", "cli/plugin.py", "cli/server.py",
     "cli/workload.py",
     # What tests derive classes from.

@@ -108,7 +108,8 @@ class Node:
         self._following: Optional[IFollowing] = None
         self._running: Optional[Deferred[None]] = None
         self._sign = self._tell_at = self._sync_at = 0.0
-        self._syncing = False
+        self._syncing: Optional[Deferred[None]] = None
+        self._resting = False
         self._reachable = True
         self._jitter = 0.0
 
@@ -121,6 +122,16 @@ class Node:
         self._follow()
         self._running = Deferred.fromCoroutine(self._run())
         self._running.addErrback(lambda failure: failure.trap(CancelledError))
+
+    def rest(self) -> Deferred[None]:
+        """Use the store in threads no more.  @return: fires when no thread does."""
+        self._resting = True
+        idle: Deferred[None] = Deferred()
+        if self._syncing is None:
+            idle.callback(None)
+        else:
+            self._syncing.addCallback(lambda _: idle.callback(None))
+        return idle
 
     async def stop(self) -> None:
         """
@@ -229,13 +240,15 @@ class Node:
     def _sync(self) -> None:
         """Now and then, bring the store to stable storage, in a thread."""
         now = self._clock.seconds()
-        if self._syncing or now < self._sync_at or self.durable == self.store.position:
+        if self._syncing is not None or self._resting or now < self._sync_at or self.durable == self.store.position:
             return
         self._sync_at = now + self._pace.sync
-        self._syncing = True
+        done: Deferred[None] = Deferred()
+        self._syncing = done
 
         def synced(result: Any) -> None:
-            self._syncing = False
+            self._syncing = None
+            done.callback(None)
             if isinstance(result, Failure):
                 self._lost(StoreError(result.getErrorMessage()))
             else:
