@@ -62,6 +62,8 @@ class ReplicatedStore(LevelStore):
     @ivar position: the number of the last record that was applied.
     """
 
+    replicated = True
+
     def __init__(
         self,
         path: Path,

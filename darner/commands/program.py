@@ -44,6 +44,7 @@ SECTIONS: Final = {
     "Servers": {
         "stats": "figures", "status": "states", "drain": "states", "clients": "browsing", "serve": "server",
         "check": "stores", "repair": "stores", "check-config": "configuration", "passwd": "configuration",
+        "cluster": "cluster",
     },
     "Tools": {"bench": "measuring", "completion": "server"},
 }  # fmt: skip

@@ -257,7 +257,7 @@ def make_settings(values: dict[str, Any], source: str) -> Settings:
     defaults, queues, aliases = (values.pop(name, {}) for name in ("defaults", "queues", "aliases"))
     if "policies" in values:
         raise SettingsError(f"{source}: unknown setting policies")
-    for name in ("text_port", "password_file", "http_port"):
+    for name in ("text_port", "password_file", "http_port", *(name for name in values if name.startswith("cluster"))):
         if values.get(name) == "none":
             values[name] = None
     try:
