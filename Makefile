@@ -1,4 +1,5 @@
 # make run: serve ./data on port 22133, and the dashboard on port 2223.   make test: all tests.   make lint: style and types.   make clean: start over.
+# make cluster: three nodes of a cluster on loopback, with three etcds.
 # make bench: all benchmarks, into docs/benchmarks.rst.   With COMPILE=0 nothing is compiled.
 
 VENV ?= .venv
@@ -9,10 +10,13 @@ TRIAL ?= twisted.trial
 TESTS ?= test
 export COMPILE ?= 1
 
-.PHONY: run test lint bench clean
+.PHONY: run cluster test lint bench clean
 
 run: $(VENV)/.compiled-$(COMPILE)
 	@PYTHONPATH="$$(cd $(VENV)/compiled && pwd)$${PYTHONPATH:+:$$PYTHONPATH}" exec $(VENV)/bin/twistd --nodaemon --pidfile= darner --data-dir=$(DATA) --http-port=2223 $(ARGS)
+
+cluster: $(VENV)/.test
+	@$(VENV)/bin/python -m bench.cluster_demo
 
 # By "python -m", so that the checkout comes before Python's own package "test".
 test: $(VENV)/.test

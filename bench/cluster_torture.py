@@ -24,7 +24,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Optional
 
@@ -197,21 +197,20 @@ class Client:
 class Torture:
     """All of it."""
 
-    def __init__(self, clients: int, seed: int) -> None:
+    def __init__(self, clients: int, seed: int, say: Callable[[str], object] = lambda _: None) -> None:
+        """@param say: is told of each round."""
+        self._say = say
         self.seed = seed
         self.chance = random.Random(seed)
         self.directory = Path(tempfile.mkdtemp(prefix="darner-cluster-"))
         (self.directory / "settings.toml").write_text("[defaults]\ndedupe_window = 3600\n")
-        self.etcd = EtcdServers(None, 3, directory=self.directory / "etcd" if self._make() else None)
+        (self.directory / "etcd").mkdir()
+        self.etcd = EtcdServers(None, 3, directory=self.directory / "etcd")
         url = f"etcd://{','.join(self.etcd.endpoints)}/torture"
         options = [f"--config={self.directory / 'settings.toml'}", "--log-level=info"]
         self.nodes = [Node(self.directory, f"node{number}", url, options) for number in range(3)]
         self.stopping = False
         self.clients = [Client(self, number) for number in range(clients)]
-
-    def _make(self) -> bool:
-        (self.directory / "etcd").mkdir()
-        return True
 
     def leader(self, patience: float = 60.0) -> Node:
         deadline = time.monotonic() + patience
@@ -263,7 +262,7 @@ class Torture:
             self.fault(kind)
             self.leader()
             self.check()
-            print(f"{number + 1}: {kind}; {sum(client.answers for client in self.clients)} answers", flush=True)
+            self._say(f"{number + 1}: {kind}; {sum(client.answers for client in self.clients)} answers")
         time.sleep(between)
         self.stopping = True
         deadline = time.monotonic() + 60
@@ -290,6 +289,10 @@ class Torture:
             node.kill()
         self.etcd.end()
 
+    def remove(self) -> None:
+        """Remove logs and data."""
+        shutil.rmtree(self.directory)
+
 
 def main(arguments: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.cluster_torture")
@@ -299,7 +302,7 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--between", type=float, default=2.0, help="seconds between two faults, on average")
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args(arguments)
-    torture = Torture(options.clients, options.seed)
+    torture = Torture(options.clients, options.seed, lambda text: print(text, flush=True))
     try:
         torture.run(options.rounds, options.faults.split(","), options.between)
     except BaseException:
@@ -312,7 +315,7 @@ def main(arguments: Sequence[str]) -> None:
         print(f"outages as clients saw them: median {statistics.median(outages):.1f} s, longest {outages[-1]:.1f} s")
     print(f"statuses of nodes that ended: {[node.exits for node in torture.nodes]}")
     print("nothing lost, nothing twice, order kept")
-    shutil.rmtree(torture.directory)
+    torture.remove()
 
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ from darner.cluster.opening import open_log
 from darner.cluster.replicated_store import ReplicatedStore
 from darner.cluster.status_site import make_site
 from darner.config.settings import Settings
+from darner.errors import SettingsError
 from darner.net.clock import MonotonicClock
 from darner.net.listeners import Listener
 from darner.queues.control import Control
@@ -55,15 +56,18 @@ class ClusterService(QueueService):
 
         @param open_store: not used, as the store of a node is a L{ReplicatedStore}.
         @param log: what the nodes share; by default what the settings say.
-        @raise SettingsError: a file for etcd cannot be read, or packages are missing.
+        @raise SystemExit: a file for etcd cannot be read, or packages are missing.
         """
         super().__init__(data_dir, places, settings, reactor, lambda _: self._replicated, control)
         if log is None:
             assert settings.cluster is not None
-            log = open_log(
-                reactor, settings.cluster, settings.cluster_user, settings.cluster_password_file,
-                settings.cluster_ca_file, settings.cluster_certificate, settings.cluster_key,
-            )  # fmt: skip
+            try:
+                log = open_log(
+                    reactor, settings.cluster, settings.cluster_user, settings.cluster_password_file,
+                    settings.cluster_ca_file, settings.cluster_certificate, settings.cluster_key,
+                )  # fmt: skip
+            except SettingsError as error:
+                sys.exit(f"darner: {error}")
         self._shared_log = log
         self._status_port: Any = None
 
