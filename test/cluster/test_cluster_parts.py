@@ -17,7 +17,7 @@ from zope.interface.verify import verifyObject
 
 from darner.cluster.leading import append_surely
 from darner.cluster.memory_log import MemoryLog
-from darner.cluster.node import EXIT_STORE
+from darner.cluster.node import EXIT_DAMAGED, EXIT_LEAD, EXIT_STORE
 from darner.cluster.notes import LEADER, STEP_DOWN, Note, read_notes
 from darner.cluster.operating import NoLeader, status, step_down
 from darner.cluster.records import CLAIM, PART, TURN, Record
@@ -280,3 +280,71 @@ class NodeTests(SynchronousTestCase):
             self.assertTrue(client.sets(b"jobs", b"one").startswith(b"SERVER_ERROR"))
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
         self.assertEqual(client.sets(b"jobs", b"two"), b"STORED\r\n")
+
+    def test_cannot_serve(self) -> None:
+        """A node that leads and cannot serve ends, so that another one leads."""
+        cluster = Cluster(self)
+        cluster.leader()
+        first, second = cluster.followers()
+        with mock.patch.object(first, "_lead", mock.Mock(side_effect=OSError("taken"))):
+            first.kill()
+            first.start()
+            second.kill()
+            cluster.leader().kill()
+            cluster.run(5)
+        self.assertEqual(len(self.flushLoggedErrors(OSError)), 1)
+        self.assertEqual(first.ended, (EXIT_LEAD, "this node leads, and cannot serve: taken"))
+        second.start()
+        self.assertIs(cluster.leader(), second)
+
+    def test_cannot_sync(self) -> None:
+        """A node whose disk fails ends."""
+        cluster = Cluster(self)
+        leader = cluster.leader()
+        with mock.patch.object(leader.store, "sync", mock.Mock(side_effect=StoreError("broken"))):
+            self.assertEqual(leader.client().sets(b"jobs", b"one"), b"STORED\r\n")
+            cluster.run(3)
+        self.assertEqual(leader.ended and leader.ended[0], EXIT_STORE)
+        self.assertIsNot(cluster.leader(), leader)
+
+    def test_threads_rest(self) -> None:
+        """Before the store is closed, no thread is in it, and none will be."""
+        cluster = Cluster(self)
+        leader = cluster.leader()
+        cluster.run(3)
+        under_way: Deferred[int] = Deferred()
+        leader.node._in_thread = lambda work: under_way
+        self.assertEqual(leader.client().sets(b"jobs", b"one"), b"STORED\r\n")
+        cluster.run(2)
+        resting = leader.node.rest()
+        self.assertNoResult(resting)
+        under_way.callback(leader.store.position)
+        self.successResultOf(resting)
+        self.successResultOf(leader.node.rest())
+        leader.node._in_thread = mock.Mock(side_effect=AssertionError)
+        self.assertEqual(leader.client().sets(b"jobs", b"one"), b"STORED\r\n")
+        cluster.run(2)
+
+    def test_measured(self) -> None:
+        """Turns are measured as those of a server alone."""
+        cluster = Cluster(self)
+        leader = cluster.leader()
+        timings = leader.queues.measure(cluster.clock.seconds)
+        leader.log.delay = 0.25
+        client = leader.client()
+        client.set(b"jobs", b"one")
+        cluster.run(1)
+        self.assertEqual(client.hears(), b"STORED\r\n")
+        self.assertIs(leader.queues.commit.timings, timings)
+        leader.kill()
+
+    def test_what_is_no_conflict(self) -> None:
+        """An error that nobody has thought of ends the node, without an answer."""
+        cluster = Cluster(self)
+        leader = cluster.leader()
+        client = leader.client()
+        with mock.patch.object(leader.log, "append", mock.Mock(side_effect=ZeroDivisionError)):
+            client.set(b"jobs", b"one")
+            cluster.run(1)
+        self.assertEqual(client.hears(), b"")
+        self.assertEqual(leader.ended and leader.ended[0], EXIT_DAMAGED)
