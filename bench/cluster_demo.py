@@ -6,6 +6,7 @@ They run until they are interrupted.  What ends is started again after a second,
 
 from __future__ import annotations
 
+import signal
 import sys
 import time
 
@@ -17,6 +18,7 @@ def main() -> None:
     """Run it."""
     if ETCD is None:
         sys.exit("there is no etcd: apt-get install etcd-server")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     torture = Torture(0, 0)
     url = f"etcd://{','.join(torture.etcd.endpoints)}/torture"
     try:

@@ -8,7 +8,7 @@ meanwhile belong to the next one.
 
 from __future__ import annotations
 
-from typing import Any, Optional
+from typing import Any, Final, Optional
 
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
@@ -19,6 +19,10 @@ from darner.queues.turn import Turn
 from darner.store.batch import Batch
 
 
+CHUNKS: Final = 64
+"""The number of chunks, of 64 KiB each, that the next turn gathers while one is under way."""
+
+
 class ReplicatedCommit(GroupCommit):
     """As L{GroupCommit}, over a L{darner.store.interfaces.IReplicatedStore}."""
 
@@ -27,6 +31,14 @@ class ReplicatedCommit(GroupCommit):
         super().__init__(store, schedule, in_thread, wall, clock)
         self._replicated = store
         self.replicated = True
+
+    @property
+    def busy(self) -> bool:
+        """
+        Whether large items that arrive must wait.  A round trip to the log takes milliseconds, so the next turn gathers
+        chunks meanwhile, up to a limit for all clients together.
+        """
+        return self._writing is not None and len(self._gathering.chunks) >= CHUNKS
 
     def _write(self, turn: Turn) -> None:
         if self.timings is not None:
