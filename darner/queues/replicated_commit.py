@@ -18,7 +18,6 @@ from darner.queues.commit import GroupCommit
 from darner.queues.turn import Turn
 from darner.store.batch import Batch
 
-
 CHUNKS: Final = 64
 """The number of chunks, of 64 KiB each, that the next turn gathers while one is under way."""
 

@@ -348,3 +348,19 @@ class NodeTests(SynchronousTestCase):
             cluster.run(1)
         self.assertEqual(client.hears(), b"")
         self.assertEqual(leader.ended and leader.ended[0], EXIT_DAMAGED)
+
+    def test_large_items_gather(self) -> None:
+        """While a record is on its way, the next turn takes chunks of large items, up to a limit."""
+        cluster = Cluster(self)
+        leader = cluster.leader()
+        leader.log.delay = 0.25
+        one, other = leader.client(), leader.client()
+        one.set(b"jobs", b"small")
+        for _ in range(3):
+            cluster.clock.advance(0)
+        self.assertFalse(leader.queues.commit.busy)
+        other.set(b"large", bytes(65 * 65536))
+        self.assertTrue(leader.queues.commit.busy)
+        cluster.run(2)
+        self.assertEqual((one.hears(), other.hears()), (b"STORED\r\n", b"STORED\r\n"))
+        self.assertFalse(leader.queues.commit.busy)
