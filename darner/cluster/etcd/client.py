@@ -163,7 +163,9 @@ class EtcdClient:
         self._under_way.discard(call)
         code = call.code()
         if code is grpc.StatusCode.OK:
-            self._failing = False
+            if self._failing:
+                self._failing = False
+                self._log.info("cluster: etcd at {endpoint} answers", endpoint=self._endpoints[index])
             done.callback(call.result())
             return
         error = EtcdError(self._endpoints[index], code.name, call.details() or "")
@@ -283,16 +285,17 @@ class EtcdClient:
 
     # Several attempts
 
-    async def ask(self, method: Method, request: Any) -> Any:
+    async def ask(self, method: Method, request: Any, attempt: Optional[float] = None) -> Any:
         """
         Ask until there is an answer: for what may be done more than once.
 
+        @param attempt: how long an answer is waited for at first, in seconds; by default that of an attempt.
         @raise LogUnavailable: there was none in time, or etcd refuses it.
         """
         tries = Tries(self)
         while True:
             try:
-                return await self.call(method, request, min(self.timings.attempt, max(tries.left, 0.1)))
+                return await self.call(method, request, tries.timeout(attempt))
             except (EtcdError, LogUnavailable) as error:
                 await tries.again(error)
 
@@ -328,6 +331,16 @@ class Tries:
         self._client = client
         self._deadline = client.reactor.seconds() + (client.timings.patience if patience is None else patience)
         self._pause = client.timings.first_pause
+        self._count = 0
+
+    def timeout(self, attempt: Optional[float] = None) -> float:
+        """
+        @param attempt: how long the first answer is waited for; by default that of an attempt.
+        @return: how long to wait for the next one, in seconds: longer each time, as the machines may just be slow.
+        """
+        self._count += 1
+        wanted = (self._client.timings.attempt if attempt is None else attempt) * min(self._count, 4)
+        return min(wanted, max(self.left, 0.1))
 
     @property
     def left(self) -> float:
