@@ -6,9 +6,12 @@ The library C{grpcio} does the work in threads of its own; what comes of it is h
 
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Optional
+
+os.environ.setdefault("GRPC_VERBOSITY", "ERROR")  # read by the library where it is loaded
 
 import grpc
 from twisted.internet.defer import Deferred, ensureDeferred, fail
