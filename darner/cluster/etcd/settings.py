@@ -69,8 +69,8 @@ class Sizes:
     """
 
     whole: int = 128 << 10
-    piece: int = 128 << 10
-    pieces: int = 16
+    piece: int = 64 << 10
+    pieces: int = 32
     transactions: int = 3
     appends: int = 100
     records: int = 64
