@@ -159,10 +159,11 @@ class EtcdClient:
         )
         self._under_way.add(call)
         from_thread = self.reactor.callFromThread
-        call.add_done_callback(lambda call: from_thread(self._done, index, call, done))
+        channel = self._channels[index]
+        call.add_done_callback(lambda call: from_thread(self._done, index, channel, call, done))
         return done
 
-    def _done(self, index: int, call: Any, done: Deferred[Any]) -> None:
+    def _done(self, index: int, channel: Any, call: Any, done: Deferred[Any]) -> None:
         self._under_way.discard(call)
         code = call.code()
         if code is grpc.StatusCode.OK:
@@ -172,8 +173,21 @@ class EtcdClient:
             done.callback(call.result())
             return
         error = EtcdError(self._endpoints[index], code.name, call.details() or "")
+        if code is grpc.StatusCode.UNAVAILABLE and not error.text.startswith("etcdserver:"):
+            self._disconnect(index, channel)
         self.failed_at(index, error)
         done.errback(error)
+
+    def _disconnect(self, index: int, channel: Any) -> None:
+        """
+        Give up a connection that is broken; the next request makes another one at once.
+
+        Left to itself, the library connects only while requests wait for it, and these fail at once meanwhile.
+        """
+        if index in self._channels and self._channels[index] is channel:
+            del self._channels[index]
+            self._calls = {key: method for key, method in self._calls.items() if key[0] != index}
+            channel.close()
 
     def failed_at(self, index: int, error: EtcdError) -> None:
         """Have the next requests go to another endpoint, where this one does not serve; forget a token that is old."""
