@@ -85,7 +85,8 @@ class ILog(Interface):
         The Deferred fires with numbers and records: at least one if there is any, then more until C{max_bytes} are
         reached; an empty list if there is none.  Linearizable as L{last}.
 
-        Failures: L{darner.errors.LogTrimmed}, the next one is gone; L{darner.errors.LogDamaged}.
+        Failures: L{darner.errors.LogTrimmed}, the next one is gone; L{darner.errors.LogDamaged}, it cannot be read, or
+        the log ends before C{after}: it has lost records.
         """
 
     def follow(after: int, received: Received) -> IFollowing:

@@ -154,6 +154,8 @@ class MemoryMember:
         """@return: what L{read} promises, at once."""
         if after + 1 < self._log.first:
             raise LogTrimmed(f"record {after + 1} is trimmed: the first one is {self._log.first}")
+        if after > self._log.last:
+            raise LogDamaged(f"the log ends with record {self._log.last}: it has lost record {after}")
         found: list[tuple[int, bytes]] = []
         size = 0
         for number in range(after + 1, self._log.last + 1):

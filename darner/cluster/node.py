@@ -25,7 +25,7 @@ from darner.cluster.notes import FENCED, FOLLOWER, LEADER, RESIGNED, STEP_DOWN, 
 from darner.cluster.records import CLAIM, Record
 from darner.cluster.replicated_store import ReplicatedStore
 from darner.cluster.trimming import trim_to
-from darner.errors import LogConflict, LogTrimmed, LogUnavailable, StoreError
+from darner.errors import LogConflict, LogError, LogTrimmed, LogUnavailable, StoreError
 
 EXIT_FENCED: Final = 70
 """Another node leads: start this one again, and it follows."""
@@ -163,6 +163,8 @@ class Node:
             self.fence(EXIT_FENCED, f"this node leads no more: {error}")
         elif isinstance(error, StoreError):
             self.fence(EXIT_STORE, f"the log has a record that cannot be written here: {error}")
+        elif isinstance(error, LogError):
+            self.fence(EXIT_DAMAGED, f"cannot append to the log: {error}")
         else:
             self.fence(EXIT_DAMAGED, f"internal error while appending to the log: {error!r}")
 

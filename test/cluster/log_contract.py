@@ -15,7 +15,7 @@ from twisted.internet.task import deferLater
 from zope.interface.verify import verifyObject
 
 from darner.cluster.interfaces import IFollowing, ILog
-from darner.errors import LogConflict, LogError, LogTrimmed, LogUnavailable
+from darner.errors import LogConflict, LogDamaged, LogError, LogTrimmed, LogUnavailable
 from test.servers import PATIENCE
 
 if TYPE_CHECKING:
@@ -176,12 +176,20 @@ class LogContract(Base):
         records = await self.fill(log, 20)
         reading = Reading(self.member())
         await reading.until(20)
-        later = Reading(self.member(), after=25)
+        later = Reading(self.member(), after=15)
         records += await self.fill(log, 20, 21)
         await reading.until(40)
         self.assertEqual(reading.got, records)
-        await later.until(15)
-        self.assertEqual(later.got, records[25:])
+        await later.until(25)
+        self.assertEqual(later.got, records[15:])
+
+    async def test_lost_records(self) -> None:
+        """Who has more than the log is told so, as the log must have been set back."""
+        log = self.member()
+        await self.fill(log, 3)
+        with self.assertRaises(LogDamaged):
+            await log.read(4, EVERYTHING)
+        await self.assertFailure(Reading(log, after=5).following.ended, LogDamaged)
 
     async def test_follow_large(self) -> None:
         log = self.member()

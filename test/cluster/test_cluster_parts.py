@@ -184,7 +184,7 @@ class AppendTests(SynchronousTestCase):
     def test_nothing_before(self) -> None:
         appending = self.append(3)
         self.run_on()
-        self.failureResultOf(appending, LogConflict)
+        self.failureResultOf(appending, LogDamaged)
 
     def test_trimmed(self) -> None:
         self.log.appended(1, b"of another")

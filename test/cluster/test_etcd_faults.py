@@ -30,7 +30,7 @@ from test.servers import PATIENCE, ROOT
 TIMINGS = Timings(attempt=1, patience=60, silence=2)
 """Long enough for a machine that is ten times slower."""
 
-SHORT = Timings(attempt=0.3, patience=1, silence=1)
+SHORT = Timings(attempt=0.5, patience=3, silence=1)
 """For what is to fail."""
 
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
@@ -138,6 +138,7 @@ class KeptLog(MemoryLog):
 class MemoryLogModelTests(SynchronousTestCase):
     """Whatever two nodes do, and whatever fails."""
 
+    @settings(max_examples=200, deadline=None, derandomize=True, database=None)
     @given(STEPS)
     def test_what_holds(self, steps: list[tuple[str, int, int, bytes]]) -> None:
         """

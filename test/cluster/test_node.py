@@ -259,7 +259,7 @@ class ClusterTests(SynchronousTestCase):
         cluster.run(5)
         for process in cluster.processes:
             self.assertEqual(process.ended and process.ended[0], EXIT_DAMAGED)
-            self.assertIn("do not belong together", str(process.ended))
+            self.assertIn("it has lost record", str(process.ended))
 
     def test_queues_from_elsewhere(self) -> None:
         """A data directory with queues that the log does not know is refused."""

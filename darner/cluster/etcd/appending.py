@@ -274,7 +274,7 @@ class Appender:
         tries = Tries(self._client, first.deadline - self._client.reactor.seconds() if first is not None else 0)
         while self._first() is not None:
             try:
-                if await self._try_to_find_out():
+                if await self._try_to_find_out(tries):
                     break
                 continue
             except (EtcdError, LogUnavailable) as error:
@@ -302,12 +302,13 @@ class Appender:
             else:
                 self._fail(LogUnavailable(f"record {first.number} is not appended: {reason}"))
 
-    async def _try_to_find_out(self) -> bool:
+    async def _try_to_find_out(self, tries: Tries) -> bool:
         """
         @return: whether it is found out; C{False}: it changed meanwhile.
         @raise EtcdError: etcd does not answer.
         """
-        answer = await self._client.call(TXN, messages.TxnRequest(success=[messages.get(self._keys.head)]))
+        timeout = tries.timeout()
+        answer = await self._client.call(TXN, messages.TxnRequest(success=[messages.get(self._keys.head)]), timeout)
         head = self._read_head(answer.responses[0].response_range)
         await self._find_own(head)
         first = self._first()
@@ -318,9 +319,10 @@ class Appender:
             return True
         if any(transaction.unknown for transaction in self._transactions):
             fenced = new_head(head.number)
-            answer = await self._client.call(TXN, messages.TxnRequest(
+            request = messages.TxnRequest(
                 compare=[self._is_head(head)], success=[messages.put(self._keys.head, fenced.value())]
-            ))  # fmt: skip
+            )
+            answer = await self._client.call(TXN, request, timeout)
             if not answer.succeeded or self._first() is not first:
                 return False
             head = fenced

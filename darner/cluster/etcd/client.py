@@ -6,9 +6,12 @@ The library C{grpcio} does the work in threads of its own; what comes of it is h
 
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Optional
+
+os.environ.setdefault("GRPC_VERBOSITY", "ERROR")  # read by the library where it is loaded
 
 import grpc
 from twisted.internet.defer import Deferred, ensureDeferred, fail
@@ -156,19 +159,35 @@ class EtcdClient:
         )
         self._under_way.add(call)
         from_thread = self.reactor.callFromThread
-        call.add_done_callback(lambda call: from_thread(self._done, index, call, done))
+        channel = self._channels[index]
+        call.add_done_callback(lambda call: from_thread(self._done, index, channel, call, done))
         return done
 
-    def _done(self, index: int, call: Any, done: Deferred[Any]) -> None:
+    def _done(self, index: int, channel: Any, call: Any, done: Deferred[Any]) -> None:
         self._under_way.discard(call)
         code = call.code()
         if code is grpc.StatusCode.OK:
-            self._failing = False
+            if self._failing:
+                self._failing = False
+                self._log.info("cluster: etcd at {endpoint} answers", endpoint=self._endpoints[index])
             done.callback(call.result())
             return
         error = EtcdError(self._endpoints[index], code.name, call.details() or "")
+        if code is grpc.StatusCode.UNAVAILABLE and not error.text.startswith("etcdserver:"):
+            self._disconnect(index, channel)
         self.failed_at(index, error)
         done.errback(error)
+
+    def _disconnect(self, index: int, channel: Any) -> None:
+        """
+        Give up a connection that is broken; the next request makes another one at once.
+
+        Left to itself, the library connects only while requests wait for it, and these fail at once meanwhile.
+        """
+        if index in self._channels and self._channels[index] is channel:
+            del self._channels[index]
+            self._calls = {key: method for key, method in self._calls.items() if key[0] != index}
+            channel.close()
 
     def failed_at(self, index: int, error: EtcdError) -> None:
         """Have the next requests go to another endpoint, where this one does not serve; forget a token that is old."""
@@ -283,16 +302,17 @@ class EtcdClient:
 
     # Several attempts
 
-    async def ask(self, method: Method, request: Any) -> Any:
+    async def ask(self, method: Method, request: Any, attempt: Optional[float] = None) -> Any:
         """
         Ask until there is an answer: for what may be done more than once.
 
+        @param attempt: how long an answer is waited for at first, in seconds; by default that of an attempt.
         @raise LogUnavailable: there was none in time, or etcd refuses it.
         """
         tries = Tries(self)
         while True:
             try:
-                return await self.call(method, request, min(self.timings.attempt, max(tries.left, 0.1)))
+                return await self.call(method, request, tries.timeout(attempt))
             except (EtcdError, LogUnavailable) as error:
                 await tries.again(error)
 
@@ -328,6 +348,16 @@ class Tries:
         self._client = client
         self._deadline = client.reactor.seconds() + (client.timings.patience if patience is None else patience)
         self._pause = client.timings.first_pause
+        self._count = 0
+
+    def timeout(self, attempt: Optional[float] = None) -> float:
+        """
+        @param attempt: how long the first answer is waited for; by default that of an attempt.
+        @return: how long to wait for the next one, in seconds: longer each time, as the machines may just be slow.
+        """
+        self._count += 1
+        wanted = (self._client.timings.attempt if attempt is None else attempt) * min(self._count, 4)
+        return min(wanted, max(self.left, 0.1))
 
     @property
     def left(self) -> float:

@@ -20,6 +20,9 @@ from darner.cluster.etcd.keys import TOKEN_BYTES, Keys, Stored
 from darner.cluster.etcd.settings import Sizes
 from darner.errors import LogDamaged, LogUnavailable
 
+_PATIENT = 3
+"""How many times longer than for another answer one is waited for: many pieces are under way at once."""
+
 
 class Pieces:
     """Writing and reading the pieces of large records, some at once."""
@@ -50,7 +53,8 @@ class Pieces:
 
         async def put(index: int) -> None:
             piece = bytes(view[index * self._size : (index + 1) * self._size])
-            await self._client.ask(PUT, messages.PutRequest(key=self._keys.piece(number, upload, index), value=piece))
+            request = messages.PutRequest(key=self._keys.piece(number, upload, index), value=piece)
+            await self._client.ask(PUT, request, _PATIENT * self._client.timings.attempt)
 
         stored = Stored(b"", b"", upload, count, len(record), zlib.crc32(record))
         failed: list[Exception] = []
@@ -96,7 +100,8 @@ class Pieces:
 
         async def get(index: int) -> bytes:
             key = self._keys.piece(number, stored.upload, index)
-            answer = await self._client.ask(RANGE, messages.RangeRequest(key=key))
+            request = messages.RangeRequest(key=key)
+            answer = await self._client.ask(RANGE, request, _PATIENT * self._client.timings.attempt)
             if not answer.kvs:
                 raise LogDamaged(f"record {number} is damaged: piece {index} of {stored.pieces} is not there")
             value: bytes = answer.kvs[0].value

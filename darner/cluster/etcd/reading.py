@@ -76,7 +76,7 @@ class Reader:
                     if size >= max_bytes:
                         break
                 else:
-                    if after >= bounds.last:
+                    if after == bounds.last:
                         return found, bounds
                     if not answer.responses[2].response_range.kvs:
                         raise LogDamaged(f"record {after + 1} is missing: the log has {bounds.first} to {bounds.last}")
@@ -92,6 +92,8 @@ class Reader:
     def _check(self, number: int, bounds: Bounds) -> None:
         if number < bounds.first:
             raise LogTrimmed(f"record {number} is trimmed: the first one is {bounds.first}")
+        if number > bounds.last + 1:
+            raise LogDamaged(f"the log ends with record {bounds.last}: it has lost record {number - 1}")
 
     def _adapt(self, mean: int) -> None:
         """Read as many at once as make a MiB, if the next ones are like these."""

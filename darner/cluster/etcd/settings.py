@@ -38,14 +38,15 @@ class Timings:
     """
     How long the log waits, in seconds.
 
-    @ivar attempt: for the answer to one request; then another endpoint is tried.
+    @ivar attempt: for the answer to one request; then another endpoint is tried, and an answer is waited for up to four
+        times as long.  It is what an outage takes at least where a machine is cut off.
     @ivar patience: for all attempts of one operation together.
     @ivar silence: for any word of etcd on a watch; then another endpoint is tried.
     @ivar first_pause: before an operation is tried again; each pause is twice as long as the one before, up to
         C{longest_pause}, and a random half of it is left out.
     """
 
-    attempt: float = 2.0
+    attempt: float = 1.0
     patience: float = 10.0
     silence: float = 3.0
     first_pause: float = 0.05
@@ -68,8 +69,8 @@ class Sizes:
     """
 
     whole: int = 128 << 10
-    piece: int = 128 << 10
-    pieces: int = 16
+    piece: int = 64 << 10
+    pieces: int = 32
     transactions: int = 3
     appends: int = 100
     records: int = 64
