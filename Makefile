@@ -1,6 +1,7 @@
 # make run: serve ./data on port 22133, and the dashboard on port 2223.   make test: all tests.   make lint: style and types.   make clean: start over.
 # make cluster: three nodes of a cluster on loopback, with three etcds.
 # make bench: all benchmarks, into docs/benchmarks.rst.   With COMPILE=0 nothing is compiled.
+# make share: man pages and shell completions.   make release VERSION=1.2.3 [DRY_RUN=1]: packaging/README.rst says more.
 
 VENV ?= .venv
 PYTHON ?= python3
@@ -8,9 +9,11 @@ DATA ?= data
 ARGS ?=
 TRIAL ?= twisted.trial
 TESTS ?= test
+VERSION ?=
 export COMPILE ?= 1
+export DRY_RUN
 
-.PHONY: run cluster test lint bench clean
+.PHONY: run cluster test lint bench share release clean
 
 run: $(VENV)/.compiled-$(COMPILE)
 	@PYTHONPATH="$$(cd $(VENV)/compiled && pwd)$${PYTHONPATH:+:$$PYTHONPATH}" exec $(VENV)/bin/twistd --nodaemon --pidfile= darner --data-dir=$(DATA) --http-port=2223 $(ARGS)
@@ -29,6 +32,14 @@ lint: $(VENV)/.dev
 # From the directory of what is compiled, so that this is what is measured: paths in ARGS and DARNER_CPP are absolute ones.
 bench: $(VENV)/.compiled-$(COMPILE) $(VENV)/.bench
 	cd $(VENV)/compiled && ../bin/python -m bench $(ARGS)
+
+# The man pages and the shell completions, which packages install below /usr/share.
+share: $(VENV)/.run
+	$(VENV)/bin/python packaging/man/generate.py packaging/share
+
+# make release VERSION=1.2.3; with DRY_RUN=1 in a copy, of which the artefacts alone remain.
+release: $(VENV)/.dev
+	PYTHON=$(VENV)/bin/python bash packaging/release $(VERSION)
 
 $(VENV)/.run: setup.cfg pyproject.toml
 	PYTHON=$(PYTHON) bash .ci/setup $(VENV) web,cli
@@ -51,6 +62,6 @@ $(VENV)/.dev: setup.cfg pyproject.toml
 	@touch $@
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info _trial_temp* .coverage* .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist packaging/share *.egg-info _trial_temp* .coverage* .mypy_cache .ruff_cache .hypothesis
 	find darner -name '*.so' -delete
 	find . -name __pycache__ -prune -exec rm -rf {} +

@@ -1,7 +1,8 @@
 """
-What setup.cfg cannot say: the modules that are compiled where C{DARNER_COMPILE=1} is in the environment.
+What setup.cfg cannot say: the modules that are compiled where C{DARNER_COMPILE=1} is in the environment, and the files
+that go to C{share/}.
 
-They are those that run for each request, and mypyc makes C of them; the same files run without that.
+The modules are those that run for each request, and mypyc makes C of them; the same files run without that.
 docs/design/compiled.rst says more.
 """
 
@@ -24,14 +25,16 @@ EXCEPT = [
     "store/interfaces.py", "net/clock.py", "net/mtls.py", "front/protocol.py", "front/access.py", "front/messages.py",
     # What runs once, or rarely.
     "net/endpoints.py", "net/limits.py", "net/listeners.py", "net/processors.py", "net/unix.py",
-    "store/compaction.py", "store/directory.py", "store/files/*", "store/inspection.py", "store/mapped_memory.py",
-    "store/opening.py", "store/power_loss.py", "store/renewal.py", "store/rollback.py", "store/status_file.py",
-    "queues/control.py", "queues/front_end.py", "queues/expiry.py", "queues/reclaiming.py", "queues/routing.py",
-    "queues/status.py", "front/login_queue.py", "cli/bench.py", "cli/cluster_service.py", "cli/log_files.py", "cli/log_format.py",
-    "cli/log_pipe.py", "cli/options.py", "cli/output.py", "cli/passwd.py", "cli/plugin.py", "cli/server.py",
-    "cli/workload.py",
+    "store/compaction.py", "store/directory.py", "store/faults.py", "store/files/*", "store/inspection.py",
+    "store/lost_payloads.py", "store/mapped_memory.py", "store/opening.py", "store/power_loss.py",
+    "store/releasing.py", "store/renewal.py", "store/rollback.py", "store/status_file.py", "queues/control.py",
+    "queues/front_end.py", "queues/expiry.py", "queues/reclaiming.py", "queues/routing.py", "queues/status.py",
+    "front/login_queue.py", "cli/bench.py", "cli/cluster_service.py", "cli/log_files.py", "cli/log_format.py",
+    "cli/log_pipe.py", "cli/notify.py", "cli/options.py", "cli/output.py", "cli/passwd.py", "cli/plugin.py",
+    "cli/reasons.py", "cli/server.py", "cli/workload.py",
     # What tests derive classes from.
-    "store/database.py", "store/leveldb.py", "store/memory.py", "queues/volatile.py",
+    "store/database.py", "store/leveldb.py", "store/payloads.py", "store/segments.py", "store/memory.py",
+    "queues/volatile.py",
 ]
 """...but for these modules."""
 COMPILER = ["mypy >= 2.4, < 2.5", "mypy-zope >= 1.0.17, < 1.1", "types-tqdm"]
@@ -43,6 +46,19 @@ def compiled():
     found = [path for package in COMPILED for path in sorted((ROOT / "darner" / package).rglob("*.py"))]
     left_out = [path for pattern in ["**/__init__.py", *EXCEPT] for path in (ROOT / "darner").glob(pattern)]
     return [str(path.relative_to(ROOT)) for path in found if path not in left_out]
+
+
+def data_files():
+    """
+    @return: what is installed below C{share/}: the sample of the settings, and the man pages and shell completions,
+        where `make share` has made them.
+    """
+    found = {"share/doc/darner/examples": ["docs/darner.toml"]}
+    for path in sorted((ROOT / "packaging" / "share").rglob("*")):
+        if path.is_file():
+            place = path.parent.relative_to(ROOT / "packaging")
+            found.setdefault(str(place), []).append(str(path.relative_to(ROOT)))
+    return list(found.items())
 
 
 def extensions():
@@ -75,7 +91,7 @@ elif os.environ.get("DARNER_COMPILE") == "1":
     needed = config["options"]["install_requires"].split("\n")
     setup(
         ext_modules=extensions(), cmdclass={"build_py": BuildCompiled},
-        setup_requires=[*COMPILER, *filter(None, needed)],
+        setup_requires=[*COMPILER, *filter(None, needed)], data_files=data_files(),
     )  # fmt: skip
 else:
-    setup()
+    setup(data_files=data_files())

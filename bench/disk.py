@@ -105,6 +105,7 @@ class Disk:
         self.marks = bytearray()
         self._files: dict[int, Union[File, Directory, bytearray]] = {}
         self._syncs: dict[int, int] = {}
+        self._closing: set[int] = set()
 
     # Calls of the process
 
@@ -156,8 +157,13 @@ class Disk:
         return changed
 
     def _close(self, call: Call) -> bool:
-        if call.result is not None:
-            self._files.pop(call.file, None)
+        # Another thread may get the descriptor before this one hears that it is closed.
+        if call.result is None:
+            self._closing.add(call.file)
+        elif call.file in self._closing:
+            self._closing.discard(call.file)
+            return False
+        self._files.pop(call.file, None)
         return False
 
     def _write(self, call: Call) -> bool:
@@ -248,6 +254,14 @@ class Disk:
         return self._state(
             lambda directory: len(directory.changes),
             lambda file: (len(file.data) if file in files[-1:] else file.certain, 0),
+        )
+
+    def without(self, suffix: str) -> State:
+        """All is there, but of files with such a name what is certain."""
+        files = [file for name, file in self._all(self.root) if isinstance(file, File) and name.endswith(suffix)]
+        return self._state(
+            lambda directory: len(directory.changes),
+            lambda file: (file.certain if file in files else len(file.data), 0),
         )
 
     def some(self, chance: random.Random) -> State:

@@ -35,7 +35,7 @@ from attrs import define, field, frozen
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
-from bench.powerloss import ROOT, open_queues, payload, result_of, scratch
+from bench.powerloss import ROOT, hastily, open_queues, payload, result_of, scratch
 from bench.server_log import LogWatch
 from bench.syscalls import attach, missing
 from darner.errors import DarnerError, StoreError
@@ -118,7 +118,8 @@ class Driver:
             )[0]
             verb(name, chance)
             if step % 10 == 9:
-                self.clock.pump([0.5, 0.5, 0.5])  # space is reclaimed, and the database compacted
+                # Space is reclaimed, and the database compacted and reopened.
+                self.clock.pump([0.5] * 5)
 
     def _ask(self, deferred: Deferred[Any]) -> tuple[bool, Any]:
         """@return: whether it succeeded, and the result."""
@@ -282,9 +283,11 @@ def bounded(path: Path, seed: int) -> list[int]:
 def work(path: Path, descriptor: int, seed: int) -> None:
     """Do the work in a separate thread, report it, and end as in a crash."""
     # So that nothing is imported or read later.
-    warm = Driver(path.with_suffix(".warm"))
-    warm.work(seed)
-    warm.queues.store.close()
+    with hastily() as counts:
+        warm = Driver(path.with_suffix(".warm"))
+        warm.work(seed)
+        warm.queues.store.close()
+    assert counts["renewed"], counts
     # Allow other processes than the parent to trace this one.
     ctypes.CDLL(None).prctl(0x59616D61, ctypes.c_ulong(-1), 0, 0, 0)
     parent = socket.socket(fileno=descriptor)
@@ -294,7 +297,7 @@ def work(path: Path, descriptor: int, seed: int) -> None:
 
     def run() -> None:
         try:
-            with LogWatch() as watch:
+            with LogWatch() as watch, hastily():
                 driver = Driver(path)
                 driver.work(seed)
                 report["recovered"] = driver.recover()

@@ -66,6 +66,20 @@ class Bystander(threading.Thread):
         self._client.close()
 
 
+def send_many(address: tuple[str, int], request: Callable[[int], bytes], count: int) -> None:
+    """Send so many requests, each with a reply of one line, to the server at an address."""
+    with socket.create_connection(address, timeout=PATIENCE) as client:
+        for start in range(0, count, AT_ONCE):
+            numbers = range(start, min(count, start + AT_ONCE))
+            client.sendall(b"".join(map(request, numbers)))
+            left = len(numbers)
+            while left:
+                received = client.recv(65536)
+                if not received:
+                    raise ConnectionError("hung up")
+                left -= received.count(b"\n")
+
+
 class Trial:
     """Operations on one server, one after the other."""
 
@@ -93,17 +107,7 @@ class Trial:
         return socket.create_connection((self._server.host, self._server.port), timeout=PATIENCE)
 
     def _many(self, request: Callable[[int], bytes], count: int) -> None:
-        """Send so many requests, each with a reply of one line."""
-        with self._connect() as client:
-            for start in range(0, count, AT_ONCE):
-                numbers = range(start, min(count, start + AT_ONCE))
-                client.sendall(b"".join(map(request, numbers)))
-                left = len(numbers)
-                while left:
-                    received = client.recv(65536)
-                    if not received:
-                        raise ConnectionError("hung up")
-                    left -= received.count(b"\n")
+        send_many((self._server.host, self._server.port), request, count)
 
     def _ask(self, request: bytes, end: bytes) -> None:
         with self._connect() as client:

@@ -17,11 +17,13 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 from typing import Any, Final, Optional
+from unittest.mock import patch
 
-import plyvel
 from attrs import define, field, frozen
 from twisted.internet.defer import Deferred, maybeDeferred, succeed
 from twisted.internet.task import Clock
@@ -32,7 +34,12 @@ from bench.server_log import LogWatch
 from bench.syscalls import missing, read_trace, watched
 from darner.front.calls import Call, Consuming, Opening, OpenMessage, Putting, Reading
 from darner.queues.collection import Queues, Surroundings
+from darner.store import releasing
+from darner.store.database import Database
 from darner.store.leveldb import LevelStore
+from darner.store.records import LARGE
+from darner.store.releasing import Releasing
+from darner.store.renewal import Renewal
 
 WRITE_BUFFER: Final = 64 * 1024
 """The smallest that LevelDB accepts, so that it begins new logs often."""
@@ -40,6 +47,10 @@ ROOT: Final = Path(__file__).resolve().parent.parent
 NAMES: Final = (b"a", b"b", b"c")
 _VERBS: Final = ("put", "get", "open", "close", "abort", "flush", "delete")
 _WEIGHTS: Final = (50, 16, 8, 6, 3, 0.6, 0.8)
+QUIET: Final = (0.6, 0.6, 0.6)
+"""Seconds of a quiet moment, in which space is reclaimed."""
+LEVELDB, SEGMENTS, TURNOVER = KINDS = ("leveldb", "segments", "turnover")
+"""Kinds of work: without segments, with them, and with LevelDB reopened and segments moved all the time."""
 CUTTING: Final = ("fsync", "fdatasync", "rename", "unlink", "openat", "mkdir")
 """Calls before and after which every cut is tried."""
 
@@ -56,8 +67,12 @@ class Turn:
     sync: bool
 
 
-def script(chance: random.Random, turns: int) -> list[Turn]:
-    """@return: random operations for so many turns."""
+def script(chance: random.Random, turns: int, turnover: bool = False) -> list[Turn]:
+    """
+    @param turnover: whether most items do not stay long, except in one queue: what stays there has to be moved out of
+        segments.
+    @return: random operations for so many turns.
+    """
     number = 0
     done = []
     for _ in range(turns):
@@ -69,8 +84,10 @@ def script(chance: random.Random, turns: int) -> list[Turn]:
             size = 0
             if verb == "put":
                 number += 1
-                (size,) = chance.choices((9, 200, 3000, 20_000, 150_000), (30, 30, 25, 8, 4))
+                (size,) = chance.choices((9, 200, 3000, 6000, 20_000, 150_000), (30, 30, 12, 13, 8, 4))
             requests.append((verb, chance.choice(NAMES), number, size))
+        if turnover and len(done) % 20 == 19:
+            requests = [("flush", name, 0, 0) for name in NAMES[:-1]]
         puts = any(verb == "put" for verb, *_ in requests)
         done.append(Turn(tuple(requests), puts and chance.random() < 0.15))
     return done
@@ -117,14 +134,15 @@ class Expected:
 # The process that does the work
 
 
-def _open_small(*arguments: Any, **options: Any) -> Any:
-    return plyvel.DB(*arguments, **{**options, "write_buffer_size": WRITE_BUFFER})
+def open_queues(path: Path, clock: Clock, separate_from: Optional[int] = LARGE) -> Queues:
+    """
+    Open a data directory, using this thread alone.
 
-
-def open_queues(path: Path, clock: Clock) -> Queues:
-    """Open a data directory, using this thread alone."""
+    @param separate_from: as for a L{LevelStore}.
+    """
     queues = Queues(
-        LevelStore(path, _open_small), Surroundings(clock, lambda call: clock.callLater(0, call), maybeDeferred)
+        LevelStore(path, write_buffer=WRITE_BUFFER, separate_from=separate_from),
+        Surroundings(clock, lambda call: clock.callLater(0, call), maybeDeferred),
     )
     try:
         queues.start()
@@ -132,6 +150,34 @@ def open_queues(path: Path, clock: Clock) -> Queues:
         queues.store.close()
         raise
     return queues
+
+
+@contextmanager
+def hastily() -> Iterator[Counter[str]]:
+    """
+    The context in which the store reopens LevelDB, and moves what is needed of segments, in every quiet moment.
+
+    @return: how often it did each.
+    """
+    counts = Counter(renewed=0, moved=0, released=0)
+    asked = count()
+
+    def counted(name: str, method: Callable[..., Any]) -> Callable[..., Any]:
+        def called(*arguments: Any) -> Any:
+            counts[name] += 1
+            return method(*arguments)
+
+        return called
+
+    with (
+        # It is asked twice for each time, and in between nothing else would be done if it were due always.
+        patch.object(Renewal, "due", property(lambda _: next(asked) % 4 < 2)),
+        patch.object(releasing, "SPARE", 0),
+        patch.object(Database, "renew", counted("renewed", Database.renew)),
+        patch.object(Releasing, "_copy", counted("moved", Releasing._copy)),
+        patch.object(Releasing, "_release", counted("released", Releasing._release)),
+    ):
+        yield counts
 
 
 class Worker:
@@ -187,25 +233,32 @@ def result_of(deferred: Deferred[Any]) -> Any:
     return result
 
 
-def work(path: Path, marks: Path, seed: int, turns: int) -> None:
+def work(path: Path, marks: Path, seed: int, turns: int, kind: str) -> None:
     """Run a script in a data directory, and mark the beginning and end of each turn."""
+    done = script(random.Random(seed), turns, kind == TURNOVER)
     with LogWatch() as watch:
-        _work(path, marks, seed, turns)
+        if kind == TURNOVER:
+            with hastily() as counts:
+                _work(path, marks, done, LARGE)
+            if not all(counts.values()):
+                raise AssertionError(f"this is no test of something: {counts}")
+        else:
+            _work(path, marks, done, LARGE if kind == SEGMENTS else None)
     watch.check()
 
 
-def _work(path: Path, marks: Path, seed: int, turns: int) -> None:
+def _work(path: Path, marks: Path, turns: Sequence[Turn], separate_from: Optional[int]) -> None:
     clock = Clock()
     say = os.open(marks, os.O_WRONLY | os.O_APPEND)
-    queues = open_queues(path, clock)
+    queues = open_queues(path, clock, separate_from)
     worker = Worker(queues, clock)
-    for number, turn in enumerate(script(random.Random(seed), turns), 1):
+    for number, turn in enumerate(turns, 1):
         os.write(say, b"b")
         worker.do(turn)
         os.write(say, b"s" if turn.sync else b"e")
         if number % 40 == 0:
-            clock.advance(1)  # a quiet moment, in which space is reclaimed
-    clock.advance(1)
+            clock.pump(QUIET)
+    clock.pump(QUIET)
     queues.store.close()
 
 
@@ -342,6 +395,7 @@ def states(disk: Disk, chance: random.Random, tails: int) -> Iterator[tuple[str,
     yield "all entries", disk.entries(zeros=False)
     yield "all entries, zeros", disk.entries(zeros=True)
     yield "newest log", disk.newest(".log")
+    yield "no payloads", disk.without(".seg")
     for _ in range(tails):
         yield "chance", disk.some(chance)
     yield "most", disk.most()
@@ -350,19 +404,21 @@ def states(disk: Disk, chance: random.Random, tails: int) -> Iterator[tuple[str,
 class Recording:
     """A recording of a process's calls, which can be replayed any number of times."""
 
-    def __init__(self, directory: Path, seed: int, turns: int) -> None:
+    def __init__(self, directory: Path, seed: int, turns: int, kind: str) -> None:
         """
         Run a process that works on queues.
 
         @param directory: an empty directory.
         @param seed: seed of the work.
+        @param kind: one of L{KINDS}.
         """
         self.directory = directory
-        self.turns = script(random.Random(seed), turns)
+        self.turns = script(random.Random(seed), turns, kind == TURNOVER)
         self._traced, self._marks, self._trace = directory / "traced", directory / "marks", directory / "trace"
         self._traced.mkdir()
         self._marks.touch()
         command = [sys.executable, "-m", "bench.powerloss", "--work", str(self._traced), str(self._marks)]
+        command += ["--kind", kind]
         subprocess.run(
             watched([*command, "--seed", str(seed), "--turns", str(turns)], self._trace), check=True, cwd=ROOT
         )
@@ -386,7 +442,7 @@ def lose_power(recording: Recording, seed: int, limit: int, tails: int = 3) -> F
     """
     chance = random.Random(seed)
     checker = Checker(recording.directory, recording.turns)
-    cuts = _cuts([name for _, name, _ in recording.replay()], chance, limit // (tails + 2))
+    cuts = _cuts([name for _, name, _ in recording.replay()], chance, limit // (tails + 3))
     findings = Findings(synced=sum(turn.sync for turn in recording.turns))
     seen: set[object] = set()
     for number, _, disk in recording.replay():
@@ -437,25 +493,32 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
     parser.add_argument("--states", type=int, default=2000, help="how many states to open [default: 2000]")
     parser.add_argument("--turns", type=int, default=400, help="how many turns the process works [default: 400]")
     parser.add_argument("--tails", type=int, default=3, help="random states after each cut [default: 3]")
+    parser.add_argument("--kind", choices=KINDS, help="the kind of work [default: all, one after the other]")
     parser.add_argument("--work", nargs=2, type=Path, metavar=("DIRECTORY", "MARKS"), help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.work:
-        work(options.work[0] / "data", options.work[1], options.seed, options.turns)
+        work(options.work[0] / "data", options.work[1], options.seed, options.turns, options.kind)
         return 0
     reason = missing()
     if reason is not None:
         parser.error(reason)
+    kinds = KINDS if options.kind is None else (options.kind,)
+    return max(_try(kind, options, options.states // len(kinds)) for kind in kinds)
+
+
+def _try(kind: str, options: argparse.Namespace, limit: int) -> int:
+    """@return: the exit status."""
     directory = Path(tempfile.mkdtemp(prefix="darner-powerloss-", dir=scratch()))
     try:
-        recording = Recording(directory, options.seed, options.turns)
-        findings = lose_power(recording, options.seed, options.states, options.tails)
+        recording = Recording(directory, options.seed, options.turns, kind)
+        findings = lose_power(recording, options.seed, limit, options.tails)
     finally:
         shutil.rmtree(directory, ignore_errors=True)
     for fault in findings.faults:
         print(str(fault)[:1000])
     print(
-        f"{findings.opened} states of {findings.calls} calls opened, {findings.logs} of them with several logs; "
-        f"{findings.synced} of {options.turns} turns were promised; "
+        f"{kind}: {findings.opened} states of {findings.calls} calls opened, {findings.logs} of them with several logs"
+        f"; {findings.synced} of {options.turns} turns were promised; "
         f"{findings.lost} had lost what was not promised; {len(findings.faults)} faults"
     )
     print(", ".join(f"{count} of kind {kind!r}" for kind, count in findings.kinds.items()))

@@ -111,7 +111,7 @@ class Server:
     def launch(self) -> subprocess.Popen[bytes]:
         """Start its process without waiting until it answers."""
         if not self.port:
-            self.port = _free_port()
+            self.port = free_port()
             self.directory = Path(tempfile.mkdtemp(prefix="bench-"))
         program = self.program()
         assert program is not None
@@ -352,7 +352,7 @@ def _environment(package: Path) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port: int = taken.getsockname()[1]
         return port

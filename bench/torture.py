@@ -246,6 +246,8 @@ class Torture:
         """Check that a kill leaves no more behind than the next start finds and deletes."""
         with tempfile.TemporaryDirectory(dir=self.server.directory) as copy:
             shutil.copytree(self.server.data / "leveldb", Path(copy) / "leveldb")
+            if (self.server.data / "segments").exists():
+                shutil.copytree(self.server.data / "segments", Path(copy) / "segments", copy_function=os.link)
             for what in look_at(Path(copy)).astray():
                 self.books.fault(LEFT, what)
 

@@ -111,6 +111,10 @@ class Client:
         heard: bytes = self._transport.value()
         return heard
 
+    def forget(self) -> None:
+        """Forget what it received."""
+        self._transport.clear()
+
     def look(self) -> bool:
         """@return: whether the server has closed the connection since the last call."""
         if self.gone or not self._transport.disconnecting:

@@ -157,7 +157,7 @@ def make_store(path: Path, random: Random) -> Kept:
         keeper = Keeper(LevelStore(path))
         for number in range(150):
             keeper.put(kept, b"jobs", random.randrange(20, 400), together=random.random() < 0.4)
-            keeper.put(kept, b"mails", random.choice([20, 30, 800]), together=random.random() < 0.7)
+            keeper.put(kept, b"mails", random.choice([20, 30, 800, 5000]), together=random.random() < 0.7)
             if number % 40 == 0:
                 keeper.put(kept, b"images", random.randrange(CHUNK_BYTES + 1, 2 * CHUNK_BYTES))
             if number % 50 == 0:
@@ -250,7 +250,9 @@ def swap(random: Random, path: Path) -> None:
 
 def add(random: Random, path: Path) -> None:
     """There is one file more."""
-    name = random.choice(["letter.txt", "000777.ldb", "core.1", f"{path.name}.bak", "MANIFEST-000999", "000998.log"])
+    name = random.choice(
+        ["letter.txt", "000777.ldb", "core.1", f"{path.name}.bak", "MANIFEST-000999", "000998.log", "000997.seg"]
+    )
     (path.parent / name).write_bytes(random.choice([b"", random.randbytes(300), path.read_bytes()]))
 
 
@@ -267,4 +269,5 @@ def files(path: Path) -> list[Path]:
         times = {".ldb": 3, ".log": 4}.get(file.suffix, 1)
         if not file.name.startswith("LO"):
             found += [file] * times
-    return [*found, path / "darner"]
+    segments = sorted((path / "segments").glob("*.seg"))
+    return [*found, *segments, *segments, path / "darner"]

@@ -25,12 +25,14 @@ from twisted.internet.interfaces import IStreamServerEndpoint
 from twisted.logger import ILogObserver, Logger, LogLevel
 
 import darner
+from darner.cli.notify import Notifier
 from darner.cli.options import Options
 from darner.cli.output import say
+from darner.cli.reasons import cannot_listen, wrong_with_endpoint
 from darner.config.passwords import Passwords
 from darner.config.settings import Settings
 from darner.errors import SettingsError, StoreDamaged, StoreError, StoreUnusable
-from darner.net.endpoints import tcp_endpoint
+from darner.net.endpoints import fastest, tcp_endpoint
 from darner.net.listeners import HTTP, MEMCACHE, TEXT, Listener, is_reachable, url_of
 from darner.net.log_limits import LimitedLog
 from darner.net.unix import UnixEndpoint
@@ -96,6 +98,7 @@ class Server(Service):
         self._limited = LimitedLog(self._log, reactor)
         self._told_to_stop = False
         self.log_observer: Optional[ILogObserver] = None
+        self._notifier = Notifier()
 
     def setServiceParent(self, parent: Any) -> None:
         super().setServiceParent(parent)
@@ -128,7 +131,7 @@ class Server(Service):
         except (StoreError, SettingsError) as error:
             raise self._cannot_start(str(error)) from error
         except CannotListenError as error:
-            raise self._cannot_start(_cannot_listen(error)) from error
+            raise self._cannot_start(cannot_listen(error)) from error
         except (OSError, OverflowError) as error:
             raise self._cannot_start(f"cannot listen: {error}") from error
         finally:
@@ -145,6 +148,12 @@ class Server(Service):
         if self._settings.debug:
             self._log.info("debug logging is on")
         self._log.info("starting up")
+        if self._notifier.wanted:
+            self._reactor.callWhenRunning(self._notify_ready)
+
+    def _notify_ready(self) -> None:
+        if self.queues.queues is not None:
+            self._notifier.ready(self.queues.queues)
 
     def _hear(self, number: int, handler: Any, unless_other_than: Any) -> None:
         """Handle a signal from now on, unless other code already handles it."""
@@ -239,9 +248,11 @@ class Server(Service):
         @raise SettingsError: any setting is wrong, or there is no file; nothing is changed.
         """
         log: Any = self._limited if for_client else self._log
+        self._notifier.reloading()
         try:
             settings = self._read_again()
         except SettingsError as error:
+            self._notifier.reloaded(str(error))
             log.emit(
                 LogLevel.error, "cannot reload the settings, nothing is changed: {error}",
                 kind=("reload", str(error)), error=str(error),
@@ -255,6 +266,7 @@ class Server(Service):
             log.emit(
                 LogLevel.warn, "these settings have changed and need a restart: {names}", names=", ".join(others)
             )
+        self._notifier.reloaded()
 
     def _read_again(self) -> Settings:
         if self._options is None or self._options["config"] is None:
@@ -272,6 +284,7 @@ class Server(Service):
 
     def stopService(self) -> Deferred[None]:
         self._log.info("stopping: finishing running requests")
+        self._notifier.stopping()
         super().stopService()
         return self.queues.stopService().addCallback(self._stopped)
 
@@ -293,32 +306,13 @@ def changes(before: Settings, after: Settings) -> list[str]:
     ]
 
 
-def _cannot_listen(error: CannotListenError) -> str:
-    """@return: the reason, in one line."""
-    reason = getattr(error.socketError, "strerror", None) or error.socketError
-    port = error.port.decode(errors="replace") if isinstance(error.port, bytes) else error.port
-    return f"cannot listen: {error.interface or 'any address'}:{port}: {reason}"
-
-
-def _why(description: str, error: Exception) -> str:
-    """@return: what is wrong with an endpoint, in plainer words than Twisted's where these are unclear."""
-    if isinstance(error, ImportError):
-        return f"TLS needs more packages: pip install 'darner[tls]' ({error})"
-    if isinstance(error, KeyError) and description.startswith("systemd:"):
-        return f"systemd has passed no socket of that name ({error}), see FileDescriptorName= in systemd.socket(5)"
-    if isinstance(error, IndexError) and description.startswith("systemd:"):
-        return "systemd has passed no socket of that number"
-    if isinstance(error, KeyError):
-        return f"argument missing or misspelled: {error}"
-    return str(error)
-
-
 def _endpoint(reactor: Any, description: str) -> IStreamServerEndpoint:
     try:
         endpoint: IStreamServerEndpoint = serverFromString(reactor, description)
     except Exception as error:
         # It raises errors of any type, from an unknown kind of endpoint to a certificate that cannot be read.
-        raise SettingsError(f"bad endpoint to listen at: {description}: {_why(description, error)}") from error
+        reason = wrong_with_endpoint(description, error)
+        raise SettingsError(f"bad endpoint to listen at: {description}: {reason}") from error
     if isinstance(endpoint, UNIXServerEndpoint):
         return UnixEndpoint(reactor, endpoint._address, endpoint._backlog, endpoint._mode)
     return endpoint
@@ -339,7 +333,8 @@ def listeners(settings: Settings, reactor: Any) -> list[Listener]:
         found.append(Listener(tcp_endpoint(reactor, settings.tcp_port, settings.interface)))
     for place in settings.listen:
         tls, mtls = bool(_TLS.match(place.endpoint)), "mtls:" in place.endpoint[:13]
-        found.append(Listener(_endpoint(reactor, place.endpoint), MEMCACHE, place.dialect, tls, mtls))
+        endpoint = fastest(reactor, _endpoint(reactor, place.endpoint))
+        found.append(Listener(endpoint, MEMCACHE, place.dialect, tls, mtls))
     if settings.text_port is not None:
         found.append(Listener(tcp_endpoint(reactor, settings.text_port, settings.interface), TEXT))
     return found + _http_listeners(settings, reactor)

@@ -43,7 +43,9 @@ class _Pending:
         self._compaction = compaction
         self._writes: deque[Write] = deque()
 
-    def write(self, writes: Sequence[Write], deleted: Mapping[bytes, tuple[bytes, bytes]]) -> None:
+    def write(
+        self, writes: Sequence[Write], deleted: Mapping[bytes, tuple[bytes, bytes]], apart: Sequence[bytes] = ()
+    ) -> None:
         """As L{Compaction.write}."""
         self._writes.extend(writes)
         self._compaction.write([], deleted)
@@ -75,12 +77,13 @@ class ReplicatedStore(LevelStore):
 
         @raise StoreUnusable: also if there are queues in it that are not from a log.
         """
-        super().__init__(path, open_database, seconds)
+        # Where a payload is in segments is not the same on all nodes, so none is.
+        super().__init__(path, open_database, seconds, separate_from=None)
         value = self._database.get(records.POSITION_KEY)
         self.cluster, self.position = (b"", 0) if value is None else records.unpack_position(value)
         self._parts: list[Record] = []
         self._pending = _Pending(self._compaction)
-        self._steps = Reclaiming(self._database, self._pending)
+        self._steps = Reclaiming(self._database, self._pending, self._releasing)
         self._append: Optional[Callable[[Batch], Deferred[None]]] = None
         if value is None and (self._numbers[0] or next(iter(self._database.prefixed(records.NAME)), None)):
             self.close()

@@ -9,12 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from darner.migrate.importing import ImportRefused, QueueDestination
 from darner.migrate.sources import SourceItem, SourceQueue
 from darner.store.batch import Batch
-from darner.store.database import DB
 from darner.store.leveldb import LevelStore
 from darner.values.items import Delayed, Imported, Item, QueueState
 from darner.values.vocabulary import CHUNK_BYTES
@@ -113,11 +112,6 @@ def _chunks(item: SourceItem) -> Iterator[bytes]:
         yield bytes(held)
 
 
-def _open_database(path: str, **options: Any) -> Any:
-    """Open a LevelDB that takes less memory than a server's.  Nothing is read from its cache here."""
-    return DB(path, **{**options, **({"write_buffer_size": _BUFFER} if "write_buffer_size" in options else {})})
-
-
 class DataDirectoryImport:
     """A data directory that queues are imported into."""
 
@@ -132,7 +126,7 @@ class DataDirectoryImport:
         self._path = path
         self._clock = clock
         self._again = again
-        self._store = LevelStore(path, _open_database)
+        self._store = LevelStore(path, write_buffer=_BUFFER)
         try:
             self._states = {state.name: state for state in self._store.recover()}
         except BaseException:

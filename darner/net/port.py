@@ -109,7 +109,11 @@ class FastPort:
 
     _log: ClassVar[Logger] = Logger()
 
-    def __init__(self, reactor: Any, port: int, interface: str) -> None:
+    def __init__(
+        self, reactor: Any, port: int, interface: str, inherited: Optional[socket.socket] = None
+    ) -> None:
+        """@param inherited: a socket that listens already; C{port} and C{interface} then only describe it."""
+        self._inherited = inherited
         self._reactor = reactor
         self._port = port
         self._interface = interface
@@ -134,6 +138,10 @@ class FastPort:
 
         @raise CannotListenError: it is in use, or cannot be bound.
         """
+        if self._inherited is not None:
+            self._inherited.setblocking(False)
+            self._listen_on(self._inherited)
+            return
         family = socket.AF_INET6 if ":" in self._interface else socket.AF_INET
         listening = socket.socket(family, socket.SOCK_STREAM)
         try:
@@ -143,6 +151,9 @@ class FastPort:
         except OSError as error:
             listening.close()
             raise CannotListenError(self._interface, self._port, error) from error
+        self._listen_on(listening)
+
+    def _listen_on(self, listening: socket.socket) -> None:
         self._listening = listening
         self._listening_fd = listening.fileno()
         self._epoll = select.epoll()

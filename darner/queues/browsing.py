@@ -45,8 +45,9 @@ def _attempts(fifo: Fifo, id: int) -> int:
     return 0 if retries is None else retries.attempts(id)
 
 
-def find(fifo: Fifo, id: int) -> Optional[Seen]:
+def find(fifo: Fifo, id: int, near: Optional[dict[int, Item]] = None) -> Optional[Seen]:
     """
+    @param near: as for L{darner.queues.contents.Contents.find}.
     @return: the item with this id, unless it is consumed or missing.
     @raise StoreError: it cannot be read.
     """
@@ -56,7 +57,7 @@ def find(fifo: Fifo, id: int) -> Optional[Seen]:
     entry = _aside(fifo).get(id)
     if entry is not None:
         return Seen(RETRYING, entry[1], entry[0], _attempts(fifo, id))
-    item = contents.find(id)
+    item = contents.find(id, near)
     if item is None:
         return None
     return Seen(OPEN if id in contents.open else READY, item, 0.0, _attempts(fifo, id))

@@ -121,15 +121,23 @@ class Contents:
         self.perishable = True
         self._expiry.watch(self._queue)
 
-    def find(self, id: int) -> Optional[Item]:
+    def find(self, id: int, near: Optional[dict[int, Item]] = None) -> Optional[Item]:
         """
         @param id: of an item that is neither consumed nor set aside.
+        @param near: the items that were read with the one that was looked for before, by their ids: whoever looks for
+            several has a run read once.
         @return: it, with its payload where that is not in a stream; C{None} where it is missing.
         @raise StoreError: it cannot be read.
         """
         item = self._ledger.find_unwritten(id)
         if item is None and self._medium.durable:
-            return self.read(id)
+            if near is None:
+                return self.read(id)
+            if id not in near:
+                near.clear()
+                for item in self._medium.store.read(self._ledger.number, id, self._ledger.next_id, 1):
+                    near[item.id] = item
+            return near.get(id)
         return self.open.get(id) or self.head.find(id)
 
     def some(self, start: int, max_bytes: int) -> tuple[list[Item], int]:

@@ -15,6 +15,7 @@ from darner.queues.commit import GroupCommit
 from darner.queues.interfaces import Reclaims
 from darner.queues.turn import Changing
 from darner.store.batch import Batch
+from darner.store.records import LARGE
 from darner.values.consumed import Consumed
 from darner.values.items import ITEM_OVERHEAD, Item, Mark, QueueState
 
@@ -39,8 +40,8 @@ class Ledger:
 
     __slots__ = (
         "_bytes_consumed", "_bytes_put", "_commit", "_deletable", "_deleting", "_ended", "_fresh", "_handed_changes",
-        "_handed_ended", "_making", "_marked", "_queue", "_shares", "_writing", "consumed", "created", "due", "freed",
-        "made", "next_id", "number", "reclaimed", "unreclaimed",
+        "_handed_ended", "_large", "_making", "_marked", "_queue", "_shares", "_writing", "consumed", "created", "due",
+        "freed", "made", "next_id", "number", "reclaimed", "unreclaimed",
     )  # fmt: skip
 
     def __init__(self, queue: Changing, commit: GroupCommit, state: QueueState, made: bool) -> None:
@@ -63,6 +64,7 @@ class Ledger:
         self._handed_ended: list[int] = []  # by the batch that is being written
         self._deletable: list[int] = []  # by a batch that is written
         self._deleting: list[int] = []  # these are deleted by the batch that is being written, or not put at all
+        self._large = False  # whether one of these runs may have large payloads
         self._marked = False  # whether the mark must be written
         self._handed_changes: list[tuple[int, int]] = []  # of the consumed ids, in the batch that is being written
         self._fresh: list[Item] = []  # put since the last batch
@@ -101,6 +103,8 @@ class Ledger:
                 self._ended.append(first)
                 self._ended.append(id)
                 self.freed += item.run * (item.size + ITEM_OVERHEAD)
+                if item.size >= LARGE:
+                    self._large = True
         self._bytes_consumed += item.size
         self.unreclaimed += item.size + ITEM_OVERHEAD
         self._marked = True
@@ -216,7 +220,8 @@ class Ledger:
                     batch.share(stream, self.number, id)
                 self._shares = []
         if self._deletable:
-            batch.reclaim(self.number, self._deletable)
+            batch.reclaim(self.number, self._deletable, self._large)
+            self._large = self._large and bool(self._ended or self._handed_ended)
             self._deleting += self._deletable
             self._deletable = []
         if not self._marked or not (puts or self.made):

@@ -31,7 +31,7 @@ class Picks:
     @ivar AT_ONCE: how many items to pick in a turn.
     """
 
-    AT_ONCE = 50
+    AT_ONCE = 20
 
     def __init__(self, queues: Queues, fifos: dict[bytes, Fifo], commit: GroupCommit, space: DiskSpace) -> None:
         """@param fifos: the queues by name, as C{queues} keeps them."""
@@ -136,16 +136,17 @@ class Picks:
     def _find(self, fifo: Fifo, state: str, keys: Sequence[Key]) -> list[tuple[int, Item]]:
         """@return: of these items those that are in the state now, each once, with when they are due."""
         found: dict[Key, Optional[Item]] = {}
+        near: dict[int, Item] = {}
         for due, id in keys:
-            found[due, id] = self._find_one(fifo, state, due, id)
+            found[due, id] = self._find_one(fifo, state, due, id, near)
         return [(key[0], item) for key, item in found.items() if item is not None]
 
     @staticmethod
-    def _find_one(fifo: Fifo, state: str, due: int, id: int) -> Optional[Item]:
+    def _find_one(fifo: Fifo, state: str, due: int, id: int, near: dict[int, Item]) -> Optional[Item]:
         if state == DELAYED:
             delays = fifo.storage.sides.delays
             return None if delays is None else delays.find(due, id)
-        seen = find(fifo, id)
+        seen = find(fifo, id, near)
         return None if seen is None or seen.state != state else seen.item
 
     @staticmethod

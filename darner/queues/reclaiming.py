@@ -25,7 +25,7 @@ from darner.values.items import Step
 
 RECLAIM_BYTES: Final = 4 * 1024 * 1024
 """Consumed bytes after which a queue is reclaimed at once and not in a quiet moment."""
-COMPACT_BYTES: Final = 32 * 1024 * 1024
+COMPACT_BYTES: Final = 16 * 1024 * 1024
 """Deleted bytes after which the store is compacted at once and not in a quiet moment."""
 QUIET: Final = 0.5
 """Seconds after which consumed items are reclaimed in any case."""

@@ -1,9 +1,9 @@
 """
 Check and repair of a store.
 
-A repair writes all that it can read to a new database, moves the old database aside unchanged, and moves the new one to
-its place.  It deletes only what a repair has written.  If it is interrupted, the next repair finishes it, or starts
-again if the new database was not complete.
+A repair writes all that it can read to a new database, payloads included, moves the old database and its segments
+aside unchanged, and moves the new database to its place.  It deletes only what a repair has written.  If it is
+interrupted, the next repair finishes it, or starts again if the new database was not complete.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final, Optional
 
@@ -23,13 +23,13 @@ from darner.rescue.rewriting import rewritten
 from darner.rescue.salvage import Salvage
 from darner.rescue.survey import QueueFinding, Survey
 from darner.store import records, rollback
-from darner.store.database import fill
 from darner.store.directory import (
     DATABASE,
     MARKER,
     MARKER_TEXT,
     SAVED,
     SAVING,
+    SEGMENTS,
     check_access,
     check_directory,
     claim,
@@ -39,6 +39,8 @@ from darner.store.directory import (
 )
 from darner.store.files.damage import Damage
 from darner.store.inspection import foreign_files, is_new, why_missing
+from darner.store.opening import fill
+from darner.store.segments import Segments
 
 REPORT: Final = "report.txt"
 """The file with a repair's report, beside the old database."""
@@ -142,6 +144,8 @@ def _repair(path: Path) -> Report:
         if database.exists():
             shutil.rmtree(saved)
         else:
+            if (path / SEGMENTS).exists():
+                (path / SEGMENTS).rename(set_aside(path) / SEGMENTS)
             saved.rename(database)
             _log.warn("finished a repair that was interrupted earlier")
     report, survey, salvage = _examine(path)
@@ -166,6 +170,9 @@ def _repair(path: Path) -> Report:
         claim(path)
     if database.exists():
         database.rename(aside / DATABASE)
+        sync(path)
+    if (path / SEGMENTS).exists():
+        (path / SEGMENTS).rename(aside / SEGMENTS)
     sync(aside)
     saved.rename(database)
     sync(path)
@@ -183,27 +190,31 @@ def _examine(path: Path) -> tuple[Report, Optional[Survey], Optional[Salvage]]:
         return evolve(report, damages=(*damages, why_missing(path))), None, None
     if is_new(database):
         return evolve(report, damages=tuple(damages)), None, None
-    salvage = Salvage(database)
+    salvage = Salvage(database, path / SEGMENTS)
     survey = Survey(salvage.entries(), salvage.may_have_lost)
     unknown = survey.format is None and not survey.queues
-    if survey.format not in (records.FORMAT, None) or (marker is not None and unknown):
+    if survey.format not in (records.FORMAT, records.FORMAT_1, None) or (marker is not None and unknown):
         raise StoreUnusable(f"{path} is in a format that this version does not know: nothing was changed")
     damages += salvage.damages
+    missing = Segments(path / SEGMENTS, 0).find(survey.dead, survey.sizes, 1)
+    if missing is not None and missing not in damages:
+        damages.append(missing)
+    notes = tuple(_notes(survey, salvage, damages))
     return (
-        evolve(report, damages=tuple(damages), queues=tuple(survey.queues), notes=tuple(_notes(survey, salvage))),
+        evolve(report, damages=tuple(damages), queues=tuple(survey.queues), notes=notes),
         survey,
         salvage,
     )
 
 
-def _notes(survey: Survey, salvage: Salvage) -> Iterator[str]:
+def _notes(survey: Survey, salvage: Salvage, damages: Sequence[Damage]) -> Iterator[str]:
     if salvage.may_have_lost(records.NAME, records.NAME + b"\xff"):
         yield _NAMES_LOST
     if salvage.manifest is None:
         yield "the list of tables is lost: all tables there were read, so recently deleted items may come back"
     if survey.unreadable:
         yield f"{survey.unreadable} records cannot be read by this version"
-    if not survey.sound and not salvage.damages:
+    if not survey.sound and not damages:
         yield "records are missing, though no file is damaged"
 
 

@@ -1,5 +1,5 @@
 """
-All readable records of a damaged database.
+All readable records of a damaged database, with what is in segments.
 
 It reads the files without LevelDB, verifies every checksum and changes nothing.  The sequence numbers alone tell which
 entry of a key is the newest, whichever table contains it and even if the manifest is lost.  This takes memory for one
@@ -12,14 +12,17 @@ import contextlib
 from collections.abc import Callable, Iterator
 from heapq import heappop, heappush
 from pathlib import Path
+from struct import error as struct_error
 from typing import Any, Optional
 
+from darner.store import references
 from darner.store.files.damage import BadFile, Damage, Lost
 from darner.store.files.entry import Entry
 from darner.store.files.log import LogFile, batch_entries
 from darner.store.files.manifest import Manifest, current
 from darner.store.files.names import logs, manifests, tables
 from darner.store.files.table import Table
+from darner.store.segments import Segments
 
 _Merging = tuple[Any, int, int, Entry, Iterator[Entry]]
 """A file while it is merged: where its next entry belongs, the file's place, that entry, and those behind it."""
@@ -39,8 +42,13 @@ class Salvage:
         """@return: what keys are compared by."""
         return key
 
-    def __init__(self, database: Path) -> None:
+    def __init__(self, database: Path, segments: Optional[Path] = None) -> None:
+        """
+        @param database: the directory of the database.
+        @param segments: the directory of the segments; C{None} if the database is that of a server that has none.
+        """
         self._database = database
+        self._segments = None if segments is None else Segments(segments, 0)
         self._lost: dict[tuple[str, Lost], None] = {}
         self.manifest = self._manifest()
 
@@ -75,14 +83,43 @@ class Salvage:
         """
         Read every key and its value, in order.  Each call reads the files again.
 
+        What is in a segment is read from there, and comes as if it were in the database.
+
         @param start: leave out what is before this key; none is by default.
         """
         before: Optional[bytes] = None
-        for entry in self._merged(start):
-            if entry.key != before:
-                before = entry.key
-                if entry.value is not None:
-                    yield entry.key, entry.value
+        segments = self._segments
+        try:
+            for entry in self._merged(start):
+                if entry.key != before:
+                    before = entry.key
+                    if entry.value is not None and segments is not None:
+                        yield from self._whole(segments, entry.key, entry.value)
+                    elif entry.value is not None:
+                        yield entry.key, entry.value
+        finally:
+            if segments is not None:
+                segments.close()
+
+    def _whole(self, segments: Segments, key: bytes, value: bytes) -> Iterator[tuple[bytes, bytes]]:
+        try:
+            reference = references.reference_of(key, value)
+        except (struct_error, IndexError):
+            reference = None  # no record of ours
+        if reference is None:
+            yield key, value
+            return
+        file, reason = segments.damage(reference.segment, "it is missing")
+        try:
+            yield references.whole(key, segments.read(reference, key))
+            return
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            reason = f"{error.strerror}"
+        except BadFile as error:
+            reason = str(error).partition(": ")[2]
+        self._lose(file, Lost(reason, key, key))
 
     def _merged(self, start: bytes) -> Iterator[Entry]:
         """Merge the entries of all files by key, newest first.  A table is opened when its first key is reached."""

@@ -23,7 +23,7 @@ from darner.rescue.queue_records import (
     read_delayed_item,
     read_run,
 )
-from darner.store import records
+from darner.store import records, references
 from darner.values.items import Delayed, Item
 
 RECOVERED: Final = b"recovered_%d"
@@ -57,6 +57,7 @@ class Survey:
     @ivar holders: the numbers and ids of the items that hold a stream, by stream.
     @ivar owned: the numbers of delayed items.
     @ivar generations: the numbers of generations of producers' ids.
+    @ivar dead: what is recorded of each segment, by number, and C{sizes} of those that were sealed.
     @ivar next_number: the next number of a queue.
     @ivar next_stream: the next number of a stream.
     """
@@ -71,6 +72,8 @@ class Survey:
         self.counters_lost = False
         self.queue_records: dict[int, QueueRecords] = {}
         self.streams = StreamSizes()
+        self.dead: dict[int, int] = {}
+        self.sizes: dict[int, int] = {}
         self._counters: dict[bytes, int] = {}
         self._used_streams = 1
         for kind, group in groupby(entries, lambda entry: entry[0][:1]):
@@ -101,6 +104,13 @@ class Survey:
                 self.format = value
             elif key in (records.NUMBERS_KEY, records.STREAMS_KEY):
                 self._counters[key] = records.unpack_u64(value)
+            elif key == references.SEGMENTS_KEY:
+                records.unpack_u64(value)
+            elif key == references.SYNCED_KEY:
+                references.unpack_synced(value)
+            elif kind == references.SEGMENT:
+                number, is_size = references.segment_of(key)
+                (self.sizes if is_size else self.dead)[number] = records.unpack_u64(value)
             elif kind == records.NAME:
                 number, created = records.unpack_name(value)
                 queue = self._queue(number)

@@ -38,12 +38,16 @@ class Batch:
 
     @ivar writes: keys and values, in the order of writing.
     @ivar puts: whether the batch adds anything, or only consumes and deletes.
+    @ivar large: whether it may have payloads that an engine stores apart from its records.  The batch contains them.
+    @ivar apart: keys of runs that the batch deletes, and whose payloads an engine may have stored apart.
     @ivar reclaimed: for each queue of which the batch deletes runs, its number, and the first and the last id.
     """
 
     def __init__(self) -> None:
         self.writes: list[Write] = []
         self.puts = False
+        self.large = False
+        self.apart: Sequence[bytes] = ()
         self.reclaimed: list[tuple[int, int, int]] = []
 
     @property
@@ -78,6 +82,8 @@ class Batch:
         self.puts = True
         for last, value in records.runs(items, bytes_put):
             self.writes.append((records.run_key(number, last), value))
+            if len(value) >= records.LARGE:
+                self.large = True
         for item in items:
             if item.stream:
                 self.writes.append((records.unheld_key(item.stream), None))
@@ -95,14 +101,17 @@ class Batch:
         """Record how far a queue is consumed."""
         self.writes.append((records.mark_key(number), records.pack_mark(mark)))
 
-    def reclaim(self, number: int, runs: Sequence[int]) -> None:
+    def reclaim(self, number: int, runs: Sequence[int], large: bool = True) -> None:
         """
         Delete runs whose items are recorded as consumed.
 
         @param runs: the first and the last id of each run, one after the other.
+        @param large: whether some of them may have large payloads.
         """
         for last in runs[1::2]:
             self.writes.append((records.run_key(number, last), None))
+        if large:
+            self.apart = [*self.apart, *(records.run_key(number, last) for last in runs[1::2])]
         self.reclaimed.append((number, min(runs), max(runs)))
 
     def consume(self, number: int, changes: Sequence[tuple[int, int]]) -> None:
@@ -191,6 +200,7 @@ class Batch:
         self.puts = True
         if index == 0:
             self.writes.append((records.unheld_key(stream), b""))
+        self.large = True
         self.writes.append((records.chunk_key(stream, index), data))
 
     def to_bytes(self) -> bytes:
@@ -221,6 +231,8 @@ class Batch:
         except struct_error as error:
             raise StoreError("a batch is damaged: it is cut short") from error
         batch.puts = puts
+        apart: list[bytes] = []
+        batch.apart = apart
         at = _HEADER.size + _COUNT.size
         for _ in range(count):
             has_value, key_length, value_length = _WRITE.unpack_from(data, at)
@@ -228,9 +240,11 @@ class Batch:
             key = data[at + _WRITE.size : value_at]
             at = value_at + value_length
             batch.writes.append((key, data[value_at:at] if has_value else None))
+            batch.large = batch.large or value_length >= records.LARGE
             if not has_value and records.is_run(key):
                 number, last = records.run_place(key)
                 batch.reclaimed.append((number, last, last))
+                apart.append(key)
         return batch
 
 

@@ -71,11 +71,14 @@ class Compaction:
             else:
                 self.ranges[kind] = min(low, known[0]), max(high, known[1])
 
-    def write(self, writes: Sequence[Write], deleted: Mapping[bytes, Bounds]) -> None:
+    def write(
+        self, writes: Sequence[Write], deleted: Mapping[bytes, Bounds], apart: Sequence[bytes] = ()
+    ) -> None:
         """
         Write, and in the same batch record the ranges of deleted keys.
 
         @param deleted: as C{ranges}.
+        @param apart: as for L{Database.write}.
         """
         grown = {}
         noted: list[Write] = []
@@ -85,7 +88,7 @@ class Compaction:
             if grown[kind] != self.ranges.get(kind):
                 noted.append((records.uncompacted_key(kind), records.pack_bounds(*grown[kind])))
         if writes or noted:
-            self._database.write([*writes, *noted])
+            self._database.write([*writes, *noted], False, False, apart)
         self.ranges.update(grown)
 
     # Compacting
@@ -109,7 +112,9 @@ class Compaction:
         database.page_out()
 
     def _size(self, low: bytes, high: bytes) -> int:
-        return self._database.in_thread(functools.partial(self._database.table_bytes, low, high + b"\0"))
+        """@return: about how many bytes of LevelDB's tables are between two keys."""
+        size: int = self._database.in_thread(lambda: self._database.opened().approximate_size(low, high + b"\0"))
+        return size
 
     def _groups(self) -> list[tuple[bytes, bytes, list[bytes]]]:
         """@return: the ranges in their order, those that are close to one another together."""

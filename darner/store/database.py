@@ -7,11 +7,8 @@ It handles keys and values as bytes; `darner.store.records` encodes them.
 from __future__ import annotations
 
 import contextlib
-import errno
-import os
-import re
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final, Optional, TypeVar
 
@@ -22,13 +19,16 @@ from darner.errors import StoreError, StoreUnusable
 from darner.net.log_limits import SparseLog
 from darner.store import records
 from darner.store.batch import Write
-from darner.store.directory import DataDirectory, in_use, no_access, sync
+from darner.store.directory import SEGMENTS, DataDirectory, in_use
+from darner.store.faults import reason, uncertain
+from darner.store.files.damage import BadFile
 from darner.store.mapped_memory import MappedMemory
+from darner.store.payloads import Bytes, Payloads
 from darner.store.rollback import Rollback
+from darner.store.segments import SEGMENT_BYTES
 
 _NEWEST_TABLES: Final = b"leveldb.num-files-at-level0"
 _REPAIR: Final = "stop the server and start it with --repair"
-_FILLED: Final = 1024 * 1024
 _TORN: Final = "cannot write: the store must be reopened after an error"
 
 DB: Final = plyvel.DB
@@ -51,6 +51,7 @@ class Database:
     @ivar path: the data directory.
     @ivar directory: the data directory, claimed by this process.
     @ivar rollback: the files as they were before the database was opened; C{None} once the start has succeeded.
+    @ivar payloads: the large payloads, which are in segments.
     @ivar torn: whether a write has failed, so that the database must be reopened before the next.
     @ivar damage: the error for every put once tables could not be merged; empty before.
     """
@@ -67,26 +68,30 @@ class Database:
     """Seconds between two attempts to merge damaged tables, first and longest: each leaves one more."""
     PATIENCE: Final = 0.5
     """Seconds for which reopening waits for threads that use the database."""
-    MAPPED: Final = 8 * 1024 * 1024
-    """Bytes read between two checks of the memory that LevelDB's maps of its tables take."""
 
-    def __init__(self, path: Path, open_database: Callable[..., Any], seconds: Callable[[], float]) -> None:
+    def __init__(
+        self, path: Path, open_database: Callable[..., Any], seconds: Callable[[], float],
+        write_buffer: Optional[int], separate_from: Optional[int],
+    ) -> None:  # fmt: skip
         """
         Claim the data directory, without opening the database.
 
-        @param path: the data directory.
         @param open_database: opens the LevelDB: C{plyvel.DB}, except in tests of its faults.
-        @param seconds: a monotonic clock.
+        The other parameters are those of L{darner.store.leveldb.LevelStore}.
         @raise StoreUnusable: see L{DataDirectory}.
         """
         self.path = path
+        self._write_buffer = write_buffer or self.WRITE_BUFFER
         self.directory = DataDirectory(path)
         self.rollback: Optional[Rollback] = None
         self.damage = ""
         self._open_database = open_database
         self._db: Any = None  # a plyvel.DB, while it is open
         self._mapped_memory = MappedMemory(self.directory.database)
-        self._read_bytes = 0
+        self.payloads = Payloads(
+            path / SEGMENTS, self.directory.database, self, min(SEGMENT_BYTES, 4 * self._write_buffer), separate_from
+        )
+        self._dirty = self.payloads.segments.dirty
         self.torn = False
         self._seconds = seconds
         self._log = SparseLog(Logger(), seconds)  # clients ask for what cannot be read as often as they like
@@ -109,7 +114,7 @@ class Database:
             self._db = self._open_database(
                 str(self.directory.database),
                 create_if_missing=True,
-                write_buffer_size=self.WRITE_BUFFER,
+                write_buffer_size=self._write_buffer,
                 lru_cache_size=self.CACHE,
                 max_open_files=self.OPEN_FILES,
                 compression=None,
@@ -120,6 +125,7 @@ class Database:
                 self.discard_rollback()  # another process writes to it
                 raise in_use(self.path) from error
             raise
+        self.payloads.opened(self._write_buffer)
 
     def discard_rollback(self) -> None:
         if self.rollback is not None:
@@ -141,6 +147,7 @@ class Database:
             self._db.close()
             self._db = None
             self.torn = False
+        self.payloads.close()
         self._mapped_memory.stop()
         self.discard_rollback()
         self.directory.release()
@@ -187,6 +194,8 @@ class Database:
                 self._db.close()
                 self._db = None
             self.directory.make_room()
+            # LevelDB makes a table of its logs.
+            self.payloads.sync()
             self.open()
         except (plyvel.Error, StoreUnusable, OSError) as error:
             raise StoreError(f"cannot write: {reason(error)}") from error
@@ -229,10 +238,7 @@ class Database:
 
     def has_read(self, size: int) -> None:
         """Count bytes that were read through LevelDB's maps of its tables."""
-        self._read_bytes += size
-        if self._read_bytes > self.MAPPED:
-            self._read_bytes = 0
-            self._mapped_memory.check()
+        self._mapped_memory.read(size)
 
     def pressed(self) -> bool:
         return self._db is not None and int(self._db.get_property(_NEWEST_TABLES) or 0) >= self.PRESSED
@@ -240,11 +246,6 @@ class Database:
     def newest_bytes(self) -> int:
         """@return: about how many bytes the tables take that LevelDB will merge without being asked."""
         return int(self.opened().get_property(_NEWEST_TABLES) or 0) * self.WRITE_BUFFER
-
-    def table_bytes(self, start: bytes, stop: bytes) -> int:
-        """@return: about how many bytes of the tables are between two keys."""
-        size: int = self.opened().approximate_size(start, stop)
-        return size
 
     # Writing
 
@@ -256,24 +257,42 @@ class Database:
         if not reserve.held and not reserve.take():
             raise StoreError(f"cannot write: {reserve.reason}")
 
-    def write(self, writes: Sequence[Write], sync: bool = False) -> None:
+    def require_whole(self) -> None:
+        """@raise StoreError: a write has failed, and the database was not reopened since."""
+        if self.torn:
+            raise StoreError(self.damage or _TORN)
+
+    def write(
+        self, writes: Sequence[Write], sync: bool = False, large: bool = False, apart: Sequence[bytes] = ()
+    ) -> None:
         """
         Write all of these keys, or none.
 
+        @param large: whether large payloads may be among the values.  These go to segments.
+        @param apart: those of the deleted keys whose values may be in segments.
         @raise StoreError: none was written, unless the error is C{uncertain}.
         """
         self._mapped_memory.written()
         # One write at a time, as in LevelDB, so that no thread writes behind a tear that another thread causes.
         with self._writing:
-            if self.torn:
-                raise StoreError(self.damage or _TORN)
-            if self.rollback is not None:
-                self.discard_rollback()
-            try:
-                if len(writes) == 1 and writes[0][1] is not None:
-                    self.opened().put(*writes[0], sync=sync)  # half the price of a batch
-                    return
-                batch = self.opened().write_batch(sync=sync)
+            self._write(writes, sync, large, apart)
+
+    def _write(
+        self, writes: Sequence[Write], sync: bool, large: bool, apart: Sequence[bytes], more: Optional[Bytes] = None
+    ) -> None:
+        if self.torn:
+            self.require_whole()
+        if self.rollback is not None:
+            self.discard_rollback()
+        db = self.opened()
+        watched = large or apart or self._dirty
+        if watched:
+            writes = self.payloads.separate(writes, large, sync, apart, more)
+        try:
+            if len(writes) == 1 and writes[0][1] is not None:
+                db.put(*writes[0], sync=sync)  # half the price of a batch
+            elif writes or sync:
+                batch = db.write_batch(sync=sync)
                 put, delete = batch.put, batch.delete
                 for key, value in writes:
                     if value is None:
@@ -281,38 +300,71 @@ class Database:
                     else:
                         put(key, value)
                 batch.write()
-            except plyvel.CorruptionError as error:
-                self.torn = True
-                if not self.damage:
-                    self.damage = f"cannot write: the store is damaged ({reason(error)}): {_REPAIR}"
-                    self._log.emit(
-                        LogLevel.critical,
-                        "the store in {path} is damaged: LevelDB cannot merge its tables ({reason}).  The server "
-                        "refuses puts until the store is repaired: {repair}",
-                        path=self.path, reason=reason(error), repair=_REPAIR,
-                    )  # fmt: skip
-                raise _uncertain(self.damage) from error
-            except (plyvel.Error, OSError) as error:
-                self.torn = True
-                raise _uncertain(f"cannot write: {reason(error)}") from error
+        except (plyvel.Error, OSError) as error:
+            if watched:
+                self.payloads.refused()
+            raise self._torn_by(error) from error
+        if watched:
+            self.payloads.written()
 
-    def write_safely(self, writes: Sequence[Write]) -> None:
+    def _torn_by(self, error: Exception) -> StoreError:
+        """@return: the error for a write that has failed."""
+        self.torn = True
+        if not isinstance(error, plyvel.CorruptionError):
+            return uncertain(f"cannot write: {reason(error)}")
+        if not self.damage:
+            self.damage = f"cannot write: the store is damaged ({reason(error)}): {_REPAIR}"
+            self._log.emit(
+                LogLevel.critical,
+                "the store in {path} is damaged: LevelDB cannot merge its tables ({reason}).  The server "
+                "refuses puts until the store is repaired: {repair}",
+                path=self.path, reason=reason(error), repair=_REPAIR,
+            )  # fmt: skip
+        return uncertain(self.damage)
+
+    def write_if(self, wanted: Callable[[], tuple[Sequence[Write], Bytes]]) -> None:
+        """
+        As L{write}, in a worker thread.
+
+        @param wanted: called while no other thread writes.  It returns what to write, and how many bytes of segments
+            nothing refers to afterwards.
+        """
+        with self._writing:
+            self.require_whole()
+            writes, more = wanted()
+            self._write(writes, False, True, (), more)
+
+    def snapshot(self, meanwhile: Callable[[], None]) -> Any:
+        """@return: a snapshot of the database, made together with C{meanwhile} while no thread writes."""
+        with self._writing:
+            meanwhile()
+            return self.opened().snapshot()
+
+    def settle(self) -> None:
+        """Write all payloads to stable storage, so that the next start need not look at them."""
+        if self._db is not None and not self.torn:
+            self.payloads.seal()
+            with contextlib.suppress(StoreError, OSError):
+                self.payloads.sync()
+                self.write([], large=True)
+
+    def write_safely(self, writes: Sequence[Write], large: bool = False, apart: Sequence[bytes] = ()) -> None:
         """As L{write}, in a worker thread.  When it returns, this and all earlier writes are on stable storage."""
-        self.in_thread(lambda: self._write_and_sync(writes))
+        self.in_thread(lambda: self._write_and_sync(writes, large, apart))
 
-    def _write_and_sync(self, writes: Sequence[Write]) -> None:
-        self.write(writes, True)
+    def _write_and_sync(self, writes: Sequence[Write], large: bool, apart: Sequence[bytes]) -> None:
+        self.write(writes, True, large, apart)
         try:
             self.directory.sync_older_logs()
         except OSError as error:
             self.torn = True
-            raise _uncertain(f"cannot write: {reason(error)}") from error
+            raise uncertain(f"cannot write: {reason(error)}") from error
 
     def compact_range(self, start: bytes, stop: bytes) -> None:
         # LevelDB starts a new log for a compaction.  If the old one were empty, `darner.store.power_loss` would
         # conclude that its contents were lost.
         self.write([(records.FORMAT_KEY, records.FORMAT)])
-        self.opened().compact_range(start=start, stop=stop)
+        self.payloads.begin_log(lambda: self.opened().compact_range(start=start, stop=stop), self._writing)
 
     def page_out(self) -> None:
         self._mapped_memory.page_out()
@@ -326,7 +378,7 @@ class Database:
         """
         try:
             return read()
-        except plyvel.CorruptionError as error:
+        except (plyvel.CorruptionError, BadFile) as error:
             self._log.emit(
                 LogLevel.critical,
                 "the store in {path} is damaged ({reason}): some items cannot be read.  To repair it, {repair}",
@@ -346,53 +398,3 @@ class Database:
             with self._lock:
                 self._in_threads -= 1
                 self._lock.notify_all()
-
-
-def fill(database: Path, entries: Iterable[tuple[bytes, bytes]]) -> None:
-    """
-    Create a database with these records, on stable storage.
-
-    @raise StoreError: it cannot be written.
-    """
-    try:
-        with contextlib.closing(
-            plyvel.DB(
-                str(database), create_if_missing=True, error_if_exists=True, compression=None,
-                write_buffer_size=Database.WRITE_BUFFER, max_open_files=Database.OPEN_FILES,
-            )
-        ) as db:  # fmt: skip
-            batch, size = db.write_batch(), 0
-            for key, value in entries:
-                batch.put(key, value)
-                size += len(key) + len(value)
-                if size > _FILLED:
-                    batch.write()
-                    batch.clear()
-                    size = 0
-            batch.write()
-        for file in database.iterdir():
-            sync(file)
-        sync(database)
-    except (plyvel.Error, OSError) as error:
-        raise StoreError(f"cannot write {database.name}: {reason(error)}") from error
-
-
-def _uncertain(text: str) -> StoreError:
-    error = StoreError(text)
-    error.uncertain = True
-    return error
-
-
-def reason(error: BaseException) -> str:
-    """@return: the message of LevelDB or the operating system, in one line."""
-    if isinstance(error, OSError) and error.errno is not None:
-        return os.strerror(error.errno)
-    said = error.args[0] if error.args else ""
-    text = " ".join((said.decode(errors="replace") if isinstance(said, bytes) else str(said)).split())
-    denied = re.fullmatch(f"IO error: (.*): {os.strerror(errno.EACCES)}", text)
-    if denied is not None:
-        return no_access(os.path.basename(denied[1]))
-    for number in (errno.ENOSPC, errno.EIO, errno.EFBIG, errno.EDQUOT, errno.EROFS):
-        if os.strerror(number) in text:
-            return os.strerror(number)
-    return text

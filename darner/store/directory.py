@@ -1,8 +1,8 @@
 """
 The data directory: check that it is darner's and in a known format, and claim it for one process.
 
-It contains the marker file ``darner``, the LevelDB in ``leveldb/``, the file ``reserve``, which reserves disk space,
-and the server's ``status`` if one was set (`darner.queues.status`).
+It contains the marker file ``darner``, the LevelDB in ``leveldb/``, large payloads in ``segments/``, the file
+``reserve``, which reserves disk space, and the server's ``status`` if one was set (`darner.queues.status`).
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ MARKER: Final = "darner"
 MARKER_TEXT: Final = b"darner data directory, format 1\n"
 STATUS: Final = "status"
 DATABASE: Final = "leveldb"
+SEGMENTS: Final = "segments"
 RESERVE: Final = "reserve"
 SAVING: Final = "leveldb.saving"
 """The database that a repair is writing."""
@@ -46,7 +47,7 @@ LOST: Final = "lost"
 RESERVE_BYTES: Final = 12 * 1024 * 1024
 """Enough to reopen the database after a fault, which writes the contents of its logs to a table, and to continue."""
 _HARMLESS: Final = frozenset({"lost+found", "twistd.log", "twistd.pid"})
-_OURS: Final = frozenset({MARKER, DATABASE, RESERVE, SAVING, SAVED, BEFORE, AFTER, NEW, LOST, STATUS})
+_OURS: Final = frozenset({MARKER, DATABASE, SEGMENTS, RESERVE, SAVING, SAVED, BEFORE, AFTER, NEW, LOST, STATUS})
 _FORMAT: Final = re.compile(rb"darner data directory, format \d+\n")
 
 
@@ -356,8 +357,19 @@ class DataDirectory:
 
         @raise OSError: a log cannot be synced.
         """
+        self._sync_logs(slice(-1))
+
+    def sync_logs(self) -> None:
+        """
+        As L{sync_older_logs}, with the newest one.
+
+        @raise OSError: a log cannot be synced.
+        """
+        self._sync_logs(slice(None))
+
+    def _sync_logs(self, which: slice) -> None:
         logs = sorted((name for name in os.listdir(self.database) if name.endswith(".log")), key=_log_number)
-        for name in logs[:-1]:
+        for name in logs[which]:
             # The contents of a deleted log are in a table, which is on stable storage.
             with contextlib.suppress(FileNotFoundError):
                 sync(self.database / name)

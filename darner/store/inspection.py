@@ -15,10 +15,11 @@ from pathlib import Path
 from attrs import frozen
 
 from darner.errors import StoreDamaged
-from darner.store.directory import DATABASE, SAVED, belongs, check_access
+from darner.store.directory import DATABASE, SAVED, SEGMENTS, belongs, check_access
+from darner.store.files import segment
 from darner.store.files.damage import BadFile, Damage
 from darner.store.files.log import LogFile, ends_well
-from darner.store.files.manifest import Manifest, TableInfo, current
+from darner.store.files.manifest import Manifest, TableInfo, current, newest
 from darner.store.files.names import is_ours, logs, tables
 from darner.store.files.table import Table, begins_with, footer
 
@@ -45,6 +46,8 @@ def foreign_files(path: Path) -> tuple[str, ...]:
     foreign = [name for name in os.listdir(path) if not belongs(name)]
     if (path / DATABASE).is_dir():
         foreign += [f"{DATABASE}/{name}" for name in os.listdir(path / DATABASE) if not is_ours(name)]
+    if (path / SEGMENTS).is_dir():
+        foreign += [f"{SEGMENTS}/{name}" for name in os.listdir(path / SEGMENTS) if not segment.is_ours(name)]
     return tuple(sorted(foreign))
 
 
@@ -78,7 +81,7 @@ def inspect(path: Path) -> Inspection:
 
 
 def _inspect(database: Path) -> Iterator[tuple[Path, int]]:
-    manifest = Manifest(current(database))
+    manifest = newest(database)
     if manifest.cut is not None:
         yield manifest.path, manifest.cut
     _inspect_tables(database, manifest.tables)

@@ -15,7 +15,7 @@ from typing import Any, Final, Optional
 from zope.interface import implementer
 
 from darner.errors import StoreDamaged, StoreError, StoreUnusable
-from darner.store import records
+from darner.store import records, references
 from darner.store.batch import Batch
 from darner.store.compaction import Compaction
 from darner.store.database import DB, Database
@@ -23,6 +23,7 @@ from darner.store.interfaces import IStore
 from darner.store.opening import open_database as open_and_inspect
 from darner.store.opening import recovering, starting
 from darner.store.reclaiming import Reclaiming
+from darner.store.releasing import Releasing
 from darner.store.renewal import Renewal
 from darner.values.consumed import Consumed
 from darner.values.items import ITEM_OVERHEAD, Imported, Item, QueueState, Step
@@ -48,18 +49,23 @@ class LevelStore:
         path: Path,
         open_database: Callable[..., Any] = DB,
         seconds: Callable[[], float] = time.monotonic,
+        write_buffer: Optional[int] = None,
+        separate_from: Optional[int] = records.LARGE,
     ) -> None:
         """
         Open the store in a data directory.  Create the directory if it is missing.
 
         @param path: the data directory.
-        @param open_database: as for a L{Database}.
+        @param open_database: as for a L{Database}, and so the following.
         @param seconds: a monotonic clock.
+        @param write_buffer: bytes that LevelDB keeps in memory before it writes them to a table.
+        @param separate_from: bytes, L{records.LARGE} or more, from which on a payload is written to a segment; C{None}:
+            none is.  Those that are in segments already stay readable.
         @raise StoreUnusable: see L{DataDirectory}; also if LevelDB cannot open the database.
         @raise StoreDamaged: files are missing or damaged.  Nothing was changed.
         """
         self.path = path
-        database = self._database = Database(path, open_database, seconds)
+        database = self._database = Database(path, open_database, seconds, write_buffer, separate_from)
         with starting(database):
             open_and_inspect(database)
             if not self.replicated and database.get(records.POSITION_KEY) is not None:
@@ -67,7 +73,8 @@ class LevelStore:
             self._numbers = (self._counter(records.NUMBERS_KEY), 0)
             self._streams = (max(1, self._counter(records.STREAMS_KEY)), 0)
             self._compaction = Compaction(database)
-        self._reclaiming = Reclaiming(database, self._compaction)
+        self._releasing = Releasing(database)
+        self._reclaiming = Reclaiming(database, self._compaction, self._releasing)
         self._renewal = Renewal(database)
 
     # Numbers
@@ -100,6 +107,7 @@ class LevelStore:
         with recovering(self._database):
             states = [self._recover(*entry) for entry in self._database.prefixed(records.NAME)]
             self._read_leftovers()
+        self._releasing.remove_strays()
         return states
 
     def _recover(self, key: bytes, value: bytes) -> QueueState:
@@ -157,9 +165,9 @@ class LevelStore:
         if batch.reclaimed:
             self._compaction.reclaimed(batch)
         if sync:
-            database.write_safely(batch.writes)
+            database.write_safely(batch.writes, batch.large, batch.apart)
         else:
-            database.write(batch.writes)
+            database.write(batch.writes, False, batch.large, batch.apart)
 
     def mend(self) -> None:
         if self._database.torn:
@@ -171,7 +179,7 @@ class LevelStore:
         self._database.require_room()
 
     def pressed(self) -> bool:
-        return self._database.pressed()
+        return self._releasing.behind or self._database.pressed()
 
     def space(self) -> Optional[tuple[int, int]]:
         try:
@@ -192,6 +200,10 @@ class LevelStore:
         ) as entries:
             for key, value in entries:
                 last = records.key_number(key)
+                if records.is_elsewhere(value):
+                    value = self._database.payloads.find(key, value)
+                    if value is None:
+                        continue
                 for item in records.run_items(last, value):
                     if start <= item.id < stop:
                         items.append(item)
@@ -212,11 +224,18 @@ class LevelStore:
         return [records.unpack_imported(key, value) for key, value in entries if records.is_imported(key)]
 
     def chunk(self, stream: int, index: int) -> bytes:
-        data = self._database.guarded(lambda: self._database.get(records.chunk_key(stream, index)))
+        data = self._database.guarded(lambda: self._chunk(stream, index))
         if data is None:
             raise StoreError(f"chunk {index} of stream {stream} is missing")
         self._database.has_read(len(data))
         return data
+
+    def _chunk(self, stream: int, index: int) -> Optional[bytes]:
+        key = references.chunk_key(stream, index)
+        found = self._database.get(key)
+        if found is not None:
+            return self._database.payloads.find(key, found)
+        return self._database.get(records.chunk_key(stream, index))
 
     def read_delayed(
         self, number: int, since: int, until: int, max_bytes: int, after: int = 0
@@ -266,10 +285,26 @@ class LevelStore:
         self._renewal.run()
 
     def uncompacted(self) -> bool:
-        return bool(self._compaction.ranges)
+        return bool(self._compaction.ranges) or self._releasing.wanted
 
     def compact(self, wanted: Callable[[], bool] = lambda: True, all: bool = True) -> None:
+        if not self._database.damage:
+            release = self._releasing.all if all else self._releasing.step
+            self._database.in_thread(lambda: release(wanted))
         self._compaction.run(wanted, all)
 
+    def segment_files(self) -> list[tuple[Path, int]]:
+        """
+        List the segments for a copy of the store.  Called in the reactor's thread, between two writes.
+
+        Nothing before that length changes any more.  What the database refers to at this moment is within it.  A
+        segment may be deleted at any later moment; a hard link keeps it.
+
+        @return: the file of each segment, and its length as of now.
+        """
+        return self._database.payloads.segments.lengths()
+
     def close(self) -> None:
+        self._releasing.close()
+        self._database.settle()
         self._database.close()

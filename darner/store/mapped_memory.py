@@ -80,6 +80,8 @@ class MappedMemory:
     """Seconds between two checks of about 10 us.  With 10 ms the peak is 2 to 8 MB higher, and nothing is cheaper."""
     AWAY: Final = 0.02
     """Seconds between two looks of the thread whether others still write."""
+    READ: Final = 8 * 1024 * 1024
+    """Bytes read between two checks."""
     MOST: Final = 5 * 1024 * 1024
     """Bytes above the minimum that may be mapped."""
     QUIET: Final = 40
@@ -103,6 +105,7 @@ class MappedMemory:
         self._least = size()
         self._seconds = seconds
         self._look_at = 0.0
+        self._read_bytes = 0
         self._active = False
         self._lock = threading.Lock()
         self._thread: Optional[threading.Thread] = None
@@ -119,6 +122,13 @@ class MappedMemory:
             self.check()
         if self._thread is None:
             self._start()
+
+    def read(self, size: int) -> None:
+        """Called for every read of this many bytes, in any thread."""
+        self._read_bytes += size
+        if self._read_bytes > self.READ:
+            self._read_bytes = 0
+            self.check()
 
     def _start(self) -> None:
         with self._lock:

@@ -6,19 +6,25 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 from struct import error as struct_error
+from typing import Final
 
 import plyvel
 from twisted.logger import Logger
 
 from darner.errors import StoreDamaged, StoreError, StoreUnusable
-from darner.store import records, rollback
-from darner.store.database import Database, reason
-from darner.store.directory import LOST, check_access, set_aside
+from darner.store import records, references, rollback
+from darner.store.database import Database
+from darner.store.directory import LOST, SEGMENTS, check_access, set_aside, sync
+from darner.store.faults import reason
 from darner.store.inspection import first_damage, inspect, is_new, why_missing
+from darner.store.lost_payloads import drop_lost_payloads
 from darner.store.power_loss import drop_unsafe_tail, truncate
 from darner.store.rollback import Rollback
+
+_FILLED: Final = 1024 * 1024
 
 _log = Logger()
 
@@ -92,12 +98,32 @@ def open_database(database: Database) -> None:
     known = database.get(records.FORMAT_KEY)
     if known is None:
         database.opened().put(records.FORMAT_KEY, records.FORMAT)
+    elif known == records.FORMAT_1:
+        database.opened().put(records.FORMAT_KEY, records.FORMAT)  # all that it has stays as it is
     elif known != records.FORMAT:
         raise StoreUnusable(f"the store in {path} is in a format that this version does not know")
+    _find_segments(database)
+
+
+def _find_segments(database: Database) -> None:
+    dead: dict[int, int] = {}
+    sizes: dict[int, int] = {}
+    for key, value in database.prefixed(references.SEGMENT):
+        number, is_size = references.segment_of(key)
+        (sizes if is_size else dead)[number] = records.unpack_u64(value)
+    next_number = database.get(references.SEGMENTS_KEY)
+    segments = database.payloads.segments
+    reason = segments.find(dead, sizes, records.unpack_u64(next_number) if next_number else 1)
+    if reason is not None:
+        raise StoreDamaged(database.path, reason)
+    for number, length in references.unpack_synced(database.get(references.SYNCED_KEY) or b"").items():
+        if number in segments.by_number:
+            segments.by_number[number].synced = length
 
 
 def _drop_unsafe_tail(database: Database) -> None:
-    for done in drop_unsafe_tail(database.directory.database, database.path / LOST):
+    logs, lost = database.directory.database, database.path / LOST
+    for done in drop_unsafe_tail(logs, lost) + drop_lost_payloads(logs, database.path / SEGMENTS, lost):
         _log.warn("after a loss of power: {done}", done=done)
 
 
@@ -115,3 +141,32 @@ def _inspect(database: Database) -> None:
             file=log.name, length=length, aside=aside,
         )  # fmt: skip
         truncate(log, length)
+
+
+def fill(database: Path, entries: Iterable[tuple[bytes, bytes]]) -> None:
+    """
+    Create a database with these records, on stable storage.
+
+    @raise StoreError: it cannot be written.
+    """
+    try:
+        with contextlib.closing(
+            plyvel.DB(
+                str(database), create_if_missing=True, error_if_exists=True, compression=None,
+                write_buffer_size=Database.WRITE_BUFFER, max_open_files=Database.OPEN_FILES,
+            )
+        ) as db:  # fmt: skip
+            batch, size = db.write_batch(), 0
+            for key, value in entries:
+                batch.put(key, value)
+                size += len(key) + len(value)
+                if size > _FILLED:
+                    batch.write()
+                    batch.clear()
+                    size = 0
+            batch.write()
+        for file in database.iterdir():
+            sync(file)
+        sync(database)
+    except (plyvel.Error, OSError) as error:
+        raise StoreError(f"cannot write {database.name}: {reason(error)}") from error

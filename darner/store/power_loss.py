@@ -18,7 +18,7 @@ from typing import Optional
 
 from darner.store.files.damage import BadFile
 from darner.store.files.log import LogFile, batch_head, ends_well
-from darner.store.files.manifest import Manifest, current
+from darner.store.files.manifest import Manifest, newest
 from darner.store.files.names import logs, tables
 
 
@@ -47,7 +47,7 @@ def drop_unsafe_tail(database: Path, aside: Path) -> list[str]:
     @raise OSError: a file cannot be read or changed.
     """
     try:
-        manifest = Manifest(current(database))
+        manifest = newest(database)
     except BadFile:
         return []  # not the effect of a loss of power
     done = []
@@ -91,7 +91,7 @@ def unfinished_files(database: Path) -> list[Path]:
     @raise OSError: it cannot be read.
     """
     try:
-        manifest = Manifest(current(database))
+        manifest = newest(database)
     except BadFile:
         return []
     if not ends_well(manifest.path):

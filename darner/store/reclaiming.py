@@ -7,9 +7,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Optional, Protocol
 
-from darner.store import records
+from darner.store import records, references
 from darner.store.batch import Write
 from darner.store.database import Database
+from darner.store.releasing import Releasing
 from darner.values.items import Step
 from darner.values.vocabulary import CHUNK_BYTES
 
@@ -17,19 +18,26 @@ from darner.values.vocabulary import CHUNK_BYTES
 class Deletions(Protocol):
     """What takes the deletions of a step, as L{darner.store.compaction.Compaction} does."""
 
-    def write(self, writes: Sequence[Write], deleted: Mapping[bytes, tuple[bytes, bytes]]) -> None:
-        """@param deleted: the first and the last deleted key of each L{records.neighbourhood}."""
+    def write(
+        self, writes: Sequence[Write], deleted: Mapping[bytes, tuple[bytes, bytes]], apart: Sequence[bytes] = ()
+    ) -> None:
+        """
+        @param deleted: the first and the last deleted key of each L{records.neighbourhood}.
+        @param apart: as for L{Database.write}.
+        """
 
 
 class Reclaiming:
     """The steps of reclaiming.  Each deletes in one batch, and may run in a worker thread."""
 
-    def __init__(self, database: Database, deletions: Deletions) -> None:
+    def __init__(self, database: Database, deletions: Deletions, releasing: Releasing) -> None:
         self._database = database
         self._deletions = deletions
+        self._releasing = releasing
 
     def runs(self, number: int, start: int, stop: int, next_id: int, limit: int) -> Step:
         """As L{darner.store.interfaces.IReclaiming.reclaim}."""
+        self._releasing.step()
         deletion = Deletion(self._database)
         with self._database.iterator(
             start=records.run_key(number, next_id), stop=records.run_key(number, stop)
@@ -44,6 +52,7 @@ class Reclaiming:
 
     def queue(self, number: int, next_id: int, limit: int) -> Step:
         """As L{darner.store.interfaces.IReclaiming.reclaim_queue}."""
+        self._releasing.step()
         deletion = Deletion(self._database)
         start = records.key_at(number, next_id)
         with self._database.iterator(start=start, stop=records.end_key(number)) as entries:
@@ -60,6 +69,7 @@ class Reclaiming:
 
     def stream(self, stream: int, next_index: int, limit: int) -> Step:
         """As L{darner.store.interfaces.IReclaiming.reclaim_stream}."""
+        self._releasing.step()
         unheld = self._database.get(records.unheld_key(stream))
         if unheld is None:
             return Step()  # already reclaimed
@@ -71,7 +81,12 @@ class Reclaiming:
         deletion = Deletion(self._database)
         stop = min(count, next_index + limit)
         for index in range(next_index, stop):
-            deletion.key(records.chunk_key(stream, index), CHUNK_BYTES)
+            key = references.chunk_key(stream, index)
+            value = self._database.get(key)
+            if value is not None:
+                deletion.value(key, value)
+            else:
+                deletion.key(records.chunk_key(stream, index), CHUNK_BYTES)
         if stop < count:
             return self._delete(deletion, stop)
         deletion.key(records.unheld_key(stream), 0)
@@ -83,7 +98,7 @@ class Reclaiming:
 
     def _delete(self, deletion: Deletion, next_id: Optional[int] = None) -> Step:
         if deletion.writes:
-            self._deletions.write(deletion.writes, deletion.ranges)
+            self._deletions.write(deletion.writes, deletion.ranges, deletion.apart)
         return Step(next_id, deletion.freed, tuple(deletion.streams))
 
 
@@ -94,6 +109,7 @@ class Deletion:
     @ivar writes: the keys to delete, and the records of streams that no item holds afterwards.
     @ivar ranges: the first and the last key of each L{records.neighbourhood}.
     @ivar streams: the streams that no item holds afterwards.
+    @ivar apart: those of the keys whose values are in segments.
     @ivar count: the number of deleted keys.
     @ivar freed: bytes of keys and values.
     """
@@ -104,6 +120,7 @@ class Deletion:
         self.streams: list[int] = []
         self._released: set[bytes] = set()
         self.ranges: dict[bytes, tuple[bytes, bytes]] = {}
+        self.apart: list[bytes] = []
         self.count = 0
         self.freed = 0
 
@@ -116,9 +133,17 @@ class Deletion:
         low, high = self.ranges.get(kind, (key, key))
         self.ranges[kind] = (min(low, key), max(high, key))
 
+    def value(self, key: bytes, value: bytes) -> None:
+        """Delete a key, and what its value refers to."""
+        self.key(key, len(value))
+        reference = references.reference_of(key, value)
+        if reference is not None:
+            self.apart.append(key)
+            self.freed += reference.length
+
     def run(self, key: bytes, value: bytes) -> None:
         """Delete a run.  If it is a large item and the last holder of its stream, record the stream as unheld."""
-        self.key(key, len(value))
+        self.value(key, value)
         stream, chunks = records.run_stream(value)
         if stream and not self._is_held(stream, records.holder_key(stream, *records.run_place(key))):
             self.writes.append((records.unheld_key(stream), records.pack_u64(chunks)))

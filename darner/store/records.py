@@ -1,7 +1,8 @@
 """
 The keys and values of the store.
 
-`docs/design/store.rst` lists and explains them, and says how to change them.  Only this module packs and unpacks them.
+`docs/design/store.rst` lists and explains them, and says how to change them.  Only this module packs and unpacks them,
+and `darner.store.references` those about segments.
 """
 
 from __future__ import annotations
@@ -15,7 +16,9 @@ from darner.values.items import Delayed, Generation, Imported, Item, Mark
 from darner.values.vocabulary import chunk_count
 
 FORMAT_KEY: Final = b"!format"
-FORMAT: Final = b"darner 1"
+FORMAT: Final = b"darner 2"
+FORMAT_1: Final = b"darner 1"
+"""The format before there were segments: all payloads are in the database."""
 NUMBERS_KEY: Final = b"!numbers"
 STREAMS_KEY: Final = b"!streams"
 POSITION_KEY: Final = b"!position"
@@ -27,6 +30,7 @@ DELETED: Final = b"D"
 UNHELD: Final = b"S"
 UNCOMPACTED: Final = b"U"
 HOLDER: Final = b"H"
+CHUNK: Final = b"C"
 
 RUNS: Final = 0
 MARK: Final = 1
@@ -39,6 +43,9 @@ _END: Final = 255
 
 RUN_BYTES: Final = 64 * 1024
 """Payload bytes after which the next item of a turn starts a new run."""
+
+LARGE: Final = 4096
+"""Bytes from which on a payload is large.  Large ones and others are in different runs."""
 
 _U64: Final = Struct(">Q")
 _U32: Final = Struct(">I")
@@ -58,6 +65,9 @@ _GENERATION: Final = Struct(">BQQ")
 _IMPORTED: Final = Struct(">16sQ?")
 
 _LENGTH: Final = Struct(">H")
+
+ELSEWHERE: Final = 0x80000000
+"""The bit of a run's count that says that the run is in a segment (`darner.store.references`)."""
 
 _INLINE: Final = 0
 _STREAM: Final = 1
@@ -141,7 +151,7 @@ def end_key(number: int) -> bytes:
 
 
 def chunk_key(stream: int, index: int) -> bytes:
-    return _CHUNK_KEY.pack(b"C", stream, index)
+    return _CHUNK_KEY.pack(CHUNK, stream, index)
 
 
 def holder_key(stream: int, number: int, id: int) -> bytes:
@@ -187,12 +197,12 @@ def key_number(key: bytes) -> int:
 
 
 def chunk_stream(key: bytes) -> int:
-    stream: int = _CHUNK_KEY.unpack(key)[1]
+    stream: int = _CHUNK_KEY.unpack_from(key)[1]
     return stream
 
 
 def chunk_index(key: bytes) -> int:
-    index: int = _CHUNK_KEY.unpack(key)[2]
+    index: int = _CHUNK_KEY.unpack_from(key)[2]
     return index
 
 
@@ -308,12 +318,14 @@ def runs(items: Sequence[Item], bytes_put: int) -> Iterator[tuple[int, bytes]]:
     total = bytes_put - sum(item.size for item in items)
     parts: list[bytes] = []
     count = held = 0
+    large = False
     for at, item in enumerate(items):
-        if count and (held >= RUN_BYTES or item.stream):
+        if count and (held >= RUN_BYTES or item.stream or large != (item.size >= LARGE)):
             items[at - 1].run = count
             yield item.id - 1, b"".join([_RUN.pack(total, count), *parts])
             parts.clear()
             count = held = 0
+        large = item.size >= LARGE
         kind = _STREAM if item.stream else _INLINE
         parts.append(_ITEM.pack(kind, item.flags, item.time, item.expiry, item.size))
         parts.append(_U64.pack(item.stream) if item.stream else item.payload)
@@ -328,7 +340,18 @@ def runs(items: Sequence[Item], bytes_put: int) -> Iterator[tuple[int, bytes]]:
 def run_head(value: bytes) -> tuple[int, int]:
     """@return: a run's C{bytes_put}, up to its end, and the number of its items."""
     bytes_put, count = _RUN.unpack_from(value)
-    return bytes_put, count
+    return bytes_put, count & ~ELSEWHERE
+
+
+def is_elsewhere(value: bytes) -> bool:
+    """@return: whether a run is in a segment."""
+    return bool(value[8] & 0x80)
+
+
+def is_large(value: bytes) -> bool:
+    """@return: whether the payloads of a run are L{LARGE}."""
+    kind, _, _, _, size = _ITEM.unpack_from(value, _RUN.size)
+    return bool(kind == _INLINE and size >= LARGE)
 
 
 def run_items(last: int, value: bytes) -> Iterator[Item]:
@@ -363,6 +386,8 @@ def run_length(items: Sequence[Item]) -> int:
 
 def run_stream(value: bytes) -> tuple[int, int]:
     """@return: the stream of a run that is one large item, and the number of its chunks; 0 and 0 for any other run."""
+    if is_elsewhere(value):
+        return 0, 0  # a large item never is
     kind, _, _, _, size = _ITEM.unpack_from(value, _RUN.size)
     if kind != _STREAM:
         return 0, 0

@@ -12,7 +12,7 @@ from twisted.internet.defer import Deferred
 
 from darner.queues.front_end import IQueues
 
-BUDGET: Final = 0.001
+BUDGET: Final = 0.0005
 """Seconds for which a request works before others get their turn."""
 
 

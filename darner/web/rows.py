@@ -6,10 +6,14 @@ from __future__ import annotations
 
 import fnmatch
 import heapq
+import marshal
 import re
-from collections.abc import Callable
+import struct
+from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import Any, Final, Optional
+
+from attrs import frozen
 
 from darner.queues.front_end import IQueues
 from darner.web.figures import Row
@@ -22,14 +26,75 @@ KEPT: Final = 2.0
 """Seconds for which an order of many queues is kept."""
 FEW: Final = 2000
 """Up to so many queues are sorted anew each time."""
+MERGED: Final = 16
+"""How many sorted parts are merged at once."""
 ORDERS: Final = 8
 """How many are kept."""
 
-Entry = Any
+_FIGURE: Final = struct.Struct(">d")
+_INVERTED: Final = bytes(range(255, -1, -1))
 """
-What sorts as a queue is to be sorted: a value and its name; or its name alone, as very many tuples wake the garbage
-collector.
+What queues are sorted by is bytes: a figure, of 8 bytes, and the name, or the name alone.
 """
+RUN: Final = 256
+"""
+How many of these are in a run, sorted and in one object: the garbage collector looks at all that is in a new list, and
+takes some ms where that is very much.
+"""
+
+
+def _figure(figure: float, descending: bool) -> bytes:
+    """@return: what sorts as a figure does, which is not negative."""
+    packed = _FIGURE.pack(figure)
+    return packed.translate(_INVERTED) if descending else packed
+
+
+class _Sorted:
+    """
+    Sorted entries, in runs.
+
+    @ivar count: how many there are.
+    """
+
+    def __init__(self) -> None:
+        self._runs: list[bytes] = []
+        self._last: list[bytes] = []
+        self.count = 0
+
+    def add(self, entries: list[bytes]) -> None:
+        """Add entries, sorted, that come after those that are there; at most C{RUN}."""
+        self.count += len(entries)
+        self._last += entries
+        if len(self._last) >= RUN:
+            self._runs.append(marshal.dumps(self._last[:RUN]))
+            del self._last[:RUN]
+
+    def entries(self, start: int = 0) -> Iterator[bytes]:
+        """@return: the entries, without the first C{start} ones."""
+        first, left_out = divmod(start, RUN)
+        for number in range(first, len(self._runs)):
+            yield from marshal.loads(self._runs[number])[left_out:]
+            left_out = 0
+        yield from self._last[left_out:]
+
+
+@frozen
+class _Order:
+    """The queues that somebody looks for, in their order: in sorted parts."""
+
+    parts: list[_Sorted]
+    until: float
+    """When it is too old to be told, in seconds of the clock."""
+
+    @property
+    def total(self) -> int:
+        return sum(part.count for part in self.parts)
+
+    def entries(self, start: int) -> tuple[Iterator[bytes], int]:
+        """@return: the entries, and how many were left out at their beginning: at most C{start}."""
+        if len(self.parts) == 1:
+            return self.parts[0].entries(start), start
+        return heapq.merge(*[part.entries() for part in self.parts]), 0
 
 
 def matcher(text: str) -> Optional[Callable[[bytes], object]]:
@@ -49,7 +114,7 @@ class Rows:
     def __init__(self, queues: IQueues, watch: Watch) -> None:
         self._queues = queues
         self._watch = watch
-        self._orders: dict[tuple[Any, ...], tuple[float, int, list[list[Entry]]]] = {}
+        self._orders: dict[tuple[Any, ...], _Order] = {}
 
     # One
 
@@ -102,77 +167,86 @@ class Rows:
         """@return: how many queues there are, and the names of those on the page."""
         key = (visitor.user, filter, sort, descending)
         now = self._queues.clock.seconds()
-        known = self._orders.get(key)
-        if known is None or now >= known[0]:
-            total, parts = await self._sorted(visitor, filter, sort, descending, pace)
+        order = self._orders.get(key)
+        if order is None or now >= order.until:
+            order = _Order(await self._sorted(visitor, filter, sort, descending, pace), now + KEPT)
             if len(self._watch.rows) > FEW:
                 if len(self._orders) >= ORDERS:
-                    del self._orders[min(self._orders, key=lambda key: self._orders[key][0])]
-                self._orders[key] = now + KEPT, total, parts
-        else:
-            _, total, parts = known
-        if sort == "name" and descending:
+                    del self._orders[min(self._orders, key=lambda key: self._orders[key].until)]
+                self._orders[key] = order
+        total = order.total
+        backwards = sort == "name" and descending
+        if backwards:
             offset, limit = max(0, total - offset - limit), min(limit, max(0, total - offset))
-        names: list[bytes] = []
-        entries = iter(heapq.merge(*parts))
-        while offset + limit > len(names):
-            some = [entry if sort == "name" else entry[1] for entry in islice(entries, QUEUES_AT_ONCE)]
-            if not some:
-                break
-            names += some
-            await pace.ease()
-        names = names[offset : offset + limit]
-        return total, names[::-1] if sort == "name" and descending else names
+        names = await self._some(order, offset, limit, pace)
+        if sort != "name":
+            names = [entry[_FIGURE.size :] for entry in names]
+        return total, names[::-1] if backwards else names
 
-    async def _sorted(
-        self, visitor: Visitor, filter: str, sort: str, descending: bool, pace: Pace
-    ) -> tuple[int, list[list[Entry]]]:
-        """@return: how many queues are selected, and they, in sorted parts."""
+    @staticmethod
+    async def _some(order: _Order, offset: int, limit: int, pace: Pace) -> list[bytes]:
+        """@return: the entries from C{offset} on, at most C{limit}."""
+        offset = min(offset, order.total)
+        entries, skipped = order.entries(offset)
+        while skipped < offset:
+            skipped += sum(1 for _ in islice(entries, min(RUN, offset - skipped)))
+            await pace.ease()
+        found: list[bytes] = []
+        entries = islice(entries, limit)
+        while some := list(islice(entries, QUEUES_AT_ONCE)):
+            found += some
+            await pace.ease()
+        return found
+
+    async def _sorted(self, visitor: Visitor, filter: str, sort: str, descending: bool, pace: Pace) -> list[_Sorted]:
+        """@return: the queues that are selected, in sorted parts."""
         wanted = matcher(filter)
-        by = self._by("items" if sort == "name" else sort, descending)
-        parts: list[list[Entry]] = []
-        total = 0
+        by = None if sort == "name" else self._by(sort)
+        parts = [_Sorted()]
+        found: list[bytes] = []
         names = self._queues.walks.names
         last = b""
         while some := names.after(last, QUEUES_AT_ONCE):
             last = some[-1]
-            part: list[Entry] = [
-                name if sort == "name" else (by(name), name)
-                for name in some
-                if (wanted is None or wanted(name)) and visitor.may_see(name) and self._is_there(name)
-            ]
-            total += len(part)
-            if sort == "name" and parts:
-                parts[0] += part  # they come in this order
-            else:
-                parts.append(sorted(part))
+            for name in some:
+                if (wanted is None or wanted(name)) and visitor.may_see(name) and self._is_there(name):
+                    found.append(name if by is None else _figure(by(name), descending) + name)
+            if len(found) >= RUN - QUEUES_AT_ONCE:
+                self._add(parts, found, by is None)
+                found = []
             await pace.ease()
-        while len(parts) > 32:
+        self._add(parts, found, by is None)
+        while len(parts) > MERGED:
             # A few at a time: to merge very many at once takes long from the start.
-            some_parts, parts = parts[:16], parts[16:]
-            merged: list[Entry] = []
-            entries = iter(heapq.merge(*some_parts))
-            while more := list(islice(entries, 256)):
-                merged += more
+            merged = _Sorted()
+            entries = heapq.merge(*[part.entries() for part in parts[:MERGED]])
+            while more := list(islice(entries, RUN // 2)):
+                merged.add(more)
                 await pace.ease()
-            parts.append(merged)
-        return total, parts
+            parts = [*parts[MERGED:], merged]
+        return parts
+
+    @staticmethod
+    def _add(parts: list[_Sorted], found: list[bytes], in_order: bool) -> None:
+        """@param in_order: whether they come after those that were found before."""
+        if not in_order:
+            found.sort()
+            parts.append(_Sorted())
+        parts[-1].add(found)
 
     def _is_there(self, name: bytes) -> bool:
         fifo = self._queues.find(name)
         return fifo is not None and (fifo.exists or bool(fifo.waiters.line))
 
-    def _by(self, sort: str, descending: bool) -> Callable[[bytes], float]:
-        sign = -1 if descending else 1
+    def _by(self, sort: str) -> Callable[[bytes], float]:
         if sort in ("dead", "oldest_ms", "used"):
-            figure = {"dead": self.dead, "oldest_ms": self._oldest, "used": self._used}[sort]
-            return lambda name: sign * figure(name)
+            return {"dead": self.dead, "oldest_ms": self._oldest, "used": self._used}[sort]
         rows = self._watch.rows
 
         def known(name: bytes) -> float:
             row = rows.get(name) or self._watch.see(name) or Row()
             value: float = getattr(row, sort)
-            return sign * value
+            return value
 
         return known
 

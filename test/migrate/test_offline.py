@@ -15,6 +15,7 @@ from typing import ClassVar, Optional
 from twisted.trial.unittest import SynchronousTestCase
 
 from darner.errors import StoreError, StoreUnusable
+from darner.migrate import offline
 from darner.migrate.importing import DryRun, ImportRefused, run_import
 from darner.migrate.kestrel import Kestrel
 from darner.migrate.offline import DataDirectoryImport
@@ -158,6 +159,12 @@ class OfflineTests(OfflineCase):
         self.assertEqual(list(map(str, report.losses)), ["q, item 7: the rest is missing"])
         with closing(LevelStore(self.path)) as store:
             self.assertEqual(len(store.leftovers()[1]), 1)  # the stream of which half is there is reclaimed
+
+    def test_buffer(self) -> None:
+        """LevelDB has the buffer with which the store reckons: it syncs large payloads before that is full."""
+        with closing(DataDirectoryImport(self.path, lambda: NOW)) as destination:
+            database = destination._store._database
+            self.assertEqual(database.payloads._buffer, offline._BUFFER)
 
     def test_exclude(self) -> None:
         queues = [GivenQueue(name, [item(name)]) for name in (b"gone.0", b"jobs", b"gone", b"\xff")]

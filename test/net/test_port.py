@@ -15,8 +15,8 @@ from typing import Any
 from unittest import skipUnless
 
 from twisted.internet.defer import maybeDeferred
-from twisted.internet.endpoints import TCP4ServerEndpoint
-from twisted.internet.error import CannotListenError, ConnectionAborted, ConnectionDone, ConnectionLost
+from twisted.internet.endpoints import AdoptedStreamServerEndpoint, TCP4ServerEndpoint
+from twisted.internet.error import AlreadyListened, CannotListenError, ConnectionAborted, ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import (
     IConsumer,
     IHalfCloseableProtocol,
@@ -38,7 +38,7 @@ from zope.interface.verify import verifyObject
 from darner.front.protocol import QueueFactory
 from darner.net import port
 from darner.net.connection import IN
-from darner.net.endpoints import FastEndpoint, tcp_endpoint
+from darner.net.endpoints import FastEndpoint, InheritedEndpoint, fastest, tcp_endpoint
 from darner.net.log_limits import PERIOD
 from darner.net.port import RETRY_ACCEPT, FastPort
 from darner.queues.collection import Queues, Surroundings
@@ -469,6 +469,37 @@ class FastPortTests(FastTestCase):
         client = SocketClient(self, ("::1", port.getHost().port))
         client.send(b"version\r\n")
         self.assertTrue(client.receive().startswith(b"VERSION"))
+
+    def test_inherited_socket(self) -> None:
+        """A socket that listens already is served, once, and is closed when the port stops."""
+        inherited = socket.create_server(("127.0.0.1", 0))
+        address = inherited.getsockname()
+        waiting = socket.create_connection(address)
+        self.addCleanup(waiting.close)
+        endpoint = InheritedEndpoint(self.reactor, inherited.detach())
+        verifyObject(IStreamServerEndpoint, endpoint)
+        port = self.successResultOf(endpoint.listen(QueueFactory(self.queues)))
+        self.assertEqual((port.getHost().host, port.getHost().port), address)
+        client = SocketClient(self, address)
+        client.send(b"version\r\n")
+        self.assertTrue(client.receive().startswith(b"VERSION"))
+        waiting.sendall(b"version\r\n")
+        self.spin()
+        self.assertTrue(waiting.recv(100).startswith(b"VERSION"))
+        self.failureResultOf(endpoint.listen(QueueFactory(self.queues)), AlreadyListened)
+        self.stop(port)
+        self.assertRaises(ConnectionRefusedError, socket.create_connection, address)
+
+    def test_which_inherited_sockets(self) -> None:
+        """Those of TCP, where the reactor can do it; all others are Twisted's."""
+        epoll = type("EPollReactor", (), {})()
+        for family, reactor, expected in (
+            (socket.AF_INET, epoll, InheritedEndpoint), (socket.AF_INET6, epoll, InheritedEndpoint),
+            (socket.AF_UNIX, epoll, AdoptedStreamServerEndpoint),
+            (socket.AF_INET, self.reactor, AdoptedStreamServerEndpoint),
+        ):  # fmt: skip
+            endpoint = AdoptedStreamServerEndpoint(reactor, 3, family)
+            self.assertIs(type(fastest(reactor, endpoint)), expected)
 
     def test_connections_go_on_when_listening_stops(self) -> None:
         client = self.connect()

@@ -170,7 +170,7 @@ class DelayTests(Base):
         self.assertEqual(self.all(), [b"late"])
 
     def test_clock_before_1970(self) -> None:
-        """The store has no place for a negative time: the delay counts from 1970, and the rest of the turn is stored."""
+        """The store has no place for a negative time: the delay counts from 1970, and the turn is stored."""
         self.server.set_by = -1e10
         self.assertEqual(self.client.sets(b"q/delay=500", b"late"), STORED)
         self.assertEqual(self.figures(), (0, 1))

@@ -10,6 +10,8 @@ from darner.queues import reclaiming
 from darner.queues.fifo import Fifo
 from darner.queues.head import MemoryBudget
 from darner.queues.reclaiming import QUIET, RETRY
+from darner.store.batch import Batch
+from darner.store.records import LARGE, run_key
 from darner.values.vocabulary import CHUNK_BYTES
 from test.queues.test_reclaiming import MUCH, ReclaimTestCase
 from test.store_contract import write_stream
@@ -79,6 +81,27 @@ class DeletionTests(TurnoverTestCase):
         self.queue.remark()
         self.settle()
         self.assertEqual(self.again().floor, 6)
+
+    def test_large_runs_are_named(self) -> None:
+        """The engine may have their payloads elsewhere.  It looks nothing up where all runs are small."""
+        apart: list[bytes] = []
+        write = self.store.write
+
+        def watched(batch: Batch, sync: bool = False) -> None:
+            apart.extend(batch.apart)
+            write(batch, sync)
+
+        self.patch(self.store, "write", watched)
+        self.put(self.queue, LARGE, 10)
+        self.take(self.queue, 1)
+        self.take(self.queue, 1)
+        self.put(self.queue, 10)
+        self.assertEqual(self.kept(self.queue), [3])
+        self.assertIn(run_key(self.queue.number, 1), apart)
+        apart.clear()
+        self.take(self.queue, 1)
+        self.put(self.queue, 10)
+        self.assertEqual(apart, [])
 
     def test_run_of_several(self) -> None:
         """It goes when all of its items are consumed."""

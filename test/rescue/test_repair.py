@@ -28,16 +28,17 @@ from darner.rescue import repair as repair_module
 from darner.rescue.repair import REPORT, Report, check, repair
 from darner.rescue.survey import QueueFinding
 from darner.store import directory, records, rollback
-from darner.store.database import Database, fill
+from darner.store.database import Database
 from darner.store.directory import AFTER, BEFORE, SAVED, SAVING
 from darner.store.files.manifest import Manifest, current
 from darner.store.files.names import logs, tables
 from darner.store.inspection import first_damage
 from darner.store.leveldb import LevelStore
+from darner.store.opening import fill
 from darner.values.items import Generation
 from darner.values.vocabulary import CHUNK_BYTES
 from test import allow_critical
-from test.damage import DAMAGES, Keeper, Kept, contents, files, live_tables, make_store, payload
+from test.damage import DAMAGES, Keeper, Kept, contents, files, live_tables, make_store
 from test.store_contract import Writer, large
 
 CASES = 60
@@ -140,8 +141,9 @@ class ChanceTests(DamagedTestCase):
         self.assertEqual((report.damages, report.queues), (checked.damages, checked.queues))
         if not report.sound:
             assert report.aside is not None
-            was = {name[8:]: data for name, data in unchanged.items() if name.startswith("leveldb/")}
-            self.assertEqual(contents(report.aside / "leveldb"), was)
+            for place in ("leveldb", "segments"):
+                was = {name[len(place) + 1 :]: data for name, data in unchanged.items() if name.startswith(f"{place}/")}
+                self.assertEqual(contents(report.aside / place), was)
         found = serve(path)
         self.assertTrue(check(path).sound, check(path).lines())
         if not report.sound:
@@ -161,7 +163,7 @@ class ChanceTests(DamagedTestCase):
             seen["refused"] += 1
         except StoreError as error:
             self.assertFalse(checked.sound)
-            self.assertIn("cannot read: the store is damaged (Corruption: ", str(error))
+            self.assertRegex(str(error), r"cannot read: the store is damaged \((Corruption|segments/\d+.seg): ")
             seen["unreadable"] += 1
         else:
             for queue, payloads in found.items():
@@ -273,7 +275,7 @@ class SoundTests(DamagedTestCase):
         path = self.base / "later"
         LevelStore(path).close()
         shutil.rmtree(path / "leveldb")
-        fill(path / "leveldb", [(records.FORMAT_KEY, b"darner 2")])
+        fill(path / "leveldb", [(records.FORMAT_KEY, b"darner 3")])
         self.assertIn("in a format that this version does not know", self.refusal(path))
         self.assertRaises(StoreUnusable, repair, path)
 
@@ -367,8 +369,8 @@ class CaseTests(DamagedTestCase):
         self.patch(Database, "WRITE_BUFFER", 64 * 1024)
         kept = Kept()
         keeper = Keeper(LevelStore(path))
-        for _number in range(60):
-            keeper.put(kept, b"q", 10_000)
+        for _number in range(240):
+            keeper.put(kept, b"q", 3000)
         keeper.close()
         infos = Manifest(self.manifest(path)).tables
         one, other = next(
@@ -397,9 +399,18 @@ class CaseTests(DamagedTestCase):
         for queue, payloads in serve(path).items():
             self.places(kept, queue, payloads)
 
+    def log_of_small_items(self) -> tuple[Path, Kept]:
+        """@return: a store whose log has small items only, and what it holds."""
+        path, kept = self.store()
+        keeper = Keeper(LevelStore(path))
+        for _ in range(30):
+            keeper.put(kept, b"late", 3000)
+        keeper.close()
+        return path, kept
+
     def test_log_that_ends_in_zeros(self) -> None:
         """As the loss of power leaves it: it is cut, a copy is kept, and the start goes on."""
-        path, kept = self.store()
+        path, kept = self.log_of_small_items()
         log = max(logs(path / "leveldb").values())
         data = log.read_bytes()
         zeros = 512 * 100
@@ -419,7 +430,7 @@ class CaseTests(DamagedTestCase):
 
     def test_last_record_of_the_log_ends_in_zeros(self) -> None:
         """The file is as long as it was, and so is the record: only the checksum tells."""
-        path, kept = self.store()
+        path, kept = self.log_of_small_items()
         log = max(logs(path / "leveldb").values())
         data = log.read_bytes()
         for zeros in 1, 3, 20:
@@ -514,23 +525,31 @@ class CaseTests(DamagedTestCase):
         self.assertRegex(
             self.refusal(path), r"is damaged: 0\d+\.ldb: the checksum of a block is wrong(, at \d+ of \d+)?: start "
         )
-        self.assertEqual(sorted(entry.name for entry in path.iterdir()), ["darner", "leveldb"])
+        self.assertEqual(sorted(entry.name for entry in path.iterdir()), ["darner", "leveldb", "segments"])
 
     def test_flipped_payload_is_not_handed_out(self) -> None:
         """Reading what is damaged is refused, with what to do; other queues go on."""
         path, kept = self.store()
-        table = max(live_tables(path).values(), key=lambda table: table.stat().st_size)
-        data = bytearray(table.read_bytes())
-        data[data.index(payload(b"images", 2, len(kept.put[b"images"][2]))[:3000]) + 1500] ^= 1
-        table.write_bytes(data)
+        files = [*(path / "segments").iterdir()]
+        id, wanted = next(
+            (id, wanted)
+            for id in kept.left[b"images"]
+            for wanted in [kept.put[b"images"][id][:3000]]
+            if any(wanted in file.read_bytes() for file in files)
+        )
+        for segment in files:
+            data = bytearray(segment.read_bytes())
+            if wanted in data:  # it may have been moved from one to another
+                data[data.index(wanted) + 1500] ^= 1
+                segment.write_bytes(data)
         store = LevelStore(path)
         self.addCleanup(store.close)
         keeper = Keeper(store)
         error = self.assertRaises(StoreError, keeper.everything, wait=False)
-        self.assertEqual(
+        self.assertRegex(
             str(error),
-            "cannot read: the store is damaged (Corruption: block checksum mismatch): "
-            "stop the server and start it with --repair",
+            r"\Acannot read: the store is damaged \(segments/\d+.seg: the checksum of a record is wrong, at \d+\): "
+            r"stop the server and start it with --repair\Z",
         )
         keeper.take(kept, b"mails", 50)
         keeper.put(kept, b"mails", 30)
@@ -538,7 +557,7 @@ class CaseTests(DamagedTestCase):
         report = repair(path)
         (lossy,) = [queue for queue in report.queues if queue.lost]
         self.assertEqual(lossy, QueueFinding(b"images", len(kept.left[b"images"]) - 1, 1))
-        del kept.left[b"images"][kept.left[b"images"].index(2)]
+        del kept.left[b"images"][kept.left[b"images"].index(id)]
         self.assertEqual(serve(path), all_of(kept))
 
     def test_as_good_as_new(self) -> None:
@@ -681,7 +700,7 @@ class CutShortTests(DamagedTestCase):
 
     def cut_short(self, path: Path, steps: int, expected: dict[bytes, list[bytes]]) -> bool:
         """@return: whether the repair ended by itself."""
-        original = contents(path / "leveldb")
+        original, segments = contents(path / "leveldb"), contents(path / "segments")
         left = [steps]
 
         def counted(work: Any) -> Any:
@@ -711,6 +730,7 @@ class CutShortTests(DamagedTestCase):
         self.assertEqual(serve(path), expected)
         asides = [aside / "leveldb" for aside in path.glob("damaged-*") if (aside / "leveldb").exists()]
         self.assertIn(original, [contents(aside) for aside in asides])
+        self.assertIn(segments, [contents(aside / "segments") for aside in path.glob("damaged-*")])
         self.assertFalse((path / SAVING).exists() or (path / SAVED).exists())
         return ended
 
@@ -770,7 +790,7 @@ class CutShortTests(DamagedTestCase):
     def test_check_cannot_read(self) -> None:
         path, _ = self.damaged()
 
-        def broken(path: Path) -> None:
+        def broken(*paths: Path) -> None:
             raise OSError(errno.EIO, os.strerror(errno.EIO))
 
         self.patch(repair_module, "Salvage", broken)
@@ -800,7 +820,7 @@ class CutShortTests(DamagedTestCase):
         (path / "leveldb").rename(path / BEFORE)
         (path / AFTER).mkdir()
         self.assertEqual(serve(path), all_of(kept))
-        self.assertEqual(sorted(entry.name for entry in path.iterdir()), ["darner", "leveldb", "reserve"])
+        self.assertEqual(sorted(entry.name for entry in path.iterdir()), ["darner", "leveldb", "reserve", "segments"])
 
     def test_start_that_was_killed(self) -> None:
         path, kept = self.store()

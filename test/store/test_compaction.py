@@ -12,7 +12,7 @@ from darner.store import compaction, records
 from darner.store.database import Database
 from darner.values.items import Mark
 from test.store.test_leveldb import LevelTestCase, disk_usage
-from test.store_contract import Writer, small
+from test.store_contract import Writer, drain, small
 
 SIZE = 50_000
 
@@ -26,7 +26,7 @@ class CompactionTestCase(LevelTestCase):
 
     def setUp(self) -> None:
         self.patch(Database, "WRITE_BUFFER", 128 * 1024)
-        self.store = self.open()
+        self.store = self.open(separate_from=None)
         self.compacted: list[tuple[bytes, bytes]] = []
 
     def watch(self) -> None:
@@ -56,7 +56,7 @@ class CompactionTestCase(LevelTestCase):
 
     def again(self) -> None:
         self.store.close()
-        self.store = self.open(self.store.path)
+        self.store = self.open(self.store.path, separate_from=None)
 
     def kinds(self) -> list[bytes]:
         """@return: what the store has recorded."""
@@ -192,6 +192,25 @@ class ChoiceTests(CompactionTestCase):
         self.watch()
         self.store.compact()
         self.assertEqual(len(self.compacted), 2)
+
+    def test_many(self) -> None:
+        """
+        However many queues earlier processes have left, a few compactions do for them.  With one for each, 1,800 queues
+        took minutes, and what was deleted meanwhile waited for that.
+        """
+        for number in range(200):
+            writer = Writer(self.store, b"q%d" % number)
+            writer.put(bytes(100), bytes(100))
+            self.reclaim(writer, 0, 0)
+            if number % 2:
+                writer.remove()
+                drain(self.store)
+        self.assertGreater(len(self.kinds()), 200)
+        self.again()
+        self.watch()
+        self.store.compact()
+        self.assertLess(len(self.compacted), 5)
+        self.assertEqual(self.kinds(), [])
 
     def test_little_garbage(self) -> None:
         """While the server is busy, it stays."""

@@ -273,11 +273,11 @@ class FullDiskTests(OnDiskTestCase):
         self.start(self.disk.open)
 
     def set(self, number: int) -> bytes:
-        payload = b"%08d" % number + bytes(50_000)
+        payload = b"%08d" % number + bytes(4000)
         return self.ask(b"set q 0 0 %d\r\n%b\r\n" % (len(payload), payload))
 
     def fill(self) -> int:
-        for number in range(10_000):
+        for number in range(20_000):
             reply = self.set(number)
             if reply != b"STORED\r\n":
                 self.assertEqual(reply, b"SERVER_ERROR cannot write: No space left on device\r\n")

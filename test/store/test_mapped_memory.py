@@ -70,6 +70,7 @@ class LetGoTests(SynchronousTestCase):
         for index in range(count):
             batch = store.batch()
             batch.chunk(1, index, index.to_bytes(4, "big") + bytes(CHUNK_BYTES - 4))
+            batch.large = False  # so that they are in LevelDB's tables
             store.write(batch)
         store.compact()
         most = 0

@@ -30,6 +30,25 @@ def current(database: Path) -> Path:
     return database / match[1].decode()
 
 
+def newest(database: Path) -> Manifest:
+    """
+    Read the current manifest of a database; the same one again if it has not changed since, as a long one takes time.
+
+    @raise BadFile: as for L{current} and L{Manifest}.
+    """
+    path = current(database)
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise BadFile(f"{path.name}: {error.strerror}") from error
+    state = path, status.st_ino, status.st_size, status.st_mtime_ns
+    if state not in _read:
+        manifest = Manifest(path)
+        _read.clear()
+        _read[state] = manifest
+    return _read[state]
+
+
 class TableInfo(NamedTuple):
     """A manifest's entry for a table: its size in bytes, its smallest and largest key."""
 
@@ -118,3 +137,7 @@ class Manifest:
             number: path for number, path in logs(database).items()
             if number >= self.log or number == self._previous_log
         }  # fmt: skip
+
+
+_read: dict[tuple[Path, int, int, int], Manifest] = {}
+"""The manifest that was read last, by its path, inode, size and time."""

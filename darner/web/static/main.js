@@ -144,7 +144,7 @@ app.events.addEventListener("state", ({ detail: state }) => {
   pill(byId("connection"), kind, text);
   if (state === "lost") {
     lostAt ||= app.events.last || Date.now();
-    const since = app.tick ? ` What you see is of ${clock(lostAt)}.` : "";
+    const since = app.events.last ? ` What you see is of ${clock(lostAt)}.` : "";
     banner(
       "lost",
       "bad",
