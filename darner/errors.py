@@ -151,3 +151,27 @@ class StoreDamaged(StoreUnusable):
 
 class SettingsError(DarnerError):
     """A setting is invalid.  The text names the file, the key and the reason."""
+
+
+class LogError(DarnerError):
+    """The log of a cluster reports this (`darner.cluster.interfaces`).  The text says why, in one line."""
+
+
+class LogConflict(LogError):
+    """Somebody else has appended this number, or the record before it is not there: the caller leads no more."""
+
+
+class LogUnavailable(LogError):
+    """The log cannot be reached for now.  Nothing was done."""
+
+
+class LogInDoubt(LogError):
+    """Whether the record was appended is unknown, and could not be found out in time."""
+
+
+class LogTrimmed(LogError):
+    """The records that were asked for are gone."""
+
+
+class LogDamaged(LogError):
+    """A record, or what says where its parts are, cannot be read."""

@@ -41,6 +41,9 @@ class Options(usage.Options):
         ["password-file", None, None, "File with users and passwords; clients have to log in.  See darner-passwd."],
         ["min-free-bytes", None, None,
          "Free disk space below which sets are refused, such as 1GiB; 0 for none.  [default: 64MiB, at most 5 %]"],
+        ["cluster", None, None, "Be a node of a cluster, whose log is at etcd://HOST:PORT,HOST:PORT/NAME."],
+        ["cluster-node", None, None, "Name of this node.  [default: the machine's]"],
+        ["cluster-http-port", None, None, "TCP port for health and metrics of the node.  [default: none]"],
         ["dialect", None, None, "Reply as clients of 'kestrel' or of 'memcache' expect.  [default: kestrel]"],
     ]
 
@@ -105,7 +108,7 @@ class Options(usage.Options):
         """@raise usage.UsageError: a port is not a number."""
         # Absolute, as twistd may change the working directory before a reload.
         self._config = None if self["config"] is None else Path(self["config"]).absolute()
-        for name in ("port", "text-port", "http-port"):
+        for name in ("port", "text-port", "http-port", "cluster-http-port"):
             if self[name] is not None:
                 try:
                     self[name] = int(self[name])
@@ -128,7 +131,7 @@ class Options(usage.Options):
             source = f"{source} and command line"
         for name in (
             "data-dir", "port", "text-port", "interface", "min-free-bytes", "dialect", "password-file", "http-port",
-            "http-interface", "log-format", "log-level",
+            "http-interface", "log-format", "log-level", "cluster", "cluster-node", "cluster-http-port",
         ):  # fmt: skip
             if self[name] is not None:
                 values[name.replace("-", "_")] = self[name]

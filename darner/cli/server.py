@@ -138,7 +138,7 @@ class Server(Service):
             gc.enable()
         super().startService()
         self._handlers[signal.SIGHUP] = signal.signal(signal.SIGHUP, self._hear_hangup)
-        for listener, port in zip(self.queues.listeners, self.queues.ports, strict=True):
+        for listener, port in zip(self.queues.listeners, self.queues.ports, strict=False):
             if listener.protocol == HTTP:
                 self._log.info("dashboard, HTTP API and metrics: {url}", url=url_of(port.getHost(), listener.tls))
             else:
@@ -186,7 +186,7 @@ class Server(Service):
         if self._settings.trusted_network:
             return
         users = self._settings.password_file is not None
-        for listener, port in zip(self.queues.listeners, self.queues.ports, strict=True):
+        for listener, port in zip(self.queues.listeners, self.queues.ports, strict=False):
             address: Any = port.getHost()
             if not is_reachable(address) or listener.client_certificates or (users and listener.tls):
                 continue
@@ -382,13 +382,13 @@ def makeService(options: Options, reactor: Optional[Any] = None, settings: Optio
         sys.exit(f"darner: {error}")
     # Absolute, as twistd may change the working directory before it starts the service.
     data_dir = Path(settings.data_dir).absolute()
+    served = settings
     if settings.password_file is not None:
         served = evolve(settings, password_file=str(Path(settings.password_file).absolute()))
-    else:
-        served = settings
     server: Server
     shut_down = (lambda: server.shut_down()) if settings.allow_shutdown else None
     control = Control(lambda: server.reload(for_client=True), shut_down)
-    queues = QueueService(data_dir, places, served, reactor, lambda path: server.open_store(path), control)
+    kind: Any = QueueService if settings.cluster is None else import_module("darner.cli.cluster_service").ClusterService
+    queues = kind(data_dir, places, served, reactor, lambda path: server.open_store(path), control)
     server = Server(settings, queues, reactor, bool(options["repair"]), options)
     return server

@@ -45,6 +45,7 @@ SECTIONS: Final = {
         "stats": "figures", "status": "states", "drain": "states", "clients": "browsing", "serve": "server",
         "check": "stores", "repair": "stores", "backup": "backing_up",
         "restore": "backing_up", "check-config": "configuration", "passwd": "configuration",
+        "cluster": "cluster",
     },
     "Tools": {"bench": "measuring", "completion": "server"},
 }  # fmt: skip

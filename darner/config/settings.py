@@ -16,6 +16,7 @@ from cattrs import ClassValidationError, Converter, ForbiddenExtraKeysError, tra
 from cattrs.gen import make_dict_structure_fn
 
 from darner.config.checks import meant, of_type
+from darner.config.clusters import check_cluster
 from darner.config.policies import Policies
 from darner.config.policy_tables import check_together, make_policies
 from darner.config.units import parse_duration, parse_size
@@ -56,6 +57,7 @@ def _absolute(_: object, __: Any, value: Any) -> None:
 
 
 _port: Any = validators.optional(validators.and_(of_type(int), validators.ge(0), validators.le(65535)))
+_optional_text: Any = validators.optional(of_type(str))
 _not_negative: Any = validators.and_(of_type(float), validators.ge(0))
 
 
@@ -159,6 +161,24 @@ class Settings:
     """The maximum number of queues, including those that clients wait for; 0 is unlimited."""
     max_children: int = attrs.field(default=1000, validator=validators.and_(of_type(int), validators.ge(0)))
     """The maximum number of fan-out children of a queue; 0 is unlimited."""
+    cluster: Optional[str] = attrs.field(
+        default=None, validator=validators.and_(validators.optional(of_type(str)), check_cluster)
+    )
+    """Where the nodes of a cluster share their log: C{etcd://HOST:PORT,HOST:PORT/NAME}; C{None}: there is none."""
+    cluster_node: Optional[str] = attrs.field(default=None, validator=_optional_text)
+    """The name of this node; by default that of the machine.  The next settings are for etcd."""
+    cluster_size: int = attrs.field(default=3, validator=validators.and_(of_type(int), validators.ge(1)))
+    """How many nodes the cluster has; a majority of them has on disk what is trimmed from the log."""
+    cluster_http_port: Optional[int] = attrs.field(default=None, validator=_port)
+    """TCP port for health and metrics of the node, whatever its role, at L{http_interface}."""
+    cluster_user: Optional[str] = attrs.field(default=None, validator=_optional_text)
+    cluster_password_file: Optional[str] = attrs.field(default=None, validator=_optional_text)
+    """File whose first line is the password of that user."""
+    cluster_ca_file: Optional[str] = attrs.field(default=None, validator=_optional_text)
+    """Certificates that vouch for etcd."""
+    cluster_certificate: Optional[str] = attrs.field(default=None, validator=_optional_text)
+    cluster_key: Optional[str] = attrs.field(default=None, validator=_optional_text)
+    """Certificate of this node for etcd, and its key."""
 
     def __attrs_post_init__(self) -> None:
         """@raise SettingsError: settings contradict each other."""
@@ -250,7 +270,8 @@ def make_settings(values: dict[str, Any], source: str) -> Settings:
     defaults, queues, aliases = (values.pop(name, {}) for name in ("defaults", "queues", "aliases"))
     if "policies" in values:
         raise SettingsError(f"{source}: unknown setting policies")
-    for name in ("text_port", "password_file", "http_port", "backup_dir"):
+    of_cluster = [name for name in values if name.startswith("cluster")]
+    for name in ("text_port", "password_file", "http_port", "backup_dir", *of_cluster):
         if values.get(name) == "none":
             values[name] = None
     try:

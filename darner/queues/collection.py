@@ -28,12 +28,13 @@ from darner.queues.picking import Picks
 from darner.queues.putting import Puts
 from darner.queues.reading import Reads
 from darner.queues.reclaiming import Reclaimer
+from darner.queues.replicated_commit import ReplicatedCommit
 from darner.queues.routing import Routing
 from darner.queues.status import ServerStatus
 from darner.queues.timings import Timings
 from darner.queues.volatile import VolatileStore
 from darner.queues.walk import QUEUES_A_TURN, Adoption, Walks
-from darner.store.interfaces import IStore
+from darner.store.interfaces import IReplicatedStore, IStore
 from darner.values.items import Item
 from darner.values.stats import Health, Removal, ServerStats
 
@@ -89,7 +90,8 @@ class Queues:
         self.store = store
         self.clock = surroundings.clock
         self.wall = surroundings.wall
-        self.commit = GroupCommit(
+        make_commit = ReplicatedCommit if IReplicatedStore.providedBy(store) else GroupCommit
+        self.commit = make_commit(
             store, surroundings.schedule, surroundings.in_thread, surroundings.wall, surroundings.clock
         )
         self.space = DiskSpace(store, surroundings.clock, min_free_bytes, surroundings.wall)

@@ -54,6 +54,7 @@ class GroupCommit:
     @ivar copies: the number of items put in this turn by sets on several queues.
     @ivar timings: what measures the turns; C{None}: nothing does.
     @ivar log: the log of all queues; repeated lines are counted.
+    @ivar replicated: whether turns wait for the log of a cluster (L{ReplicatedCommit}).
     """
 
     def __init__(
@@ -80,6 +81,7 @@ class GroupCommit:
         self._late_sync = LateSync(clock, self._sync_late)
         self.timings: Optional[Timings] = None
         self._resting: dict[Resting, None] = {}
+        self.replicated = False
 
     @property
     def now(self) -> int:

@@ -232,6 +232,10 @@ class Reclaimer:
         while not self._stopped:
             self._store.mend()
             made: Step = await self._in_thread(step, next_id)
+            if self._commit.replicated:
+                # The next step relies on what this one deleted, which is written with the next turn.
+                self._commit.sync()
+                await self._commit.written()
             self._freed += made.freed
             for stream in made.streams:
                 self._job(self._reclaim_stream, stream)

@@ -119,6 +119,8 @@ class Survey:
                 self._queue(records.key_number(key)).deleted = True
             elif kind == records.UNCOMPACTED:
                 records.unpack_bounds(value)  # the repaired store needs none
+            elif key == records.POSITION_KEY:
+                records.unpack_position(value)  # the repaired store is not what the log of the cluster made
             elif kind == records.HOLDER:
                 pass  # the items tell which of them hold a stream
             elif kind == records.UNHELD:

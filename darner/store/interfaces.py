@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Optional
 from zope.interface import Interface
 
 if TYPE_CHECKING:
+    from twisted.internet.defer import Deferred
+
     from darner.store.backup.capture import Capture
     from darner.store.batch import Batch
     from darner.values.items import Imported, Item, QueueState, Step
@@ -211,3 +213,27 @@ class IStore(IReads, IWrites, IReclaiming):
 
     def close() -> None:
         """Close the store.  No other thread may be in one of its methods.  Idempotent."""
+
+
+class IReplicatedStore(IStore):
+    """
+    A store whose writes go through a log that several nodes share.
+
+    L{commit} takes the place of L{IWrites.write}.  What the methods of L{IReclaiming} delete, and which numbers are
+    reserved, is written with the next commit.
+    """
+
+    def check_room() -> None:
+        """
+        Check whether a batch that puts something may be committed.
+
+        @raise StoreError: why it may not; nothing was done.
+        """
+
+    def commit(batch: Batch) -> Deferred[None]:
+        """
+        Append a batch, which may be empty, to the log, and write it here.
+
+        The Deferred fires when that is done.  It never fails: where somebody else leads by now, or the batch cannot be
+        written here, it does not fire, and the process ends.  Only one commit runs at a time.
+        """

@@ -14,7 +14,7 @@ from typing import Any, Final, Optional
 
 from zope.interface import implementer
 
-from darner.errors import StoreDamaged, StoreError
+from darner.errors import StoreDamaged, StoreError, StoreUnusable
 from darner.store import records, references
 from darner.store.backup.capture import Capture
 from darner.store.batch import Batch
@@ -41,7 +41,10 @@ class LevelStore:
     A store in a LevelDB.
 
     @ivar path: the data directory.
+    @ivar replicated: whether it is written through the log of a cluster, as the data directory of a node must be.
     """
+
+    replicated = False
 
     def __init__(
         self,
@@ -67,6 +70,8 @@ class LevelStore:
         database = self._database = Database(path, open_database, seconds, write_buffer, separate_from)
         with starting(database):
             open_and_inspect(database)
+            if not self.replicated and database.get(records.POSITION_KEY) is not None:
+                raise StoreUnusable(f"{path} belongs to a node of a cluster: start it with --cluster")
             self._numbers = (self._counter(records.NUMBERS_KEY), 0)
             self._streams = (max(1, self._counter(records.STREAMS_KEY)), 0)
             self._compaction = Compaction(database)

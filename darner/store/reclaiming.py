@@ -4,23 +4,35 @@ The bounded steps of the reclaimer, which deletes consumed items, deleted queues
 
 from __future__ import annotations
 
-from typing import Optional
+from collections.abc import Mapping, Sequence
+from typing import Optional, Protocol
 
 from darner.store import records, references
 from darner.store.batch import Write
-from darner.store.compaction import Compaction
 from darner.store.database import Database
 from darner.store.releasing import Releasing
 from darner.values.items import Step
 from darner.values.vocabulary import CHUNK_BYTES
 
 
+class Deletions(Protocol):
+    """What takes the deletions of a step, as L{darner.store.compaction.Compaction} does."""
+
+    def write(
+        self, writes: Sequence[Write], deleted: Mapping[bytes, tuple[bytes, bytes]], apart: Sequence[bytes] = ()
+    ) -> None:
+        """
+        @param deleted: the first and the last deleted key of each L{records.neighbourhood}.
+        @param apart: as for L{Database.write}.
+        """
+
+
 class Reclaiming:
     """The steps of reclaiming.  Each deletes in one batch, and may run in a worker thread."""
 
-    def __init__(self, database: Database, compaction: Compaction, releasing: Releasing) -> None:
+    def __init__(self, database: Database, deletions: Deletions, releasing: Releasing) -> None:
         self._database = database
-        self._compaction = compaction
+        self._deletions = deletions
         self._releasing = releasing
 
     def runs(self, number: int, start: int, stop: int, next_id: int, limit: int) -> Step:
@@ -63,7 +75,7 @@ class Reclaiming:
             return Step()  # already reclaimed
         with self._database.iterator(prefix=records.holders_prefix(stream), include_value=False) as keys:
             if next(keys, None) is not None:
-                self._database.write([(records.unheld_key(stream), None)])
+                self._deletions.write([(records.unheld_key(stream), None)], {})
                 return Step()
         count = records.unpack_u64(unheld) if unheld else self._count_chunks(stream)
         deletion = Deletion(self._database)
@@ -86,7 +98,7 @@ class Reclaiming:
 
     def _delete(self, deletion: Deletion, next_id: Optional[int] = None) -> Step:
         if deletion.writes:
-            self._compaction.write(deletion.writes, deletion.ranges, deletion.apart)
+            self._deletions.write(deletion.writes, deletion.ranges, deletion.apart)
         return Step(next_id, deletion.freed, tuple(deletion.streams))
 
 

@@ -21,6 +21,8 @@ FORMAT_1: Final = b"darner 1"
 """The format before there were segments: all payloads are in the database."""
 NUMBERS_KEY: Final = b"!numbers"
 STREAMS_KEY: Final = b"!streams"
+POSITION_KEY: Final = b"!position"
+"""Only in the store of a node of a cluster: up to where it has applied the log."""
 
 NAME: Final = b"N"
 QUEUE: Final = b"Q"
@@ -278,6 +280,15 @@ def pack_imported(imported: Imported) -> bytes:
 
 def unpack_imported(key: bytes, value: bytes) -> Imported:
     return Imported(key[10:], *_IMPORTED.unpack(value))
+
+
+def pack_position(cluster: bytes, number: int) -> bytes:
+    """@param cluster: 16 bytes that name the cluster.  @param number: of the last record that was applied."""
+    return cluster + _U64.pack(number)
+
+
+def unpack_position(value: bytes) -> tuple[bytes, int]:
+    return value[:-8], unpack_u64(value[-8:])
 
 
 def pack_bounds(low: bytes, high: bytes) -> bytes:

@@ -27,8 +27,8 @@ from test.servers import run
 PACKAGE = Path(darner.__file__).parent
 
 LAYERS = (
-    "errors", "values", "client", "interfaces", "config", "net", "store", "rescue", "migrate", "queues", "front", "web",
-    "service", "testing", "cli", "commands", "__main__",
+    "errors", "values", "client", "interfaces", "config", "net", "store", "rescue", "migrate", "queues", "cluster",
+    "front", "web", "service", "testing", "cli", "commands", "__main__",
 )  # fmt: skip
 """The packages and the modules beside them, lower ones first; each may import those before it, and itself."""
 
@@ -103,7 +103,7 @@ class LayoutTests(SynchronousTestCase):
     def test_few_names(self) -> None:
         """The package has few names at the top."""
         names = [path.stem for path in PACKAGE.iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()]
-        self.assertLessEqual(len(names), 18)
+        self.assertLessEqual(len(names), 19)
 
     def test_imports_run_one_way(self) -> None:
         backwards = [
@@ -169,6 +169,16 @@ class LayoutTests(SynchronousTestCase):
             }  # fmt: skip
             self.assertEqual([module for module in users if not is_below(module, "commands")], [])
             self.assertNotIn("commands.entry", users)
+
+    def test_only_the_log_in_etcd_knows_its_libraries(self) -> None:
+        """They are installed by an extra, and imported where a cluster is asked for."""
+        for library in ("grpc", "google"):
+            users = {
+                module for module, tree in self.modules.items()
+                if any(is_below(name, library) for name in imports(tree))
+            }  # fmt: skip
+            self.assertNotEqual(users, set())
+            self.assertEqual([module for module in users if not is_below(module, "cluster.etcd")], [])
 
     def test_the_program_imports_a_server_where_it_needs_one(self) -> None:
         """Its other commands begin without Twisted and LevelDB, which take longer to import than they to run."""

@@ -1,0 +1,137 @@
+"""
+The queues of a node of a cluster as a Twisted service: served while the node leads.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Final, Optional
+
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred, ensureDeferred
+from twisted.internet.error import ReactorNotRunning
+from twisted.internet.threads import deferToThreadPool
+from twisted.logger import Logger
+from twisted.python.threadpool import ThreadPool
+
+from darner.cluster.interfaces import ILog
+from darner.cluster.node import EXIT_FENCED, Node
+from darner.cluster.notes import LEADER
+from darner.cluster.opening import open_log
+from darner.cluster.replicated_store import ReplicatedStore
+from darner.cluster.status_site import make_site
+from darner.config.settings import Settings
+from darner.errors import SettingsError
+from darner.net.clock import MonotonicClock
+from darner.net.listeners import Listener
+from darner.queues.control import Control
+from darner.service import QueueService
+from darner.store.interfaces import IStore
+
+LEAVE: Final = 10.0
+"""Seconds that a clean stop of the leader may take; the log may be out of reach."""
+
+
+class ClusterService(QueueService):
+    """
+    The queues of a node.
+
+    @ivar node: while the service runs.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self, data_dir: Path, places: Sequence[Listener], settings: Settings, reactor: Any,
+        open_store: Callable[[Path], IStore], control: Control, log: Optional[ILog] = None,
+    ) -> None:  # fmt: skip
+        """
+        As for L{QueueService}.
+
+        @param open_store: not used, as the store of a node is a L{ReplicatedStore}.
+        @param log: what the nodes share; by default what the settings say.
+        @raise SystemExit: a file for etcd cannot be read, or packages are missing.
+        """
+        super().__init__(data_dir, places, settings, reactor, lambda _: self._replicated, control)
+        if log is None:
+            assert settings.cluster is not None
+            try:
+                log = open_log(
+                    reactor, settings.cluster, settings.cluster_user, settings.cluster_password_file,
+                    settings.cluster_ca_file, settings.cluster_certificate, settings.cluster_key,
+                )  # fmt: skip
+            except SettingsError as error:
+                sys.exit(f"darner: {error}")
+        self._shared_log = log
+        self._status_port: Any = None
+
+    def startService(self) -> None:
+        """
+        Open the store and follow; what listens for clients does so from when the node leads.
+
+        @raise darner.errors.StoreError: the data directory cannot be used.
+        """
+        settings = self._settings
+        self._replicated = ReplicatedStore(self.data_dir)
+        self._node_clock: Any = MonotonicClock(self._reactor.callFromThread)
+        self._node_pool = ThreadPool(0, 1, f"darner node {self.data_dir}")
+        self._node_pool.start()
+        name = settings.cluster_node or socket.gethostname()
+        self.node = Node(
+            self._shared_log, self._replicated, name, self._node_clock, time.time,
+            lambda work, *arguments: deferToThreadPool(self._reactor, self._node_pool, work, *arguments),
+            self._begin_to_serve, self._ask_to_stop, self._end_process, settings.cluster_size,
+            f"{settings.interface}:{settings.tcp_port}",
+        )  # fmt: skip
+        if settings.cluster_http_port is not None:
+            self._status_port = self._reactor.listenTCP(
+                settings.cluster_http_port, make_site(self.node), interface=settings.http_interface
+            )
+            self._log.info("health and metrics of the node: {address}", address=self._status_port.getHost())
+        Service.startService(self)
+        self._log.info(
+            "cluster: node {name} follows from record {number} on", name=name, number=self._replicated.position
+        )
+        self.node.start()
+
+    def _begin_to_serve(self) -> None:
+        super().startService()
+        for listener, port in zip(self.listeners, self.ports, strict=True):
+            self._log.info("listening on {address}{listener}", address=port.getHost(), listener=listener)
+
+    def _ask_to_stop(self) -> None:
+        with suppress(ReactorNotRunning):
+            self._reactor.stop()
+
+    def _end_process(self, status: int, reason: str) -> None:
+        """At once: what clients were not told by now they must not be told."""
+        self._log.critical("cluster: the node ends (status {status}): {reason}", status=status, reason=reason)
+        print(f"darner: {reason}", file=sys.__stderr__, flush=True)
+        os._exit(status)
+
+    def stopService(self) -> Deferred[None]:
+        """Stop.  Where the node leads, another one does at once."""
+        return ensureDeferred(self._leave())
+
+    async def _leave(self) -> None:
+        late = self._node_clock.callLater(
+            LEAVE, self._end_process, EXIT_FENCED, "cannot stop in order: the log is out of reach"
+        )
+        await self.node.rest()
+        if self.node.role == LEADER:
+            await super().stopService()
+        else:
+            Service.stopService(self)
+        await self.node.stop()
+        if self._status_port is not None:
+            await self._status_port.stopListening()
+        late.cancel()
+        self._node_clock.stop()
+        self._node_pool.stop()
+        self._replicated.close()

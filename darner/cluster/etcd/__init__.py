@@ -1,0 +1,3 @@
+"""
+The log in etcd, by its API version 3 over gRPC.
+"""

@@ -1,0 +1,340 @@
+"""
+One node of a cluster: it follows the log, leads when nobody else does, and ends when it may not go on.
+
+Notes and times say only when to try to lead.  Whether a node leads is decided by the log: it takes the claim of one.
+"""
+
+from __future__ import annotations
+
+import random
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, Final, Optional
+
+from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import deferLater
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+import darner
+from darner.cluster.interfaces import IFollowing, ILog
+from darner.cluster.leading import Leadership, append_surely
+from darner.cluster.notes import FENCED, FOLLOWER, LEADER, RESIGNED, STEP_DOWN, Note, read_notes
+from darner.cluster.records import CLAIM, Record
+from darner.cluster.replicated_store import ReplicatedStore
+from darner.cluster.trimming import trim_to
+from darner.errors import LogConflict, LogError, LogTrimmed, LogUnavailable, StoreError
+
+EXIT_FENCED: Final = 70
+"""Another node leads: start this one again, and it follows."""
+EXIT_BEHIND: Final = 71
+"""The records that it needs are trimmed: it needs the data of another node."""
+EXIT_DAMAGED: Final = 72
+"""A record is damaged, of a newer version, or of another cluster: an operator has to look."""
+EXIT_STORE: Final = 73
+"""It cannot write what the log has: start it again when its disk is well."""
+EXIT_LEAD: Final = 74
+"""It leads by the log, and cannot serve: a port is taken, say."""
+
+
+@dataclass(frozen=True)
+class Pace:
+    """
+    When things are done, in seconds.
+
+    @ivar look: between two looks at the notes.
+    @ivar tell: between two notes of its own.
+    @ivar patience: the age of the leader's note at which nobody counts as leading.
+    @ivar jitter: what a node waits then, at random, from a tenth of it on.
+    @ivar settle: what a node waits after its start, so that those that know more are first.
+    @ivar sync: between two syncs of the store, and two looks at what can be trimmed.
+    """
+
+    look: float = 0.2
+    tell: float = 0.4
+    patience: float = 1.4
+    jitter: float = 0.5
+    settle: float = 1.0
+    sync: float = 1.0
+
+
+class Node:
+    """
+    One node.
+
+    @ivar role: L{FOLLOWER}, L{LEADER}, L{RESIGNED} or L{FENCED}.
+    @ivar leader: the name of the node whose claim was the last one in the log; empty if none is known.
+    @ivar leadership: while it leads.
+    @ivar last: the last record of the log, as far as is known.
+    @ivar trimmed: the last record that was trimmed, as far as is known.
+    @ivar failovers: how many claims of other nodes it has seen since it started, and its own.
+    @ivar durable: the last record that is on its stable storage.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self, log: ILog, store: ReplicatedStore, name: str, clock: IReactorTime, wall: Callable[[], float],
+        in_thread: Callable[..., Deferred[Any]], lead: Callable[[], object], step_down: Callable[[], object],
+        end: Callable[[int, str], object], size: int = 3, address: str = "", pace: Pace = Pace(),
+    ) -> None:  # fmt: skip
+        """
+        @param lead: called when it leads: serves clients on the store.
+        @param step_down: called where an operator asks for it: has the process stop in order.
+        @param end: called with an exit status and the reason: ends the process, without a word to clients.
+        @param size: how many nodes the cluster has at least.
+        @param address: where it serves clients, for people.
+        """
+        self._shared = log
+        self.store = store
+        self.name = name
+        self._clock = clock
+        self._wall = wall
+        self._in_thread = in_thread
+        self._lead = lead
+        self._step_down = step_down
+        self._end = end
+        self._size = size
+        self._address = address
+        self._pace = pace
+        self.role = FOLLOWER
+        self.leader = ""
+        self.leadership: Optional[Leadership] = None
+        self.last = self.trimmed = self.failovers = 0
+        self.durable = 0
+        self.notes: dict[str, Note] = {}
+        self._following: Optional[IFollowing] = None
+        self._running: Optional[Deferred[None]] = None
+        self._sign = self._tell_at = self._sync_at = 0.0
+        self._syncing: Optional[Deferred[None]] = None
+        self._resting = False
+        self._reachable = True
+        self._jitter = 0.0
+
+    # Start and end
+
+    def start(self) -> None:
+        """Begin to follow."""
+        self._sign = self._clock.seconds() + self._pace.settle
+        self._draw()
+        self._follow()
+        self._running = Deferred.fromCoroutine(self._run())
+        self._running.addErrback(lambda failure: failure.trap(CancelledError))
+
+    def rest(self) -> Deferred[None]:
+        """Use the store in threads no more.  @return: fires when no thread does."""
+        self._resting = True
+        idle: Deferred[None] = Deferred()
+        if self._syncing is None:
+            idle.callback(None)
+        else:
+            self._syncing.addCallback(lambda _: idle.callback(None))
+        return idle
+
+    async def stop(self) -> None:
+        """
+        Stop.  Where it led, the queues have been stopped before: others are told that they may lead at once.
+
+        The store is left open.
+        """
+        led = self.role == LEADER
+        self._stop_following()
+        if self._running is not None:
+            self._running.cancel()
+            self._running = None
+        if led:
+            self.role = RESIGNED
+            telling = self._shared.note(self.name, self._note().to_bytes())
+            telling.addTimeout(self._pace.patience, self._clock).addErrback(lambda _: None)
+            await telling
+        await self._shared.close()
+
+    def fence(self, status: int, reason: str) -> None:
+        """End: answer nothing more."""
+        if self.role != FENCED:
+            self.role = FENCED
+            self._stop_following()
+            self._end(status, reason)
+
+    def _lost(self, error: Exception) -> None:
+        if isinstance(error, LogConflict):
+            self.fence(EXIT_FENCED, f"this node leads no more: {error}")
+        elif isinstance(error, StoreError):
+            self.fence(EXIT_STORE, f"the log has a record that cannot be written here: {error}")
+        elif isinstance(error, LogError):
+            self.fence(EXIT_DAMAGED, f"cannot append to the log: {error}")
+        else:
+            self.fence(EXIT_DAMAGED, f"internal error while appending to the log: {error!r}")
+
+    # Following
+
+    def _follow(self) -> None:
+        self._following = following = self._shared.follow(self.store.received, self._received)
+        following.ended.addErrback(self._cannot_follow)
+
+    def _stop_following(self) -> None:
+        if self._following is not None:
+            self._following.stop()
+            self._following = None
+
+    def _received(self, number: int, data: bytes) -> None:
+        record = Record.from_bytes(data)
+        self.store.apply(number, record)
+        self._sign = max(self._sign, self._clock.seconds())
+        self.last = max(self.last, number)
+        if record.kind == CLAIM:
+            self._see_claim(record.node.decode(errors="replace"))
+
+    def _see_claim(self, leader: str) -> None:
+        self.leader = leader
+        self.failovers += 1
+        self._log.info("cluster: {leader} leads from record {number} on", leader=leader, number=self.store.position)
+
+    def _cannot_follow(self, failure: Failure) -> None:
+        error = failure.value
+        if isinstance(error, LogTrimmed):
+            self.fence(
+                EXIT_BEHIND,
+                f"this node is too far behind: it has applied record {self.store.position}, and {error}.  Restore a "
+                f"backup of another node into {self.store.path}, and start it again",
+            )
+        elif isinstance(error, StoreError):
+            self.fence(EXIT_STORE, f"cannot apply a record of the log: {error}")
+        else:
+            self.fence(EXIT_DAMAGED, f"cannot apply record {self.store.received + 1} of the log: {error}")
+
+    # Looking
+
+    async def _run(self) -> None:
+        while self.role != FENCED:
+            try:
+                await self._look()
+            except LogUnavailable as error:
+                if self._reachable:
+                    self._log.warn("cluster: {error}", error=error)
+                self._reachable = False
+                # When the log is back, the leader is to be first, whose note could not be renewed either.
+                self._sign = self._clock.seconds() + self._pace.patience
+            else:
+                self._reachable = True
+            await deferLater(self._clock, self._pace.look, lambda: None)
+
+    async def _look(self) -> None:
+        now = self._clock.seconds()
+        if now >= self._tell_at:
+            self._tell_at = now + self._pace.tell
+            await self._shared.note(self.name, self._note().to_bytes())
+        values = await self._shared.notes()
+        self.notes = read_notes(values)
+        self.last = max([self.last, *(note.position for note in self.notes.values())])
+        self._sync()
+        if self.leadership is not None:
+            await self._look_as_leader(self.leadership, values)
+        else:
+            await self._look_as_follower()
+
+    def _note(self) -> Note:
+        claim = 0 if self.leadership is None else self.leadership.claim
+        return Note(self.role, claim, self.store.position, self.durable, self._address, darner.__version__)
+
+    def _sync(self) -> None:
+        """Now and then, bring the store to stable storage, in a thread."""
+        now = self._clock.seconds()
+        if self._syncing is not None or self._resting or now < self._sync_at or self.durable == self.store.position:
+            return
+        self._sync_at = now + self._pace.sync
+        done: Deferred[None] = Deferred()
+        self._syncing = done
+
+        def synced(result: Any) -> None:
+            self._syncing = None
+            done.callback(None)
+            if isinstance(result, Failure):
+                self._lost(StoreError(result.getErrorMessage()))
+            else:
+                self.durable = result
+
+        self._in_thread(self._sync_store).addBoth(synced)
+
+    def _sync_store(self) -> int:
+        """In a thread."""
+        if self.role == FOLLOWER and self.store.uncompacted():
+            self.store.compact(lambda: self.role == FOLLOWER, False)
+        return self.store.sync()
+
+    # Leading
+
+    def _draw(self) -> None:
+        self._jitter = random.uniform(self._pace.jitter / 10, self._pace.jitter)
+
+    async def _look_as_follower(self) -> None:
+        now = self._clock.seconds()
+        others = (note for name, note in self.notes.items() if name != self.name)
+        if any(note.role == LEADER and note.age < self._pace.patience for note in others):
+            self._sign = max(self._sign, now)
+        if now - self._sign > self._jitter:
+            await self._claim()
+
+    async def _claim(self) -> None:
+        """Try to lead."""
+        last = await self._shared.last()
+        if last < self.store.received:
+            self.fence(
+                EXIT_DAMAGED,
+                f"the log ends with record {last}, and this node has applied record {self.store.position}: they do "
+                "not belong together, or the log was restored from a backup",
+            )
+        if last != self.store.received or self.role != FOLLOWER:
+            return  # the rest comes, or nothing does any more
+        self._stop_following()
+        number = self.store.received + 1
+        record = Record(
+            CLAIM, self.store.cluster or secrets.token_bytes(16), number, int(self._wall() * 1000), self.name.encode(),
+            secrets.token_bytes(8),
+        )  # fmt: skip
+        try:
+            await append_surely(self._shared, self._clock, number, record.to_bytes())
+        except LogConflict:
+            # Somebody was faster.
+            self._sign = self._clock.seconds() + self._pace.settle
+            self._draw()
+            self._follow()
+            return
+        await self._begin(number, record)
+
+    async def _begin(self, number: int, record: Record) -> None:
+        """Lead: the claim is in the log."""
+        try:
+            self.store.apply(number, record)
+        except StoreError as error:
+            self._lost(error)
+            return
+        self._see_claim(self.name)
+        self.role = LEADER
+        self.leadership = Leadership(
+            self._shared, self.store, self.name.encode(), self._clock, self._wall, self._lost
+        )
+        self.store.lead(self.leadership.commit)
+        try:
+            await maybeDeferred(self._lead)
+        except Exception as error:
+            self._log.failure("cluster: cannot serve")
+            self.fence(EXIT_LEAD, f"this node leads, and cannot serve: {error}")
+            return
+        self._tell_at = 0.0
+
+    async def _look_as_leader(self, leadership: Leadership, values: dict[str, tuple[bytes, float]]) -> None:
+        await leadership.check()
+        if STEP_DOWN in values and values[STEP_DOWN][0] == b"%d" % leadership.claim:
+            self._log.info("cluster: an operator asks this node to step down")
+            self._step_down()
+            return
+        # Its own note may be older than what it knows.
+        notes = {**self.notes, self.name: replace(self._note(), age=0.0)}
+        to = trim_to(notes, self._size, leadership.kept_bytes)
+        if to > self.trimmed:
+            await self._shared.trim(to)
+            self.trimmed = to
+            leadership.forget(to)

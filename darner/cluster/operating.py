@@ -1,0 +1,99 @@
+"""
+What operators ask of a cluster, by its log alone: so it works whichever nodes run.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import Any, Optional
+
+from twisted.internet.defer import Deferred
+from twisted.internet.task import react
+
+from darner.cluster.interfaces import ILog
+from darner.cluster.notes import LEADER, STEP_DOWN, read_notes
+from darner.cluster.opening import open_log
+from darner.errors import DarnerError, LogUnavailable
+
+GONE = 3.0
+"""Seconds without a note after which a node counts as gone."""
+
+
+class NoLeader(DarnerError):
+    """There is no leader that could be asked."""
+
+
+async def status(log: ILog, clock: Any, watched: float = GONE) -> dict[str, Any]:
+    """
+    @param watched: for how many seconds notes are watched, as their age is known only so.
+    @return: C{leader} (its name, or empty), C{claim}, C{last}, C{trimmed} and C{nodes}.
+    """
+    before = read_notes(await log.notes())
+    waited: Deferred[None] = Deferred()
+    clock.callLater(watched, waited.callback, None)
+    if before:
+        await waited
+    last, first = await log.last(), await log.first()
+    nodes = []
+    leader, claim = "", 0
+    for name, note in sorted(read_notes(await log.notes()).items()):
+        gone = note.age >= watched * 0.9
+        if note.role == LEADER and not gone and note.claim > claim:
+            leader, claim = name, note.claim
+        nodes.append(
+            {
+                "name": name, "role": "gone" if gone else note.role, "position": note.position,
+                "lag": max(0, last - note.position), "durable": note.durable, "address": note.address,
+                "version": note.version,
+            }
+        )  # fmt: skip
+    return {"leader": leader, "claim": claim, "last": last, "trimmed": first - 1, "nodes": nodes}
+
+
+async def step_down(log: ILog, clock: Any) -> dict[str, Any]:
+    """
+    Ask the leader to step down.
+
+    @return: as L{status}, from before.
+    @raise NoLeader: there is none.
+    """
+    told = await status(log, clock)
+    if not told["leader"]:
+        raise NoLeader("no node leads")
+    await log.note(STEP_DOWN, b"%d" % told["claim"])
+    return told
+
+
+def ask(url: str, steps_down: bool, timeout: float, *credentials: Optional[str]) -> dict[str, Any]:
+    """
+    Run L{status} or L{step_down} by the global reactor, once in a process.
+
+    @param credentials: as the rest of L{open_log}.
+    @raise DarnerError: why it could not be done.
+    """
+    found: list[Any] = []
+
+    async def run(reactor: Any) -> None:
+        log = open_log(reactor, url, *credentials)
+        try:
+            asking = Deferred.fromCoroutine((step_down if steps_down else status)(log, reactor))
+            asking.addTimeout(
+                timeout + GONE, reactor, lambda *_: _fail(LogUnavailable("etcd does not answer in time"))
+            )
+            found.append(await asking)
+        except DarnerError as error:
+            found.append(error)
+        await log.close()
+
+    with suppress(SystemExit):
+        react(lambda reactor: Deferred.fromCoroutine(run(reactor)))
+    if not found:
+        raise LogUnavailable("etcd could not be asked")
+    if isinstance(found[0], DarnerError):
+        raise found[0]
+    told: dict[str, Any] = found[0]
+    return told
+
+
+def _fail(error: Exception) -> Any:
+    raise error

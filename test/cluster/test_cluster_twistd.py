@@ -1,0 +1,90 @@
+"""
+Tests of a real cluster: three etcds, three nodes run by twistd, clients, and faults.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from unittest import skipIf
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from bench.cluster_torture import Torture
+from bench.server_log import unhandled
+from darner.cli.options import Options
+from darner.cli.server import makeService
+from darner.cluster.replicated_store import ReplicatedStore
+from test.cluster.etcd_servers import ETCD
+from test.servers import environment, run, until
+
+
+@skipIf(ETCD is None, "there is no etcd")
+class RealClusterTests(SynchronousTestCase):
+    """Nothing is lost, nothing is there twice, and the order is kept."""
+
+    def program(self, torture: Torture, *arguments: str) -> str:
+        url = f"etcd://{','.join(torture.etcd.endpoints)}/torture"
+        command = [sys.executable, "-m", "darner.commands.entry", "cluster", *arguments, f"--cluster={url}"]
+        return run(*command, cwd=torture.directory).stdout
+
+    def test_faults(self) -> None:
+        torture = Torture(3, 7)
+        self.addCleanup(torture.remove)
+        self.addCleanup(torture.end)
+        torture.run(3, ["kill", "pause", "quorum"], 1.0)
+        told = json.loads(self.program(torture, "status", "--json"))
+        leader = torture.leader()
+        self.assertEqual(told["leader"], leader.name)
+        self.assertEqual(len(told["nodes"]), 3)
+        self.assertIn(leader.name, self.program(torture, "status"))
+        self.assertIn("asked to step down", self.program(torture, "step-down"))
+        process = leader.process
+        assert process is not None
+        until(lambda: process.poll() is not None, "the leader has ended")
+        self.assertEqual(process.returncode, 0)
+        self.assertIsNot(torture.leader(), leader)
+        # At the same position all have the same keys and values.
+        torture.tend()
+        for node in torture.nodes:
+            node.signal(signal.SIGTERM)
+        for node in torture.nodes:
+            assert node.process is not None
+            node.process.wait()
+        found: dict[int, list[dict[bytes, bytes]]] = {}
+        for node in torture.nodes:
+            store = ReplicatedStore(torture.directory / node.name)
+            found.setdefault(store.position, []).append(store.shared())
+            store.close()
+        for node in torture.nodes:
+            self.assertEqual(unhandled(node.output.read_text(), ["cluster: the node ends (status 70)"]), [])
+        for same in found.values():
+            for other in same[1:]:
+                self.assertEqual(same[0], other)
+
+
+class OptionsTests(SynchronousTestCase):
+    """What cannot be started."""
+
+    def refused(self, *options: str) -> str:
+        parsed = Options()
+        parsed.parseOptions(["--port=0", f"--data-dir={self.mktemp()}", *options])
+        return str(self.assertRaises(SystemExit, makeService, parsed))
+
+    def test_bad_url(self) -> None:
+        self.assertIn("is not of the form etcd://HOST:PORT", self.refused("--cluster=etcd://nowhere"))
+
+    def test_missing_file(self) -> None:
+        path = self.mktemp()
+        with open(path, "w") as file:
+            file.write('cluster_ca_file = "/nonexistent"\n')
+        error = self.refused(f"--config={path}", "--cluster=etcds://127.0.0.1:1/jobs")
+        self.assertIn("cannot read /nonexistent", error)
+
+    def test_snapshot(self) -> None:
+        command = [sys.executable, "-m", "darner.commands.entry", "cluster", "snapshot", "--cluster=etcd://a:1/b"]
+        done = subprocess.run(command, env=environment(), capture_output=True, text=True)
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("copy its data directory", done.stderr)
