@@ -36,7 +36,7 @@ class MemoryLog:
     """
 
     def __init__(self, clock: IReactorTime, max_record_bytes: int = MAX_RECORD_BYTES) -> None:
-        """@param clock: by which all happens, such as a L{twisted.internet.task.Clock}."""
+        """@param clock: by which all happens, such as a C{twisted.internet.task.Clock}."""
         self.clock = clock
         self.max_record_bytes = max_record_bytes
         self.records: dict[int, bytes] = {}
