@@ -267,7 +267,7 @@ class Caller:
         figures = {}
         while (line := await self._line()) != b"END":
             _, name, figure = line.split(b" ")
-            if figure.isdigit():
+            if figure.lstrip(b"-").isdigit():  # a broken server may count below zero
                 figures[name] = int(figure)
         return figures
 

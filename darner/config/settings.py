@@ -166,19 +166,21 @@ class Settings:
     )
     """Where the nodes of a cluster share their log: C{etcd://HOST:PORT,HOST:PORT/NAME}; C{None}: there is none."""
     cluster_node: Optional[str] = attrs.field(default=None, validator=_optional_text)
-    """The name of this node; by default that of the machine.  The next settings are for etcd."""
+    """The name of this node; by default that of the machine."""
     cluster_size: int = attrs.field(default=3, validator=validators.and_(of_type(int), validators.ge(1)))
     """How many nodes the cluster has; a majority of them has on disk what is trimmed from the log."""
     cluster_http_port: Optional[int] = attrs.field(default=None, validator=_port)
     """TCP port for health and metrics of the node, whatever its role, at L{http_interface}."""
     cluster_user: Optional[str] = attrs.field(default=None, validator=_optional_text)
+    """The user of etcd as which the node logs in; C{None}: it does not."""
     cluster_password_file: Optional[str] = attrs.field(default=None, validator=_optional_text)
     """File whose first line is the password of that user."""
     cluster_ca_file: Optional[str] = attrs.field(default=None, validator=_optional_text)
     """Certificates that vouch for etcd."""
     cluster_certificate: Optional[str] = attrs.field(default=None, validator=_optional_text)
+    """File with the certificate that this node shows etcd."""
     cluster_key: Optional[str] = attrs.field(default=None, validator=_optional_text)
-    """Certificate of this node for etcd, and its key."""
+    """File with the key of that certificate."""
 
     def __attrs_post_init__(self) -> None:
         """@raise SettingsError: settings contradict each other."""

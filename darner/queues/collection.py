@@ -91,9 +91,7 @@ class Queues:
         self.clock = surroundings.clock
         self.wall = surroundings.wall
         make_commit = ReplicatedCommit if IReplicatedStore.providedBy(store) else GroupCommit
-        self.commit = make_commit(
-            store, surroundings.schedule, surroundings.in_thread, surroundings.wall, surroundings.clock
-        )
+        self.commit = make_commit(store, surroundings.schedule, surroundings.in_thread, self.wall, self.clock)
         self.space = DiskSpace(store, surroundings.clock, min_free_bytes, surroundings.wall)
         self.reclaimer = Reclaimer(store, self.commit, surroundings.in_thread, surroundings.clock)
         self.backups = Backups(store, surroundings.schedule)

@@ -15,6 +15,7 @@ synced before each write, and large payloads go to the database.  As that fills 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -164,7 +165,12 @@ class Payloads:
             before = self._before = self._length()
             self._crowded = before * DENSITY >= self._buffer
             if large and self._separate_from is not None and not (self._crowded or self.held):
-                writes = self._to_segments(writes)
+                try:
+                    writes = self._to_segments(writes)
+                except OSError as error:
+                    # Clients may use up all descriptors.  The database has its files open, so it can take this.
+                    if error.errno not in (errno.EMFILE, errno.ENFILE):
+                        raise
             if self.segments.dirty:
                 if sync or self._crowded:
                     self.sync()

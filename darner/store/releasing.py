@@ -95,7 +95,7 @@ class Releasing:
         """Whether there is disk space to give back."""
         return any(
             segment.live <= 0 or not (segment.known or segment.damaged) for segment in self._all()
-        ) or (self._excess() > 0 and self._sparsest() is not None)
+        ) or self._sparsest() is not None
 
     # Doing it
 
@@ -121,12 +121,12 @@ class Releasing:
         self.behind = self._excess() > self._spare
 
     def all(self, wanted: Callable[[], bool]) -> None:
-        """As L{step}, all there is, until C{wanted} returns false."""
+        """As L{step}, all there is, also what a busy server may leave, until C{wanted} returns false."""
         self.behind = False
         for segment in self._all():
             if segment.sealed and segment.live > 0 and not (segment.known or segment.damaged) and wanted():
                 self._move(segment, False)
-        while wanted() and self._excess() > 0:
+        while wanted():
             sparse = self._sparsest()
             if sparse is None or not self._move(sparse):
                 break

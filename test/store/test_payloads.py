@@ -520,6 +520,34 @@ class OrderTests(PayloadsTestCase):
             self.assertGreaterEqual(size, BUFFER // DENSITY)
 
 
+class DescriptorsTests(PayloadsTestCase):
+    """Clients may use up the descriptors of the process."""
+
+    def test_none_left(self) -> None:
+        """The database takes what is large; once there are descriptors again, segments do."""
+
+        def refuse(*_: object, **__: object) -> int:
+            raise OSError(errno.EMFILE, "Too many open files")
+
+        segments = self.store._database.payloads.segments
+        create = self.patch(segments, "create", refuse)
+        items = self.writer.put(bytes(20_000))
+        self.assertEqual(segments.lengths(), [])
+        create.restore()
+        items += self.writer.put(bytes(30_000))
+        ((_, length),) = segments.lengths()
+        self.assertGreater(length, 30_000)
+        self.assertEqual(self.writer.items(), items)
+
+    def test_sealed(self) -> None:
+        """Whoever copies the files has to know which may still grow."""
+        self.writer.put(bytes(20_000))
+        segments = self.store._database.payloads.segments
+        self.assertEqual([segments.is_sealed(name) for name in (*self.files(), "000099.seg", "other")], [False] * 3)
+        self.store._database.payloads.seal()
+        self.assertEqual([segments.is_sealed(name) for name in self.files()], [True])
+
+
 class ThresholdTests(PayloadsTestCase):
     """From which size on payloads go to segments."""
 

@@ -45,7 +45,7 @@ class PowerLossTests(SynchronousTestCase):
     def test_segments(self) -> None:
         """Nor is anything in segments, also while LevelDB is reopened and what is needed of segments is moved."""
         for kind in (SEGMENTS, TURNOVER):
-            findings = lose_power(self.record(kind), seed=1, limit=70)
+            findings = lose_power(self.record(kind), seed=1, limit=120)
             self.assertEqual([str(fault)[:500] for fault in findings.faults], [])
             self.assertGreater(findings.lost, 3)
 
@@ -53,7 +53,7 @@ class PowerLossTests(SynchronousTestCase):
         """Without what looks for them, items have no payload."""
         allow_critical(self, " is damaged ")
         self.patch(opening, "drop_lost_payloads", lambda *_: [])
-        findings = lose_power(self.record(SEGMENTS), seed=1, limit=50)
+        findings = lose_power(self.record(SEGMENTS), seed=1, limit=120)
         self.assertGreater(len(findings.faults), 0)
 
     def test_a_fault_is_found(self) -> None:

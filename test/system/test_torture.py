@@ -432,7 +432,7 @@ class RemainsTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         self.data = make_directory(self) / "data"
-        self.store = LevelStore(self.data)
+        self.store = LevelStore(self.data, separate_from=None)
         self.addCleanup(self.store.close)
         batch = self.store.batch()
         batch.create(b"q", 1, 0)

@@ -23,6 +23,7 @@ def names(page: Any) -> list[str]:
 
 def cell(page: Any, queue: str, column: str) -> Any:
     """@return: a cell of the list, by the heading of its column."""
+    expect(page.locator("table.virtual thead th").first).to_be_visible()
     headings = [re.sub(r"[↑↓]", "", text).strip() for text in page.locator("table.virtual thead th").all_inner_texts()]
     row = page.locator(ROWS).filter(has=page.get_by_role("link", name=queue, exact=True))
     return row.locator("th, td").nth(headings.index(column))
