@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from random import Random
 from typing import Any, Optional
 
 from twisted.internet.defer import Deferred, maybeDeferred
@@ -13,6 +14,7 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
+from darner.cluster import node
 from darner.cluster.memory_log import MemoryLog, MemoryMember
 from darner.cluster.node import Node
 from darner.cluster.notes import LEADER
@@ -131,6 +133,8 @@ class Cluster:
         self, case: SynchronousTestCase, size: int = 3, policies: Optional[Policies] = None,
         process: type[Process] = Process, max_record_bytes: int = 64 << 20,
     ) -> None:  # fmt: skip
+        # What nodes do at random, they do the same way each time.
+        case.patch(node, "random", Random(1))
         self.clock = Clock()
         self.log = MemoryLog(self.clock, max_record_bytes)
         self.directory = Path(case.mktemp())

@@ -531,7 +531,7 @@ class DescriptorsTests(PayloadsTestCase):
 
         segments = self.store._database.payloads.segments
         create = self.patch(segments, "create", refuse)
-        items = self.writer.put(bytes(20_000))
+        items = self.writer.put(bytes(5000))
         self.assertEqual(segments.lengths(), [])
         create.restore()
         items += self.writer.put(bytes(30_000))

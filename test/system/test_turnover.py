@@ -6,12 +6,19 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from typing import Final
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from bench import turnover
 from bench.servers import Darner
 from test.servers import ROOT
+
+MORE: Final = 128 * 2**20
+"""
+Bytes on disk beyond what is promised for a long run: at 200 MB/s a machine puts some 50 MB more while what is to be
+deleted is synced.  Without the deletion it is all that passes.
+"""
 
 
 class BoundsTests(SynchronousTestCase):
@@ -24,7 +31,7 @@ class BoundsTests(SynchronousTestCase):
     def check(self, load: turnover.Load) -> turnover.Result:
         result = turnover.measure(load, Darner, 1.5)
         self.assertEqual(result.notes, [])
-        self.assertLessEqual(result.disk.beyond, 0)
+        self.assertLessEqual(result.disk.beyond, MORE)
         self.assertLessEqual(result.passed, turnover.WRITTEN)
         self.assertLess(result.disk.log + result.disk.manifest, 4_000_000)
         return result
@@ -66,7 +73,7 @@ class CommandTests(SynchronousTestCase):
         status, _, err = self.run_it("--seconds=0.2", "--no-peers", "--backlog=0.002", "backlog of 200 B")
         self.assertIn(status, (0, 1), err)
         self.assertRegex(err, r"filling, .* for [1-9][\d.]* MiB\n")
-        self.assertRegex(err, r"draining, .* for 0\.0 MiB\n")
+        self.assertRegex(err, r"draining, .* for 0\.\d MiB\n")
 
     def test_unknown_load(self) -> None:
         status, _, err = self.run_it("a cup of tea")

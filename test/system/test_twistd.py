@@ -953,6 +953,8 @@ class CrashTests(SynchronousTestCase):
     """Everything acknowledged before a kill -9 is kept."""
 
     ROUNDS = 6
+    PLENTY = 120_000
+    """More items than are read between the crashes on a fast machine."""
 
     def test_sets(self) -> None:
         """Everything acknowledged is there, in order, once; what was not acknowledged may be."""
@@ -1005,7 +1007,7 @@ class CrashTests(SynchronousTestCase):
         """No plain get hands out again what one has handed out before the crash; nothing else is lost."""
         server = Server(self)
         with server.client() as client:
-            put_many(client, b"q", 30_000)
+            put_many(client, b"q", self.PLENTY)
         got: list[bytes] = []
 
         def work() -> None:
@@ -1029,7 +1031,7 @@ class CrashTests(SynchronousTestCase):
         self.assertGreater(len(got), before)
         self.assertEqual(got, sorted(set(got)))
         # What was on its way when the crash came may be gone: one item each time.
-        self.assertGreaterEqual(len(got), 30_000 - self.ROUNDS)
+        self.assertGreaterEqual(len(got), self.PLENTY - self.ROUNDS)
 
     def test_delayed(self) -> None:
         """Killed again and again while items come due: each is had once, in the order of their times."""
