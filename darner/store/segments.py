@@ -234,11 +234,6 @@ class Segments:
             self.created.append(segment)
         return segment, file
 
-    def lengths(self) -> list[tuple[Path, int]]:
-        """@return: the file of each segment, and its length."""
-        with self.lock:
-            return [(self.path_of(number), segment.size) for number, segment in sorted(self.by_number.items())]
-
     def is_sealed(self, name: str) -> bool:
         """@return: whether this is a segment to which nothing is appended any more."""
         number = files.number_of(name)

@@ -220,7 +220,7 @@ class ReleaseTests(ReleasingTestCase):
         copy = Path(self.mktemp())
         shutil.copytree(self.path, copy, ignore=shutil.ignore_patterns("segments"))
         (copy / "segments").mkdir()
-        files = self.store._database.payloads.segments.lengths()
+        files = self.lengths()
         self.assertEqual([path.name for path, _ in files], self.files())
         for path, _ in files:
             os.link(path, copy / "segments" / path.name)
