@@ -10,6 +10,7 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Coroutine, Iterable, Iterator
+from queue import SimpleQueue
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Optional, TypeVar, Union
 
@@ -295,6 +296,9 @@ class Worker:
         self._heartbeat = heartbeat
         self._grace = grace
         self._hooks: Any = hooks or Hooks()
+        # A signal handler may say so: were it to set an event, it could wait for a lock that its own thread has.
+        self._stopped = False
+        self._told: SimpleQueue[None] = SimpleQueue()
         self._stopping = threading.Event()
         self._reads: set[OpenRead] = set()
         self._error: Optional[BaseException] = None
@@ -311,9 +315,9 @@ class Worker:
         for thread in threads:
             thread.start()
         try:
-            while not self._stopping.wait(0.5):
-                pass
+            self._told.get()
         finally:
+            self._stopped = True
             self._stopping.set()
             until = time.monotonic() + self._grace
             for thread in threads:
@@ -326,13 +330,18 @@ class Worker:
             raise self._error
 
     def stop(self) -> None:
-        """Begin no more items; what is being handled may be finished within the time of grace."""
-        self._stopping.set()
+        """
+        Begin no more items; what is being handled may be finished within the time of grace.
+
+        A signal handler may call this.
+        """
+        self._stopped = True
+        self._told.put(None)
 
     def _work(self) -> None:
         backoff = Backoff()
         try:
-            while not self._stopping.is_set():
+            while not self._stopped:
                 try:
                     read = self._client.open(self._queue, _WAIT, heartbeat=self._heartbeat)
                 except DarnerError as problem:
@@ -346,10 +355,10 @@ class Worker:
                     self._handle(read)
         except Exception as error:
             self._error = error
-            self._stopping.set()
+            self.stop()
 
     def _handle(self, read: OpenRead) -> None:
-        if self._stopping.is_set():
+        if self._stopped:
             read.abort()
             return
         self._reads.add(read)

@@ -11,7 +11,7 @@ import time
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from typing import Any, BinaryIO, Final, Optional, cast
+from typing import Any, BinaryIO, Final, Optional
 
 import click
 
@@ -24,7 +24,7 @@ from darner.commands.client_settings import ClientSettings
 from darner.commands.completing import QUEUE
 from darner.commands.exits import FAILED, NOTHING, USAGE, Failure
 from darner.commands.figures import add_up
-from darner.commands.output import Output, Progress, items_text, size
+from darner.commands.output import Output, Progress, binary_output, items_text, size
 from darner.commands.program import Command
 from darner.commands.running import run
 from darner.commands.servers import Client, Reached, Servers
@@ -112,7 +112,7 @@ class _Exporting:
         @return: what is in it already.
         """
         if self._path == "-":
-            self._file = cast(BinaryIO, sys.stdout.buffer)
+            self._file = binary_output()
         elif not resume:
             try:
                 self._file = stack.enter_context(open(self._path, "xb"))  # noqa: SIM115

@@ -6,11 +6,13 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import errno
 import json
 import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final, Optional
+from io import RawIOBase
+from typing import Any, BinaryIO, Final, Optional, cast
 
 from darner.commands.client_settings import ClientSettings
 
@@ -70,6 +72,30 @@ def items_text(number: float) -> str:
     return "1 item" if number == 1 else f"{count(number)} items"
 
 
+class _Whole:
+    """Writes all that it is given to a stream without a buffer, which may take only a part when a signal comes."""
+
+    def __init__(self, raw: RawIOBase) -> None:
+        self._raw = raw
+        self.fileno = raw.fileno
+        self.flush = raw.flush
+
+    def write(self, data: bytes) -> int:
+        rest = memoryview(data)
+        while rest:
+            written = self._raw.write(rest)
+            if written is None:
+                raise BlockingIOError(errno.EAGAIN, "standard output takes no more")
+            rest = rest[written:]
+        return len(data)
+
+
+def binary_output() -> BinaryIO:
+    """@return: standard output, for bytes; it has no buffer where C{PYTHONUNBUFFERED} is set."""
+    stream = sys.stdout.buffer
+    return cast(BinaryIO, _Whole(stream)) if isinstance(stream, RawIOBase) else stream
+
+
 class Output:
     """
     Standard output and standard error.
@@ -92,8 +118,9 @@ class Output:
 
     def data(self, data: bytes) -> None:
         """Write bytes as they are, and see them off."""
-        sys.stdout.buffer.write(data)
-        sys.stdout.buffer.flush()
+        stream = binary_output()
+        stream.write(data)
+        stream.flush()
 
     def document(self, value: Any) -> None:
         """Write a value as a line of JSON."""
