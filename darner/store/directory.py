@@ -133,10 +133,12 @@ def check_access(database: Path) -> None:
     """
     Check that this user may read the files of a database.  A file without permission is not damaged.
 
+    A server may be using it, and removing files meanwhile.
+
     @raise StoreUnusable: the user may not read a file.
     """
     for name in sorted(os.listdir(database)):
-        if not os.access(database / name, os.R_OK):
+        if not os.access(database / name, os.R_OK) and os.path.lexists(database / name):
             raise StoreUnusable(f"cannot read {no_access(str(database / name))}")
 
 

@@ -844,6 +844,21 @@ class DirectoryTests(LevelTestCase):
         error = str(self.assertRaises(StoreUnusable, check_directory, path))
         self.assertEqual(error, f"cannot read the data directory {path}: Permission denied")
 
+    def test_what_goes_meanwhile(self) -> None:
+        """A file that the server which uses the database removes is not one without permission."""
+        path = self.directory()
+        LevelStore(path).close()
+        may = os.access
+
+        def access(file: Any, mode: int) -> bool:
+            if str(file).endswith(".log"):
+                file.unlink()
+            return may(file, mode)
+
+        self.patch(os, "access", access)
+        check_access(path / "leveldb")
+        self.assertEqual(list((path / "leveldb").glob("*.log")), [])
+
     def test_empty_and_harmless(self) -> None:
         """What a file system or twistd leaves there is no reason to refuse."""
         path = self.filled(**{".hidden": b"", "twistd.log": b"log", "twistd.pid": b"1", "CURRENTLY": b""})
