@@ -31,6 +31,7 @@ from darner.interfaces import IMessage, IOpenRead, IQueueService
 from darner.net.clock import MonotonicClock
 from darner.net.limits import Limits
 from darner.net.listeners import HTTP, TEXT, Door, Listener
+from darner.net.worker import Worker, start_worker
 from darner.queues.answers import Answers
 from darner.queues.collection import Queues, Surroundings
 from darner.queues.control import Control
@@ -85,16 +86,16 @@ class QueueService(Service):
     """
 
     _log = Logger()
+    _worker: Optional[Worker] = None
 
     def __init__(
         self,
         data_dir: Union[str, Path],
         endpoints: Sequence[Union[IStreamServerEndpoint, Listener]] = (),
         settings: Settings = Settings(),  # noqa: B008  (it is frozen)
-        reactor: Any = None,
-        open_store: Callable[[Path], IStore] = LevelStore,
+        reactor: Any = None, open_store: Callable[[Path], IStore] = LevelStore,
         control: Control = Control(),  # noqa: B008  (it is frozen)
-    ) -> None:
+    ) -> None:  # fmt: skip
         """
         @param data_dir: the directory of the queues; created if missing.
         @param endpoints: where to serve clients; none for an application's own use only.  A L{Listener} says more of
@@ -157,17 +158,14 @@ class QueueService(Service):
             raise
         settings = self._settings
         self._wall = surroundings.wall
+        status = ServerStatus(
+            surroundings.clock, settings.default_status, settings.status_change_grace_period, self._status_file()
+        )
         self.queues = queues = Queues(
-            self._store,
-            surroundings,
-            settings.policies,
-            settings.min_free_bytes,
-            ServerStatus(
-                surroundings.clock, settings.default_status, settings.status_change_grace_period, self._status_file()
-            ),
-            self._control,
+            self._store, surroundings, settings.policies, settings.min_free_bytes, status, self._control,
             max_queues=settings.max_queues, max_children=settings.max_children,
         )  # fmt: skip
+        queues.commit.worker = self._worker
         access = None
         if passwords is not None:
             access = Access(passwords, settings.users, self._in_thread, self._clock)
@@ -205,9 +203,17 @@ class QueueService(Service):
         self._clock: Any = MonotonicClock(self._reactor.callFromThread)
         self._pool = ThreadPool(0, 2, f"darner {self.data_dir}")
         self._pool.start()
+        try:
+            self._worker = start_worker(self._reactor, f"darner sync {self.data_dir}")
+        except OSError:
+            self._stop_surroundings()
+            raise
         return Surroundings(self._clock, self._reactor.callFromThread, self._in_thread)
 
     def _stop_surroundings(self) -> None:
+        if self._worker is not None:
+            self._end(self._worker.stop)
+            self._worker = None
         self._end(self._clock.stop)
         self._end(self._pool.stop)
 
@@ -288,16 +294,9 @@ class QueueService(Service):
         return call.deferred
 
     def put(
-        self,
-        queue: bytes,
-        payload: bytes,
-        flags: int = 0,
-        expiry: int = 0,
-        sync: bool = False,
-        *,
-        delay: Optional[float] = None,
-        id: bytes = b"",
-    ) -> Deferred[None]:
+        self, queue: bytes, payload: bytes, flags: int = 0, expiry: int = 0, sync: bool = False, *,
+        delay: Optional[float] = None, id: bytes = b"",
+    ) -> Deferred[None]:  # fmt: skip
         def start(call: Putting) -> None:
             check_queue_name(_bytes(queue, "queue"))
             _bytes(payload, "payload")

@@ -14,7 +14,8 @@ from twisted.internet.interfaces import IListeningPort, IProtocolFactory, IStrea
 from zope.interface import classImplements
 
 from darner.net.listeners import Door
-from darner.net.port import FastPort, ServedFactory
+from darner.net.port import FastPort
+from darner.net.served import ServedFactory
 
 
 class FastEndpoint:

@@ -18,14 +18,12 @@ import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, ClassVar, Final, Optional, Protocol
+from typing import Any, ClassVar, Final, Optional
 
 from twisted.internet.defer import Deferred, execute
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import (
     IListeningPort,
-    IProtocol,
-    IReactorTime,
     IReadDescriptor,
 )
 from twisted.logger import Logger, LogLevel
@@ -35,6 +33,8 @@ from zope.interface import classImplements
 from darner.net.connection import IN, Address, FastConnection, socket_address
 from darner.net.log_limits import LimitedLog
 from darner.net.processors import processors
+from darner.net.served import Batch, ServedFactory
+from darner.net.worker import Worker
 
 EVENTS: Final = 256
 """The maximum number of connections that are served before the reactor continues."""
@@ -42,7 +42,8 @@ WORK: Final = 0.004
 """Seconds after which the reactor continues, even if more connections are ready."""
 LINGER: Final = 0.001
 """
-How long to wait, in seconds, for new requests of the clients that were just answered, before the reactor continues.
+How long to wait, in seconds, for new requests of the clients that were just answered, or for the end of a write to
+stable storage, before the reactor continues.
 
 An iteration of the reactor costs as much as two small requests: with this wait, a single client that sends one request
 after the other is served nearly twice as fast.  It delays other users of the reactor, by L{WORK} at most.
@@ -71,39 +72,6 @@ RETRY_ACCEPT: Final = 1.0
 _SHORTAGE: Final = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 
-class Batch(Protocol):
-    """The group commit, as a port sees it: it writes the changes of all clients that the port has served together."""
-
-    def begin(self) -> None:
-        """Called before several clients are served; L{end} follows."""
-
-    @property
-    def busy(self) -> bool:
-        """Whether a thread is writing a turn."""
-
-    def end(self) -> None:
-        """Write the changes of these clients, and send their replies."""
-
-
-class ServedFactory(Protocol):
-    """The factory of a L{FastPort}'s connections; it has more than Twisted's own methods."""
-
-    refusal: bytes
-    """The reply to a client that is refused, as there are too many."""
-    commit: Batch
-    clock: IReactorTime
-
-    def doStart(self) -> None: ...
-    def doStop(self) -> None: ...
-    def buildProtocol(self, addr: Any) -> IProtocol: ...
-
-    def full(self) -> bool:
-        """@return: whether the maximum number of clients is reached."""
-
-    def rejected(self) -> None:
-        """Count and log a client that is refused."""
-
-
 class FastPort:
     """A listening TCP port that serves all its ready connections in one turn; see the module."""
 
@@ -124,6 +92,9 @@ class FastPort:
         self._seconds = time.monotonic
         self._connections: dict[int, FastConnection] = {}
         self._listening: Optional[socket.socket] = None
+        self._worker: Optional[Worker] = None
+        self._worker_fd = -1
+        self._worked = False
         self._later: deque[tuple[Callable[..., object], tuple[object, ...]]] = deque()
         self._later_scheduled = False
         self._serving = False
@@ -175,6 +146,10 @@ class FastPort:
         self._limited = LimitedLog(self._log, factory.clock)
         self._started = True
         self._epoll.register(self._listening_fd, IN)
+        if self._commit.worker is not None:
+            self._worker = self._commit.worker
+            self._worker_fd = self._worker.fileno()
+            self._epoll.register(self._worker_fd, IN)
         self._factory.doStart()
         self._reactor.addReader(self)
 
@@ -292,9 +267,14 @@ class FastPort:
         ready = self._epoll.poll(0, EVENTS)
         while ready:
             self._serve(ready)
-            if self._commit.busy or self._epoll.closed or self._seconds() > until:
+            if self._epoll.closed or self._seconds() > until:
                 break
-            ready = self._linger(len(ready))
+            if not self._commit.busy:
+                ready = self._linger(len(ready))
+            elif self._worker is not None:
+                ready = self._epoll.poll(LINGER, EVENTS)
+            else:
+                break
 
     def _linger(self, served: int) -> list[tuple[int, int]]:
         """
@@ -331,6 +311,9 @@ class FastPort:
                 self._limited.failure("internal error while ending a turn; closing the connections it served")
                 self._lose(ready)
             self._serving = False
+        if self._worked and self._worker is not None:
+            self._worked = False
+            self._worker.doRead()
         if self._later:
             self._do_later()
 
@@ -351,6 +334,8 @@ class FastPort:
                     connection.ready(events)
                 elif fd == self._listening_fd and self._listening is not None:
                     self._accept()
+                elif fd == self._worker_fd:
+                    self._worked = True
             except Exception:
                 self._limited.failure("internal error on a client's connection; closing it")
                 if connection is not None:

@@ -26,6 +26,7 @@ from twisted.python.failure import Failure
 
 from darner.errors import StoreError
 from darner.net.log_limits import LimitedLog
+from darner.net.worker import Worker
 from darner.queues.answers import Answers, Asker, Resting, Verdict
 from darner.queues.late_sync import LateSync
 from darner.queues.timings import Timings
@@ -54,6 +55,7 @@ class GroupCommit:
     @ivar copies: the number of items put in this turn by sets on several queues.
     @ivar timings: what measures the turns; C{None}: nothing does.
     @ivar log: the log of all queues; repeated lines are counted.
+    @ivar worker: the thread that writes turns to stable storage, for ports to wait for; C{None}: any thread does.
     @ivar replicated: whether turns wait for the log of a cluster (L{ReplicatedCommit}).
     """
 
@@ -82,6 +84,7 @@ class GroupCommit:
         self.timings: Optional[Timings] = None
         self._resting: dict[Resting, None] = {}
         self.replicated = False
+        self.worker: Optional[Worker] = None
 
     @property
     def now(self) -> int:
@@ -278,7 +281,8 @@ class GroupCommit:
                 # This sync also does what sync_within promised.
                 turn.promised = self._late_sync.forget() or turn.promised
                 self._writing = Deferred()
-                self._in_thread(self._store.write, batch, True).addBoth(self._synced, turn)
+                in_thread = self._in_thread if self.worker is None else self.worker.call
+                in_thread(self._store.write, batch, True).addBoth(self._synced, turn)
                 return
             if not untouched:
                 self._store.write(batch)

@@ -1,0 +1,121 @@
+"""
+A thread whose results an epoll can wait for.
+
+A thread pool hands out each call by a queue, a lock and a pool, and tells the reactor of its result by a pipe and an
+iteration.  Next to an fsync of 100 us that is as much again.  A L{Worker} has one thread that waits for a call, and
+tells of the result by an C{eventfd}, which a `darner.net.port.FastPort` waits for together with its clients.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from queue import SimpleQueue
+from typing import Any, Optional
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReadDescriptor
+from twisted.python.failure import Failure
+from zope.interface import classImplements
+
+_Call = tuple[Deferred[Any], Callable[..., Any], tuple[Any, ...]]
+
+
+class Worker:
+    """Calls functions in a thread of its own, one after the other."""
+
+    def __init__(self, reactor: Any, name: str) -> None:
+        """@param name: of the thread."""
+        self._reactor = reactor
+        self._calls: SimpleQueue[Optional[_Call]] = SimpleQueue()
+        self._results: deque[tuple[Deferred[Any], Any]] = deque()
+        self._runner = threading.Thread(target=self._run, name=name, daemon=True)
+        self._fd = -1
+
+    def start(self) -> None:
+        """
+        Start the thread: now, as it may be needed first when there is nothing left to start it with.
+
+        @raise OSError: there is no descriptor or thread left.
+        """
+        self._fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        try:
+            self._runner.start()
+        except RuntimeError as error:
+            os.close(self._fd)
+            self._fd = -1
+            raise OSError(errno.EAGAIN, str(error)) from error
+        self._reactor.addReader(self)
+
+    def stop(self) -> None:
+        """Wait for the call that is being made, and end the thread."""
+        if self._fd >= 0:
+            self._calls.put(None)
+            self._runner.join()
+            self._reactor.removeReader(self)
+            os.close(self._fd)
+            self._fd = -1
+
+    def call(self, work: Callable[..., Any], *arguments: Any) -> Deferred[Any]:
+        """
+        Call C{work} in the thread.
+
+        @return: fires with its result, or its failure, in the reactor's thread.
+        """
+        done: Deferred[Any] = Deferred()
+        self._calls.put((done, work, arguments))
+        return done
+
+    def _run(self) -> None:
+        while True:
+            call = self._calls.get()
+            if call is None:
+                return
+            done, work, arguments = call
+            try:
+                result = work(*arguments)
+            except BaseException:
+                result = Failure()
+            self._results.append((done, result))
+            # Nothing is kept until the next call: it may be megabytes.
+            del call, done, work, arguments, result
+            os.eventfd_write(self._fd, 1)
+
+    # What a reactor or a port waits for
+
+    def fileno(self) -> int:
+        return self._fd
+
+    def logPrefix(self) -> str:
+        return "darner"
+
+    def doRead(self) -> None:
+        """Tell of the results that are there."""
+        with suppress(BlockingIOError):
+            os.eventfd_read(self._fd)
+        while self._results:
+            done, result = self._results.popleft()
+            done.callback(result)
+
+    def connectionLost(self, reason: Failure) -> None:
+        """Called by the reactor when it ends."""
+
+
+classImplements(Worker, IReadDescriptor)
+
+
+def start_worker(reactor: Any, name: str) -> Optional[Worker]:
+    """
+    @param name: of its thread.
+    @return: a worker that is started; C{None} where the system has no C{eventfd}.
+    @raise OSError: as L{Worker.start}.
+    """
+    if not hasattr(os, "eventfd"):
+        return None
+    worker = Worker(reactor, name)
+    worker.start()
+    return worker

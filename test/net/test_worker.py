@@ -1,0 +1,160 @@
+"""Tests of `darner.net.worker`: calls in a thread, and results that an epoll is told of."""
+
+from __future__ import annotations
+
+import os
+import select
+import threading
+from typing import Any
+from unittest import skipUnless
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReadDescriptor
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface.verify import verifyObject
+
+from darner.net.worker import Worker, start_worker
+from test.net.test_port import FastTestCase, SmallReactor, needs_epoll
+from test.servers import PATIENCE
+
+needs_eventfd = skipUnless(hasattr(os, "eventfd"), "this system has no eventfd")
+
+
+@needs_eventfd
+class WorkerTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.reactor = SmallReactor()
+        worker = start_worker(self.reactor, "work")
+        assert worker is not None
+        self.worker = worker
+        self.addCleanup(self.worker.stop)
+
+    def told(self, deferred: Deferred[Any]) -> None:
+        """Wait until it has a result."""
+        while not deferred.called:
+            ready, _, _ = select.select([self.worker], [], [], PATIENCE)
+            self.assertEqual(ready, [self.worker])
+            self.worker.doRead()
+
+    def test_interface(self) -> None:
+        self.assertTrue(verifyObject(IReadDescriptor, self.worker))
+        self.assertEqual(self.reactor.readers, [self.worker])
+        self.worker.connectionLost(Failure(Exception()))
+
+    def test_results(self) -> None:
+        """Calls are made in their order, in one other thread; results are told of in this one."""
+        threads: list[str] = []
+        seen: list[str] = []
+
+        def work(number: int) -> int:
+            threads.append(threading.current_thread().name)
+            return number
+
+        calls = [self.worker.call(work, number) for number in range(3)]
+        for call in calls:
+            call.addCallback(lambda result: seen.append(threading.current_thread().name) or result)
+        self.assertEqual(seen, [])
+        self.told(calls[-1])
+        self.assertEqual([self.successResultOf(call) for call in calls], [0, 1, 2])
+        self.assertEqual((threads, seen), (["work"] * 3, [threading.current_thread().name] * 3))
+
+    def test_nothing_to_read(self) -> None:
+        self.assertEqual(select.select([self.worker], [], [], 0)[0], [])
+        self.worker.doRead()
+
+    def test_error(self) -> None:
+        """An error is the result; the thread goes on."""
+        failing = self.worker.call(int, "x")
+        exiting = self.worker.call(exit)
+        well = self.worker.call(int, "1")
+        for call in (failing, exiting):
+            call.addErrback(lambda failure: failure.type)
+        self.told(well)
+        self.assertEqual([self.successResultOf(call) for call in (failing, exiting, well)], [ValueError, SystemExit, 1])
+
+    def test_stop(self) -> None:
+        """The thread ends when what it does is done; stopping again does nothing."""
+        begun, go_on = threading.Event(), threading.Event()
+
+        def work() -> None:
+            begun.set()
+            go_on.wait(PATIENCE)
+
+        self.worker.call(work)
+        self.assertTrue(begun.wait(PATIENCE))
+        go_on.set()
+        self.worker.stop()
+        self.assertFalse(self.worker._runner.is_alive())
+        self.assertEqual(self.reactor.readers, [])
+        self.assertEqual(self.worker.fileno(), -1)
+        self.worker.stop()
+
+    def test_no_thread(self) -> None:
+        """What is missing is told at the start, and nothing is left open."""
+
+        def start(_: object) -> None:
+            raise RuntimeError("can't start new thread")
+
+        self.patch(threading.Thread, "start", start)
+        worker = Worker(self.reactor, "work")
+        before = len(os.listdir("/proc/self/fd"))
+        error = self.assertRaises(OSError, worker.start)
+        self.assertIn("can't start new thread", str(error))
+        self.assertEqual((len(os.listdir("/proc/self/fd")), worker.fileno()), (before, -1))
+        self.assertEqual(self.reactor.readers, [self.worker])
+
+    def test_other_systems(self) -> None:
+        self.patch(os, "eventfd", None)
+        del os.eventfd
+        self.assertIsNone(start_worker(self.reactor, "work"))
+
+
+@needs_epoll
+@needs_eventfd
+class PortTests(FastTestCase):
+    """A fast port waits for clients and for the worker together."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.worker = self.queues.commit.worker = start_worker(self.reactor, "work")
+        assert self.worker is not None
+        self.addCleanup(self.worker.stop)
+
+    def test_sync(self) -> None:
+        """Each client is answered when its turn is written, and what came meanwhile is in the next one."""
+        port = self.port()
+        self.reactor.readers.remove(self.worker)  # only the port looks
+        clients = [self.connect() for _ in range(3)]
+        for number, client in enumerate(clients * 5):
+            client.send(b"set q/sync 0 0 2\r\n%02d\r\nget q/open/close\r\n" % number)
+        for number, client in enumerate(clients):
+            replies = b""
+            while replies.count(b"END") < 5:
+                port.doRead()
+                replies += client.receive()
+            self.assertEqual(replies.count(b"STORED\r\n"), 5, number)
+        self.reactor.readers.append(self.worker)
+
+    def test_turn_that_takes_long(self) -> None:
+        """Others are served meanwhile; the port returns to the reactor."""
+        go_on = threading.Event()
+        store = self.queues.store
+        write = store.write
+
+        def wait_and_write(batch: Any, sync: bool = False) -> None:
+            if sync:
+                go_on.wait(PATIENCE)
+            write(batch, sync)
+
+        self.patch(store, "write", wait_and_write)
+        client, other = self.connect(), self.connect()
+        client.send(b"set q/sync 0 0 1\r\na\r\n")
+        self.assertTrue(self.queues.commit.busy)
+        other.send(b"set r 0 0 1\r\na\r\n")
+        self.assertEqual((client.receive(), other.receive()), (b"", b""))
+        go_on.set()
+        replies = b""
+        while replies.count(b"STORED") < 2:
+            self.spin()
+            replies += client.receive() + other.receive()
