@@ -47,9 +47,10 @@ class Client:
     @ivar idle: set when it has paused, or has ended.
     """
 
-    def __init__(self, ports: Sequence[int], seed: str, number: int) -> None:
+    def __init__(self, ports: Sequence[int], seed: str, number: int, wall: Callable[[], float] = time.time) -> None:
         """@param ports: of the nodes."""
         self._ports = ports
+        self._wall = wall
         self._chance = random.Random(seed)
         history: list[str] = []
         self.copies = QueueModel(f"jobs{number}+copy", history)
@@ -58,7 +59,7 @@ class Client:
         self.later = QueueModel(f"later{number}", history)
         self.dead = QueueModel(f"dead{number}", history)
         self.tried = QueueModel(f"tried{number}", history, [], ATTEMPTS, self.dead)
-        self.queues = [self.jobs, self.copies, self.moved, self.later, self.tried, self.dead]
+        self.queues = [self.tried, self.dead, self.jobs, self.copies, self.moved, self.later]
         self._works: dict[Callable[[], object], int] = {
             self._put_job: 26,
             lambda: self._take(self.jobs): 10,
@@ -95,20 +96,31 @@ class Client:
 
     def _run(self) -> None:
         try:
-            self._surely(b"get %b\r\n" % self.copies.name.encode(), b"END\r\n")  # Creates it.
-            works, weights = list(self._works), list(self._works.values())
+            self.prepare()
             while not self._pausing.is_set():
-                self._chance.choices(works, weights)[0]()
+                self.step()
             self._disconnect()
             self.idle.set()
             self._draining.wait()
-            for queue in (self.tried, self.dead, self.jobs, self.copies, self.moved, self.later):
-                while self._take(queue, b"/t=100" if queue is self.later else b"") is not False or len(queue):
-                    pass
+            self.empty()
         except BaseException as error:
             self.error = error
         finally:
             self.idle.set()
+
+    def prepare(self) -> None:
+        """Create the child, so that it gets all that is put."""
+        self._surely(b"get %b\r\n" % self.copies.name.encode(), b"END\r\n")
+
+    def step(self) -> None:
+        """Do one thing."""
+        self._chance.choices(list(self._works), list(self._works.values()))[0]()
+
+    def empty(self) -> None:
+        """Take all that is left.  @raise test.cluster.checker.Fault: something is missing."""
+        for queue in self.queues:
+            while self._take(queue, b"/t=100" if queue is self.later else b"") is not False or len(queue):
+                pass
 
     # Requests
 
@@ -203,13 +215,13 @@ class Client:
         if has_id:
             options += b"/id=%d" % self._number
         request = b"set %b%b 0 0 %d\r\n%b\r\n" % (queue.name.encode(), options, len(item), item)
-        asked = time.time()
+        asked = self._wall()
         answer = self.ask(request)
         while answer is None and has_id:
             answer = self.ask(request)
         if answer not in (None, b"STORED\r\n"):
             raise AssertionError(f"{answer!r} to a set")
-        queue.put(item, answer is not None, (asked + delay, time.time() + delay + SLACK) if delay else (0, 0))
+        queue.put(item, answer is not None, (asked + delay, self._wall() + delay + SLACK) if delay else (0, 0))
         self.done["put"] += 1
         self.done["large"] += len(item) > 1000
         self.done["with ids"] += has_id
@@ -225,12 +237,12 @@ class Client:
 
     def _take(self, queue: QueueModel, options: bytes = b"") -> Any:
         """@return: as L{_read}."""
-        asked = time.time()
+        asked = self._wall()
         item = self._read(queue, options)
         if item is None:
             queue.in_doubt()
         else:
-            queue.taken(item or None, asked, time.time())
+            queue.taken(item or None, asked, self._wall())
             self.done["dead letters" if queue is self.dead else "taken"] += bool(item)
         return item
 
