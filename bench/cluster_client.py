@@ -41,7 +41,7 @@ class Client:
     """
     One client, in a thread.  It works until it is told to L{pause}, and empties its queues when it is told to L{drain}.
 
-    @ivar outages: seconds from a request without an answer to the next answer.
+    @ivar outages: from when to when, by the monotonic clock, a request had no answer and none came.
     @ivar error: what has ended it.
     @ivar done: how many items of each kind it has had to do with.
     @ivar idle: set when it has paused, or has ended.
@@ -81,7 +81,7 @@ class Client:
         self._number = 0
         self._known: list[bytes] = []
         self._failed_at = 0.0
-        self.outages: list[float] = []
+        self.outages: list[tuple[float, float]] = []
         self.answers = self.in_doubt = 0
         self.done: Counter[str] = Counter()
         self.error: Optional[BaseException] = None
@@ -165,7 +165,7 @@ class Client:
             return None
         self.answers += 1
         if self._failed_at:
-            self.outages.append(time.monotonic() - self._failed_at)
+            self.outages.append((self._failed_at, time.monotonic()))
             self._failed_at = 0.0
         return line
 

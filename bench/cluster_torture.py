@@ -132,6 +132,7 @@ class Torture:
         ports = [node.port for node in self.nodes]
         self.clients = [Client(ports, f"{seed} {number}", number) for number in range(clients)]
         self.compared = 0
+        self._faults: list[tuple[float, str]] = []
 
     def leader(self, patience: float = 60.0) -> Node:
         deadline = time.monotonic() + patience
@@ -150,6 +151,7 @@ class Torture:
 
     def fault(self, kind: str) -> None:
         leader = self.leader()
+        self._faults.append((time.monotonic(), kind))
         if kind == "kill":
             node = leader if self.chance.random() < 0.7 else self.chance.choice(self.nodes)
             node.kill()
@@ -242,9 +244,13 @@ class Torture:
             if client.error is not None:
                 raise client.error
 
-    @property
-    def outages(self) -> list[float]:
-        return sorted(outage for client in self.clients for outage in client.outages)
+    def outages(self) -> dict[str, list[float]]:
+        """@return: for each kind of fault how long clients had no answer, in seconds, the shortest first."""
+        found: dict[str, list[float]] = {}
+        for began, ended in (outage for client in self.clients for outage in client.outages):
+            kinds = [kind for at, kind in self._faults if at <= began]
+            found.setdefault(kinds[-1] if kinds else "none", []).append(ended - began)
+        return {kind: sorted(outages) for kind, outages in found.items()}
 
     def end(self) -> None:
         for node in self.nodes:
@@ -273,9 +279,11 @@ def main(arguments: Sequence[str]) -> None:
         print(f"logs and data are in {torture.directory}", file=sys.stderr)
         raise
     torture.end()
-    outages = torture.outages
-    if outages:
-        print(f"outages as clients saw them: median {statistics.median(outages):.1f} s, longest {outages[-1]:.1f} s")
+    for kind, outages in torture.outages().items():
+        print(
+            f"outages as clients saw them, {kind}: {len(outages)}, median {statistics.median(outages):.1f} s, "
+            f"longest {outages[-1]:.1f} s"
+        )
     print(f"statuses of nodes that ended: {[node.exits for node in torture.nodes]}")
     done = sum((client.done for client in torture.clients), Counter[str]())
     print(f"items: {', '.join(f'{count} {what}' for what, count in sorted(done.items()))}")
