@@ -1,8 +1,9 @@
 """
 Three etcds and three nodes on the loopback interface, whose processes are killed and paused while clients work.
 
-Each client has a queue of its own and a model of it (`test.cluster.checker`): what the server answers must be possible.
-Items are put, also by id until they are stored, small and large; they are taken, opened, closed and given back::
+Each client has queues of its own and a model of each (`test.cluster.checker`): what the server answers must be possible
+(L{bench.cluster_client}).  In the end all nodes are killed at the same position, and must have the same keys and
+values; once with what is left in the queues, and once when these have been emptied::
 
     python -m bench.cluster_torture --rounds=20
     python -m bench.cluster_torture --rounds=10 --faults=pause,quorum,all
@@ -22,18 +23,20 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
+import urllib.request
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Optional
+from typing import Optional
 
-from test.cluster.checker import QueueModel
+from bench.cluster_client import Client, settings
+from darner.cluster.replicated_store import ReplicatedStore
 from test.cluster.etcd_servers import EtcdServers, free_port
 from test.servers import FOREGROUND, environment
 
-TIMEOUT = 40.0
-"""Seconds that a client waits for an answer, more than any outage has."""
+PATIENCE = 120.0
+"""Seconds within which the clients and nodes must be done, when no faults come any more."""
 
 
 class Node:
@@ -69,6 +72,15 @@ class Node:
         self.process.kill()
         self.process.wait()
 
+    def position(self) -> Optional[int]:
+        """@return: the record that it has applied last; C{None} if it does not say."""
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.http}/metrics", timeout=2) as answer:
+                lines = answer.read().decode().splitlines()
+        except OSError:
+            return None
+        return next(int(float(line.split()[1])) for line in lines if line.startswith("darner_cluster_position "))
+
     def leads(self) -> bool:
         """@return: whether it listens for clients."""
         with socket.socket() as trying:
@@ -76,126 +88,34 @@ class Node:
             return trying.connect_ex(("127.0.0.1", self.port)) == 0
 
 
-class Client:
-    """One client, in a thread."""
+def differences(directories: Sequence[Path]) -> tuple[set[int], list[str]]:
+    """
+    Compare the stores of nodes that have ended.
 
-    def __init__(self, torture: Torture, number: int) -> None:
-        self._torture = torture
-        self._chance = random.Random(f"{torture.seed} {number}")
-        self.model = QueueModel(f"jobs{number}")
-        self._socket: Optional[socket.socket] = None
-        self._file: Any = None
-        self._number = 0
-        self._failed_at = 0.0
-        self.outages: list[float] = []
-        self.answers = 0
-        self.error: Optional[BaseException] = None
-        self.thread = threading.Thread(target=self._run, daemon=True)
-
-    def _connect(self) -> None:
-        while True:
-            for node in self._torture.nodes:
-                try:
-                    self._socket = socket.create_connection(("127.0.0.1", node.port), 1)
-                except OSError:
-                    continue
-                self._socket.settimeout(TIMEOUT)
-                self._file = self._socket.makefile("rb")
-                return
-            time.sleep(0.02)
-
-    def ask(self, request: bytes) -> Optional[bytes]:
-        """@return: the first line of the answer, or the item; C{None} if there was none, and so the outcome is open."""
-        try:
-            if self._socket is None:
-                self._connect()
-            assert self._socket is not None
-            self._socket.sendall(request)
-            line: bytes = self._file.readline()
-            if not line.endswith(b"\r\n"):
-                raise OSError("closed")
-            if line.startswith(b"VALUE"):
-                size = int(line.split()[3])
-                payload: bytes = self._file.read(size + 7)
-                if len(payload) != size + 7:
-                    raise OSError("closed")
-                line = b"=" + payload[:size]
-        except OSError:
-            self._failed_at = self._failed_at or time.monotonic()
-            if self._socket is not None:
-                self._socket.close()
-                self._socket = None
-            return None
-        self.answers += 1
-        if self._failed_at:
-            self.outages.append(time.monotonic() - self._failed_at)
-            self._failed_at = 0.0
-        return line
-
-    def _run(self) -> None:
-        try:
-            while not self._torture.stopping:
-                self._step()
-            while self._take() is not False:
-                pass
-        except BaseException as error:
-            self.error = error
-
-    def _step(self) -> None:
-        kind = self._chance.random()
-        if kind < 0.5:
-            self._put(kind)
-        elif kind < 0.75:
-            self._take()
-        else:
-            self._open(kind < 0.95)
-
-    def _put(self, kind: float) -> None:
-        self._number += 1
-        item = b"%d " % self._number
-        if kind < 0.03:
-            item = item * (200_000 // len(item))
-        options = b"/id=%d" % self._number if kind > 0.35 else b""
-        request = b"set %b%b 0 0 %d\r\n%b\r\n" % (self.model.name.encode(), options, len(item), item)
-        answer = self.ask(request)
-        while answer is None and options:
-            answer = self.ask(request)
-        if answer not in (None, b"STORED\r\n"):
-            raise AssertionError(f"{answer!r} to a set")
-        self.model.put(item, answer is not None)
-
-    def _read(self, options: bytes = b"") -> Any:
-        """@return: the item, C{False} if there is none, C{None} if there is no answer."""
-        answer = self.ask(b"get %b%b\r\n" % (self.model.name.encode(), options))
-        if answer is None:
-            return None
-        if answer == b"END\r\n":
-            return False
-        if not answer.startswith(b"="):
-            raise AssertionError(f"{answer!r} to a get")
-        return answer[1:]
-
-    def _take(self) -> Any:
-        item = self._read()
-        if item is None:
-            self.model.in_doubt()
-        else:
-            self.model.taken(item or None)
-        return item
-
-    def _open(self, close: bool) -> None:
-        item = self._read(b"/open")
-        if item is None:
-            return
-        self.model.opened(item or None)
-        if item:
-            answer = self.ask(b"get %b/%b\r\n" % (self.model.name.encode(), b"close" if close else b"abort"))
-            if close:
-                self.model.closed(answer is not None)
+    @return: their positions, and the keys that they do not agree on; none if the positions are not the same.
+    """
+    stores = []
+    for directory in directories:
+        store = ReplicatedStore(directory)
+        stores.append((store.position, store.shared()))
+        store.close()
+    positions = {position for position, _ in stores}
+    if len(positions) > 1:
+        return positions, []
+    keys = sorted(set().union(*(shared for _, shared in stores)))
+    return positions, [
+        f"{key!r}: {[shared.get(key, b'no such key')[:60] for _, shared in stores]}"
+        for key in keys
+        if len({shared.get(key) for _, shared in stores}) > 1
+    ]
 
 
 class Torture:
-    """All of it."""
+    """
+    All of it.
+
+    @ivar compared: how many times the stores of all nodes were compared.
+    """
 
     def __init__(self, clients: int, seed: int, say: Callable[[str], object] = lambda _: None) -> None:
         """@param say: is told of each round."""
@@ -203,14 +123,16 @@ class Torture:
         self.seed = seed
         self.chance = random.Random(seed)
         self.directory = Path(tempfile.mkdtemp(prefix="darner-cluster-"))
-        (self.directory / "settings.toml").write_text("[defaults]\ndedupe_window = 3600\n")
+        (self.directory / "settings.toml").write_text(settings(clients))
         (self.directory / "etcd").mkdir()
         self.etcd = EtcdServers(None, 3, directory=self.directory / "etcd")
         url = f"etcd://{','.join(self.etcd.endpoints)}/torture"
         options = [f"--config={self.directory / 'settings.toml'}", "--log-level=info"]
         self.nodes = [Node(self.directory, f"node{number}", url, options) for number in range(3)]
-        self.stopping = False
-        self.clients = [Client(self, number) for number in range(clients)]
+        ports = [node.port for node in self.nodes]
+        self.clients = [Client(ports, f"{seed} {number}", number) for number in range(clients)]
+        self.compared = 0
+        self._faults: list[tuple[float, str]] = []
 
     def leader(self, patience: float = 60.0) -> Node:
         deadline = time.monotonic() + patience
@@ -229,6 +151,7 @@ class Torture:
 
     def fault(self, kind: str) -> None:
         leader = self.leader()
+        self._faults.append((time.monotonic(), kind))
         if kind == "kill":
             node = leader if self.chance.random() < 0.7 else self.chance.choice(self.nodes)
             node.kill()
@@ -264,24 +187,70 @@ class Torture:
             self.check()
             self._say(f"{number + 1}: {kind}; {sum(client.answers for client in self.clients)} answers")
         time.sleep(between)
-        self.stopping = True
-        deadline = time.monotonic() + 60
         for client in self.clients:
-            while client.thread.is_alive() and time.monotonic() < deadline:
+            client.pause()
+        self._wait(lambda client: client.idle.is_set(), "works")
+        self.compare()
+        for client in self.clients:
+            client.drain()
+        self._wait(lambda client: not client.thread.is_alive(), "empties its queues")
+        self.compare()
+
+    def _wait(self, done: Callable[[Client], bool], what: str) -> None:
+        """@raise AssertionError: a client is not done in time, or was told what cannot be."""
+        deadline = time.monotonic() + PATIENCE
+        for client in self.clients:
+            while not done(client):
+                if time.monotonic() > deadline:
+                    raise AssertionError(f"{client.jobs.name} still {what}")
                 self.tend()
-                client.thread.join(0.2)
-            if client.thread.is_alive():
-                raise AssertionError(f"{client.model.name} is still waiting")
+                time.sleep(0.1)
         self.check()
+
+    def compare(self) -> None:
+        """
+        Kill all nodes, while no client asks for anything, and compare their keys and values at the same position.
+
+        @raise AssertionError: they are not the same.
+        """
+        deadline = time.monotonic() + PATIENCE
+        before: object = None
+        leader = self.leader()
+        while time.monotonic() < deadline:
+            self.tend()
+            positions = {node.position() for node in self.nodes}
+            if len(positions) > 1 or None in positions or positions != before:
+                before = positions
+                time.sleep(0.5)
+                continue
+            # What it has appended last must reach the others.
+            leader.kill()
+            time.sleep(0.5)
+            for node in self.nodes:
+                node.kill()
+            at, different = differences([self.directory / node.name for node in self.nodes])
+            if different:
+                raise AssertionError("\n".join(["nodes at the same position differ", *different[:20]]))
+            if len(at) == 1:
+                self.compared += 1
+                return
+            leader = self.leader()
+        raise AssertionError(
+            f"the nodes do not come to the same position: {[(node.position(), node.exits) for node in self.nodes]}"
+        )
 
     def check(self) -> None:
         for client in self.clients:
             if client.error is not None:
                 raise client.error
 
-    @property
-    def outages(self) -> list[float]:
-        return sorted(outage for client in self.clients for outage in client.outages)
+    def outages(self) -> dict[str, list[float]]:
+        """@return: for each kind of fault how long clients had no answer, in seconds, the shortest first."""
+        found: dict[str, list[float]] = {}
+        for began, ended in (outage for client in self.clients for outage in client.outages):
+            kinds = [kind for at, kind in self._faults if at <= began]
+            found.setdefault(kinds[-1] if kinds else "none", []).append(ended - began)
+        return {kind: sorted(outages) for kind, outages in found.items()}
 
     def end(self) -> None:
         for node in self.nodes:
@@ -310,10 +279,16 @@ def main(arguments: Sequence[str]) -> None:
         print(f"logs and data are in {torture.directory}", file=sys.stderr)
         raise
     torture.end()
-    outages = torture.outages
-    if outages:
-        print(f"outages as clients saw them: median {statistics.median(outages):.1f} s, longest {outages[-1]:.1f} s")
+    for kind, outages in torture.outages().items():
+        print(
+            f"outages as clients saw them, {kind}: {len(outages)}, median {statistics.median(outages):.1f} s, "
+            f"longest {outages[-1]:.1f} s"
+        )
     print(f"statuses of nodes that ended: {[node.exits for node in torture.nodes]}")
+    done = sum((client.done for client in torture.clients), Counter[str]())
+    print(f"items: {', '.join(f'{count} {what}' for what, count in sorted(done.items()))}")
+    print(f"requests without an answer: {sum(client.in_doubt for client in torture.clients)}")
+    print(f"keys and values of all nodes were compared {torture.compared} times, and are equal")
     print("nothing lost, nothing twice, order kept")
     torture.remove()
 

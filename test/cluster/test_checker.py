@@ -1,52 +1,26 @@
 """
-Tests of the checker: nodes that are wrong on purpose are found, and right ones are not.
+Tests of the checker: nodes that are wrong on purpose are found, and right ones are not; so are stores that differ.
 """
 
 from __future__ import annotations
 
 import contextlib
 import random
-from typing import Optional
 from unittest import mock
 
+import plyvel
 from twisted.internet.defer import Deferred, succeed
 from twisted.trial.unittest import SynchronousTestCase
 
+from bench.cluster_torture import differences
 from darner.cluster import leading
 from darner.cluster.leading import Leadership
+from darner.cluster.replicated_store import ReplicatedStore
 from darner.errors import LogConflict
+from darner.store import records
 from darner.store.batch import Batch
 from test.cluster.checker import Fault, QueueModel
 from test.cluster.nodes import Cluster, Process
-
-
-class QueueModelTests(SynchronousTestCase):
-    """L{QueueModel}."""
-
-    def model(self) -> QueueModel:
-        model = QueueModel("jobs")
-        for number in range(4):
-            model.put(b"%d" % number, number != 1)
-        return model
-
-    def test_possible(self) -> None:
-        model = self.model()
-        model.taken(b"0")
-        model.opened(b"2")
-        model.in_doubt()
-        model.opened(b"3")
-        model.closed(True)
-        model.taken(None)
-
-    def test_impossible(self) -> None:
-        for items in ((b"2",), (b"0", b"3"), (b"0", b"0"), (b"0", b"2", b"1"), (None,), (b"x",), (b"0", b"1", None)):
-            model = self.model()
-
-            def take(model: QueueModel = model, items: tuple[Optional[bytes], ...] = items) -> None:
-                for item in items:
-                    model.taken(item)
-
-            self.assertIn("take", str(self.assertRaises(Fault, take)))
 
 
 class EarlyLeadership(Leadership):
@@ -173,6 +147,44 @@ class FaultsTests(SynchronousTestCase):
         away.log.unavailable = False
         cluster.run(3)
         self.assertTrue(away.alive)
+
+
+class DifferencesTests(SynchronousTestCase):
+    """The stores of all nodes are compared."""
+
+    def setUp(self) -> None:
+        cluster = Cluster(self)
+        client = cluster.leader().client()
+        for number in range(3):
+            self.assertEqual(client.sets(b"jobs", b"%d" % number), b"STORED\r\n")
+        self.directories = [process.path for process in cluster.processes]
+        cluster.settle()
+        cluster.end()
+
+    def test_equal(self) -> None:
+        positions, different = differences(self.directories)
+        self.assertEqual((len(positions), different), (1, []))
+
+    def change(self, key: bytes, value: bytes) -> None:
+        with contextlib.closing(plyvel.DB(str(self.directories[1] / "leveldb"))) as database:
+            database.put(key, value)
+
+    def test_different(self) -> None:
+        with contextlib.closing(ReplicatedStore(self.directories[0])) as store:
+            key = max(store.shared())
+        self.change(key, b"changed")
+        self.change(b"Zzz", b"too much")
+        _, (changed, added) = differences(self.directories)
+        self.assertIn(f"{key!r}: [", changed)
+        self.assertIn("b'changed'", changed)
+        self.assertIn("b'Zzz': [b'no such key', b'too much', b'no such key']", added)
+
+    def test_other_position(self) -> None:
+        """Where one is behind, there is nothing to compare."""
+        with contextlib.closing(ReplicatedStore(self.directories[0])) as store:
+            self.change(records.POSITION_KEY, records.pack_position(store.cluster, store.position - 1))
+        positions, different = differences(self.directories)
+        self.assertEqual((len(positions), different), (2, []))
 
 
 def reachable(process: Process) -> bool:
