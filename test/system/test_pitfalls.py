@@ -352,6 +352,7 @@ class ThreadTests(TestCase):
         service.startService()
         self.addCleanup(service.stopService)
         used: list[Any] = []
+        service.queues.commit.worker = None
         in_thread = service.queues.commit._in_thread
         self.patch(service.queues.commit, "_in_thread", lambda *work: used.append(work) or in_thread(*work))
         await service.put(b"q", b"x")
