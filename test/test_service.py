@@ -370,6 +370,28 @@ class FailingStartTests(ServiceTestCase):
         service.startService()
         await service.put(b"q", b"x")
 
+    async def test_no_thread_for_the_disk(self) -> None:
+        def start_worker(*_: object) -> None:
+            raise OSError(errno.EAGAIN, "can't start new thread")
+
+        service = self.make(name=self.mktemp())
+        patch = self.patch(service_module, "start_worker", start_worker)
+        self.assertRaises(OSError, service.startService)
+        patch.restore()
+        await self.check_nothing_open(service)
+        service.startService()
+        await service.put(b"q", b"x", sync=True)
+
+    async def test_a_system_without_the_thread_for_the_disk(self) -> None:
+        """The threads of the pool write then."""
+        self.patch(service_module, "start_worker", lambda *_: None)
+        service = self.make(name=self.mktemp())
+        service.startService()
+        await service.put(b"q", b"x", sync=True)
+        await service.stopService()
+        self.assertIsNone(service._worker)
+        await self.check_nothing_open(service)
+
     async def test_a_port_is_taken_and_there_is_room_to_reclaim(self) -> None:
         other = await loopback().listen(Factory())
         self.addCleanup(other.stopListening)
