@@ -358,29 +358,25 @@ class FailingStartTests(ServiceTestCase):
         self.assertEqual(len(service.ports), 2)
         self.assertEqual(service.count(b"q"), 1)
 
-    async def test_no_descriptors_for_the_clock(self) -> None:
-        def pipe() -> tuple[int, int]:
-            raise OSError(errno.EMFILE, "Too many open files")
+    async def check_shortage(self, owner: Any, name: str, error: int) -> None:
+        """Check a start in which a function fails."""
+
+        def fail(*_: object) -> None:
+            raise OSError(error, os.strerror(error))
 
         service = self.make(name=self.mktemp())
-        patch = self.patch(os, "pipe", pipe)
-        self.assertRaises(OSError, service.startService)
-        patch.restore()
-        await self.check_nothing_open(service)
-        service.startService()
-        await service.put(b"q", b"x")
-
-    async def test_no_thread_for_the_disk(self) -> None:
-        def start_worker(*_: object) -> None:
-            raise OSError(errno.EAGAIN, "can't start new thread")
-
-        service = self.make(name=self.mktemp())
-        patch = self.patch(service_module, "start_worker", start_worker)
+        patch = self.patch(owner, name, fail)
         self.assertRaises(OSError, service.startService)
         patch.restore()
         await self.check_nothing_open(service)
         service.startService()
         await service.put(b"q", b"x", sync=True)
+
+    async def test_no_descriptors_for_the_clock(self) -> None:
+        await self.check_shortage(os, "pipe", errno.EMFILE)
+
+    async def test_no_thread_for_the_disk(self) -> None:
+        await self.check_shortage(service_module, "start_worker", errno.EAGAIN)
 
     async def test_a_system_without_the_thread_for_the_disk(self) -> None:
         """The threads of the pool write then."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import select
 import threading
+from collections.abc import Callable
 from typing import Any
 from unittest import skipUnless
 
@@ -15,8 +16,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from darner.net.worker import Worker, start_worker
-from test.net.test_port import FastTestCase, SmallReactor, needs_epoll
-from test.servers import PATIENCE
+from test.net.test_port import FastTestCase, SmallReactor, SocketClient, needs_epoll
+from test.servers import PATIENCE, until
 
 needs_eventfd = skipUnless(hasattr(os, "eventfd"), "this system has no eventfd")
 
@@ -121,6 +122,19 @@ class PortTests(FastTestCase):
         assert self.worker is not None
         self.addCleanup(self.worker.stop)
 
+    def replies(self, client: SocketClient, last: bytes, count: int, turn: Callable[[], object]) -> bytes:
+        """@return: what comes until so many lines have come that begin with C{last}."""
+        got = b""
+
+        def came() -> bool:
+            nonlocal got
+            turn()
+            got += client.receive()
+            return got.count(last) >= count
+
+        until(came, f"{count} x {last!r}")
+        return got
+
     def test_sync(self) -> None:
         """Each client is answered when its turn is written, and what came meanwhile is in the next one."""
         port = self.port()
@@ -129,15 +143,12 @@ class PortTests(FastTestCase):
         for number, client in enumerate(clients * 5):
             client.send(b"set q/sync 0 0 2\r\n%02d\r\nget q/open/close\r\n" % number)
         for number, client in enumerate(clients):
-            replies = b""
-            while replies.count(b"END") < 5:
-                port.doRead()
-                replies += client.receive()
+            replies = self.replies(client, b"END", 5, port.doRead)
             self.assertEqual(replies.count(b"STORED\r\n"), 5, number)
         self.reactor.readers.append(self.worker)
 
     def test_turn_that_takes_long(self) -> None:
-        """Others are served meanwhile; the port returns to the reactor."""
+        """The port returns to the reactor; who comes meanwhile is answered by the next turn."""
         go_on = threading.Event()
         store = self.queues.store
         write = store.write
@@ -154,7 +165,5 @@ class PortTests(FastTestCase):
         other.send(b"set r 0 0 1\r\na\r\n")
         self.assertEqual((client.receive(), other.receive()), (b"", b""))
         go_on.set()
-        replies = b""
-        while replies.count(b"STORED") < 2:
-            self.spin()
-            replies += client.receive() + other.receive()
+        self.assertEqual(self.replies(client, b"STORED", 1, self.spin), b"STORED\r\n")
+        self.assertEqual(self.replies(other, b"STORED", 1, self.spin), b"STORED\r\n")
