@@ -551,6 +551,22 @@ class AsyncioWorkerTests(_WorkerContract, SynchronousTestCase):
             self.assertIn("failed 3 ZeroDivisionError", hooks.told)
             self.assertIsNone(client.get("q"))
 
+    def test_stop_by_a_signal_handler(self) -> None:
+        """It sets no event, as the thread that the signal interrupts may have the lock of that event."""
+        handling = False
+
+        class Event(threading.Event):
+            def set(self) -> None:
+                assert not handling
+                super().set()
+
+        self.patch(threading, "Event", Event)
+        worker = blocking.Worker(blocking.Client("127.0.0.1"), "q", print)
+        handling = True
+        worker.stop()
+        handling = False
+        worker.run(signals=())
+
     def test_client_of_asyncio(self) -> None:
         self.assertRaises(ValueError, Worker, Client("127.0.0.1"), "q", print, concurrency=0)
 
