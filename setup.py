@@ -24,7 +24,7 @@ EXCEPT = [
     # Twisted's interfaces and protocols, which are not made for it.
     "store/interfaces.py", "net/clock.py", "net/mtls.py", "front/protocol.py", "front/access.py", "front/messages.py",
     # What runs once, or rarely.
-    "net/endpoints.py", "net/limits.py", "net/listeners.py", "net/processors.py", "net/unix.py",
+    "net/endpoints.py", "net/limits.py", "net/listeners.py", "net/processors.py", "net/refusal.py", "net/unix.py",
     "store/backup/*", "store/compaction.py", "store/directory.py", "store/faults.py", "store/files/*",
     "store/inspection.py", "store/lost_payloads.py", "store/mapped_memory.py", "store/opening.py",
     "store/power_loss.py", "store/releasing.py", "store/renewal.py", "store/rollback.py", "store/status_file.py",

@@ -35,6 +35,7 @@ from darner.front.session import Session
 from darner.front.spelling import Spelling
 from darner.net.limits import ClientTimeouts, Limits
 from darner.net.log_limits import LimitedLog
+from darner.net.refusal import Refusal
 from darner.net.socket_options import SocketOptions
 from darner.queues.collection import Queues
 from darner.values import requests
@@ -115,19 +116,6 @@ class QueueProtocol(LineReceiver):
         self.transport.unregisterProducer()
 
 
-class _Refusal(Protocol):
-    """A connection that is refused, as there are too many clients."""
-
-    transport: ITransport
-
-    def __init__(self, reason: bytes) -> None:
-        self._reason = reason
-
-    def connectionMade(self) -> None:
-        self.transport.write(self._reason)
-        self.transport.loseConnection()
-
-
 class QueueFactory(ServerFactory):
     """
     The factory of the connections of a listener.
@@ -177,7 +165,7 @@ class QueueFactory(ServerFactory):
 
     def buildProtocol(self, addr: Optional[IAddress]) -> Protocol:
         if self.full():
-            return _Refusal(self.refusal)
+            return Refusal(self.refusal, self.clock)
         protocol = QueueProtocol()
         protocol.factory = self
         return protocol

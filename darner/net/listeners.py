@@ -7,12 +7,14 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable
 from ipaddress import ip_address
-from typing import Any, Final, Optional
+from typing import Any, Final, Optional, Protocol
 
 from attrs import frozen
 from twisted.internet.address import IPv4Address, IPv6Address
-from twisted.internet.interfaces import IProtocol, IProtocolFactory, IStreamServerEndpoint
+from twisted.internet.interfaces import IProtocol, IStreamServerEndpoint
 from twisted.internet.protocol import ServerFactory
+
+from darner.net.refusal import SPARE_DESCRIPTORS, Dismissal, descriptors_are_scarce
 
 MEMCACHE: Final = "memcache"
 TEXT: Final = "text"
@@ -64,24 +66,40 @@ def url_of(address: object, tls: bool) -> str:
     return f"http{'s' * tls}://{host}:{address.port}/"
 
 
+class Serving(Protocol):
+    """The factory of a listener's connections."""
+
+    def buildProtocol(self, addr: Any) -> Optional[IProtocol]: ...
+
+    def rejected(self) -> None:
+        """Count and log a client that is refused."""
+
+
 class Door(ServerFactory):
     """
     Stands in for the factory of a listener, so that the server takes its addresses before it opens the store.
 
-    No client is served before L{open}; the reactor does not run between the two.
+    No client is served before L{open}; the reactor does not run between the two.  Nor is one whose descriptor the rest
+    of the process may need.
     """
 
     noisy = False
 
-    def __init__(self) -> None:
-        self._factory: Optional[IProtocolFactory] = None
+    def __init__(self, protocol: str = MEMCACHE, tls: bool = False) -> None:
+        """
+        @param protocol: what is spoken.  An operator is served by L{HTTP} when clients of queues are not.
+        @param tls: whether the endpoint speaks TLS.
+        """
+        self._factory: Optional[Serving] = None
+        self._spare = SPARE_DESCRIPTORS // 2 if protocol == HTTP else SPARE_DESCRIPTORS
+        self._tls = tls
         self._opened: list[Callable[[Any], None]] = []
 
     def when_open(self, call: Callable[[Any], None]) -> None:
         """Call C{call} with the factory when L{open} is called."""
         self._opened.append(call)
 
-    def open(self, factory: IProtocolFactory) -> None:
+    def open(self, factory: Serving) -> None:
         """
         Serve clients from now on.
 
@@ -93,4 +111,10 @@ class Door(ServerFactory):
             call(factory)
 
     def buildProtocol(self, addr: Any) -> Optional[IProtocol]:  # type: ignore[override]
-        return None if self._factory is None else self._factory.buildProtocol(addr)
+        if self._factory is None:
+            return None
+        if descriptors_are_scarce(self._spare):
+            self._factory.rejected()
+            # Twisted closes a connection without a protocol at once, but fails where there is TLS above it.
+            return Dismissal() if self._tls else None
+        return self._factory.buildProtocol(addr)

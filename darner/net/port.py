@@ -10,10 +10,8 @@ every reply, and returns.  To the protocol its connections are ordinary transpor
 from __future__ import annotations
 
 import errno
-import resource
 import select
 import socket
-import sys
 import time
 from collections import deque
 from collections.abc import Callable
@@ -33,6 +31,7 @@ from zope.interface import classImplements
 from darner.net.connection import IN, Address, FastConnection, socket_address
 from darner.net.log_limits import LimitedLog
 from darner.net.processors import processors
+from darner.net.refusal import descriptor_limit
 from darner.net.served import Batch, ServedFactory
 from darner.net.worker import Worker
 
@@ -64,8 +63,6 @@ Writing a turn costs as much as some requests: with ten clients, 6 % more reques
 ACCEPTS: Final = 64
 """The maximum number of connections that are accepted before the others are served."""
 BACKLOG: Final = 1024
-SPARE_DESCRIPTORS: Final = 128
-"""The number of descriptors that clients cannot use: they are for the store and the rest of the process."""
 RETRY_ACCEPT: Final = 1.0
 """Seconds until the port tries to accept again, after that failed for lack of descriptors or memory."""
 
@@ -200,7 +197,7 @@ class FastPort:
         sock.setblocking(False)
         if self._factory.full():
             self._refuse(sock)
-        elif sock.fileno() >= _descriptor_limit():
+        elif sock.fileno() >= descriptor_limit():
             self._factory.rejected()
             self._refuse(sock)
         else:
@@ -372,11 +369,3 @@ class FastPort:
 
 
 classImplements(FastPort, IListeningPort, IReadDescriptor)
-
-
-def _descriptor_limit() -> int:
-    """@return: the first descriptor that clients cannot use."""
-    limit: int = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    if limit == resource.RLIM_INFINITY:
-        return sys.maxsize
-    return limit - min(SPARE_DESCRIPTORS, limit // 4)

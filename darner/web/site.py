@@ -11,8 +11,8 @@ from typing import Any, Final, Optional
 
 from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.interfaces import IAddress
-from twisted.internet.protocol import Protocol, ServerFactory, connectionDone
-from twisted.logger import Logger
+from twisted.internet.protocol import ServerFactory, connectionDone
+from twisted.logger import Logger, LogLevel
 from twisted.python.failure import Failure
 from twisted.web.http import HTTPChannel, Request
 
@@ -20,6 +20,8 @@ from darner.config.settings import Settings
 from darner.errors import DarnerError
 from darner.front.access import Access
 from darner.net.listeners import Listener
+from darner.net.log_limits import LimitedLog
+from darner.net.refusal import Refusal
 from darner.queues.collection import Queues
 from darner.web.answers import Answer
 from darner.web.guard import HEADERS
@@ -34,6 +36,8 @@ IDLE: Final = 60.0
 MOST_BODY: Final = 16 * 1024 * 1024
 """The longest body of a request, in bytes.  Above some 100 KB it is not in memory, but in a file without a name."""
 
+
+_NO_ROOM: Final = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 
 _numbers: Final = count(1)
 
@@ -180,15 +184,6 @@ class WebChannel(HTTPChannel):
         self.factory.left(self)
 
 
-class _Refusal(Protocol):
-    """There is no room for a connection."""
-
-    def connectionMade(self) -> None:
-        assert self.transport is not None
-        self.transport.write(b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
-        self.transport.loseConnection()
-
-
 class WebFactory(ServerFactory):
     """
     The HTTP connections of one listener.
@@ -207,6 +202,7 @@ class WebFactory(ServerFactory):
         self._root = root
         self.certified = certified
         self.connections: set[WebChannel] = set()
+        self._limited = LimitedLog(self.logger, root.clock)
         self._gone: Optional[Deferred[None]] = None
 
     def log(self, request: object) -> None:
@@ -214,13 +210,18 @@ class WebFactory(ServerFactory):
 
     def buildProtocol(self, addr: Optional[IAddress]) -> Any:
         if self._root.connections >= MOST_CONNECTIONS:
-            return _Refusal()
+            self.rejected()
+            return Refusal(_NO_ROOM, self.clock)
         channel: Any = WebChannel()
         channel.requestFactory = self._make_request
         channel.factory = self
         channel.callLater = self.clock.callLater
         channel.timeOut = IDLE
         return channel
+
+    def rejected(self) -> None:
+        """Log a client that is refused."""
+        self._limited.emit(LogLevel.warn, "too many connections over HTTP, or the limit of open files is reached")
 
     def _make_request(self, channel: Any, queued: object = None) -> WebRequest:
         request = WebRequest(channel)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, cast
 
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
@@ -9,7 +10,9 @@ from twisted.internet.interfaces import IStreamServerEndpoint
 from twisted.internet.protocol import Factory, Protocol
 from twisted.trial.unittest import SynchronousTestCase
 
-from darner.net.listeners import MEMCACHE, TEXT, Door, Listener, is_reachable
+from darner.net import listeners
+from darner.net.listeners import HTTP, MEMCACHE, TEXT, Door, Listener, is_reachable
+from darner.net.refusal import SPARE_DESCRIPTORS, Dismissal
 
 ENDPOINT = cast(IStreamServerEndpoint, object())
 
@@ -44,7 +47,21 @@ class DoorTests(SynchronousTestCase):
         told: list[Any] = []
         door.when_open(told.append)
         self.assertIsNone(door.buildProtocol(None))
-        factory = Factory.forProtocol(Protocol)
+        factory: Any = Factory.forProtocol(Protocol)
         door.open(factory)
         self.assertEqual(told, [factory])
         self.assertIsInstance(door.buildProtocol(None), Protocol)
+
+    def test_no_descriptors(self) -> None:
+        """A client for which there is no descriptor is counted and sent away; an operator is still served."""
+        rejected: list[str] = []
+        for protocol, tls, expected in (
+            (MEMCACHE, False, type(None)), (TEXT, True, Dismissal), (HTTP, False, Protocol), (HTTP, True, Protocol),
+        ):
+            door = Door(protocol, tls)
+            factory: Any = Factory.forProtocol(Protocol)
+            factory.rejected = partial(rejected.append, protocol)
+            door.open(factory)
+            self.patch(listeners, "descriptors_are_scarce", lambda spare: spare == SPARE_DESCRIPTORS)
+            self.assertIs(type(door.buildProtocol(None)), expected)
+        self.assertEqual(rejected, [MEMCACHE, TEXT])

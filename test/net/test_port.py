@@ -6,10 +6,8 @@ import errno
 import gc
 import itertools
 import os
-import resource
 import select
 import socket
-import sys
 import time
 from typing import Any
 from unittest import skipUnless
@@ -520,7 +518,7 @@ class FastPortTests(FastTestCase):
         self.fill_descriptors()
         first = self.connect()
         limit = first.socket.fileno() + 6
-        self.patch(port, "_descriptor_limit", lambda: limit)
+        self.patch(port, "descriptor_limit", lambda: limit)
         clients = [self.connect() for _ in range(10)]
         for client in clients:
             client.send(b"version\r\n")
@@ -704,11 +702,6 @@ class FastPortTests(FastTestCase):
 
     def test_nobody_is_waited_for_awake_without_a_processor_to_spare(self) -> None:
         self.assertEqual(self.lingers(50, 50, 50, processors=False), ["asleep"] * 3)
-
-    def test_the_descriptor_limit(self) -> None:
-        for limit, left in ((100, 75), (1024, 1024 - port.SPARE_DESCRIPTORS), (resource.RLIM_INFINITY, sys.maxsize)):
-            self.patch(resource, "getrlimit", lambda _, limit=limit: (limit, limit))
-            self.assertEqual(port._descriptor_limit(), left)
 
 
 class FailingCommit:

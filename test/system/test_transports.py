@@ -17,6 +17,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from bench.remains import look_at
 from bench.shortages import ITEM, MISDEEDS
+from darner.net.refusal import PATIENCE
 from test.protocol_contract import ProtocolContract
 from test.servers import Client, open_socket, until
 from test.system.transports import PatientClient, TransportServer, settings_of, shared_server
@@ -28,6 +29,8 @@ STALL = 2.0
 """Seconds after which it is disconnected."""
 CROWD = 60
 """Clients that misbehave."""
+DESCRIPTORS = 500
+"""How many descriptors there are for more, where they are few; a server with so many keeps all of its spare ones."""
 
 
 class Contract(ProtocolContract):
@@ -268,14 +271,13 @@ class ShortageTests(SynchronousTestCase):
         with server.blocking_client(transport) as client:
             self.assertEqual(client.set(b"q", b"1"), b"STORED")
             _, hard = resource.prlimit(server.pid, resource.RLIMIT_NOFILE)
-            count = len(os.listdir(f"/proc/{server.pid}/fd")) + 20
+            count = len(os.listdir(f"/proc/{server.pid}/fd")) + DESCRIPTORS
             resource.prlimit(server.pid, resource.RLIMIT_NOFILE, (count, hard))
             crowd: list[socket.socket] = []
-            for _ in range(CROWD):
+            for _ in range(DESCRIPTORS + CROWD):
                 # A unix socket refuses where its backlog is full.
                 with contextlib.suppress(OSError):
                     crowd.append(open_socket(server.addresses_by_transport[transport], 0.2))
-            self.assertGreater(len(crowd), 20)
             self.assertEqual(client.get(b"q"), b"1")
             self.assertEqual(client.set(b"q", b"2"), b"STORED")
             self.assertEqual(client.set(b"q", bytes(200_000)), b"STORED")
@@ -284,6 +286,8 @@ class ShortageTests(SynchronousTestCase):
             until(lambda: self._is_served(server, transport), "newcomers are served", 10)
             self.assertEqual([client.get(b"q"), client.get(b"q")], [b"2", bytes(200_000)])
         self.assertEqual(server.stop(), 0)
+        self.assertIn("the limit of open files is reached", server.text)
+        self.assertNotIn("EMFILE", server.text)
 
     def _is_served(self, server: TransportServer, transport: str) -> bool:
         with contextlib.suppress(OSError), server.blocking_client(transport) as client:
@@ -295,3 +299,14 @@ class ShortageTests(SynchronousTestCase):
 
     def test_descriptors_unix(self) -> None:
         self.descriptors("unix")
+
+    def test_refused_and_silent(self) -> None:
+        """Who is refused over TLS, and does no handshake, holds its descriptor only for a while."""
+        server = shared_server("max_connections = 1")
+        self.addCleanup(server.check_log)
+        server.wait_until_idle()
+        with server.client() as client, open_socket(server.addresses_by_transport["ssl"], 3 * PATIENCE) as silent:
+            self.assertTrue(client.ask(b"version").startswith(b"VERSION "))
+            with self.assertRaises(ConnectionResetError):
+                silent.recv(1)
+            self.assertEqual(int(client.stats()[b"rejected_connections"]), 1)
