@@ -4,6 +4,7 @@ Helpers for tests of the queues: queues with a test clock, clients without a tra
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable
 from typing import Any, Optional
@@ -328,6 +329,13 @@ class Client:
 
     def abort(self) -> None:
         self.aborted = True
+
+
+def slow_disk(service: Any) -> None:
+    """Have a running L{QueueService} write to stable storage in its thread only, as where syncs take long."""
+    worker = service.queues.commit.worker
+    if worker is not None:
+        worker.slow_until = math.inf
 
 
 def value(queue: bytes, payload: bytes, flags: int = 0, end: bytes = memcache.END) -> bytes:

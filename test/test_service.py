@@ -40,6 +40,7 @@ from darner.service import QueueService
 from darner.store.batch import Batch
 from darner.store.leveldb import LevelStore
 from darner.store.memory import MemoryStore
+from test.harness import slow_disk
 
 LARGE = bytes(range(256)) * 1024
 
@@ -534,6 +535,7 @@ class LargeWhileSyncTests(ServiceTestCase):
 
         self.store = Store
         self.service = self.started(loopback(), open_store=Store)
+        slow_disk(self.service)
         self.addCleanup(Store.gate.set)
         self.client = await self.connect(self.service)
         # More than one chunk of it is taken and written before the other's write begins.
@@ -623,6 +625,7 @@ class CleanStopTests(ServiceTestCase):
             gate = threading.Event()
 
         service = self.started(loopback(), open_store=Store)
+        slow_disk(service)
         client = await self.connect(service)
         client.send(b"set q/sync 0 0 1\r\nx\r\n")
         await until(lambda: service.queues.commit.busy)

@@ -1,9 +1,13 @@
 """
-A thread whose results an epoll can wait for.
+A thread whose results an epoll can wait for, and which is left out where a call is quick.
 
 A thread pool hands out each call by a queue, a lock and a pool, and tells the reactor of its result by a pipe and an
 iteration.  Next to an fsync of 100 us that is as much again.  A L{Worker} has one thread that waits for a call, and
 tells of the result by an C{eventfd}, which a `darner.net.port.FastPort` waits for together with its clients.
+
+Many disks sync in less time than it takes to hand a call to a thread, and its result back.  So a call that need not be
+made in the thread is made at once, as long as calls are L{QUICK}.  After one that was not, the thread makes all of them
+for a while: L{REST} times as long as it took too long.  So slow calls take at most 1 % of the reactor's time.
 """
 
 from __future__ import annotations
@@ -11,22 +15,32 @@ from __future__ import annotations
 import errno
 import os
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from queue import SimpleQueue
-from typing import Any, Optional
+from typing import Any, Final, Optional
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReadDescriptor
 from twisted.python.failure import Failure
 from zope.interface import classImplements
 
+QUICK: Final = 0.001
+"""The reactor may be held up for so many seconds."""
+REST: Final = 100
+"""The time by which a call is longer than L{QUICK} is multiplied by this."""
+
 _Call = tuple[Deferred[Any], Callable[..., Any], tuple[Any, ...]]
 
 
 class Worker:
-    """Calls functions in a thread of its own, one after the other."""
+    """
+    Calls functions in a thread of its own, one after the other.
+
+    @ivar slow_until: until when, in seconds of the monotonic clock, none is called at once.
+    """
 
     def __init__(self, reactor: Any, name: str) -> None:
         """@param name: of the thread."""
@@ -35,6 +49,7 @@ class Worker:
         self._results: deque[tuple[Deferred[Any], Any]] = deque()
         self._runner = threading.Thread(target=self._run, name=name, daemon=True)
         self._fd = -1
+        self.slow_until = 0.0
 
     def start(self) -> None:
         """
@@ -70,16 +85,39 @@ class Worker:
         self._calls.put((done, work, arguments))
         return done
 
+    def call_unless_quick(self, work: Callable[..., Any], *arguments: Any) -> Optional[Deferred[Any]]:
+        """
+        Call C{work}, which may hold up the reactor for a moment: at once, or as L{call}.
+
+        @return: C{None}: C{work} has been called, and its result is dropped; or as L{call}.  What it raises when it is
+            called at once is raised here.
+        """
+        began = time.monotonic()
+        if began < self.slow_until:
+            return self.call(work, *arguments)
+        try:
+            work(*arguments)
+        finally:
+            self._note(began)
+        return None
+
+    def _note(self, began: float) -> None:
+        now = time.monotonic()
+        if now - began > QUICK:
+            self.slow_until = now + REST * (now - began - QUICK)
+
     def _run(self) -> None:
         while True:
             call = self._calls.get()
             if call is None:
                 return
             done, work, arguments = call
+            began = time.monotonic()
             try:
                 result = work(*arguments)
             except BaseException:
                 result = Failure()
+            self._note(began)
             self._results.append((done, result))
             # Nothing is kept until the next call: it may be megabytes.
             del call, done, work, arguments, result

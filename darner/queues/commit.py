@@ -4,8 +4,8 @@ The group commit: one write for all changes of one turn of the event loop, and t
 Queues change their memory at once and tell the turn; who has to be answered tells it as well.  When the turn ends, the
 changes of all queues go to the store in one batch, and only then does anybody hear of them.
 
-A worker thread writes a turn in which a client asked for stable storage.  Requests that arrive meanwhile belong to the
-next turn: one fsync serves all clients that were waiting, and replies keep their order.
+A turn in which a client asked for stable storage is written in a thread, where syncs take long (`darner.net.worker`).
+What arrives meanwhile belongs to the next turn: one fsync serves all clients that waited, and replies keep their order.
 
 If a write fails, the puts of the turn are refused.  Its reads are written without them; if that fails too, they are
 undone (`darner.queues.turn`).  A timer tries to write what is left until a write succeeds.
@@ -246,12 +246,8 @@ class GroupCommit:
             for answers in turn.answers:
                 answers.asker.seal()
             self._write(turn)
-        if waiting:
-            for waiter in waiting:
-                self._when_written().addCallback(waiter.callback)
-
-    def _when_written(self) -> Deferred[None]:
-        return succeed(None) if self._writing is None else self._writing
+        for waiter in waiting:
+            (succeed(None) if self._writing is None else self._writing).addCallback(waiter.callback)
 
     def _add(self, queues: dict[Changing, None], turn: Turn, batch: Batch) -> None:
         for queue in queues:
@@ -280,11 +276,15 @@ class GroupCommit:
             if turn.sync:
                 # This sync also does what sync_within promised.
                 turn.promised = self._late_sync.forget() or turn.promised
-                self._writing = Deferred()
-                in_thread = self._in_thread if self.worker is None else self.worker.call
-                in_thread(self._store.write, batch, True).addBoth(self._synced, turn)
-                return
-            if not untouched:
+                call: Callable[..., Optional[Deferred[Any]]] = self._in_thread
+                if self.worker is not None:
+                    call = self.worker.call if turn.chunks else self.worker.call_unless_quick
+                written = call(self._store.write, batch, True)
+                if written is not None:
+                    self._writing = Deferred()
+                    written.addBoth(self._synced, turn)
+                    return
+            elif not untouched:
                 self._store.write(batch)
         except StoreError as error:
             self._failed(turn, error)

@@ -50,10 +50,10 @@ LOST: Final = "lost"
 """Directory for logs that were written after records which a loss of power has destroyed."""
 RESERVE_BYTES: Final = 12 * 1024 * 1024
 """Enough to reopen the database after a fault, which writes the contents of its logs to a table, and to continue."""
+SETTLED: Final = 50_000_000
+"""Nanoseconds after which another change of a directory has another time: the system's clock ticks meanwhile."""
 _HARMLESS: Final = frozenset({"lost+found", "twistd.log", "twistd.pid"})
-_OURS: Final = frozenset({
-    MARKER, DATABASE, SEGMENTS, RESERVE, SAVING, SAVED, BEFORE, AFTER, NEW, LOST, STATUS, BACKED_UP,
-})  # fmt: skip
+_OURS: Final = {MARKER, DATABASE, SEGMENTS, RESERVE, SAVING, SAVED, BEFORE, AFTER, NEW, LOST, STATUS, BACKED_UP}
 _FORMAT: Final = re.compile(rb"darner data directory, format \d+\n")
 
 
@@ -296,6 +296,7 @@ class DataDirectory:
         self._path = path
         self._marker: Optional[IO[bytes]] = None
         self._newest_log = ""
+        self._synced_change = 0  # the change of the database's directory whose older logs are synced
         self.database = path / DATABASE
         self.reserve = Reserve(path / RESERVE, RESERVE_BYTES)
         try:
@@ -364,10 +365,14 @@ class DataDirectory:
 
         A write with sync only syncs the newest log.  If LevelDB has started a new log and not yet written the one
         before to a table, the older log contains earlier records, for example the queue of an item, or its chunks.
+        Nothing more is written to it, so this is done once for each change of the directory.
 
         @raise OSError: a log cannot be synced.
         """
-        self._sync_logs(slice(-1))
+        now, changed = time.time_ns(), os.stat(self.database).st_mtime_ns
+        if changed != self._synced_change:
+            self._sync_logs(slice(-1))
+            self._synced_change = changed if now - changed > SETTLED else 0
 
     def sync_logs(self) -> None:
         """

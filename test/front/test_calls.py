@@ -26,7 +26,7 @@ from darner.service import QueueService
 from darner.store.batch import Batch
 from darner.store.leveldb import LevelStore
 from darner.values.stats import Health
-from test.harness import from_source
+from test.harness import from_source, slow_disk
 
 LARGE = bytes(range(256)) * 1024
 """256 KiB: a stream of several chunks."""
@@ -92,6 +92,7 @@ class CallsTestCase(TestCase):
 
         service = QueueService(self.path, open_store=open_store, **options)
         service.startService()
+        slow_disk(service)
         self.addCleanup(service.stopService)
         return service
 

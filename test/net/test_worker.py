@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import os
 import select
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 from unittest import skipUnless
@@ -15,7 +17,9 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
-from darner.net.worker import Worker, start_worker
+from darner.errors import StoreError
+from darner.net.worker import QUICK, Worker, start_worker
+from darner.values.vocabulary import CHUNK_BYTES
 from test.net.test_port import FastTestCase, SmallReactor, SocketClient, needs_epoll
 from test.servers import PATIENCE, until
 
@@ -73,6 +77,44 @@ class WorkerTests(SynchronousTestCase):
             call.addErrback(lambda failure: failure.type)
         self.told(well)
         self.assertEqual([self.successResultOf(call) for call in (failing, exiting, well)], [ValueError, SystemExit, 1])
+
+    def test_quick(self) -> None:
+        """What is quick is called at once, and so is what follows; what it raises is raised."""
+        threads: list[object] = []
+        for _ in range(2):
+            self.assertIsNone(self.worker.call_unless_quick(lambda: threads.append(threading.current_thread())))
+        self.assertEqual(threads, [threading.current_thread()] * 2)
+        self.assertRaises(ValueError, self.worker.call_unless_quick, int, "x")
+
+    def test_slow(self) -> None:
+        """After a slow call, here or there, the thread makes them, for a time that is in proportion."""
+        now = [1000.0]
+        self.patch(time, "monotonic", lambda: now[0])
+
+        def take(seconds: float) -> str:
+            now[0] += seconds
+            return threading.current_thread().name
+
+        def here() -> bool:
+            called = self.worker.call_unless_quick(take, 0)
+            if called is not None:
+                self.told(called)
+                self.assertEqual(self.successResultOf(called), "work")
+            return called is None
+
+        self.assertIsNone(self.worker.call_unless_quick(take, QUICK))
+        self.assertTrue(here())
+        self.assertIsNone(self.worker.call_unless_quick(take, QUICK + 0.002))
+        self.assertFalse(here())
+        now[0] += 0.19
+        self.assertFalse(here())
+        now[0] += 0.02
+        self.assertTrue(here())
+        self.told(self.worker.call(take, 1))
+        now[0] += 99
+        self.assertFalse(here())
+        now[0] += 1
+        self.assertTrue(here())
 
     def test_stop(self) -> None:
         """The thread ends when what it does is done; stopping again does nothing."""
@@ -147,6 +189,52 @@ class PortTests(FastTestCase):
             self.assertEqual(replies.count(b"STORED\r\n"), 5, number)
         self.reactor.readers.append(self.worker)
 
+    def writers(self) -> list[str]:
+        """@return: will have the names of the threads that write to stable storage."""
+        threads: list[str] = []
+        write = self.queues.store.write
+
+        def note(batch: Any, sync: bool = False) -> None:
+            if sync:
+                threads.append(threading.current_thread().name)
+            write(batch, sync)
+
+        self.patch(self.queues.store, "write", note)
+        return threads
+
+    def test_quick(self) -> None:
+        """A turn is written at once, and answered, but for one with a large item."""
+        threads = self.writers()
+        client = self.connect()
+        for number in range(3):
+            client.send(b"set q/sync 0 0 1\r\n%d\r\n" % number)
+            self.assertFalse(self.queues.commit.busy)
+            self.assertEqual(client.receive(), b"STORED\r\n")
+        here = threading.current_thread().name
+        self.assertEqual(set(threads), {here})
+        large = bytes(3 * CHUNK_BYTES)
+        client.send(b"set q/sync 0 0 %d\r\n%b\r\n" % (len(large), large))
+        self.assertEqual(self.replies(client, b"STORED", 1, self.spin), b"STORED\r\n")
+        self.assertEqual(set(threads), {here, "work"})
+
+    def test_refused(self) -> None:
+        """A turn that is refused when it is written at once is answered with the reason."""
+        store = self.queues.store
+        write = store.write
+
+        def refuse(batch: Any, sync: bool = False) -> None:
+            if sync:
+                raise StoreError("cannot write: no")
+            write(batch, sync)
+
+        self.patch(store, "write", refuse)
+        client = self.connect()
+        for request, reply in (
+            (b"set q/sync 0 0 1\r\na\r\n", b"SERVER_ERROR cannot write: no\r\n"), (b"get q\r\n", b"END\r\n"),
+        ):
+            client.send(request)
+            self.assertEqual(client.receive(), reply)
+
     def test_turn_that_takes_long(self) -> None:
         """The port returns to the reactor; who comes meanwhile is answered by the next turn."""
         go_on = threading.Event()
@@ -159,6 +247,7 @@ class PortTests(FastTestCase):
             write(batch, sync)
 
         self.patch(store, "write", wait_and_write)
+        self.worker.slow_until = math.inf
         client, other = self.connect(), self.connect()
         client.send(b"set q/sync 0 0 1\r\na\r\n")
         self.assertTrue(self.queues.commit.busy)

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import errno
 import os
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -101,6 +102,49 @@ class OlderLogsTests(SynchronousTestCase):
         self.write()
         self.write()
         self.assertEqual(self.synced, ["leveldb"])
+
+    def test_once_for_each_change(self) -> None:
+        """Older logs are not looked for again, until the directory has changed, or may have since."""
+        listed: list[object] = []
+        listdir = os.listdir
+        self.patch(os, "listdir", lambda path: listed.append(path) or listdir(path))
+        database = self.directory.database
+
+        def looks(seconds_ago: float) -> bool:
+            listed.clear()
+            changed = time.time() - seconds_ago
+            os.utime(database, (changed, changed))
+            self.directory.sync_older_logs()
+            first = len(listed)
+            self.directory.sync_older_logs()
+            self.assertEqual(first, 1)
+            return len(listed) > 1
+
+        self.assertFalse(looks(10))
+        self.assertTrue(looks(0))
+        self.assertTrue(looks(-10))
+        self.assertFalse(looks(5))
+        older = database / "000001.log"
+        older.touch()
+        self.synced.clear()
+        self.directory.sync_older_logs()
+        self.assertIn(older.name, self.synced)
+
+    def test_a_fault_is_not_forgotten(self) -> None:
+        """A log that could not be synced is synced the next time."""
+        older = self.directory.database / "000001.log"
+        older.touch()
+        os.utime(self.directory.database, (1, 1))
+        fsync = os.fsync
+
+        def fail(file: int) -> None:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+        self.patch(os, "fsync", fail)
+        self.assertRaises(OSError, self.directory.sync_older_logs)
+        self.patch(os, "fsync", fsync)
+        self.directory.sync_older_logs()
+        self.assertIn(older.name, self.synced)
 
     def test_log_that_is_gone_by_then(self) -> None:
         listed = ["000001.log", "000009.log", "x.log"]
