@@ -59,8 +59,9 @@ class PowerLossTests(SynchronousTestCase):
     def test_a_fault_is_found(self) -> None:
         """Without what puts LevelDB's files right there are holes."""
         self.patch(opening, "drop_unsafe_tail", lambda *_: [])
-        findings = lose_power(self.record(LEVELDB), seed=1, limit=80)
-        self.assertGreater(len(findings.faults), 0)
+        recording = self.record(LEVELDB)
+        # Which states have holes depends on when LevelDB's thread ran.
+        self.assertTrue(any(lose_power(recording, seed, limit=80).faults for seed in range(1, 6)))
 
 
 class ScriptTests(SynchronousTestCase):
