@@ -43,7 +43,12 @@ ASIDE: Final = "damaged-"
 NEW: Final = "leveldb.new"
 """A new database while it is created."""
 BACKED_UP: Final = "leveldb.backup"
-"""Links to and copies of the database's files, while a backup is made of them."""
+GIVEN: Final = "leveldb.given"
+"""Links to and copies of the database's files, while a backup is made of them, or a snapshot of a node is given."""
+TAKING: Final = "snapshot.taking"
+"""A snapshot that a node of a cluster is taking."""
+SNAPSHOT: Final = "snapshot"
+"""One that it has taken, which replaces the database."""
 RESTORING: Final = "restoring"
 """The file that is there while a backup is restored into the directory."""
 LOST: Final = "lost"
@@ -52,7 +57,8 @@ RESERVE_BYTES: Final = 12 * 1024 * 1024
 """Enough to reopen the database after a fault, which writes the contents of its logs to a table, and to continue."""
 _HARMLESS: Final = frozenset({"lost+found", "twistd.log", "twistd.pid"})
 _OURS: Final = frozenset({
-    MARKER, DATABASE, SEGMENTS, RESERVE, SAVING, SAVED, BEFORE, AFTER, NEW, LOST, STATUS, BACKED_UP,
+    MARKER, DATABASE, SEGMENTS, RESERVE, SAVING, SAVED, BEFORE, AFTER, NEW, LOST, STATUS, BACKED_UP, GIVEN, TAKING,
+    SNAPSHOT,
 })  # fmt: skip
 _FORMAT: Final = re.compile(rb"darner data directory, format \d+\n")
 

@@ -41,7 +41,7 @@ class NoteTests(SynchronousTestCase):
     """L{Note} and what is made of notes."""
 
     def test_there_and_back(self) -> None:
-        note = Note(LEADER, 3, 4, 5, "address", "1.0", 6.0)
+        note = Note(LEADER, 3, 4, 5, "address", "1.0", "cluster", "host:1", "secret", 6, 6.0)
         self.assertEqual(Note.from_bytes(note.to_bytes(), 6.0), note)
 
     def test_other_versions(self) -> None:
