@@ -322,8 +322,9 @@ class Node:
 
     async def _claim(self) -> None:
         """Try to lead."""
+        received = self.store.received  # before: more may come while the log is asked
         last = await self._shared.last()
-        if last < self.store.received:
+        if last < received:
             self.fence(
                 EXIT_DAMAGED,
                 f"the log ends with record {last}, and this node has applied record {self.store.position}: they do "
