@@ -165,7 +165,7 @@ class Torture:
             node.kill()
             time.sleep(self.chance.random())
         elif kind == "disk":
-            node = self.chance.choice(self.nodes)
+            node = leader if self.chance.random() < 0.4 else self.chance.choice(self.nodes)
             node.kill()
             shutil.rmtree(self.directory / node.name)
             node.start()

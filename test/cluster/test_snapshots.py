@@ -526,11 +526,31 @@ class OverTheNetworkTests(TestCase):
         listening = socket.create_server(("127.0.0.1", 0))
         self.addCleanup(listening.close)
         self.patch(taking, "PATIENCE", 0.05)
+        self.patch(taking, "LOOK", 0.02)
         await self.fails("it sends nothing more", f"127.0.0.1:{listening.getsockname()[1]}")
 
     async def test_not_as_announced(self) -> None:
         with mock.patch.object(giving, "Header", lambda *header: Header(header[0], "dd", *header[2:])):
             await self.fails("not what was announced")
+
+    async def test_stopped_while_nothing_comes(self) -> None:
+        """Who stops need not wait for the giver."""
+        stopped = threading.Event()
+
+        def proceed() -> None:
+            if stopped.is_set():
+                raise Stopped()
+
+        listening = socket.create_server(("127.0.0.1", 0))
+        self.addCleanup(listening.close)
+        address = f"127.0.0.1:{listening.getsockname()[1]}"
+        self.patch(taking, "LOOK", 0.01)
+        self.patch(taking, "PATIENCE", 1000.0)
+        waiting = deferToThread(lambda: Taking(address, b"secret", proceed))
+        await deferLater(reactor, 0.05, lambda: None)
+        self.assertNoResult(waiting)
+        stopped.set()
+        await self.assertFailure(waiting, Stopped)
 
     # Joining
 

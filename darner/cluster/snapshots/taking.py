@@ -8,6 +8,7 @@ import os
 import secrets
 import shutil
 import socket
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
@@ -30,10 +31,12 @@ from darner.errors import StoreError
 from darner.store.backup.restoring import restore_stream
 from darner.store.directory import DATABASE, SNAPSHOT, TAKING, sync
 
-PATIENCE: Final = 10.0
-"""Seconds to connect."""
+PATIENCE: Final = 5.0
+"""Seconds to connect, and for the greeting."""
 STALL: Final = 90.0
 """Seconds within which the next bytes have to come; the giver looks up its files first, which may be many."""
+LOOK: Final = 0.5
+"""Seconds between two looks whether to go on."""
 SPARE: Final = 64 << 20
 """Bytes that stay free on the disk."""
 
@@ -59,17 +62,19 @@ class Taking:
         self._proceed = proceed
         self._content = memoryview(b"")
         self._ended = False
+        self._patience = PATIENCE
         self.bytes = 0
         try:
             self._socket = socket.create_connection(split_address(address), PATIENCE)
         except OSError as error:
             raise SnapshotError(f"{address}: {error.strerror or error}") from None
         try:
+            self._socket.settimeout(LOOK)
             giver = read_greeting(self._line())
             taker = secrets.token_bytes(NONCE)
             self._send(request(secret, giver, taker))
             self._frames = Frames(frame_key(secret, giver, taker))
-            self._socket.settimeout(STALL)
+            self._patience = STALL
             self.header = Header.from_bytes(self._frame())
             if self.header.refused:
                 raise SnapshotError(f"{address}: {self.header.refused}")
@@ -118,17 +123,21 @@ class Taking:
     def _exactly(self, size: int) -> bytes:
         data = bytearray(size)
         rest = memoryview(data)
+        late = time.monotonic() + self._patience
         while rest:
             self._proceed()
             try:
                 count = self._socket.recv_into(rest)
             except TimeoutError:
+                if time.monotonic() < late:
+                    continue
                 raise SnapshotError(f"{self._address}: it sends nothing more") from None
             except OSError as error:
                 raise SnapshotError(f"{self._address}: {error.strerror or error}") from None
             if not count:
                 raise SnapshotError(f"{self._address}: the connection was closed too early")
             rest = rest[count:]
+            late = time.monotonic() + self._patience
         return bytes(data)
 
 
