@@ -152,6 +152,10 @@ class ClusterService(QueueService):
         )
         if self.node.joiner is not None:
             await self.node.joiner.stop()
+        if self._giver_port is not None and self.node.giver is not None:
+            await self._giver_port.stopListening()
+            await self.node.giver.drop()
+        # No thread is in the store any more: where the node leads, the queues close it.
         await self.node.rest()
         if self.node.role == LEADER:
             await super().stopService()
@@ -160,9 +164,6 @@ class ClusterService(QueueService):
         await self.node.stop()
         if self._status_port is not None:
             await self._status_port.stopListening()
-        if self._giver_port is not None and self.node.giver is not None:
-            await self._giver_port.stopListening()
-            await self.node.giver.drop()
         late.cancel()
         self._node_clock.stop()
         self._node_pool.stop()

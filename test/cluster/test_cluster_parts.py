@@ -217,6 +217,7 @@ class NodeTests(SynchronousTestCase):
                 elif path == b"/metrics":
                     self.assertIn(b"\ndarner_cluster_leads %d\n" % process.leads, body)
                     self.assertIn(b"# TYPE darner_cluster_failovers_total counter\n", body)
+                    self.assertIn(b"\ndarner_cluster_snapshots_given_total 0\n", body)
 
     def test_status_and_step_down(self) -> None:
         cluster = Cluster(self)

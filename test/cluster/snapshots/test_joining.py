@@ -203,9 +203,11 @@ class JoiningTests(GivingCase):
 class ServiceTests(TestCase):
     """What a process of a node does about snapshots."""
 
-    def service(self, path: Path, **settings: Any) -> ClusterService:
+    def service(self, path: Path, last: int = 0, **settings: Any) -> ClusterService:
+        """@param last: the last record of the log, which has none any more."""
         made = make_settings({"cluster": "etcd://127.0.0.1:1/jobs", "interface": "0.0.0.0", **settings}, "test")
         log = MemoryLog(reactor)
+        log.last, log.first = last, last + 1
         service = ClusterService(path, [], made, reactor, lambda _: None, Control(), log.member())  # type: ignore[arg-type,return-value]
         service.startService()
         self.addCleanup(service.stopService)
@@ -218,7 +220,7 @@ class ServiceTests(TestCase):
             store = ReplicatedStore(place)
             fill(store, position)
             store.close()
-        service = self.service(path)
+        service = self.service(path, 7)
         host, port = split_address(service.node.gives_at)
         self.assertEqual((host, service.node.store.position), ("127.0.0.1", 7))
         with socket.create_connection((host, port)):
