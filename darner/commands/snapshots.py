@@ -33,13 +33,13 @@ def take_snapshot(output: Output, found: Sequence[tuple[str, Any]], directory: P
         raise Failure("--keep is for a directory", USAGE)
     if streams and sys.stdout.isatty():
         raise Failure("a stream is not for a terminal: pipe it, or name a directory", USAGE)
-    from darner.cluster.snapshots.exchange import SnapshotError
+    from darner.cluster.snapshots.exchange import SnapshotError, read_secret
     from darner.cluster.snapshots.taking import Taking
 
     reasons = []
     for name, note in found:
         try:
-            taking = Taking(note.snapshots, bytes.fromhex(note.secret))
+            taking = Taking(note.snapshots, read_secret(note.secret))
             try:
                 if streams:
                     with _plainly(name):  # what was written cannot be taken back

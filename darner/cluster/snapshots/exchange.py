@@ -75,6 +75,14 @@ class Header:
             raise SnapshotError("what the node says is no header of a snapshot") from None
 
 
+def read_secret(text: str) -> bytes:
+    """@param text: hexadecimal digits of a note.  @raise SnapshotError: they are none."""
+    try:
+        return bytes.fromhex(text)
+    except ValueError:
+        raise SnapshotError("what its note says is no secret") from None
+
+
 def greeting(nonce: bytes) -> bytes:
     """@param nonce: random bytes of the giver.  @return: what it says first."""
     return b"darner snapshot 1 %s\n" % nonce.hex().encode()

@@ -16,7 +16,7 @@ from twisted.logger import Logger
 from darner.cluster.interfaces import ILog
 from darner.cluster.notes import FOLLOWER, LEADER, Note, read_notes
 from darner.cluster.replicated_store import ReplicatedStore
-from darner.cluster.snapshots.exchange import SnapshotError
+from darner.cluster.snapshots.exchange import SnapshotError, read_secret
 from darner.cluster.snapshots.installing import install
 from darner.cluster.snapshots.taking import Taking, complete, discard, take
 from darner.errors import LogUnavailable, Stopped, StoreError
@@ -122,7 +122,7 @@ class Joiner:
         """@raise StoreError: this did not work."""
         self.holding = note.durable
         taking: Taking = await self._in_thread(
-            lambda: Taking(note.snapshots, bytes.fromhex(note.secret), self._proceed)
+            lambda: Taking(note.snapshots, read_secret(note.secret), self._proceed)
         )
         try:
             header = taking.header

@@ -15,14 +15,7 @@ from twisted.internet.testing import StringTransport
 from twisted.trial.unittest import SynchronousTestCase
 
 from darner.cluster.replicated_store import ReplicatedStore
-from darner.cluster.snapshots.exchange import (
-    HEAD,
-    Frames,
-    Header,
-    frame_key,
-    read_greeting,
-    request,
-)
+from darner.cluster.snapshots.exchange import HEAD, Frames, Header, frame_key, read_greeting, request
 from darner.cluster.snapshots.giving import MOST, PATIENCE, STALL, Giver
 from darner.errors import StoreError
 from darner.store.directory import BACKED_UP, DATABASE, GIVEN

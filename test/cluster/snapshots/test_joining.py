@@ -109,9 +109,10 @@ class JoiningTests(GivingCase):
     async def test_another_giver(self) -> None:
         """Where one fails, the next is asked; and all of them again."""
         node = self.joining()
-        self.note(secret="00")
-        await deferLater(reactor, 0.1, lambda: None)
-        self.assertEqual(node.role, JOINING)
+        for secret in ("00", "no digits"):
+            self.note(secret=secret)
+            await deferLater(reactor, 0.1, lambda: None)
+            self.assertEqual((node.role, self.ended), (JOINING, []))
         self.log.notes["dead"] = (
             Note(position=100, cluster=CLUSTER.hex(), snapshots="127.0.0.1:1", secret="00").to_bytes(), 0.0
         )  # fmt: skip

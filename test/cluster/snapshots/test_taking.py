@@ -7,10 +7,12 @@ from __future__ import annotations
 import contextlib
 import shutil
 import socket
+import sys
 import threading
 from collections.abc import Callable
+from io import BytesIO, StringIO
 from pathlib import Path
-from typing import Any
+from typing import Any, Optional
 from unittest import mock
 
 from twisted.internet import reactor as global_reactor
@@ -18,15 +20,20 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 
+from darner.cluster.notes import Note
 from darner.cluster.replicated_store import ReplicatedStore
 from darner.cluster.snapshots import giving, taking
 from darner.cluster.snapshots.addresses import split_address
-from darner.cluster.snapshots.exchange import (
-    Header,
-)
+from darner.cluster.snapshots.exchange import Header, SnapshotError
 from darner.cluster.snapshots.installing import install
 from darner.cluster.snapshots.taking import Taking, complete, take
+from darner.commands.client_settings import ClientSettings
+from darner.commands.exits import USAGE, Failure
+from darner.commands.output import Output
+from darner.commands.snapshots import take_snapshot
 from darner.errors import Stopped, StoreError
+from darner.store.backup.folder import BackupFolder
+from darner.store.backup.restoring import restore, restore_stream
 from darner.store.directory import TAKING
 from test.cluster.snapshots.stores import CLUSTER, GivingCase, fill
 
@@ -182,3 +189,85 @@ class TakingTests(GivingCase):
         self.assertNoResult(waiting)
         stopped.set()
         await self.assertFailure(waiting, Stopped)
+
+
+class Written(Output):
+    """What a command has written."""
+
+    def __init__(self) -> None:
+        super().__init__(ClientSettings())
+        self.facts: dict[str, Any] = {}
+        self.streamed = b""
+
+    def done(self, text: str, **facts: Any) -> None:
+        self.facts = facts
+
+    def data(self, data: bytes) -> None:
+        self.streamed += data
+
+
+class CommandTests(GivingCase):
+    """L{take_snapshot}."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.output = Written()
+        self.file = Path(self.mktemp())
+        self.file.touch()
+        self.found = [
+            (name, Note(snapshots=address, secret=self.giver.secret.hex()))
+            for name, address in (("gone", "127.0.0.1:1"), ("there", self.address))
+        ]
+
+    def take(self, directory: Path, keep: Optional[int] = None) -> Deferred[None]:
+        return deferToThread(take_snapshot, self.output, self.found, directory, keep)
+
+    def restored(self, path: Path) -> None:
+        """A data directory has all of it."""
+        store = ReplicatedStore(path)
+        self.addCleanup(store.close)
+        self.assertEqual((store.position, store.shared()), (100, self.store.shared()))
+
+    async def test_directory(self) -> None:
+        """The node that is gone is passed over."""
+        directory, path = Path(self.mktemp()), Path(self.mktemp())
+        for _ in range(3):
+            await self.take(directory, 2)
+        self.assertEqual((self.output.facts["node"], self.output.facts["record"]), ("there", 100))
+        self.assertEqual(len(BackupFolder(directory).names()), 2)
+        restore(directory / self.output.facts["name"], path)
+        self.restored(path)
+
+    async def test_stream(self) -> None:
+        self.patch(sys, "stdout", StringIO())
+        await self.take(Path("-"))
+        path = Path(self.mktemp())
+        restore_stream(BytesIO(self.output.streamed).read, path)
+        self.restored(path)
+
+    async def test_none(self) -> None:
+        self.found.pop()
+        failure = await self.assertFailure(self.take(Path(self.mktemp())), Failure)
+        self.assertIn("no node gives a snapshot: gone: 127.0.0.1:1: Connection refused", str(failure))
+        self.found.clear()
+        failure = await self.assertFailure(self.take(Path(self.mktemp())), Failure)
+        self.assertIn("none says where", str(failure))
+
+    async def test_stream_that_breaks(self) -> None:
+        """What was written cannot be taken back, so no other node is asked."""
+        self.patch(sys, "stdout", StringIO())
+        self.found.append(self.found[1])
+        with mock.patch.object(Taking, "read", mock.Mock(side_effect=[b"some", SnapshotError("cut")])) as read:
+            failure = await self.assertFailure(self.take(Path("-")), Failure)
+        self.assertEqual((str(failure), read.call_count, self.output.streamed), ("there: cut", 2, b"some"))
+
+    async def test_cannot_write(self) -> None:
+        failure = await self.assertFailure(self.take(self.file), Failure)
+        self.assertIn("cannot back up", str(failure))
+
+    async def test_usage(self) -> None:
+        failure = await self.assertFailure(self.take(Path("-"), 3), Failure)
+        self.assertEqual(failure.status, USAGE)
+        self.patch(sys, "stdout", mock.Mock(isatty=lambda: True))
+        failure = await self.assertFailure(self.take(Path("-")), Failure)
+        self.assertEqual(failure.status, USAGE)
