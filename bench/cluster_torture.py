@@ -121,7 +121,7 @@ class Torture:
     All of it.
 
     @ivar compared: how many times the stores of all nodes were compared.
-    @ivar lost_while_joining: how many nodes were killed soon after they had lost their disk.
+    @ivar lost_while_joining: how many nodes were killed once more, soon after they had lost their disk.
     """
 
     def __init__(self, clients: int, seed: int, say: Callable[[str], object] = lambda _: None) -> None:
@@ -320,6 +320,8 @@ def main(arguments: Sequence[str]) -> None:
     print(f"items: {', '.join(f'{count} {what}' for what, count in sorted(done.items()))}")
     print(f"requests without an answer: {sum(client.in_doubt for client in torture.clients)}")
     print(f"keys and values of all nodes were compared {torture.compared} times, and are equal")
+    taken = sum(node.output.read_text().count("took a snapshot of") for node in torture.nodes)
+    print(f"snapshots taken: {taken}; killed soon after their disk was lost: {torture.lost_while_joining}")
     print("nothing lost, nothing twice, order kept")
     torture.remove()
 
