@@ -25,13 +25,14 @@ from darner.cluster.notes import FOLLOWER, JOINING, LEADER, Note
 from darner.cluster.replicated_store import ReplicatedStore
 from darner.cluster.snapshots import joining
 from darner.cluster.snapshots.addresses import split_address
+from darner.cluster.snapshots.exchange import SnapshotError
 from darner.cluster.snapshots.installing import install
 from darner.cluster.snapshots.joining import Joiner
 from darner.cluster.snapshots.taking import Taking
 from darner.config.settings import make_settings
-from darner.errors import Stopped, StoreUnusable
+from darner.errors import Stopped, StoreError, StoreUnusable
 from darner.queues.control import Control
-from darner.store.directory import SNAPSHOT, TAKING
+from darner.store.directory import GIVEN, SNAPSHOT, TAKING
 from test.cluster.snapshots.stores import CLUSTER, GivingCase, claim, fill, turn
 
 reactor: Any = global_reactor
@@ -207,6 +208,11 @@ class JoiningTests(GivingCase):
         store.close()
 
 
+def names(path: Path) -> list[str]:
+    """@return: what is in a data directory."""
+    return sorted(entry.name for entry in path.iterdir())
+
+
 class ServiceTests(TestCase):
     """What a process of a node does about snapshots."""
 
@@ -217,7 +223,7 @@ class ServiceTests(TestCase):
         log.last, log.first = last, last + 1
         service = ClusterService(path, [], made, reactor, lambda _: None, Control(), log.member())  # type: ignore[arg-type,return-value]
         service.startService()
-        self.addCleanup(service.stopService)
+        self.addCleanup(lambda: service.running and service.stopService())
         return service
 
     def test_gives(self) -> None:
@@ -232,6 +238,24 @@ class ServiceTests(TestCase):
         self.assertEqual((host, service.node.store.position), ("127.0.0.1", 7))
         with socket.create_connection((host, port)):
             pass
+
+    async def test_stops_while_it_gives(self) -> None:
+        """No thread of the giver is in the store that is closed, and nothing of the capture stays."""
+        path = Path(self.mktemp())
+        store = ReplicatedStore(path)
+        fill(store, 100, 200_000)
+        store.close()
+        service = self.service(path, 100)
+        giver = service.node.giver
+        assert giver is not None
+        one = await deferToThread(lambda: Taking(service.node.gives_at, giver.secret))
+        self.addCleanup(one.close)
+        self.assertIsNotNone(giver.current)
+        await service.stopService()
+        self.assertIsNone(giver.current)
+        self.assertNotIn(GIVEN, names(path))
+        self.assertRaises(StoreError, service.node.store.sync)
+        await self.assertFailure(deferToThread(lambda: [one.read(1 << 20) for _ in range(100)]), SnapshotError)
 
     def test_gives_none(self) -> None:
         service = self.service(Path(self.mktemp()), cluster_port="none")
