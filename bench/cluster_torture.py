@@ -9,7 +9,8 @@ values; once with what is left in the queues, and once when these have been empt
     python -m bench.cluster_torture --rounds=10 --faults=pause,quorum,all
 
 Faults: C{kill} the leader or a follower (kill -9), C{pause} the leader (SIGSTOP), C{quorum}: two etcds are paused,
-C{all}: all six processes are killed.  It prints how long each outage was, for the clients.
+C{all}: all six processes are killed, C{disk}: a node is killed and loses its data directory, and may be killed again
+while it takes a snapshot.  It prints how long each outage was, for the clients.
 """
 
 from __future__ import annotations
@@ -74,12 +75,17 @@ class Node:
 
     def position(self) -> Optional[int]:
         """@return: the record that it has applied last; C{None} if it does not say."""
+        return self.metric("position")
+
+    def metric(self, name: str) -> Optional[int]:
+        """@return: one of the figures of its status site; C{None} if it does not say."""
         try:
             with urllib.request.urlopen(f"http://127.0.0.1:{self.http}/metrics", timeout=2) as answer:
                 lines = answer.read().decode().splitlines()
         except OSError:
             return None
-        return next(int(float(line.split()[1])) for line in lines if line.startswith("darner_cluster_position "))
+        wanted = (f"darner_cluster_{name} ", f"darner_cluster_{name}_total ")
+        return next(int(float(line.split()[1])) for line in lines if line.startswith(wanted))
 
     def leads(self) -> bool:
         """@return: whether it listens for clients."""
@@ -115,6 +121,7 @@ class Torture:
     All of it.
 
     @ivar compared: how many times the stores of all nodes were compared.
+    @ivar lost_while_joining: how many nodes were killed once more, soon after they had lost their disk.
     """
 
     def __init__(self, clients: int, seed: int, say: Callable[[str], object] = lambda _: None) -> None:
@@ -132,6 +139,7 @@ class Torture:
         ports = [node.port for node in self.nodes]
         self.clients = [Client(ports, f"{seed} {number}", number) for number in range(clients)]
         self.compared = 0
+        self.lost_while_joining = 0
         self._faults: list[tuple[float, str]] = []
 
     def leader(self, patience: float = 60.0) -> Node:
@@ -156,6 +164,12 @@ class Torture:
             node = leader if self.chance.random() < 0.7 else self.chance.choice(self.nodes)
             node.kill()
             time.sleep(self.chance.random())
+        elif kind == "disk":
+            node = leader if self.chance.random() < 0.4 else self.chance.choice(self.nodes)
+            node.kill()
+            shutil.rmtree(self.directory / node.name)
+            node.start()
+            self._joins(node)
         elif kind == "pause":
             leader.signal(signal.SIGSTOP)
             time.sleep(5 + 3 * self.chance.random())
@@ -173,6 +187,21 @@ class Torture:
             self.etcd.kill()
             self.etcd.start()
         self.tend()
+
+    def _joins(self, node: Node) -> None:
+        """Wait until a node has what the others have: no other disk may be lost before."""
+        if self.chance.random() < 0.5:
+            time.sleep(self.chance.random() * 2)
+            node.kill()
+            self.lost_while_joining += 1
+        deadline = time.monotonic() + PATIENCE
+        reached: Optional[int] = None
+        while reached is None or (node.metric("durable") or 0) < reached:
+            self.tend()
+            if time.monotonic() > deadline:
+                raise AssertionError(f"{node.name} does not join")
+            reached = reached or self.leader().position()
+            time.sleep(0.1)
 
     def run(self, rounds: int, faults: Sequence[str], between: float) -> None:
         """@raise AssertionError: a client was told what cannot be."""
@@ -267,7 +296,9 @@ def main(arguments: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.cluster_torture")
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--clients", type=int, default=4)
-    parser.add_argument("--faults", default="kill", help="comma-separated, taken in turn: kill, pause, quorum, all")
+    parser.add_argument(
+        "--faults", default="kill", help="comma-separated, taken in turn: kill, pause, quorum, all, disk"
+    )
     parser.add_argument("--between", type=float, default=2.0, help="seconds between two faults, on average")
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args(arguments)
@@ -289,6 +320,8 @@ def main(arguments: Sequence[str]) -> None:
     print(f"items: {', '.join(f'{count} {what}' for what, count in sorted(done.items()))}")
     print(f"requests without an answer: {sum(client.in_doubt for client in torture.clients)}")
     print(f"keys and values of all nodes were compared {torture.compared} times, and are equal")
+    taken = sum(node.output.read_text().count("took a snapshot of") for node in torture.nodes)
+    print(f"snapshots taken: {taken}; killed soon after their disk was lost: {torture.lost_while_joining}")
     print("nothing lost, nothing twice, order kept")
     torture.remove()
 

@@ -25,7 +25,12 @@ from darner.cluster.node import EXIT_FENCED, Node
 from darner.cluster.notes import LEADER
 from darner.cluster.opening import open_log
 from darner.cluster.replicated_store import ReplicatedStore
+from darner.cluster.snapshots.addresses import join_address, own_address
+from darner.cluster.snapshots.giving import Giver
+from darner.cluster.snapshots.installing import install
+from darner.cluster.snapshots.joining import Joiner
 from darner.cluster.status_site import make_site
+from darner.config.clusters import parse_cluster
 from darner.config.settings import Settings
 from darner.errors import SettingsError
 from darner.net.clock import MonotonicClock
@@ -58,7 +63,7 @@ class ClusterService(QueueService):
         @param log: what the nodes share; by default what the settings say.
         @raise SystemExit: a file for etcd cannot be read, or packages are missing.
         """
-        super().__init__(data_dir, places, settings, reactor, lambda _: self._replicated, control)
+        super().__init__(data_dir, places, settings, reactor, lambda _: self.node.store, control)
         if log is None:
             assert settings.cluster is not None
             try:
@@ -70,6 +75,7 @@ class ClusterService(QueueService):
                 sys.exit(f"darner: {error}")
         self._shared_log = log
         self._status_port: Any = None
+        self._giver_port: Any = None
 
     def startService(self) -> None:
         """
@@ -78,17 +84,24 @@ class ClusterService(QueueService):
         @raise darner.errors.StoreError: the data directory cannot be used.
         """
         settings = self._settings
-        self._replicated = ReplicatedStore(self.data_dir)
+        if install(self.data_dir):
+            self._log.info("cluster: installed the snapshot that was taken before")
+        store = ReplicatedStore(self.data_dir)
         self._node_clock: Any = MonotonicClock(self._reactor.callFromThread)
         self._node_pool = ThreadPool(0, 1, f"darner node {self.data_dir}")
         self._node_pool.start()
+        self._snapshot_pool = ThreadPool(0, 2, f"darner snapshots {self.data_dir}")
+        self._snapshot_pool.start()
         name = settings.cluster_node or socket.gethostname()
         self.node = Node(
-            self._shared_log, self._replicated, name, self._node_clock, time.time,
+            self._shared_log, store, name, self._node_clock, time.time,
             lambda work, *arguments: deferToThreadPool(self._reactor, self._node_pool, work, *arguments),
             self._begin_to_serve, self._ask_to_stop, self._end_process, settings.cluster_size,
             f"{settings.interface}:{settings.tcp_port}",
+            joiner=Joiner(self._shared_log, self.data_dir, self._node_clock, self._in_snapshot_thread),
         )  # fmt: skip
+        if settings.cluster_port is not None:
+            self._give(settings.cluster_port)
         if settings.cluster_http_port is not None:
             self._status_port = self._reactor.listenTCP(
                 settings.cluster_http_port, make_site(self.node), interface=settings.http_interface
@@ -96,9 +109,23 @@ class ClusterService(QueueService):
             self._log.info("health and metrics of the node: {address}", address=self._status_port.getHost())
         Service.startService(self)
         self._log.info(
-            "cluster: node {name} follows from record {number} on", name=name, number=self._replicated.position
+            "cluster: node {name} follows from record {number} on", name=name, number=store.position
         )
         self.node.start()
+
+    def _in_snapshot_thread(self, work: Callable[..., Any], *arguments: Any) -> Deferred[Any]:
+        return deferToThreadPool(self._reactor, self._snapshot_pool, work, *arguments)
+
+    def _give(self, port: int) -> None:
+        """Give snapshots to nodes that ask at a port."""
+        giver = Giver(self.node.given, self._node_clock, self._in_snapshot_thread)
+        self._giver_port = self._reactor.listenTCP(port, giver, interface=self._settings.interface)
+        host = self._settings.interface
+        if host in ("", "0.0.0.0", "::"):
+            url = self._settings.cluster
+            host = own_address(parse_cluster(url).endpoints if url else ())
+        self.node.giver = giver
+        self.node.gives_at = join_address(host, self._giver_port.getHost().port)
 
     def _begin_to_serve(self) -> None:
         super().startService()
@@ -123,6 +150,12 @@ class ClusterService(QueueService):
         late = self._node_clock.callLater(
             LEAVE, self._end_process, EXIT_FENCED, "cannot stop in order: the log is out of reach"
         )
+        if self.node.joiner is not None:
+            await self.node.joiner.stop()
+        if self._giver_port is not None and self.node.giver is not None:
+            await self._giver_port.stopListening()
+            await self.node.giver.drop()
+        # No thread is in the store any more: where the node leads, the queues close it.
         await self.node.rest()
         if self.node.role == LEADER:
             await super().stopService()
@@ -134,4 +167,5 @@ class ClusterService(QueueService):
         late.cancel()
         self._node_clock.stop()
         self._node_pool.stop()
-        self._replicated.close()
+        self._snapshot_pool.stop()
+        self.node.store.close()

@@ -44,6 +44,7 @@ class Options(usage.Options):
         ["cluster", None, None, "Be a node of a cluster, whose log is at etcd://HOST:PORT,HOST:PORT/NAME."],
         ["cluster-node", None, None, "Name of this node.  [default: the machine's]"],
         ["cluster-http-port", None, None, "TCP port for health and metrics of the node.  [default: none]"],
+        ["cluster-port", None, None, "TCP port where the node gives snapshots to others.  [default: a free one]"],
         ["dialect", None, None, "Reply as clients of 'kestrel' or of 'memcache' expect.  [default: kestrel]"],
     ]
 
@@ -108,7 +109,7 @@ class Options(usage.Options):
         """@raise usage.UsageError: a port is not a number."""
         # Absolute, as twistd may change the working directory before a reload.
         self._config = None if self["config"] is None else Path(self["config"]).absolute()
-        for name in ("port", "text-port", "http-port", "cluster-http-port"):
+        for name in ("port", "text-port", "http-port", "cluster-http-port", "cluster-port"):
             if self[name] is not None:
                 try:
                     self[name] = int(self[name])
@@ -132,6 +133,7 @@ class Options(usage.Options):
         for name in (
             "data-dir", "port", "text-port", "interface", "min-free-bytes", "dialect", "password-file", "http-port",
             "http-interface", "log-format", "log-level", "cluster", "cluster-node", "cluster-http-port",
+            "cluster-port",
         ):  # fmt: skip
             if self[name] is not None:
                 values[name.replace("-", "_")] = self[name]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 import secrets
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Final, Optional
 
 from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
@@ -21,16 +21,19 @@ from twisted.python.failure import Failure
 import darner
 from darner.cluster.interfaces import IFollowing, ILog
 from darner.cluster.leading import Leadership, append_surely
-from darner.cluster.notes import FENCED, FOLLOWER, LEADER, RESIGNED, STEP_DOWN, Note, read_notes
+from darner.cluster.notes import FENCED, FOLLOWER, JOINING, LEADER, RESIGNED, STEP_DOWN, Note, read_notes
+from darner.cluster.pace import Pace
 from darner.cluster.records import CLAIM, Record
 from darner.cluster.replicated_store import ReplicatedStore
+from darner.cluster.snapshots.giving import Giver
+from darner.cluster.snapshots.joining import Joiner
 from darner.cluster.trimming import trim_to
-from darner.errors import LogConflict, LogError, LogTrimmed, LogUnavailable, StoreError
+from darner.errors import LogConflict, LogError, LogTrimmed, LogUnavailable, Stopped, StoreError
 
 EXIT_FENCED: Final = 70
 """Another node leads: start this one again, and it follows."""
 EXIT_BEHIND: Final = 71
-"""The records that it needs are trimmed: it needs the data of another node."""
+"""The records that it needs are trimmed, and it takes no snapshots: it needs the data of another node."""
 EXIT_DAMAGED: Final = 72
 """A record is damaged, of a newer version, or of another cluster: an operator has to look."""
 EXIT_STORE: Final = 73
@@ -39,38 +42,19 @@ EXIT_LEAD: Final = 74
 """It leads by the log, and cannot serve: a port is taken, say."""
 
 
-@dataclass(frozen=True)
-class Pace:
-    """
-    When things are done, in seconds.
-
-    @ivar look: between two looks at the notes.
-    @ivar tell: between two notes of its own.
-    @ivar patience: the age of the leader's note at which nobody counts as leading.
-    @ivar jitter: what a node waits then, at random, from a tenth of it on.
-    @ivar settle: what a node waits after its start, so that those that know more are first.
-    @ivar sync: between two syncs of the store, and two looks at what can be trimmed.
-    """
-
-    look: float = 0.2
-    tell: float = 0.4
-    patience: float = 1.4
-    jitter: float = 0.5
-    settle: float = 1.0
-    sync: float = 1.0
-
-
 class Node:
     """
     One node.
 
-    @ivar role: L{FOLLOWER}, L{LEADER}, L{RESIGNED} or L{FENCED}.
+    @ivar role: L{FOLLOWER}, L{JOINING}, L{LEADER}, L{RESIGNED} or L{FENCED}.
     @ivar leader: the name of the node whose claim was the last one in the log; empty if none is known.
     @ivar leadership: while it leads.
     @ivar last: the last record of the log, as far as is known.
     @ivar trimmed: the last record that was trimmed, as far as is known.
     @ivar failovers: how many claims of other nodes it has seen since it started, and its own.
     @ivar durable: the last record that is on its stable storage.
+    @ivar giver: gives snapshots of its store, if it does.
+    @ivar gives_at: where, C{HOST:PORT}, for other nodes.
     """
 
     _log = Logger()
@@ -78,7 +62,9 @@ class Node:
     def __init__(
         self, log: ILog, store: ReplicatedStore, name: str, clock: IReactorTime, wall: Callable[[], float],
         in_thread: Callable[..., Deferred[Any]], lead: Callable[[], object], step_down: Callable[[], object],
-        end: Callable[[int, str], object], size: int = 3, address: str = "", pace: Pace = Pace(),
+        end: Callable[[int, str], object], size: int = 3, address: str = "",
+        pace: Pace = Pace(),  # noqa: B008  (it is frozen)
+        joiner: Optional[Joiner] = None,
     ) -> None:  # fmt: skip
         """
         @param lead: called when it leads: serves clients on the store.
@@ -86,6 +72,7 @@ class Node:
         @param end: called with an exit status and the reason: ends the process, without a word to clients.
         @param size: how many nodes the cluster has at least.
         @param address: where it serves clients, for people.
+        @param joiner: takes a snapshot where the records that it needs are trimmed; C{None}: it ends.
         """
         self._shared = log
         self.store = store
@@ -112,6 +99,11 @@ class Node:
         self._resting = False
         self._reachable = True
         self._jitter = 0.0
+        self.joiner = joiner
+        self.giver: Optional[Giver] = None
+        self.gives_at = ""
+        self._joining: Optional[Deferred[None]] = None
+        self._catching_up = False
 
     # Start and end
 
@@ -141,9 +133,10 @@ class Node:
         """
         led = self.role == LEADER
         self._stop_following()
-        if self._running is not None:
-            self._running.cancel()
-            self._running = None
+        for running in (self._running, self._joining):
+            if running is not None:
+                running.cancel()
+        self._running = self._joining = None
         if led:
             self.role = RESIGNED
             telling = self._shared.note(self.name, self._note().to_bytes())
@@ -194,7 +187,9 @@ class Node:
 
     def _cannot_follow(self, failure: Failure) -> None:
         error = failure.value
-        if isinstance(error, LogTrimmed):
+        if isinstance(error, LogTrimmed) and self.joiner is not None:
+            self._join(self.joiner, error)
+        elif isinstance(error, LogTrimmed):
             self.fence(
                 EXIT_BEHIND,
                 f"this node is too far behind: it has applied record {self.store.position}, and {error}.  Restore a "
@@ -204,6 +199,49 @@ class Node:
             self.fence(EXIT_STORE, f"cannot apply a record of the log: {error}")
         else:
             self.fence(EXIT_DAMAGED, f"cannot apply record {self.store.received + 1} of the log: {error}")
+
+    # Joining
+
+    def given(self) -> Optional[ReplicatedStore]:
+        """@return: the store, if a snapshot of it is worth to be given."""
+        return self.store if self.role in (FOLLOWER, LEADER) and self.store.position else None
+
+    def _join(self, joiner: Joiner, error: LogTrimmed) -> None:
+        self.role = JOINING
+        self._log.warn(
+            "cluster: this node is too far behind, and takes a snapshot: it has applied record {position}, and {error}",
+            position=self.store.position, error=error,
+        )  # fmt: skip
+        self._joining = Deferred.fromCoroutine(self._take(joiner))
+        self._joining.addErrback(self._cannot_join)
+
+    async def _take(self, joiner: Joiner) -> None:
+        await joiner.take(self.name, self.store.cluster.hex())
+        # Nobody uses the store from here on.
+        await self.rest()
+        if self.giver is not None:
+            await self.giver.drop()
+        self.store = await joiner.switch(self.store)
+        self.durable = 0
+        self._catching_up = True
+        self._resting = False
+        self.role = FOLLOWER
+        self._sign = self._clock.seconds() + self._pace.settle
+        self._log.info("cluster: follows from record {number} on", number=self.store.position)
+        self._follow()
+
+    def _cannot_join(self, failure: Failure) -> None:
+        if not failure.check(CancelledError, Stopped):
+            self.fence(EXIT_STORE, f"cannot join by a snapshot: {failure.getErrorMessage()}")
+
+    @property
+    def holding(self) -> int:
+        """The record behind which this node needs all: it takes a snapshot, or comes from one; 0 if it does not."""
+        if self.role == JOINING and self.joiner is not None:
+            return self.joiner.holding
+        if self._catching_up and self.role == FOLLOWER:
+            return self.store.position
+        return 0
 
     # Looking
 
@@ -229,15 +267,20 @@ class Node:
         values = await self._shared.notes()
         self.notes = read_notes(values)
         self.last = max([self.last, *(note.position for note in self.notes.values())])
+        self._catching_up = self._catching_up and (self.store.position < self.last or not self.durable)
         self._sync()
         if self.leadership is not None:
             await self._look_as_leader(self.leadership, values)
-        else:
+        elif self.role == FOLLOWER:
             await self._look_as_follower()
 
     def _note(self) -> Note:
         claim = 0 if self.leadership is None else self.leadership.claim
-        return Note(self.role, claim, self.store.position, self.durable, self._address, darner.__version__)
+        return Note(
+            self.role, claim, self.store.position, self.durable, self._address, darner.__version__,
+            self.store.cluster.hex(), self.gives_at, "" if self.giver is None else self.giver.secret.hex(),
+            self.holding,
+        )  # fmt: skip
 
     def _sync(self) -> None:
         """Now and then, bring the store to stable storage, in a thread."""
@@ -279,8 +322,9 @@ class Node:
 
     async def _claim(self) -> None:
         """Try to lead."""
+        received = self.store.received  # before: more may come while the log is asked
         last = await self._shared.last()
-        if last < self.store.received:
+        if last < received:
             self.fence(
                 EXIT_DAMAGED,
                 f"the log ends with record {last}, and this node has applied record {self.store.position}: they do "

@@ -13,6 +13,8 @@ LEADER: Final = "leader"
 RESIGNED: Final = "resigned"
 """It has led, and stopped in order: another may lead at once."""
 FENCED: Final = "fenced"
+JOINING: Final = "joining"
+"""The records that it needs are trimmed: it takes a snapshot of another node."""
 
 STEP_DOWN: Final = "!step-down"
 """The name of the note by which an operator asks the leader to step down; it holds the number of the leader's claim."""
@@ -28,6 +30,10 @@ class Note:
     @ivar durable: the last record that it has on stable storage.
     @ivar address: where it serves clients while it leads, for people.
     @ivar version: its version of darner.
+    @ivar cluster: hexadecimal digits that name its cluster; empty while it knows none.
+    @ivar snapshots: where it gives snapshots, C{HOST:PORT}; empty if it does not.
+    @ivar secret: hexadecimal digits that prove there that somebody may read this note.
+    @ivar holding: it needs the records behind this one: the log is kept for it; 0 if it does not ask for that.
     @ivar age: seconds since it told this, by the reckoning of the log.
     """
 
@@ -37,6 +43,10 @@ class Note:
     durable: int = 0
     address: str = ""
     version: str = ""
+    cluster: str = ""
+    snapshots: str = ""
+    secret: str = ""
+    holding: int = 0
     age: float = 0.0
 
     def to_bytes(self) -> bytes:
@@ -49,7 +59,8 @@ class Note:
         try:
             told = json.loads(data)
             known: dict[str, Any] = {field.name: told[field.name] for field in fields(Note) if field.name in told}
-            known.update({name: int(known.get(name, 0)) for name in ("claim", "position", "durable")})
+            known.update({name: int(known.get(name, 0)) for name in ("claim", "position", "durable", "holding")})
+            known.update({name: str(known.get(name, "")) for name in ("cluster", "snapshots", "secret")})
         except (ValueError, TypeError):
             return None
         return Note(**{**known, "age": age})

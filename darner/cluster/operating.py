@@ -4,16 +4,20 @@ What operators ask of a cluster, by its log alone: so it works whichever nodes r
 
 from __future__ import annotations
 
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
-from typing import Any, Optional
+from typing import Any, Optional, TypeVar
 
 from twisted.internet.defer import Deferred
 from twisted.internet.task import react
 
 from darner.cluster.interfaces import ILog
-from darner.cluster.notes import LEADER, STEP_DOWN, read_notes
+from darner.cluster.notes import LEADER, STEP_DOWN, Note, read_notes
 from darner.cluster.opening import open_log
+from darner.cluster.snapshots.joining import givers
 from darner.errors import DarnerError, LogUnavailable
+
+_T = TypeVar("_T")
 
 GONE = 3.0
 """Seconds without a note after which a node counts as gone."""
@@ -64,9 +68,16 @@ async def step_down(log: ILog, clock: Any) -> dict[str, Any]:
     return told
 
 
-def ask(url: str, steps_down: bool, timeout: float, *credentials: Optional[str]) -> dict[str, Any]:
+async def find_givers(log: ILog, clock: Any) -> list[tuple[str, Note]]:
+    """@return: the nodes that may give a snapshot, by name, the best one first; some may be gone."""
+    return givers(read_notes(await log.notes()), "", await log.first())
+
+
+def ask(
+    url: str, asking_for: Callable[[ILog, Any], Coroutine[Any, Any, _T]], timeout: float, *credentials: Optional[str]
+) -> _T:
     """
-    Run L{status} or L{step_down} by the global reactor, once in a process.
+    Run L{status}, L{step_down} or L{find_givers} by the global reactor, once in a process.
 
     @param credentials: as the rest of L{open_log}.
     @raise DarnerError: why it could not be done.
@@ -76,7 +87,7 @@ def ask(url: str, steps_down: bool, timeout: float, *credentials: Optional[str])
     async def run(reactor: Any) -> None:
         log = open_log(reactor, url, *credentials)
         try:
-            asking = Deferred.fromCoroutine((step_down if steps_down else status)(log, reactor))
+            asking = Deferred.fromCoroutine(asking_for(log, reactor))
             asking.addTimeout(
                 timeout + GONE, reactor, lambda *_: _fail(LogUnavailable("etcd does not answer in time"))
             )
@@ -91,7 +102,7 @@ def ask(url: str, steps_down: bool, timeout: float, *credentials: Optional[str])
         raise LogUnavailable("etcd could not be asked")
     if isinstance(found[0], DarnerError):
         raise found[0]
-    told: dict[str, Any] = found[0]
+    told: _T = found[0]
     return told
 
 

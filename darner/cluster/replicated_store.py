@@ -22,9 +22,11 @@ from zope.interface import implementer
 from darner.cluster.records import CLAIM, PART, Record, unpack_batch
 from darner.errors import LogDamaged, StoreError, StoreUnusable
 from darner.store import records
+from darner.store.backup.capture import Capture
 from darner.store.batch import Batch, Write
 from darner.store.compaction import Compaction
 from darner.store.database import DB
+from darner.store.directory import GIVEN
 from darner.store.interfaces import IReplicatedStore
 from darner.store.leveldb import LevelStore
 from darner.store.reclaiming import Reclaiming
@@ -147,6 +149,16 @@ class ReplicatedStore(LevelStore):
         position = self.position
         self._database.write_safely([(records.FORMAT_KEY, records.FORMAT)])
         return position
+
+    def capture_snapshot(self, proceed: Callable[[], None], wall: Callable[[], float]) -> Capture:
+        """
+        As L{capture}, beside a backup that may be made meanwhile.  One at a time.  Called in a worker thread.
+
+        What is captured has applied at least what C{position} said before.
+        """
+        capture = Capture(self._database, None, proceed, wall, place=GIVEN)
+        capture.take()
+        return capture
 
     # Leading
 

@@ -28,6 +28,10 @@ def figures(node: Node) -> dict[str, Any]:
         "failovers": node.failovers,
         "appended": leadership.appended if leadership else 0,
         "append_seconds": leadership.append_seconds if leadership else 0.0,
+        "snapshots_given": node.giver.given if node.giver else 0,
+        "snapshot_bytes_given": node.giver.given_bytes if node.giver else 0,
+        "snapshots_taken": node.joiner.taken if node.joiner else 0,
+        "snapshot_bytes_taken": node.joiner.taken_bytes if node.joiner else 0,
     }
 
 
@@ -40,7 +44,14 @@ _HELP = {
     "failovers": "claims to lead that were seen since the start",
     "appended": "records that this node has appended",
     "append_seconds": "how long the last append took",
+    "snapshots_given": "snapshots that this node has given to others",
+    "snapshot_bytes_given": "bytes of snapshots that this node has sent",
+    "snapshots_taken": "snapshots that this node has taken from others",
+    "snapshot_bytes_taken": "bytes of snapshots that this node has received",
 }
+_COUNTERS = (
+    "failovers", "appended", "snapshots_given", "snapshot_bytes_given", "snapshots_taken", "snapshot_bytes_taken",
+)  # fmt: skip
 
 
 class _Told(Resource):
@@ -58,7 +69,7 @@ class _Told(Resource):
             request.setHeader(b"content-type", b"text/plain; version=0.0.4; charset=utf-8")
             lines = []
             for name, value in figures(node).items():
-                kind = "counter" if name in ("failovers", "appended") else "gauge"
+                kind = "counter" if name in _COUNTERS else "gauge"
                 name = f"darner_cluster_{name}" + "_total" * (kind == "counter")
                 told = _HELP[name.removeprefix("darner_cluster_").removesuffix("_total")]
                 lines += [f"# HELP {name} {told}", f"# TYPE {name} {kind}", f"{name} {value}"]

@@ -5,20 +5,17 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
+from pathlib import Path
+from typing import Any, Optional
 
 import click
 
 from darner.commands.client_settings import ClientSettings
-from darner.commands.exits import Failure
+from darner.commands.exits import USAGE, Failure
 from darner.commands.output import Output
 from darner.commands.program import Command
+from darner.commands.snapshots import take_snapshot
 from darner.config.clusters import parse_cluster
-
-_SNAPSHOT = (
-    "a snapshot is not taken over the network yet: stop a follower that is not behind, copy its data directory to the "
-    "new node, and start both; the new node follows from where the copy was"
-)
 
 
 @click.command("cluster", cls=Command)
@@ -27,26 +24,38 @@ _SNAPSHOT = (
     "--cluster", "url", metavar="URL", required=True, envvar="DARNER_CLUSTER", show_envvar=True,
     help="Where the log is: etcd://HOST:PORT,HOST:PORT/NAME.",
 )  # fmt: skip
+@click.argument("directory", type=click.Path(path_type=Path), required=False)
+@click.option("--keep", type=click.IntRange(1), metavar="N", help="Remove the oldest backups, so that N stay.")
 @click.pass_obj
-def cluster_command(settings: ClientSettings, action: str, url: str) -> None:
+def cluster_command(
+    settings: ClientSettings, action: str, url: str, directory: Optional[Path], keep: Optional[int]
+) -> None:
     """
-    Show who leads a cluster and how far its nodes are, or have the leader step down, so that another node leads.
+    Show who leads a cluster and how far its nodes are (status), have the leader step down, so that another node leads
+    (step-down), or add a snapshot of a node to a DIRECTORY of backups (snapshot).
+
+    A snapshot is what backup makes, of any node that gives one (--cluster-port); it is read over the network, and -
+    writes it to standard output as one stream.  restore makes a data directory of it for a node of this cluster.
 
     --user, --password-file, --ca-file, --certificate and --key are for etcd here.
     """
-    if action == "snapshot":
-        raise Failure(_SNAPSHOT)
+    if (directory is not None) != (action == "snapshot") or (keep is not None and directory is None):
+        raise Failure("a directory of backups is for snapshot, and only for that", USAGE)
     try:
         parse_cluster(url)
     except ValueError as error:
         raise Failure(str(error)) from None
-    from darner.cluster.operating import ask
+    from darner.cluster.operating import ask, find_givers, status, step_down
 
-    told = ask(
-        url, action == "step-down", settings.timeout, settings.user or None, settings.password_file or None,
-        settings.ca_file or None, settings.certificate or None, settings.key or None,
+    credentials = (
+        settings.user or None, settings.password_file or None, settings.ca_file or None,
+        settings.certificate or None, settings.key or None,
     )  # fmt: skip
     output = Output(settings)
+    if directory is not None:
+        take_snapshot(output, ask(url, find_givers, settings.timeout, *credentials), directory, keep)
+        return
+    told = ask(url, step_down if action == "step-down" else status, settings.timeout, *credentials)
     if action == "step-down":
         output.line(f"{told['leader']} is asked to step down")
         sys.stdout.flush()

@@ -171,6 +171,10 @@ class Settings:
     """How many nodes the cluster has; a majority of them has on disk what is trimmed from the log."""
     cluster_http_port: Optional[int] = attrs.field(default=None, validator=_port)
     """TCP port for health and metrics of the node, whatever its role, at L{http_interface}."""
+    cluster_port: Optional[int] = attrs.field(default=0, validator=_port)
+    """
+    TCP port at L{interface} where the node gives snapshots to other nodes; 0 takes a free one, C{None}: it gives none.
+    """
     cluster_user: Optional[str] = attrs.field(default=None, validator=_optional_text)
     """The user of etcd as which the node logs in; C{None}: it does not."""
     cluster_password_file: Optional[str] = attrs.field(default=None, validator=_optional_text)

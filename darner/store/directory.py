@@ -21,6 +21,7 @@ from typing import IO, Final, Optional
 
 from darner.errors import StoreDamaged, StoreUnusable
 from darner.store.power_loss import unfinished_files
+from darner.store.reserve import Reserve
 from darner.store.status_file import StatusFile
 from darner.values.vocabulary import STATUSES
 
@@ -43,7 +44,12 @@ ASIDE: Final = "damaged-"
 NEW: Final = "leveldb.new"
 """A new database while it is created."""
 BACKED_UP: Final = "leveldb.backup"
-"""Links to and copies of the database's files, while a backup is made of them."""
+GIVEN: Final = "leveldb.given"
+"""Links to and copies of the database's files, while a backup is made of them, or a snapshot of a node is given."""
+TAKING: Final = "snapshot.taking"
+"""A snapshot that a node of a cluster is taking."""
+SNAPSHOT: Final = "snapshot"
+"""One that it has taken, which replaces the database."""
 RESTORING: Final = "restoring"
 """The file that is there while a backup is restored into the directory."""
 LOST: Final = "lost"
@@ -53,7 +59,10 @@ RESERVE_BYTES: Final = 12 * 1024 * 1024
 SETTLED: Final = 50_000_000
 """Nanoseconds after which another change of a directory has another time: the system's clock ticks meanwhile."""
 _HARMLESS: Final = frozenset({"lost+found", "twistd.log", "twistd.pid"})
-_OURS: Final = {MARKER, DATABASE, SEGMENTS, RESERVE, SAVING, SAVED, BEFORE, AFTER, NEW, LOST, STATUS, BACKED_UP}
+_OURS: Final = {
+    MARKER, DATABASE, SEGMENTS, RESERVE, SAVING, SAVED, BEFORE, AFTER, NEW, LOST, STATUS, BACKED_UP, GIVEN, TAKING,
+    SNAPSHOT,
+}  # fmt: skip
 _FORMAT: Final = re.compile(rb"darner data directory, format \d+\n")
 
 
@@ -181,62 +190,6 @@ def _is_journal(entry: Path) -> bool:
 
 def in_use(path: Path) -> StoreUnusable:
     return StoreUnusable(f"the data directory {path} is in use by another process: stop that one, or name another")
-
-
-class Reserve:
-    """
-    Disk space that is reserved for a full disk.
-
-    Clients must be able to consume items when the disk is full, and consuming writes records.
-
-    @ivar held: whether the space is reserved.
-    @ivar reason: the operating system's reason why L{take} failed last.
-    """
-
-    def __init__(self, path: Path, size: int) -> None:
-        """@param size: in bytes."""
-        self._path = path
-        self._size = size
-        self.held = False
-        self.reason = ""
-
-    def take(self) -> bool:
-        """
-        Reserve the space, unless that would use up the disk.
-
-        It raises no errors, as it is called while clients are served from a failing disk.
-
-        @return: whether the space is reserved now; if not, C{reason} says why.
-        """
-        if not self.held:
-            try:
-                self._allocate()
-            except OSError as error:
-                self.reason = os.strerror(error.errno or errno.EIO)
-                self.give_up()
-        return self.held
-
-    def _allocate(self) -> None:
-        file = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
-        try:
-            space = os.fstatvfs(file)
-            missing = self._size - os.fstat(file).st_blocks * 512
-            if missing > 0 and space.f_bavail * space.f_frsize < missing + self._size // 2:
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            os.posix_fallocate(file, 0, self._size)
-            self.held = True
-        finally:
-            os.close(file)
-
-    def give_up(self) -> None:
-        """Release the space, if the disk allows that.  It raises no errors."""
-        self.held = False
-        try:
-            self._path.unlink(missing_ok=True)
-        except OSError:
-            # If the file cannot be removed, it may still be possible to truncate it.
-            with contextlib.suppress(OSError):
-                os.truncate(self._path, 0)
 
 
 def _log_number(name: str) -> int:

@@ -13,7 +13,7 @@ import os
 import shutil
 from pathlib import Path
 
-from darner.store.directory import AFTER, ASIDE, BACKED_UP, BEFORE, DATABASE, LOST, RESERVE
+from darner.store.directory import AFTER, ASIDE, BACKED_UP, BEFORE, DATABASE, GIVEN, LOST, RESERVE
 
 
 class Rollback:
@@ -72,6 +72,6 @@ def finish_interrupted(path: Path) -> None:
     """Finish a L{Rollback.restore} or L{Rollback.discard} that was interrupted because the process died."""
     if not (path / DATABASE).exists() and (path / BEFORE).exists():
         (path / BEFORE).rename(path / DATABASE)
-    for name in (BEFORE, AFTER, BACKED_UP):
+    for name in (BEFORE, AFTER, BACKED_UP, GIVEN):
         with contextlib.suppress(FileNotFoundError):
             shutil.rmtree(path / name)

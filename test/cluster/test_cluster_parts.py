@@ -41,7 +41,7 @@ class NoteTests(SynchronousTestCase):
     """L{Note} and what is made of notes."""
 
     def test_there_and_back(self) -> None:
-        note = Note(LEADER, 3, 4, 5, "address", "1.0", 6.0)
+        note = Note(LEADER, 3, 4, 5, "address", "1.0", "cluster", "host:1", "secret", 6, 6.0)
         self.assertEqual(Note.from_bytes(note.to_bytes(), 6.0), note)
 
     def test_other_versions(self) -> None:
@@ -217,6 +217,7 @@ class NodeTests(SynchronousTestCase):
                 elif path == b"/metrics":
                     self.assertIn(b"\ndarner_cluster_leads %d\n" % process.leads, body)
                     self.assertIn(b"# TYPE darner_cluster_failovers_total counter\n", body)
+                    self.assertIn(b"\ndarner_cluster_snapshots_given_total 0\n", body)
 
     def test_status_and_step_down(self) -> None:
         cluster = Cluster(self)

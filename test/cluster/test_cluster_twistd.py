@@ -5,6 +5,7 @@ Tests of a real cluster: three etcds, three nodes run by twistd, clients, and fa
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from unittest import skipIf
@@ -16,7 +17,7 @@ from bench.server_log import unhandled
 from darner.cli.options import Options
 from darner.cli.server import makeService
 from test.cluster.etcd_servers import ETCD
-from test.servers import environment, run, until
+from test.servers import Client, environment, run, until
 
 
 @skipIf(ETCD is None, "there is no etcd")
@@ -51,6 +52,41 @@ class RealClusterTests(SynchronousTestCase):
             self.assertEqual(unhandled(node.output.read_text(), ["cluster: the node ends (status 70)"]), [])
 
 
+    def test_lost_disk(self) -> None:
+        """
+        A node without a disk joins by a snapshot, though it is killed meanwhile, and so is a giver.  An operator takes
+        one, and restores it.
+        """
+        torture = Torture(0, 7)
+        self.addCleanup(torture.remove)
+        self.addCleanup(torture.end)
+        leader = torture.leader()
+        with Client(("127.0.0.1", leader.port)) as client:
+            for number in range(100):
+                self.assertEqual(client.set(b"jobs", b"%0100000d" % number), b"STORED")
+        until(lambda: (leader.metric("trimmed") or 0) > 100, "the log is trimmed")
+        late, other = (node for node in torture.nodes if node is not leader)
+        late.kill()
+        shutil.rmtree(torture.directory / late.name)
+        late.start()
+        until(lambda: "takes a snapshot" in late.output.read_text(), "it takes a snapshot")
+        late.kill()
+        other.kill()
+        late.start()
+        until(lambda: late.position() == leader.position(), "it has joined")
+        # Of the leader, as a rule; where this process was slow it was there before the kill, and of the other one.
+        self.assertIn("cluster: took a snapshot of", late.output.read_text())
+        self.program(torture, "snapshot", "backups", "--timeout=30")
+        shutil.rmtree(torture.directory / other.name)
+        restoring = [sys.executable, "-m", "darner.commands.entry", "restore", "backups", f"--data-dir={other.name}"]
+        run(*restoring, cwd=torture.directory)
+        other.start()
+        torture.compare()
+        self.assertNotIn("too far behind", other.output.read_text())
+        for node in torture.nodes:
+            self.assertEqual(unhandled(node.output.read_text(), []), [])
+
+
 class OptionsTests(SynchronousTestCase):
     """What cannot be started."""
 
@@ -69,8 +105,9 @@ class OptionsTests(SynchronousTestCase):
         error = self.refused(f"--config={path}", "--cluster=etcds://127.0.0.1:1/jobs")
         self.assertIn("cannot read /nonexistent", error)
 
-    def test_snapshot(self) -> None:
-        command = [sys.executable, "-m", "darner.commands.entry", "cluster", "snapshot", "--cluster=etcd://a:1/b"]
-        done = subprocess.run(command, env=environment(), capture_output=True, text=True)
-        self.assertEqual(done.returncode, 1)
-        self.assertIn("copy its data directory", done.stderr)
+    def test_snapshot_without_a_directory(self) -> None:
+        for arguments in (["snapshot"], ["status", "backups"], ["step-down", "--keep=3"]):
+            command = [sys.executable, "-m", "darner.commands.entry", "cluster", *arguments, "--cluster=etcd://a:1/b"]
+            done = subprocess.run(command, env=environment(), capture_output=True, text=True)
+            self.assertEqual(done.returncode, 2, done.stderr)
+            self.assertIn("a directory of backups is for snapshot", done.stderr)

@@ -6,11 +6,14 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
+from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from darner.cluster.node import EXIT_BEHIND, EXIT_DAMAGED, EXIT_FENCED
 from darner.cluster.notes import STEP_DOWN
+from darner.cluster.records import CLAIM, Record
 from darner.cluster.replicated_store import ReplicatedStore
 from darner.config.policies import Policies, QueueSettings
 from darner.errors import StoreUnusable
@@ -245,6 +248,23 @@ class ClusterTests(SynchronousTestCase):
         self.assertEqual(leader.ended and leader.ended[0], EXIT_FENCED)
         self.assertEqual(follower.ended and follower.ended[0], EXIT_DAMAGED)
         self.assertIn("cannot apply record", str(follower.ended))
+
+    def test_a_record_while_the_log_is_asked(self) -> None:
+        """A node that would claim, and is told of the last record when it has one more already, just follows."""
+        cluster = self.cluster()
+        leader, (node, other) = cluster.leader(), cluster.followers()
+        cluster.settle()
+        late: Deferred[int] = Deferred()
+        last = cluster.log.last
+        with mock.patch.object(node.log, "last", return_value=late):
+            leader.kill()
+            other.kill()
+            cluster.run(3)
+            record = Record(CLAIM, node.store.cluster, last + 1, 0, b"another")
+            cluster.log.appended(last + 1, record.to_bytes())
+            cluster.run(0.1)
+            late.callback(last)
+        self.assertEqual((node.ended, node.node.leader, node.store.position), (None, "another", last + 1))
 
     def test_another_log(self) -> None:
         """A data directory belongs to one log."""

@@ -19,8 +19,9 @@ from twisted.trial.unittest import SynchronousTestCase
 from darner.errors import StoreError, StoreUnusable
 from darner.front.protocol import QueueFactory
 from darner.queues.collection import Queues, Surroundings
-from darner.store.directory import MARKER_TEXT, RESERVE_BYTES, Reserve
+from darner.store.directory import MARKER_TEXT, RESERVE_BYTES
 from darner.store.leveldb import LevelStore
+from darner.store.reserve import Reserve
 from test.front.test_protocol import MemoryClient
 
 MIB = 1024 * 1024

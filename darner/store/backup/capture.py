@@ -57,7 +57,7 @@ class Capture:
 
     def __init__(
         self, database: Database, folders: Optional[Mapping[str, Sealed]] = None, proceed: Proceed = go_on,
-        wall: Callable[[], float] = time.time, add: Callable[[Path, Path], bool] = link,
+        wall: Callable[[], float] = time.time, add: Callable[[Path, Path], bool] = link, place: str = BACKED_UP,
     ) -> None:  # fmt: skip
         """
         @param folders: further folders of the data directory, whose files are only appended to, and written before
@@ -65,13 +65,14 @@ class Capture:
         @param proceed: see L{Proceed}.
         @param wall: the time in seconds since the epoch.
         @param add: makes a link.
+        @param place: the name of its directory.  Two captures at once need two.
         """
         self._database = database
         self._folders = folders or {}
         self._proceed = proceed
         self._wall = wall
         self._link = add
-        self._path = database.path / BACKED_UP
+        self._path = database.path / place
         self._growing: dict[str, _Growing] = {}
         self.files: list[Captured] = []
         self.position: dict[str, Any] = {}
