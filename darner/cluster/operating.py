@@ -74,7 +74,11 @@ def ask(url: str, steps_down: bool, timeout: float, *credentials: Optional[str])
     found: list[Any] = []
 
     async def run(reactor: Any) -> None:
-        log = open_log(reactor, url, *credentials)
+        try:
+            log = open_log(reactor, url, *credentials)
+        except DarnerError as error:
+            found.append(error)
+            return
         try:
             asking = Deferred.fromCoroutine((step_down if steps_down else status)(log, reactor))
             asking.addTimeout(
