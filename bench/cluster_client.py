@@ -47,9 +47,11 @@ class Client:
     @ivar idle: set when it has paused, or has ended.
     """
 
-    def __init__(self, ports: Sequence[int], seed: str, number: int, wall: Callable[[], float] = time.time) -> None:
-        """@param ports: of the nodes."""
-        self._ports = ports
+    def __init__(
+        self, nodes: Sequence[tuple[str, int]], seed: str, number: int, wall: Callable[[], float] = time.time
+    ) -> None:
+        """@param nodes: their hosts and ports."""
+        self._nodes = nodes
         self._wall = wall
         self._chance = random.Random(seed)
         history: list[str] = []
@@ -126,9 +128,9 @@ class Client:
 
     def _connect(self) -> None:
         while True:
-            for port in self._ports:
+            for node in self._nodes:
                 try:
-                    self._socket = socket.create_connection(("127.0.0.1", port), 1)
+                    self._socket = socket.create_connection(node, 1)
                 except OSError:
                     continue
                 self._socket.settimeout(TIMEOUT)
