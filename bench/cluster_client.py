@@ -30,8 +30,11 @@ ATTEMPTS: Final = 2
 
 
 def settings(clients: int) -> str:
-    """@return: the settings of the server, as TOML."""
-    lines = ["[defaults]", "dedupe_window = 3600"]
+    """
+    @return: the settings of the server, as TOML.  Ids are remembered for a day by the leader's clock, so that clocks
+        which are an hour apart make no difference.
+    """
+    lines = ["[defaults]", "dedupe_window = 86400"]
     for number in range(clients):
         lines += [f"[queues.tried{number}]", f"max_attempts = {ATTEMPTS}", f'dead_letter_queue = "dead{number}"']
     return "\n".join([*lines, ""])
@@ -48,9 +51,14 @@ class Client:
     """
 
     def __init__(
-        self, nodes: Sequence[tuple[str, int]], seed: str, number: int, wall: Callable[[], float] = time.time
-    ) -> None:
-        """@param nodes: their hosts and ports."""
+        self, nodes: Sequence[tuple[str, int]], seed: str, number: int, wall: Callable[[], float] = time.time,
+        delays: bool = True,
+    ) -> None:  # fmt: skip
+        """
+        @param nodes: their hosts and ports.
+        @param wall: the clock of all nodes.
+        @param delays: whether items are delayed, which needs nodes with one clock.
+        """
         self._nodes = nodes
         self._wall = wall
         self._chance = random.Random(seed)
@@ -70,7 +78,7 @@ class Client:
             lambda: self._open(self.copies, 0.8): 8,
             lambda: self._move(self.copies, self.moved): 1,
             lambda: self._take(self.moved): 8,
-            lambda: self._put(self.later, b"%d " % self._next(), 0.5, DELAY): 10,
+            lambda: self._put(self.later, b"%d " % self._next(), 0.5, DELAY): 10 * delays,
             lambda: self._take(self.later): 12,
             lambda: self._put(self.tried, b"%d " % self._next(), 0.5): 8,
             lambda: self._open(self.tried, 0.4): 14,

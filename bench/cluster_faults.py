@@ -38,5 +38,17 @@ def partition(torture: Torture) -> None:
     torture.network.heal()
 
 
-FAULTS: Final[dict[str, Callable[[Torture], None]]] = {"partition": partition}
+def skew(torture: Torture) -> None:
+    """The clocks of nodes jump, up to an hour forth or back; two times of three the leader dies, too."""
+    assert torture.clocks is not None
+    for node in torture.nodes:
+        torture.clocks.jump(node.name, torture.chance.choice((-3600, -60, 0, 60, 3600)))
+    if torture.chance.random() < 0.67:
+        torture.nodes[torture.probe.leader()].kill()
+        torture.name_fault("the leader dies")
+    else:
+        torture.name_fault("nobody dies")
+
+
+FAULTS: Final[dict[str, Callable[[Torture], None]]] = {"partition": partition, "skew": skew}
 """What does it, by the name of its kind."""

@@ -10,8 +10,10 @@ values; once with what is left in the queues, and once when these have been empt
 
 Faults: C{kill} the leader or a follower (kill -9), C{pause} the leader (SIGSTOP), C{quorum}: two etcds are paused,
 C{all}: all six processes are killed, C{partition}: the network is cut for 3 to 10 s, in a shape after another
-(L{bench.cluster_partitions}).  It prints how long each outage was, for clients that wait, and for one that asks all
-nodes all the time (L{bench.cluster_probe}).
+(L{bench.cluster_partitions}), C{skew}: the clocks of nodes jump by hours, and the leader is killed or not.
+
+It prints how long each outage was, for clients that wait, and for one that asks all nodes all the time
+(L{bench.cluster_probe}).
 """
 
 from __future__ import annotations
@@ -33,6 +35,7 @@ from pathlib import Path
 from typing import Optional
 
 from bench.cluster_client import Client, settings
+from bench.cluster_clocks import Clocks
 from bench.cluster_faults import FAULTS
 from bench.cluster_network import HERE, Network, Place, missing
 from bench.cluster_probe import Probe
@@ -47,8 +50,12 @@ PATIENCE = 120.0
 class Node:
     """The process of a node, and who starts it again."""
 
-    def __init__(self, directory: Path, name: str, url: str, options: Sequence[str], place: Place = HERE) -> None:
+    def __init__(
+        self, directory: Path, name: str, url: str, options: Sequence[str], place: Place = HERE,
+        clocks: Optional[Clocks] = None,
+    ) -> None:  # fmt: skip
         self.name = name
+        self._environment = environment() if clocks is None else clocks.environment(name, environment())
         self.host = place.address
         self.port, self.http = free_port(), free_port()
         self.output = directory / f"{name}.log"
@@ -68,7 +75,7 @@ class Node:
                 return
             self.exits.append(self.process.returncode)
         with self.output.open("ab") as output:
-            self.process = subprocess.Popen(self._command, stdout=output, stderr=output, env=environment())
+            self.process = subprocess.Popen(self._command, stdout=output, stderr=output, env=self._environment)
 
     @property
     def life(self) -> str:
@@ -131,11 +138,13 @@ class Torture:
     """
 
     def __init__(
-        self, clients: int, seed: int, say: Callable[[str], object] = lambda _: None, network: Optional[Network] = None
-    ) -> None:
+        self, clients: int, seed: int, say: Callable[[str], object] = lambda _: None,
+        network: Optional[Network] = None, skewed: bool = False,
+    ) -> None:  # fmt: skip
         """
         @param say: is told of each round.
         @param network: where it all is, and that it removes; by default it is on the loopback interface.
+        @param skewed: whether each node has a clock of its own.
         """
         self.network = network
         self._say = say
@@ -144,15 +153,20 @@ class Torture:
         self.directory = Path(tempfile.mkdtemp(prefix="darner-cluster-"))
         (self.directory / "settings.toml").write_text(settings(clients))
         (self.directory / "etcd").mkdir()
+        (self.directory / "clocks").mkdir()
+        self.clocks = Clocks(self.directory / "clocks") if skewed else None
         etcds, nodes = ((HERE,) * 3, (HERE,) * 3) if network is None else (network.etcds, network.nodes)
         self.etcd = EtcdServers(None, 3, directory=self.directory / "etcd", places=etcds)
         url = f"etcd://{','.join(self.etcd.endpoints)}/torture"
         options = [f"--config={self.directory / 'settings.toml'}", "--log-level=info"]
         self.nodes = [
-            Node(self.directory, f"node{number}", url, options, place) for number, place in enumerate(nodes)
+            Node(self.directory, f"node{number}", url, options, place, self.clocks)
+            for number, place in enumerate(nodes)
         ]
         addresses = [(node.host, node.port) for node in self.nodes]
-        self.clients = [Client(addresses, f"{seed} {number}", number) for number in range(clients)]
+        self.clients = [
+            Client(addresses, f"{seed} {number}", number, delays=not skewed) for number in range(clients)
+        ]
         self.probe = Probe(addresses, lambda number: self.nodes[number].life)
         self.compared = 0
         self._faults: list[tuple[float, str]] = []
@@ -315,7 +329,7 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--clients", type=int, default=4)
     parser.add_argument(
-        "--faults", default="kill", help="comma-separated, taken in turn: kill, pause, quorum, all, partition"
+        "--faults", default="kill", help="comma-separated, taken in turn: kill, pause, quorum, all, partition, skew"
     )
     parser.add_argument("--between", type=float, default=2.0, help="seconds between two faults, on average")
     parser.add_argument("--seed", type=int, default=1)
@@ -329,7 +343,9 @@ def main(arguments: Sequence[str]) -> None:
         network = Network()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        torture = Torture(options.clients, options.seed, lambda text: print(text, flush=True), network)
+        torture = Torture(
+            options.clients, options.seed, lambda text: print(text, flush=True), network, "skew" in faults
+        )
     except BaseException:
         if network is not None:
             network.end()
