@@ -9,9 +9,13 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from bench.cluster_partitions import NO_QUORUM, SHAPES, Scene
+from bench.cluster_power import follows_from
 
 if TYPE_CHECKING:
-    from bench.cluster_torture import Torture
+    from bench.cluster_torture import Node, Torture
+
+PATIENCE: Final = 120.0
+"""Seconds within which a node must have started."""
 
 
 def _wait(torture: Torture, seconds: float) -> None:
@@ -50,5 +54,49 @@ def skew(torture: Torture) -> None:
         torture.name_fault("nobody dies")
 
 
-FAULTS: Final[dict[str, Callable[[Torture], None]]] = {"partition": partition, "skew": skew}
+def power(torture: Torture) -> None:
+    """
+    All machines lose their power, or only two of them: what nodes have not synced may be lost, in part or in whole.
+
+    @raise AssertionError: a node has lost what it had told others is safe.
+    """
+    numbers = torture.chance.choice(((0, 1, 2), (0, 1, 2), torture.chance.sample(range(3), 2)))
+    torture.name_fault(f"{len(numbers)} machines")
+    nodes = [torture.nodes[number] for number in numbers]
+    told = [(node.position("durable") or 0, node.position() or 0) for node in nodes]
+    for number, node in zip(numbers, nodes, strict=True):
+        node.kill()
+        torture.etcd.servers[number].kill()
+    for node in nodes:
+        assert node.disk is not None
+        node.disk.lose_power(torture.chance)
+    said = [len(node.output.read_bytes()) for node in nodes]
+    for number in numbers:
+        torture.etcd.servers[number].start()
+    for node, (durable, position), before in zip(nodes, told, said, strict=True):
+        found = _follows_from(torture, node, before)
+        if found < durable:
+            raise AssertionError(f"{node.name} has records up to {found}, and had said that {durable} is safe")
+        torture.lost.append(position - found)
+
+
+def _follows_from(torture: Torture, node: Node, before: int) -> int:
+    """
+    Start what has ended.
+
+    @param before: the length of the node's log before that.
+    @return: the record from which the node follows.
+    """
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        torture.tend()
+        found = follows_from(node.output.read_bytes()[before:].decode())
+        if found is not None:
+            return found
+        if time.monotonic() > deadline:
+            raise AssertionError(f"{node.name} does not follow")
+        time.sleep(0.05)
+
+
+FAULTS: Final[dict[str, Callable[[Torture], None]]] = {"partition": partition, "skew": skew, "power": power}
 """What does it, by the name of its kind."""

@@ -10,7 +10,8 @@ values; once with what is left in the queues, and once when these have been empt
 
 Faults: C{kill} the leader or a follower (kill -9), C{pause} the leader (SIGSTOP), C{quorum}: two etcds are paused,
 C{all}: all six processes are killed, C{partition}: the network is cut for 3 to 10 s, in a shape after another
-(L{bench.cluster_partitions}), C{skew}: the clocks of nodes jump by hours, and the leader is killed or not.
+(L{bench.cluster_partitions}), C{skew}: the clocks of nodes jump by hours, and the leader is killed or not,
+C{power}: all six processes are killed, and nodes lose what they have not synced (L{bench.cluster_power}).
 
 It prints how long each outage was, for clients that wait, and for one that asks all nodes all the time
 (L{bench.cluster_probe}).
@@ -38,6 +39,7 @@ from bench.cluster_client import Client, settings
 from bench.cluster_clocks import Clocks
 from bench.cluster_faults import FAULTS
 from bench.cluster_network import HERE, Network, Place, missing
+from bench.cluster_power import PowerlessDisk, kill_traced
 from bench.cluster_probe import Probe
 from darner.cluster.replicated_store import ReplicatedStore
 from test.cluster.etcd_servers import EtcdServers, free_port
@@ -52,9 +54,10 @@ class Node:
 
     def __init__(
         self, directory: Path, name: str, url: str, options: Sequence[str], place: Place = HERE,
-        clocks: Optional[Clocks] = None,
+        clocks: Optional[Clocks] = None, disk: Optional[PowerlessDisk] = None,
     ) -> None:  # fmt: skip
         self.name = name
+        self.disk = disk
         self._environment = environment() if clocks is None else clocks.environment(name, environment())
         self.host = place.address
         self.port, self.http = free_port(), free_port()
@@ -74,8 +77,9 @@ class Node:
             if self.process.poll() is None:
                 return
             self.exits.append(self.process.returncode)
+        command = self._command if self.disk is None else self.disk.command(self._command)
         with self.output.open("ab") as output:
-            self.process = subprocess.Popen(self._command, stdout=output, stderr=output, env=self._environment)
+            self.process = subprocess.Popen(command, stdout=output, stderr=output, env=self._environment)
 
     @property
     def life(self) -> str:
@@ -88,17 +92,20 @@ class Node:
 
     def kill(self) -> None:
         assert self.process is not None
-        self.process.kill()
+        if self.disk is None:
+            self.process.kill()
+        else:
+            kill_traced(self.process)
         self.process.wait()
 
-    def position(self) -> Optional[int]:
-        """@return: the record that it has applied last; C{None} if it does not say."""
+    def position(self, which: str = "position") -> Optional[int]:
+        """@return: the record that it has applied last, or another figure; C{None} if it does not say."""
         try:
             with urllib.request.urlopen(f"http://{self.host}:{self.http}/metrics", timeout=2) as answer:
                 lines = answer.read().decode().splitlines()
         except OSError:
             return None
-        return next(int(float(line.split()[1])) for line in lines if line.startswith("darner_cluster_position "))
+        return next(int(float(line.split()[1])) for line in lines if line.startswith(f"darner_cluster_{which} "))
 
     def leads(self) -> bool:
         """@return: whether it listens for clients."""
@@ -134,17 +141,19 @@ class Torture:
     All of it.
 
     @ivar compared: how many times the stores of all nodes were compared.
+    @ivar lost: for each loss of a node's power, how many records it had applied and were not on its disk.
     @ivar named: how many faults have a name of their own within their kind.
     """
 
     def __init__(
         self, clients: int, seed: int, say: Callable[[str], object] = lambda _: None,
-        network: Optional[Network] = None, skewed: bool = False,
+        network: Optional[Network] = None, skewed: bool = False, powerless: bool = False,
     ) -> None:  # fmt: skip
         """
         @param say: is told of each round.
         @param network: where it all is, and that it removes; by default it is on the loopback interface.
         @param skewed: whether each node has a clock of its own.
+        @param powerless: whether what nodes write is recorded, for faults of power.
         """
         self.network = network
         self._say = say
@@ -154,13 +163,17 @@ class Torture:
         (self.directory / "settings.toml").write_text(settings(clients))
         (self.directory / "etcd").mkdir()
         (self.directory / "clocks").mkdir()
+        (self.directory / "traces").mkdir()
         self.clocks = Clocks(self.directory / "clocks") if skewed else None
         etcds, nodes = ((HERE,) * 3, (HERE,) * 3) if network is None else (network.etcds, network.nodes)
         self.etcd = EtcdServers(None, 3, directory=self.directory / "etcd", places=etcds)
         url = f"etcd://{','.join(self.etcd.endpoints)}/torture"
         options = [f"--config={self.directory / 'settings.toml'}", "--log-level=info"]
         self.nodes = [
-            Node(self.directory, f"node{number}", url, options, place, self.clocks)
+            Node(
+                self.directory, f"node{number}", url, options, place, self.clocks,
+                PowerlessDisk(self.directory / f"node{number}", self.directory / "traces") if powerless else None,
+            )
             for number, place in enumerate(nodes)
         ]
         addresses = [(node.host, node.port) for node in self.nodes]
@@ -171,6 +184,7 @@ class Torture:
         self.compared = 0
         self._faults: list[tuple[float, str]] = []
         self.named = 0
+        self.lost: list[int] = []
 
     def leader(self, patience: float = 60.0) -> Node:
         deadline = time.monotonic() + patience
@@ -329,8 +343,9 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--clients", type=int, default=4)
     parser.add_argument(
-        "--faults", default="kill", help="comma-separated, taken in turn: kill, pause, quorum, all, partition, skew"
-    )
+        "--faults", default="kill",
+        help="comma-separated, taken in turn: kill, pause, quorum, all, partition, skew, power",
+    )  # fmt: skip
     parser.add_argument("--between", type=float, default=2.0, help="seconds between two faults, on average")
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args(arguments)
@@ -344,8 +359,9 @@ def main(arguments: Sequence[str]) -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         torture = Torture(
-            options.clients, options.seed, lambda text: print(text, flush=True), network, "skew" in faults
-        )
+            options.clients, options.seed, lambda text: print(text, flush=True), network, "skew" in faults,
+            "power" in faults,
+        )  # fmt: skip
     except BaseException:
         if network is not None:
             network.end()
@@ -367,6 +383,8 @@ def main(arguments: Sequence[str]) -> None:
     done = sum((client.done for client in torture.clients), Counter[str]())
     print(f"items: {', '.join(f'{count} {what}' for what, count in sorted(done.items()))}")
     print(f"requests without an answer: {sum(client.in_doubt for client in torture.clients)}")
+    if torture.lost:
+        print(f"records that nodes had applied and not on their disks, by loss of power: {sorted(torture.lost)}")
     print(f"keys and values of all nodes were compared {torture.compared} times, and are equal")
     print("nothing lost, nothing twice, order kept")
     torture.remove()
