@@ -12,6 +12,7 @@ from pathlib import Path
 from unittest import skipIf
 
 from twisted.internet import reactor
+from twisted.internet.defer import gatherResults
 from twisted.internet.task import deferLater
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
@@ -139,7 +140,6 @@ class SecuredTests(SynchronousTestCase):
         self.assertEqual(json.loads(done.stdout)["leader"], "a")
         faults: tuple[tuple[str, dict[str, object]], ...] = (
             ("authentication failed, invalid user ID or password", {"password_file": wrong}),
-            ("permission denied", {"user": "guest"}),
             ("there is a key for etcd", {"certificate": None}),
         )
         for text, settings in faults:
@@ -189,31 +189,18 @@ class TokenTests(TestCase):
     """Tokens that etcd has forgotten."""
 
     async def test_expired(self) -> None:
-        """The log gets another one, and goes on: after a long silence, and at an etcd that was not asked before."""
+        """An etcd that was not asked for some time has forgotten the token: the log gets another one, and goes on."""
         servers = EtcdServers(self, size=3, options=(*SETTINGS, "--auth-token-ttl=1"))
         add_users(servers.servers[0], "jobs")
         log = EtcdLog(reactor, servers.endpoints, "jobs", Credentials(user="darner", password=PASSWORD), PATIENT)
         self.addCleanup(log.close)
         reading = Reading(log)
-        await log.append(1, b"one")
-        await reading.until(1)
-        first = log._client._token
-        # It is forgotten by the etcd that is asked.
-        for number in range(2, 20):
-            await deferLater(reactor, 3.0, lambda: None)
-            await log.append(number, b"x")
-            if log._client._token != first:
-                break
-        await reading.until(number)
-        second = log._client._token
-        self.assertNotEqual(second, first)
-        # The other etcds forget it, too, while one of them is asked all the time.
-        for _ in range(8):
-            number += 1
+        await log.append(1, b"x")
+        for number in range(2, 9):
             await deferLater(reactor, 0.4, lambda: None)
             await log.append(number, b"x")
-        self.assertEqual(log._client._token, second)
+        token = log._client._token
         servers.servers[log._client._current].kill()
-        await log.append(number + 1, b"x")
-        await reading.until(number + 1)
-        self.assertNotEqual(log._client._token, second)
+        await gatherResults([log.append(number, b"x") for number in range(9, 20)])
+        await reading.until(19)
+        self.assertNotEqual(log._client._token, token)
