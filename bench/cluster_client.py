@@ -26,6 +26,8 @@ MANY: Final = 100
 """Items of a queue with which no more are put."""
 LARGE: Final = (200_000, 1_000_000, 4_000_000)
 """Sizes of a few items, in bytes."""
+LESS_LARGE: Final = (100_000, 200_000)
+"""The same where all that nodes write is recorded, and read during an outage."""
 ATTEMPTS: Final = 2
 
 
@@ -52,14 +54,16 @@ class Client:
 
     def __init__(
         self, nodes: Sequence[tuple[str, int]], seed: str, number: int, wall: Callable[[], float] = time.time,
-        delays: bool = True,
+        delays: bool = True, large: Sequence[int] = LARGE,
     ) -> None:  # fmt: skip
         """
         @param nodes: their hosts and ports.
         @param wall: the clock of all nodes.
         @param delays: whether items are delayed, which needs nodes with one clock.
+        @param large: the sizes of a few items, in bytes.
         """
         self._nodes = nodes
+        self._large = large
         self._wall = wall
         self._chance = random.Random(seed)
         history: list[str] = []
@@ -212,7 +216,7 @@ class Client:
             return
         item = b"%d " % self._next()
         if self._chance.random() < 0.05:
-            item = item * (self._chance.choice(LARGE) // len(item))
+            item = item * (self._chance.choice(self._large) // len(item))
         self._put(self.jobs, item, 0.5)
 
     def _put(self, queue: QueueModel, item: bytes, with_id: float, delay: float = 0.0) -> None:

@@ -35,7 +35,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Optional
 
-from bench.cluster_client import Client, settings
+from bench.cluster_client import LARGE, LESS_LARGE, Client, settings
 from bench.cluster_clocks import Clocks
 from bench.cluster_faults import FAULTS
 from bench.cluster_network import HERE, Network, Place, missing
@@ -178,7 +178,10 @@ class Torture:
         ]
         addresses = [(node.host, node.port) for node in self.nodes]
         self.clients = [
-            Client(addresses, f"{seed} {number}", number, delays=not skewed) for number in range(clients)
+            Client(
+                addresses, f"{seed} {number}", number, delays=not skewed, large=LESS_LARGE if powerless else LARGE
+            )
+            for number in range(clients)
         ]
         self.probe = Probe(addresses, lambda number: self.nodes[number].life)
         self.compared = 0
