@@ -141,7 +141,8 @@ class Torture:
     All of it.
 
     @ivar compared: how many times the stores of all nodes were compared.
-    @ivar lost: for each loss of a node's power, how many records it had applied and were not on its disk.
+    @ivar lost: for each loss of a node's power, how many records it had applied a moment before and were not on its
+        disk.
     @ivar named: how many faults have a name of their own within their kind.
     """
 
