@@ -9,8 +9,12 @@ values; once with what is left in the queues, and once when these have been empt
     python -m bench.cluster_torture --rounds=10 --faults=pause,quorum,all
 
 Faults: C{kill} the leader or a follower (kill -9), C{pause} the leader (SIGSTOP), C{quorum}: two etcds are paused,
-C{all}: all six processes are killed, C{disk}: a node is killed and loses its data directory, and may be killed again
-while it takes a snapshot.  It prints how long each outage was, for the clients.
+C{all}: all six processes are killed; and those of L{bench.cluster_faults}: C{disk}, a node loses its data directory,
+C{partition}, the network is cut for 3 to 10 s, C{skew}, the clocks of nodes jump by hours, C{power}, all six processes
+are killed, and nodes lose what they have not synced.
+
+It prints how long each outage was, for clients that wait, and for one that asks all nodes all the time
+(L{bench.cluster_probe}).
 """
 
 from __future__ import annotations
@@ -31,7 +35,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Optional
 
-from bench.cluster_client import Client, settings
+from bench.cluster_client import LARGE, LESS_LARGE, Client, settings
+from bench.cluster_clocks import Clocks
+from bench.cluster_faults import FAULTS
+from bench.cluster_network import HERE, Network, Place, missing
+from bench.cluster_power import PowerlessDisk, kill_traced
+from bench.cluster_probe import Probe
 from darner.cluster.replicated_store import ReplicatedStore
 from test.cluster.etcd_servers import EtcdServers, free_port
 from test.servers import FOREGROUND, environment
@@ -43,12 +52,19 @@ PATIENCE = 120.0
 class Node:
     """The process of a node, and who starts it again."""
 
-    def __init__(self, directory: Path, name: str, url: str, options: Sequence[str]) -> None:
+    def __init__(
+        self, directory: Path, name: str, url: str, options: Sequence[str], place: Place = HERE,
+        clocks: Optional[Clocks] = None, disk: Optional[PowerlessDisk] = None,
+    ) -> None:  # fmt: skip
         self.name = name
+        self.disk = disk
+        self._environment = environment() if clocks is None else clocks.environment(name, environment())
+        self.host = place.address
         self.port, self.http = free_port(), free_port()
         self.output = directory / f"{name}.log"
         self._command = [
-            *FOREGROUND, f"--port={self.port}", f"--data-dir={directory / name}", f"--cluster={url}",
+            *place.prefix, *FOREGROUND, f"--interface={self.host}", f"--http-interface={self.host}",
+            f"--port={self.port}", f"--data-dir={directory / name}", f"--cluster={url}",
             f"--cluster-node={name}", f"--cluster-http-port={self.http}", *options,
         ]  # fmt: skip
         self.process: Optional[subprocess.Popen[bytes]] = None
@@ -61,8 +77,14 @@ class Node:
             if self.process.poll() is None:
                 return
             self.exits.append(self.process.returncode)
+        command = self._command if self.disk is None else self.disk.command(self._command)
         with self.output.open("ab") as output:
-            self.process = subprocess.Popen(self._command, stdout=output, stderr=output, env=environment())
+            self.process = subprocess.Popen(command, stdout=output, stderr=output, env=self._environment)
+
+    @property
+    def life(self) -> str:
+        """What tells this process from those before it."""
+        return f"{self.name}, start {len(self.exits) + 1}"
 
     def signal(self, number: int) -> None:
         assert self.process is not None
@@ -70,7 +92,10 @@ class Node:
 
     def kill(self) -> None:
         assert self.process is not None
-        self.process.kill()
+        if self.disk is None:
+            self.process.kill()
+        else:
+            kill_traced(self.process)
         self.process.wait()
 
     def position(self) -> Optional[int]:
@@ -80,7 +105,7 @@ class Node:
     def metric(self, name: str) -> Optional[int]:
         """@return: one of the figures of its status site; C{None} if it does not say."""
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.http}/metrics", timeout=2) as answer:
+            with urllib.request.urlopen(f"http://{self.host}:{self.http}/metrics", timeout=2) as answer:
                 lines = answer.read().decode().splitlines()
         except OSError:
             return None
@@ -91,7 +116,7 @@ class Node:
         """@return: whether it listens for clients."""
         with socket.socket() as trying:
             trying.settimeout(1)
-            return trying.connect_ex(("127.0.0.1", self.port)) == 0
+            return trying.connect_ex((self.host, self.port)) == 0
 
 
 def differences(directories: Sequence[Path]) -> tuple[set[int], list[str]]:
@@ -122,25 +147,55 @@ class Torture:
 
     @ivar compared: how many times the stores of all nodes were compared.
     @ivar lost_while_joining: how many nodes were killed once more, soon after they had lost their disk.
+    @ivar lost: for each loss of a node's power, how many records it had applied a moment before and were not on its
+        disk.
+    @ivar named: how many faults have a name of their own within their kind.
     """
 
-    def __init__(self, clients: int, seed: int, say: Callable[[str], object] = lambda _: None) -> None:
-        """@param say: is told of each round."""
+    def __init__(
+        self, clients: int, seed: int, say: Callable[[str], object] = lambda _: None,
+        network: Optional[Network] = None, skewed: bool = False, powerless: bool = False,
+    ) -> None:  # fmt: skip
+        """
+        @param say: is told of each round.
+        @param network: where it all is, and that it removes; by default it is on the loopback interface.
+        @param skewed: whether each node has a clock of its own.
+        @param powerless: whether what nodes write is recorded, for faults of power.
+        """
+        self.network = network
         self._say = say
         self.seed = seed
         self.chance = random.Random(seed)
         self.directory = Path(tempfile.mkdtemp(prefix="darner-cluster-"))
         (self.directory / "settings.toml").write_text(settings(clients))
         (self.directory / "etcd").mkdir()
-        self.etcd = EtcdServers(None, 3, directory=self.directory / "etcd")
+        (self.directory / "clocks").mkdir()
+        (self.directory / "traces").mkdir()
+        self.clocks = Clocks(self.directory / "clocks") if skewed else None
+        etcds, nodes = ((HERE,) * 3, (HERE,) * 3) if network is None else (network.etcds, network.nodes)
+        self.etcd = EtcdServers(None, 3, directory=self.directory / "etcd", places=etcds)
         url = f"etcd://{','.join(self.etcd.endpoints)}/torture"
         options = [f"--config={self.directory / 'settings.toml'}", "--log-level=info"]
-        self.nodes = [Node(self.directory, f"node{number}", url, options) for number in range(3)]
-        ports = [node.port for node in self.nodes]
-        self.clients = [Client(ports, f"{seed} {number}", number) for number in range(clients)]
+        self.nodes = [
+            Node(
+                self.directory, f"node{number}", url, options, place, self.clocks,
+                PowerlessDisk(self.directory / f"node{number}", self.directory / "traces") if powerless else None,
+            )
+            for number, place in enumerate(nodes)
+        ]
+        addresses = [(node.host, node.port) for node in self.nodes]
+        self.clients = [
+            Client(
+                addresses, f"{seed} {number}", number, delays=not skewed, large=LESS_LARGE if powerless else LARGE
+            )
+            for number in range(clients)
+        ]
+        self.probe = Probe(addresses, lambda number: self.nodes[number].life)
         self.compared = 0
         self.lost_while_joining = 0
         self._faults: list[tuple[float, str]] = []
+        self.named = 0
+        self.lost: list[int] = []
 
     def leader(self, patience: float = 60.0) -> Node:
         deadline = time.monotonic() + patience
@@ -164,12 +219,6 @@ class Torture:
             node = leader if self.chance.random() < 0.7 else self.chance.choice(self.nodes)
             node.kill()
             time.sleep(self.chance.random())
-        elif kind == "disk":
-            node = leader if self.chance.random() < 0.4 else self.chance.choice(self.nodes)
-            node.kill()
-            shutil.rmtree(self.directory / node.name)
-            node.start()
-            self._joins(node)
         elif kind == "pause":
             leader.signal(signal.SIGSTOP)
             time.sleep(5 + 3 * self.chance.random())
@@ -186,26 +235,20 @@ class Torture:
                 node.kill()
             self.etcd.kill()
             self.etcd.start()
+        elif kind in FAULTS:
+            FAULTS[kind](self)
         self.tend()
 
-    def _joins(self, node: Node) -> None:
-        """Wait until a node has what the others have: no other disk may be lost before."""
-        if self.chance.random() < 0.5:
-            time.sleep(self.chance.random() * 2)
-            node.kill()
-            self.lost_while_joining += 1
-        deadline = time.monotonic() + PATIENCE
-        reached: Optional[int] = None
-        while reached is None or (node.metric("durable") or 0) < reached:
-            self.tend()
-            if time.monotonic() > deadline:
-                raise AssertionError(f"{node.name} does not join")
-            reached = reached or self.leader().position()
-            time.sleep(0.1)
+    def name_fault(self, name: str) -> None:
+        """Say more of the fault that has begun."""
+        began, kind = self._faults[-1]
+        self._faults[-1] = (began, f"{kind}, {name}")
+        self.named += 1
 
     def run(self, rounds: int, faults: Sequence[str], between: float) -> None:
         """@raise AssertionError: a client was told what cannot be."""
         self.leader()
+        self.probe.start()
         for client in self.clients:
             client.thread.start()
         for number in range(rounds):
@@ -216,6 +259,9 @@ class Torture:
             self.check()
             self._say(f"{number + 1}: {kind}; {sum(client.answers for client in self.clients)} answers")
         time.sleep(between)
+        # It asks no more when nodes are compared, as each answer is a record.
+        self.probe.stop()
+        self._stopped_at = time.monotonic()
         for client in self.clients:
             client.pause()
         self._wait(lambda client: client.idle.is_set(), "works")
@@ -269,6 +315,7 @@ class Torture:
         )
 
     def check(self) -> None:
+        self.probe.check()
         for client in self.clients:
             if client.error is not None:
                 raise client.error
@@ -281,11 +328,21 @@ class Torture:
             found.setdefault(kinds[-1] if kinds else "none", []).append(ended - began)
         return {kind: sorted(outages) for kind, outages in found.items()}
 
+    def silences(self) -> dict[str, list[float]]:
+        """@return: for each kind of fault how long no node answered anybody, in seconds, the shortest first."""
+        found: dict[str, list[float]] = {}
+        ends = [began for began, _ in self._faults[1:]] + [self._stopped_at]
+        for (began, kind), ended in zip(self._faults, ends, strict=True):
+            found.setdefault(kind, []).append(self.probe.outage(began, ended))
+        return {kind: sorted(silences) for kind, silences in found.items()}
+
     def end(self) -> None:
         for node in self.nodes:
             node.signal(signal.SIGCONT)
             node.kill()
         self.etcd.end()
+        if self.network is not None:
+            self.network.end()
 
     def remove(self) -> None:
         """Remove logs and data."""
@@ -297,28 +354,48 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--clients", type=int, default=4)
     parser.add_argument(
-        "--faults", default="kill", help="comma-separated, taken in turn: kill, pause, quorum, all, disk"
-    )
+        "--faults", default="kill",
+        help="comma-separated, taken in turn: kill, pause, quorum, all, disk, partition, skew, power",
+    )  # fmt: skip
     parser.add_argument("--between", type=float, default=2.0, help="seconds between two faults, on average")
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args(arguments)
-    torture = Torture(options.clients, options.seed, lambda text: print(text, flush=True))
+    faults = options.faults.split(",")
+    network = None
+    if "partition" in faults:
+        reason = missing()
+        if reason is not None:
+            parser.error(reason)
+        network = Network()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        torture.run(options.rounds, options.faults.split(","), options.between)
+        torture = Torture(
+            options.clients, options.seed, lambda text: print(text, flush=True), network, "skew" in faults,
+            "power" in faults,
+        )  # fmt: skip
+    except BaseException:
+        if network is not None:
+            network.end()
+        raise
+    try:
+        torture.run(options.rounds, faults, options.between)
     except BaseException:
         torture.end()
         print(f"logs and data are in {torture.directory}", file=sys.stderr)
         raise
     torture.end()
-    for kind, outages in torture.outages().items():
-        print(
-            f"outages as clients saw them, {kind}: {len(outages)}, median {statistics.median(outages):.1f} s, "
-            f"longest {outages[-1]:.1f} s"
-        )
+    for what, found in (("as clients saw them", torture.outages()), ("of all nodes", torture.silences())):
+        for kind, outages in sorted(found.items()):
+            print(
+                f"outages {what}, {kind}: {len(outages)}, median {statistics.median(outages):.1f} s, "
+                f"longest {outages[-1]:.1f} s"
+            )
     print(f"statuses of nodes that ended: {[node.exits for node in torture.nodes]}")
     done = sum((client.done for client in torture.clients), Counter[str]())
     print(f"items: {', '.join(f'{count} {what}' for what, count in sorted(done.items()))}")
     print(f"requests without an answer: {sum(client.in_doubt for client in torture.clients)}")
+    if torture.lost:
+        print(f"records that nodes had applied and not on their disks, by loss of power: {sorted(torture.lost)}")
     print(f"keys and values of all nodes were compared {torture.compared} times, and are equal")
     taken = sum(node.output.read_text().count("took a snapshot of") for node in torture.nodes)
     print(f"snapshots taken: {taken}; killed soon after their disk was lost: {torture.lost_while_joining}")

@@ -119,6 +119,12 @@ class Disk:
             if getattr(self, f"_{call.name}")(call):
                 yield call
 
+    def forget_descriptors(self) -> None:
+        """The process has ended; another one follows."""
+        self._files.clear()
+        self._syncs.clear()
+        self._closing.clear()
+
     def _place(self, path: bytes) -> Optional[tuple[Directory, str]]:
         text = path.decode()
         if not text.startswith(self._root + "/"):
@@ -215,6 +221,23 @@ class Disk:
 
     _rmdir = _unlink
 
+    def _unlinkat(self, call: Call) -> bool:
+        directory = self._files.get(int(call.arguments[0])) if call.arguments[0].isdecimal() else None
+        if not isinstance(directory, Directory):
+            return self._unlink(call)
+        if call.result is None:
+            return False
+        directory.change(**{call.texts[0].decode(): None})
+        return True
+
+    def _link(self, call: Call) -> bool:
+        places = [self._place(path) for path in call.texts]
+        if call.result is None or None in places:
+            return False
+        (directory, old), (other, new) = (place for place in places if place is not None)
+        other.change(**{new: directory.entries[old]})
+        return True
+
     def _mkdir(self, call: Call) -> bool:
         place = self._place(call.texts[0])
         if call.result is None or place is None:
@@ -228,8 +251,8 @@ class Disk:
             raise ValueError(f"the model knows nothing of {call.name}")
         return False
 
-    _open = _creat = _pwrite64 = _writev = _renameat = _renameat2 = _unlinkat = _ftruncate = _strange
-    _mkdirat = _link = _linkat = _dup = _dup2 = _dup3 = _sync_file_range = _strange
+    _open = _creat = _pwrite64 = _writev = _renameat = _renameat2 = _ftruncate = _strange
+    _mkdirat = _linkat = _dup = _dup2 = _dup3 = _sync_file_range = _strange
 
     # States after the cut
 
@@ -284,7 +307,15 @@ class Disk:
 
     def _state(self, changes: Changes, kept: Kept) -> State:
         state: State = {}
-        self._find(self.root, "", changes, kept, state)
+        known: dict[int, tuple[int, int]] = {}
+
+        def of_file(file: File) -> tuple[int, int]:
+            # Under all its names it has the same content.
+            if id(file) not in known:
+                known[id(file)] = kept(file)
+            return known[id(file)]
+
+        self._find(self.root, "", changes, of_file, state)
         return state
 
     def _find(self, directory: Directory, prefix: str, changes: Changes, kept: Kept, state: State) -> None:

@@ -40,6 +40,8 @@ EXIT_STORE: Final = 73
 """It cannot write what the log has: start it again when its disk is well."""
 EXIT_LEAD: Final = 74
 """It leads by the log, and cannot serve: a port is taken, say."""
+TROUBLES: Final = 10
+"""How many different errors are logged while the log is out of reach."""
 
 
 class Node:
@@ -97,7 +99,7 @@ class Node:
         self._sign = self._tell_at = self._sync_at = 0.0
         self._syncing: Optional[Deferred[None]] = None
         self._resting = False
-        self._reachable = True
+        self._troubles: set[str] = set()
         self._jitter = 0.0
         self.joiner = joiner
         self.giver: Optional[Giver] = None
@@ -250,13 +252,15 @@ class Node:
             try:
                 await self._look()
             except LogUnavailable as error:
-                if self._reachable:
+                if str(error) not in self._troubles and len(self._troubles) < TROUBLES:
                     self._log.warn("cluster: {error}", error=error)
-                self._reachable = False
+                    self._troubles.add(str(error))
                 # When the log is back, the leader is to be first, whose note could not be renewed either.
                 self._sign = self._clock.seconds() + self._pace.patience
             else:
-                self._reachable = True
+                if self._troubles:
+                    self._log.info("cluster: the log is in reach again")
+                    self._troubles.clear()
             await deferLater(self._clock, self._pace.look, lambda: None)
 
     async def _look(self) -> None:

@@ -85,7 +85,11 @@ def ask(
     found: list[Any] = []
 
     async def run(reactor: Any) -> None:
-        log = open_log(reactor, url, *credentials)
+        try:
+            log = open_log(reactor, url, *credentials)
+        except DarnerError as error:
+            found.append(error)
+            return
         try:
             asking = Deferred.fromCoroutine(asking_for(log, reactor))
             asking.addTimeout(

@@ -184,7 +184,7 @@ class Settings:
     cluster_certificate: Optional[str] = attrs.field(default=None, validator=_optional_text)
     """File with the certificate that this node shows etcd."""
     cluster_key: Optional[str] = attrs.field(default=None, validator=_optional_text)
-    """File with the key of that certificate."""
+    """File with the key of that certificate; C{None}: it is in the same file."""
 
     def __attrs_post_init__(self) -> None:
         """@raise SettingsError: settings contradict each other."""

@@ -27,6 +27,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Optional
 
+from bench.cluster_network import HERE, Place
 from test.servers import Owner, until
 
 ETCD = shutil.which("etcd")
@@ -63,8 +64,9 @@ class EtcdServer:
     @ivar log: the file with what it says.
     """
 
-    def __init__(self, name: str, directory: Path) -> None:
+    def __init__(self, name: str, directory: Path, place: Place = HERE) -> None:
         self.name = name
+        self.place = place
         self.port, self.peer_port = free_port(), free_port()
         self.data = directory / name
         self.log = directory / f"{name}.log"
@@ -74,11 +76,16 @@ class EtcdServer:
 
     @property
     def endpoint(self) -> str:
-        return f"127.0.0.1:{self.port}"
+        return f"{self.place.address}:{self.port}"
 
     @property
     def url(self) -> str:
         return f"{self.scheme}://{self.endpoint}"
+
+    @property
+    def peer_url(self) -> str:
+        """The URL for the others."""
+        return f"http://{self.place.address}:{self.peer_port}"
 
     @property
     def pid(self) -> int:
@@ -90,8 +97,9 @@ class EtcdServer:
         """Start it, again if it has ended.  It is not waited for."""
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                self.command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self.log.parent
-            )
+                [*self.place.prefix, *self.command], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                cwd=self.log.parent,
+            )  # fmt: skip
 
     def kill(self) -> None:
         """End it as a crash does.  Harmless when it has ended."""
@@ -166,8 +174,10 @@ class EtcdServers:
         options: Sequence[str] = SETTINGS,
         certificate: Optional[Path] = None,
         start: bool = True,
+        places: Sequence[Place] = (),
     ) -> None:
         """
+        @param places: where they run; by default on the loopback interface.
         @param case: the test; C{None} for who calls L{end}.
         @param election: after how many ms without the leader another is elected.
         @param heartbeat: in ms.
@@ -180,10 +190,11 @@ class EtcdServers:
             raise AssertionError("there is no etcd: apt-get install etcd-server")
         self._temporary = directory is None
         self.directory = directory or Path(tempfile.mkdtemp(prefix="darner-etcd-"))
-        self.servers = [EtcdServer(f"etcd{index}", self.directory) for index in range(size)]
-        members = ",".join(f"{server.name}=http://127.0.0.1:{server.peer_port}" for server in self.servers)
+        places = places or [HERE] * size
+        self.servers = [EtcdServer(f"etcd{index}", self.directory, places[index]) for index in range(size)]
+        members = ",".join(f"{server.name}={server.peer_url}" for server in self.servers)
         for server in self.servers:
-            peer = f"http://127.0.0.1:{server.peer_port}"
+            peer = server.peer_url
             if certificate is not None:
                 server.scheme = "https"
             server.command = [

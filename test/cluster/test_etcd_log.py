@@ -137,6 +137,19 @@ class EtcdLogTests(OneEtcd):
             # All changes were on their way before they were compacted.
             reading.following.stop()
 
+    async def test_wall_clock(self) -> None:
+        """The reactor's time is not used, which jumps as the wall clock does: notes would be old at once, say."""
+
+        class Timeless:
+            callFromThread = staticmethod(reactor.callFromThread)  # type: ignore[attr-defined]
+
+        log = EtcdLog(Timeless(), self.endpoints, self.name, timings=PATIENT)
+        self.addCleanup(log.close)
+        reading = Reading(log)
+        await gatherResults([log.append(1, b"x"), log.note("n", b"y"), log.append(2, bytes(300_000))])
+        await reading.until(2)
+        self.assertEqual(await log.notes(), {"n": (b"y", 0.0)})
+
     async def test_trim_leaves_nothing(self) -> None:
         """Of thousands of records, with those that were cut."""
         log = self.member(sizes=Sizes(whole=100, piece=100))

@@ -171,6 +171,28 @@ class DiskTests(SynchronousTestCase):
         self.do("fsync", "5")
         self.assertEqual(texts(self.disk.least()), {})
 
+    def test_links(self) -> None:
+        """A file has the same content under all its names, and goes by one of them."""
+        self.make(b"/d/a", 3)
+        self.do("write", "3 * 9", b"unsettled", result=9)
+        self.do("mkdir", "* 0700", b"/d/below")
+        self.do("link", "* *", b"/d/a", b"/d/below/b")
+        for seed in range(30):
+            state = texts(self.disk.some(random.Random(seed)))
+            if {"a", "below/b"} <= set(state):
+                self.assertEqual(state["a"], state["below/b"])
+        self.do("openat", "AT_FDCWD * O_RDONLY|O_DIRECTORY", b"/d/below", result=4)
+        self.assertEqual(self.do("unlinkat", "4 * 0", b"b"), 1)
+        self.do("unlinkat", "AT_FDCWD * AT_REMOVEDIR", b"/d/below")
+        self.assertEqual(texts(self.disk.most()), {"a": b"unsettled"})
+        self.assertEqual(self.do("link", "* *", b"/elsewhere/a", b"/elsewhere/b"), 0)
+
+    def test_another_process(self) -> None:
+        """A descriptor of the one before is none of the next one's."""
+        self.make(b"/d/a", 3)
+        self.disk.forget_descriptors()
+        self.assertEqual(self.do("write", "3 * 5", b"other", result=5), 0)
+
     def test_marks_and_others(self) -> None:
         self.do("openat", "AT_FDCWD * O_WRONLY|O_APPEND", b"/marks", result=3)
         self.assertEqual(self.do("write", "3 * 1", b"b", result=1), 1)

@@ -123,6 +123,7 @@ class EtcdClient:
         self._under_way: set[Any] = set()
         self._token: Optional[str] = None
         self._logging_in: Optional[list[Deferred[None]]] = None
+        self._refused: Optional[tuple[float, EtcdError]] = None
         self._failing = False
         self._closed = False
 
@@ -144,7 +145,7 @@ class EtcdClient:
 
     async def _call_as_user(self, method: Method, request: Any, timeout: Optional[float]) -> Any:
         try:
-            await self._log_in()
+            await self.log_in(timeout)
         except EtcdError as error:
             raise EtcdError(error.endpoint, error.code, error.text, sent=False) from error
         return await self._call(method, request, timeout)
@@ -159,11 +160,11 @@ class EtcdClient:
         )
         self._under_way.add(call)
         from_thread = self.reactor.callFromThread
-        channel = self._channels[index]
-        call.add_done_callback(lambda call: from_thread(self._done, index, channel, call, done))
+        channel, token = self._channels[index], self._token
+        call.add_done_callback(lambda call: from_thread(self._done, index, channel, token, call, done))
         return done
 
-    def _done(self, index: int, channel: Any, call: Any, done: Deferred[Any]) -> None:
+    def _done(self, index: int, channel: Any, token: Optional[str], call: Any, done: Deferred[Any]) -> None:
         self._under_way.discard(call)
         code = call.code()
         if code is grpc.StatusCode.OK:
@@ -175,24 +176,25 @@ class EtcdClient:
         error = EtcdError(self._endpoints[index], code.name, call.details() or "")
         if code is grpc.StatusCode.UNAVAILABLE and not error.text.startswith("etcdserver:"):
             self._disconnect(index, channel)
-        self.failed_at(index, error)
+        self.failed_at(index, error, token)
         done.errback(error)
 
     def _disconnect(self, index: int, channel: Any) -> None:
-        """
-        Give up a connection that is broken; the next request makes another one at once.
-
-        Left to itself, the library connects only while requests wait for it, and these fail at once meanwhile.
-        """
+        """Give up a broken connection: left to itself, the library connects only while requests wait, and fail."""
         if index in self._channels and self._channels[index] is channel:
             del self._channels[index]
             self._calls = {key: method for key, method in self._calls.items() if key[0] != index}
             channel.close()
 
-    def failed_at(self, index: int, error: EtcdError) -> None:
-        """Have the next requests go to another endpoint, where this one does not serve; forget a token that is old."""
+    def failed_at(self, index: int, error: EtcdError, token: Optional[str]) -> None:
+        """
+        Have the next requests go to another endpoint, where this one does not serve; forget a token that is old.
+
+        @param token: that of the request.
+        """
         if error.text.startswith(_OLD_TOKEN):
-            self._token = None
+            if token == self._token:  # else there is a newer one already
+                self._token = None
         elif not error.is_refusal and not self._closed and index == self._current:
             self._current = (index + 1) % len(self._endpoints)
             if not self._failing:
@@ -205,17 +207,22 @@ class EtcdClient:
         """
         Have the next requests go to the etcd that leads: it need not pass them on, which takes a third of the time of
         large ones.  Where it is not found, all stays as it is.
+
+        Who leads is told by the endpoint of the moment, which serves: one that is cut off may take itself for it.
         """
         if len(self._endpoints) == 1 or self._closed:
             return
-        for index in range(len(self._endpoints)):
+        leader = 0
+        for index in sorted(range(len(self._endpoints)), key=lambda index: index != self._current):
             try:
                 status = await self._call(STATUS, messages.StatusRequest(), None, index)
+                leader = leader or status.leader
             except EtcdError:
-                continue
-            if status.leader and status.leader == status.header.member_id:
-                if not self._closed:
-                    self._current = index
+                pass
+            if not leader or self._closed:
+                return
+            if status.header.member_id == leader:
+                self._current = index
                 return
 
     def metadata(self) -> tuple[tuple[str, str], ...]:
@@ -243,18 +250,19 @@ class EtcdClient:
             )
         return found
 
-    def watch(self, requests: Any) -> tuple[int, Any]:
+    def watch(self, requests: Any) -> tuple[int, Optional[str], Any]:
         """
         Open a stream of watches at the endpoint of the moment.
 
         @param requests: an iterator over L{messages.WatchRequest}, which a thread of the library's goes through.
-        @return: the number of the endpoint, and the call: an iterator over L{messages.WatchResponse}, that blocks.
+        @return: the number of the endpoint, the token, and the call: an iterator over L{messages.WatchResponse}, that
+            blocks.
         """
         index = self._current
         call = self._channel(index).stream_stream(
             WATCH.path, lambda message: message.SerializeToString(), WATCH.answer.FromString
         )(requests, metadata=(*self.metadata(), ("hasleader", "true")))
-        return index, call
+        return index, self._token, call
 
     def endpoint(self, index: int) -> str:
         """@return: C{HOST:PORT} of an endpoint."""
@@ -266,15 +274,15 @@ class EtcdClient:
 
     # Users
 
-    def log_in(self) -> Deferred[None]:
+    async def log_in(self, timeout: Optional[float] = None) -> None:
         """
         Get a token, where a user is set and there is none.
 
-        Fails with L{EtcdError} or L{LogUnavailable}.
-        """
-        return ensureDeferred(self._log_in())
+        Who asks meanwhile waits for the same answer: etcd takes a tenth of a second of the processor for a password.
 
-    async def _log_in(self) -> None:
+        @param timeout: as for L{call}.
+        @raise EtcdError: etcd refuses it, or does not answer.
+        """
         if self._credentials.user is None or self._token is not None:
             return
         if self._logging_in is not None:
@@ -282,17 +290,21 @@ class EtcdClient:
             self._logging_in.append(waiting)
             await waiting
             return
+        if self._refused is not None and self.reactor.seconds() < self._refused[0]:
+            raise self._refused[1]
         self._logging_in = []
         error: Optional[Exception] = None
         try:
             answer = await self._call(
                 AUTHENTICATE,
                 messages.AuthenticateRequest(name=self._credentials.user, password=self._credentials.password),
-                None,
+                timeout,
             )
-            self._token = answer.token
+            self._token, self._refused = answer.token, None
         except EtcdError as failed:
             error = failed
+            if failed.is_final:
+                self._refused = (self.reactor.seconds() + self.timings.longest_pause, failed)
         finally:
             others, self._logging_in = self._logging_in, None
             for other in others:
@@ -325,7 +337,7 @@ class EtcdClient:
     # The end
 
     def close(self) -> None:
-        """Cancel what is under way, and close the connections.  No request is sent any more."""
+        """Cancel what is under way, and close the connections."""
         self._closed = True
         for call in list(self._under_way):
             call.cancel()

@@ -22,11 +22,21 @@ from darner.cluster.etcd.settings import Credentials, Sizes, Timings
 from darner.cluster.interfaces import MAX_RECORD_BYTES, IFollowing, ILog, Received
 from darner.cluster.limits import check_name, check_note, check_record
 from darner.errors import LogUnavailable
+from darner.net.clock import MonotonicClock
 
 _T = TypeVar("_T")
 
 _TRIM_STEP = 1000
 """How many records one transaction drops."""
+
+
+class SteadyReactor:
+    """What the log needs of a reactor, by the monotonic clock: the reactor's own time is that of the wall clock."""
+
+    def __init__(self, reactor: Any) -> None:
+        self.callFromThread = reactor.callFromThread
+        clock = MonotonicClock(reactor.callFromThread)
+        self.seconds, self.callLater, self.stop = clock.seconds, clock.callLater, clock.stop
 
 
 @implementer(ILog)
@@ -44,7 +54,7 @@ class EtcdLog:
         timings: Optional[Timings] = None, sizes: Optional[Sizes] = None, max_record_bytes: int = MAX_RECORD_BYTES,
     ) -> None:  # fmt: skip
         """
-        @param reactor: a reactor with time and threads.
+        @param reactor: a reactor with threads; its time is not used.
         @param endpoints: C{HOST:PORT} of etcd servers of one cluster; those before are preferred.
         @param name: of the log: 1 to 250 printable ASCII characters without C{/} and white space.  All that it writes
             is below C{darner/NAME/}.
@@ -54,7 +64,8 @@ class EtcdLog:
         sizes = sizes or Sizes()
         self.max_record_bytes = max_record_bytes
         self._keys = Keys(name)
-        self._client = EtcdClient(reactor, endpoints, credentials, timings)
+        self._reactor = SteadyReactor(reactor)
+        self._client = EtcdClient(self._reactor, endpoints, credentials, timings)
         pieces = Pieces(self._client, self._keys, sizes)
         self._appender = Appender(self._client, self._keys, pieces, sizes)
         self._reader = Reader(self._client, self._keys, pieces, sizes)
@@ -178,4 +189,5 @@ class EtcdLog:
         for answer in list(self._under_way):
             if not answer.called:
                 answer.errback(LogUnavailable("the log is closed"))
+        self._reactor.stop()
         return succeed(None)

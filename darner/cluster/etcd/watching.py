@@ -47,7 +47,7 @@ class Watch:
         self._error: Optional[Exception] = None
         self._waiting: Optional[Deferred[Any]] = None
         self._closed = False
-        self._index, self._call = client.watch(iter(self._requests.get, None))
+        self._index, self._token, self._call = client.watch(iter(self._requests.get, None))
         Thread(target=self._read, name="etcd watch", daemon=True).start()
 
     def _read(self) -> None:
@@ -70,7 +70,7 @@ class Watch:
         if self._closed:
             return
         self._error = error = self._client.error_at(self._index, self._call)
-        self._client.failed_at(self._index, error)
+        self._client.failed_at(self._index, error, self._token)
         self._give()
 
     def _give(self) -> None:
@@ -106,7 +106,7 @@ class Watch:
     def _silent(self) -> None:
         seconds = self._client.timings.silence
         self._error = EtcdError(self._client.endpoint(self._index), "SILENT", f"not a word for {seconds:g} s")
-        self._client.failed_at(self._index, self._error)
+        self._client.failed_at(self._index, self._error, self._token)
         self._give()
 
     def close(self) -> None:
