@@ -361,6 +361,8 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args(arguments)
     faults = options.faults.split(",")
+    if {"disk", "power"} <= set(faults):
+        parser.error("disk and power are not for one run: what removes a disk is not among the recorded writes")
     network = None
     if "partition" in faults:
         reason = missing()
