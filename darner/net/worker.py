@@ -20,7 +20,7 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from queue import SimpleQueue
-from typing import Any, Final, Optional
+from typing import Any, Final, Optional, Union
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReadDescriptor
@@ -40,6 +40,7 @@ class Worker:
     Calls functions in a thread of its own, one after the other.
 
     @ivar slow_until: until when, in seconds of the monotonic clock, none is called at once.
+    @ivar calls: how many functions were called, or are to be.
     """
 
     def __init__(self, reactor: Any, name: str) -> None:
@@ -50,6 +51,7 @@ class Worker:
         self._runner = threading.Thread(target=self._run, name=name, daemon=True)
         self._fd = -1
         self.slow_until = 0.0
+        self.calls = 0
 
     def start(self) -> None:
         """
@@ -82,6 +84,7 @@ class Worker:
         @return: fires with its result, or its failure, in the reactor's thread.
         """
         done: Deferred[Any] = Deferred()
+        self.calls += 1
         self._calls.put((done, work, arguments))
         return done
 
@@ -95,6 +98,7 @@ class Worker:
         began = time.monotonic()
         if began < self.slow_until:
             return self.call(work, *arguments)
+        self.calls += 1
         try:
             work(*arguments)
         finally:
@@ -157,3 +161,17 @@ def start_worker(reactor: Any, name: str) -> Optional[Worker]:
     worker = Worker(reactor, name)
     worker.start()
     return worker
+
+
+def begin(
+    where: Union[Worker, Callable[..., Deferred[Any]]], may_be_quick: bool, work: Callable[..., Any], *arguments: Any
+) -> Optional[Deferred[Any]]:
+    """
+    Call C{work} by a worker, or by what calls its arguments in a thread where there is none.
+
+    @param may_be_quick: whether a worker may call it at once, as L{Worker.call_unless_quick}.
+    @return: as L{Worker.call_unless_quick}.
+    """
+    if not isinstance(where, Worker):
+        return where(work, *arguments)
+    return where.call_unless_quick(work, *arguments) if may_be_quick else where.call(work, *arguments)

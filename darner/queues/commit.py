@@ -26,7 +26,7 @@ from twisted.python.failure import Failure
 
 from darner.errors import StoreError
 from darner.net.log_limits import LimitedLog
-from darner.net.worker import Worker
+from darner.net.worker import Worker, begin
 from darner.queues.answers import Answers, Asker, Resting, Verdict
 from darner.queues.late_sync import LateSync
 from darner.queues.timings import Timings
@@ -247,7 +247,10 @@ class GroupCommit:
                 answers.asker.seal()
             self._write(turn)
         for waiter in waiting:
-            (succeed(None) if self._writing is None else self._writing).addCallback(waiter.callback)
+            self._when_written().addCallback(waiter.callback)
+
+    def _when_written(self) -> Deferred[None]:
+        return succeed(None) if self._writing is None else self._writing
 
     def _add(self, queues: dict[Changing, None], turn: Turn, batch: Batch) -> None:
         for queue in queues:
@@ -276,10 +279,7 @@ class GroupCommit:
             if turn.sync:
                 # This sync also does what sync_within promised.
                 turn.promised = self._late_sync.forget() or turn.promised
-                call: Callable[..., Optional[Deferred[Any]]] = self._in_thread
-                if self.worker is not None:
-                    call = self.worker.call if turn.chunks else self.worker.call_unless_quick
-                written = call(self._store.write, batch, True)
+                written = begin(self.worker or self._in_thread, not turn.chunks, self._store.write, batch, True)
                 if written is not None:
                     self._writing = Deferred()
                     written.addBoth(self._synced, turn)

@@ -9,7 +9,7 @@ import os
 import select
 import socket
 import time
-from typing import Any
+from typing import Any, Optional
 from unittest import skipUnless
 
 from twisted.internet.defer import maybeDeferred
@@ -39,6 +39,7 @@ from darner.net.connection import IN
 from darner.net.endpoints import FastEndpoint, InheritedEndpoint, fastest, tcp_endpoint
 from darner.net.log_limits import PERIOD
 from darner.net.port import RETRY_ACCEPT, FastPort
+from darner.net.worker import Worker
 from darner.queues.collection import Queues, Surroundings
 from darner.store.memory import MemoryStore
 from test import LoggedAsCritical, allow_critical
@@ -653,8 +654,13 @@ class FastPortTests(FastTestCase):
         self.assertEqual(self.turns(1, 2), 2)
         self.assertEqual(self.turns(port.FEW, 2), 2)
 
-    def lingers(self, *delays: float, served: int = 1, processors: bool = True) -> list[str]:
-        """@return: how a client was waited for that comes back after these times, in us: C{awake} or C{asleep}."""
+    def lingers(
+        self, *delays: float, served: int = 1, processors: bool = True, worker: Optional[Worker] = None
+    ) -> list[str]:
+        """
+        @param worker: writes each turn to stable storage.
+        @return: how a client was waited for that comes back after these times, in us: C{awake} or C{asleep}.
+        """
         port = self.port()
         now = [0.0]
         ways: list[str] = []
@@ -674,8 +680,11 @@ class FastPortTests(FastTestCase):
         real, port._epoll = port._epoll, Epoll()
         port._seconds = lambda: now[0]
         port._spins = processors
+        port._worker = worker
         try:
             for delay in delays:
+                if worker is not None:
+                    worker.call_unless_quick(list)
                 port._epoll.comes = now[0] + delay / 1e6
                 ways.append("awake")
                 began = now[0]
@@ -684,6 +693,7 @@ class FastPortTests(FastTestCase):
         finally:
             port._epoll = real
             port._seconds = time.monotonic
+            port._worker = None
         return ways
 
     def test_few_clients_are_waited_for_awake(self) -> None:
@@ -699,6 +709,11 @@ class FastPortTests(FastTestCase):
     def test_many_are_waited_for_asleep(self) -> None:
         self.assertEqual(self.lingers(50, 50, 50, served=port.FEW), ["asleep"] * 3)
         self.assertEqual(self.lingers(50, 50, 50, served=port.FEW - 1), ["asleep", "awake", "awake"])
+
+    def test_nobody_is_waited_for_awake_after_a_sync(self) -> None:
+        worker = Worker(self.reactor, "work")
+        self.assertEqual(self.lingers(50, 50, 50, worker=worker), ["asleep"] * 3)
+        self.assertEqual(self.lingers(50, 50, 50), ["asleep", "awake", "awake"])
 
     def test_nobody_is_waited_for_awake_without_a_processor_to_spare(self) -> None:
         self.assertEqual(self.lingers(50, 50, 50, processors=False), ["asleep"] * 3)
