@@ -104,7 +104,7 @@ class ConnectionTests(BrowserTests):
         server = self.serve(f"--http-port={free_port()}")
         put(server, "jobs", b"x")
         page = self.open(server, "/#/queue/jobs")
-        expect(page.locator("#connection")).to_have_text("Live")
+        expect(page.locator("#connection.good")).to_have_text("Live")
         expect(page.locator(".tile", has_text="Items").locator("dd")).to_have_text("1")
         server.kill()
         expect(page.get_by_role("alert")).to_contain_text("Connection lost. Connecting again… What you see is of ")
@@ -112,7 +112,7 @@ class ConnectionTests(BrowserTests):
         expect(page.locator(".tile", has_text="Items").locator("dd")).to_have_text("1")
         server.start()
         expect(page.get_by_text("The server was restarted at ")).to_be_visible()
-        expect(page.locator("#connection")).to_have_text("Live")
+        expect(page.locator("#connection.good")).to_have_text("Live")
         expect(page.get_by_text("Connection lost")).to_have_count(0)
         put(server, "jobs", b"y")
         expect(page.locator(".tile", has_text="Items").locator("dd")).to_have_text("2")
@@ -121,11 +121,11 @@ class ConnectionTests(BrowserTests):
 
     def test_browser_that_is_offline(self) -> None:
         page = self.open(self.serve())
-        expect(page.locator("#connection")).to_have_text("Live")
+        expect(page.locator("#connection.good")).to_have_text("Live")
         page.context.set_offline(True)
         expect(page.get_by_role("alert")).to_contain_text("Connection lost.")
         page.context.set_offline(False)
-        expect(page.locator("#connection")).to_have_text("Live")
+        expect(page.locator("#connection.good")).to_have_text("Live")
         expect(page.get_by_role("alert")).to_have_count(0)
 
 
