@@ -135,7 +135,7 @@ class QueueService(Service):
         @raise OSError: there are no descriptors left.
         """
         passwords = self._read_passwords()
-        doors = [(Door(listener.protocol, listener.tls), listener) for listener in self.listeners]
+        doors = [(Door(listener), listener) for listener in self.listeners]
         ports: list[IListeningPort] = []
         try:
             for door, listener in doors:

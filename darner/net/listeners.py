@@ -11,15 +11,21 @@ from typing import Any, Final, Optional, Protocol
 
 from attrs import frozen
 from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.endpoints import TCP4ServerEndpoint, TCP6ServerEndpoint, UNIXServerEndpoint
 from twisted.internet.interfaces import IProtocol, IStreamServerEndpoint
 from twisted.internet.protocol import ServerFactory
 
 from darner.net.refusal import SPARE_DESCRIPTORS, Dismissal, descriptors_are_scarce
+from darner.net.unix import UnixEndpoint
 
 MEMCACHE: Final = "memcache"
 TEXT: Final = "text"
 HTTP: Final = "http"
 """The protocols that are spoken: memcache's, Kestrel's text protocol, and HTTP for administration."""
+
+
+_BARE: Final = (TCP4ServerEndpoint, TCP6ServerEndpoint, UNIXServerEndpoint, UnixEndpoint)
+"""Endpoints that put nothing between a connection and its protocol."""
 
 
 @frozen
@@ -85,14 +91,11 @@ class Door(ServerFactory):
 
     noisy = False
 
-    def __init__(self, protocol: str = MEMCACHE, tls: bool = False) -> None:
-        """
-        @param protocol: what is spoken.  An operator is served by L{HTTP} when clients of queues are not.
-        @param tls: whether the endpoint speaks TLS.
-        """
+    def __init__(self, listener: Listener) -> None:
+        """@param listener: where it stands.  An operator is served over L{HTTP} when clients of queues are not."""
         self._factory: Optional[Serving] = None
-        self._spare = SPARE_DESCRIPTORS // 2 if protocol == HTTP else SPARE_DESCRIPTORS
-        self._tls = tls
+        self._spare = SPARE_DESCRIPTORS // 2 if listener.protocol == HTTP else SPARE_DESCRIPTORS
+        self._bare = isinstance(listener.endpoint, _BARE)
         self._opened: list[Callable[[Any], None]] = []
 
     def when_open(self, call: Callable[[Any], None]) -> None:
@@ -115,6 +118,6 @@ class Door(ServerFactory):
             return None
         if descriptors_are_scarce(self._spare):
             self._factory.rejected()
-            # Twisted closes a connection without a protocol at once, but fails where there is TLS above it.
-            return Dismissal() if self._tls else None
+            # Twisted closes a connection without a protocol at once, but fails where TLS, for example, is above it.
+            return None if self._bare else Dismissal()
         return self._factory.buildProtocol(addr)

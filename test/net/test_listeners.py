@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any, cast
 
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
+from twisted.internet.endpoints import TCP4ServerEndpoint
 from twisted.internet.interfaces import IStreamServerEndpoint
 from twisted.internet.protocol import Factory, Protocol
 from twisted.trial.unittest import SynchronousTestCase
@@ -43,7 +44,7 @@ class ListenerTests(SynchronousTestCase):
 
 class DoorTests(SynchronousTestCase):
     def test_nobody_gets_in_before_it_is_open(self) -> None:
-        door = Door()
+        door = Door(Listener(ENDPOINT))
         told: list[Any] = []
         door.when_open(told.append)
         self.assertIsNone(door.buildProtocol(None))
@@ -55,10 +56,11 @@ class DoorTests(SynchronousTestCase):
     def test_no_descriptors(self) -> None:
         """A client for which there is no descriptor is counted and sent away; an operator is still served."""
         rejected: list[str] = []
-        for protocol, tls, expected in (
-            (MEMCACHE, False, type(None)), (TEXT, True, Dismissal), (HTTP, False, Protocol), (HTTP, True, Protocol),
+        bare, wrapped = TCP4ServerEndpoint(None, 0), ENDPOINT
+        for protocol, endpoint, expected in (
+            (MEMCACHE, bare, type(None)), (TEXT, wrapped, Dismissal), (HTTP, bare, Protocol), (HTTP, wrapped, Protocol),
         ):
-            door = Door(protocol, tls)
+            door = Door(Listener(endpoint, protocol))
             factory: Any = Factory.forProtocol(Protocol)
             factory.rejected = partial(rejected.append, protocol)
             door.open(factory)

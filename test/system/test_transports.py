@@ -297,6 +297,9 @@ class ShortageTests(SynchronousTestCase):
     def test_descriptors_tls(self) -> None:
         self.descriptors("ssl")
 
+    def test_descriptors_mutual_tls(self) -> None:
+        self.descriptors("mtls")
+
     def test_descriptors_unix(self) -> None:
         self.descriptors("unix")
 
