@@ -25,7 +25,7 @@ EXCEPT = [
     "store/interfaces.py", "net/clock.py", "net/mtls.py", "front/protocol.py", "front/access.py", "front/messages.py",
     # What runs once, or rarely.
     "net/endpoints.py", "net/limits.py", "net/listeners.py", "net/processors.py", "net/refusal.py", "net/unix.py",
-    "store/backup/*", "store/compaction.py", "store/directory.py", "store/faults.py", "store/files/*",
+    "store/backup/*", "store/directory.py", "store/faults.py", "store/files/*",
     "store/inspection.py", "store/lost_payloads.py", "store/mapped_memory.py", "store/opening.py",
     "store/power_loss.py", "store/releasing.py", "store/renewal.py", "store/reserve.py", "store/rollback.py",
     "store/status_file.py",

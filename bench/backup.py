@@ -103,7 +103,7 @@ def hold(data: Path) -> None:
     """Print how long writes are held up by a capture."""
     store = LevelStore(data)
     held: Any = Held()
-    store._database.writing = held
+    store._database.writer.lock = held
     for _ in range(5):
         begun, cpu = time.perf_counter(), time.thread_time()
         capture = Capture(store._database)

@@ -7,6 +7,9 @@ unless the test expects it (L{allow_critical}).
 
 from __future__ import annotations
 
+import tarfile
+from pathlib import Path
+
 from twisted.logger import ILogObserver, LogEvent, Logger, LogLevel, formatEvent, globalLogPublisher
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
@@ -36,3 +39,8 @@ def allow_critical(case: SynchronousTestCase, *texts: str) -> None:
                 raise failure.value
 
     case.addCleanup(look)
+
+
+def unpack(archive: tarfile.TarFile, directory: Path) -> None:
+    """Unpack an archive of the tests' own; Python 3.11.3 and earlier ones know no filters."""
+    archive.extractall(directory, **({"filter": "data"} if hasattr(tarfile, "data_filter") else {}))

@@ -20,10 +20,7 @@ from typing import Any, ClassVar, Final, Optional
 
 from twisted.internet.defer import Deferred, execute
 from twisted.internet.error import CannotListenError
-from twisted.internet.interfaces import (
-    IListeningPort,
-    IReadDescriptor,
-)
+from twisted.internet.interfaces import IListeningPort, IReadDescriptor
 from twisted.logger import Logger, LogLevel
 from twisted.python.failure import Failure
 from zope.interface import classImplements
@@ -42,24 +39,23 @@ WORK: Final = 0.004
 LINGER: Final = 0.001
 """
 How long to wait, in seconds, for new requests of the clients that were just answered, or for the end of a write to
-stable storage, before the reactor continues.
-
-An iteration of the reactor costs as much as two small requests: with this wait, a single client that sends one request
-after the other is served nearly twice as fast.  It delays other users of the reactor, by L{WORK} at most.
+stable storage, before the reactor continues, which costs as much as two small requests.  It delays other users of the
+reactor, by L{WORK} at most.
 """
 SPIN: Final = 0.0001
 """
 How long to poll without sleeping before that, in seconds, if few clients were served.
 
 Sleeping and waking up costs more than all other work for a small request, and the client waits for it.  So as long as
-a client sends its next request within this time, the port polls: a single client is served nearly twice as fast, and so
-are two.  This needs a second processor, on which the clients run meanwhile.
+a client sends its next request within this time, the port polls: a single client is served nearly twice as fast.  This
+needs a second processor, on which the clients run meanwhile.
 """
 FEW: Final = 16
-"""
-With fewer clients than this in a turn, the port polls for more before it writes the turn, and again after that.
-Writing a turn costs as much as some requests: with ten clients, 6 % more requests are served.
-"""
+"""With fewer clients than this in a turn, the port polls for more before it writes the turn, and again after that."""
+GATHER: Final = 4
+"""How often it polls in vain for as many as in the turn before: writing a turn costs as much as some requests."""
+GATHER_SYNCED: Final = 24
+"""The same, if the turn before was written to stable storage: that costs as much as hundreds of requests."""
 ACCEPTS: Final = 64
 """The maximum number of connections that are accepted before the others are served."""
 BACKLOG: Final = 1024
@@ -98,6 +94,9 @@ class FastPort:
         self._serving = False
         self._spins = processors() >= 2
         self._prompt = False  # whether a client sent its next request at once
+        self._synced = False  # the last turn was written to stable storage
+        self._served = 0  # in the last turn
+        self._last_fd = -1  # the last client that came alone
 
     # Listening
 
@@ -250,11 +249,7 @@ class FastPort:
         return "darner"
 
     def doRead(self) -> None:
-        """
-        Serve the connections that are ready, turn after turn, until none is ready or the time is up.
-
-        It raises nothing, as Twisted would drop the port then.
-        """
+        """Serve who is ready, turn after turn, until the time is up.  Raise nothing: Twisted would drop the port."""
         try:
             self._serve_all()
         except Exception:
@@ -282,7 +277,9 @@ class FastPort:
         @return: the descriptors that are ready, and their events.
         """
         poll = self._epoll.poll
-        if served >= FEW or not self._spins or self._has_worked():
+        # After a sync nothing is gained by waiting awake: this process has slept, and a client that sleeps, too, is
+        # woken sooner if it can have this processor.
+        if served >= FEW or not self._spins or self._synced:
             return poll(LINGER, EVENTS)
         until = self._seconds() + SPIN
         if self._prompt:
@@ -295,10 +292,7 @@ class FastPort:
         return ready
 
     def _has_worked(self) -> bool:
-        """
-        @return: whether the last turn was written to stable storage.  Then nothing is gained by waiting awake: this
-            process has slept, and a client that sleeps, too, is woken sooner if it can have this processor.
-        """
+        """@return: whether the turn that has ended was written to stable storage."""
         if self._worker is None or self._worker.calls == self._worker_calls:
             return False
         self._worker_calls = self._worker.calls
@@ -310,8 +304,7 @@ class FastPort:
         self._serving = True
         try:
             self._take(ready)
-            if 1 < len(ready) < FEW:
-                self._take(self._epoll.poll(0, EVENTS))
+            self._gather(ready)
         finally:
             try:
                 self._commit.end()
@@ -319,11 +312,35 @@ class FastPort:
                 self._limited.failure("internal error while ending a turn; closing the connections it served")
                 self._lose(ready)
             self._serving = False
+            self._synced = self._has_worked()
         if self._worked and self._worker is not None:
             self._worked = False
             self._worker.doRead()
         if self._later:
             self._do_later()
+
+    def _gather(self, ready: list[tuple[int, int]]) -> None:
+        """Serve in this turn, too, those clients that are about to send something."""
+        served = len(ready)
+        wanted = self._served
+        if not self._synced:
+            wanted = min(wanted, FEW)
+        elif self._commit.busy:
+            return
+        if served == 1 and ready[0][0] != self._last_fd:
+            self._last_fd = ready[0][0]
+            wanted = max(wanted, 2)
+        elif 1 < served < FEW:
+            wanted = max(wanted, served + 1)
+        looks = 1 if not self._spins else GATHER_SYNCED if self._synced else GATHER
+        while served < wanted and looks:
+            more = self._epoll.poll(0, EVENTS)
+            if more:
+                self._take(more)
+                served += len(more)
+            else:
+                looks -= 1
+        self._served = served
 
     def _lose(self, ready: list[tuple[int, int]]) -> None:
         """Close these connections, as it is unknown which of them got their replies."""

@@ -80,6 +80,12 @@ class Batch:
         @param bytes_put: payload bytes of all items ever put on the queue, including these.
         """
         self.puts = True
+        if len(items) == 1 and not items[0].stream:
+            # The most common turn puts one item.
+            value = records.single_run(items[0], bytes_put)
+            self.writes.append((records.run_key(number, items[0].id), value))
+            self.large = self.large or len(value) >= records.LARGE
+            return
         for last, value in records.runs(items, bytes_put):
             self.writes.append((records.run_key(number, last), value))
             if len(value) >= records.LARGE:
@@ -108,6 +114,15 @@ class Batch:
         @param runs: the first and the last id of each run, one after the other.
         @param large: whether some of them may have large payloads.
         """
+        if len(runs) == 2:
+            # The most common turn deletes one.
+            first, last = runs[0], runs[1]
+            key = records.run_key(number, last)
+            self.writes.append((key, None))
+            if large:
+                self.apart = [*self.apart, key]
+            self.reclaimed.append((number, first, last))
+            return
         for last in runs[1::2]:
             self.writes.append((records.run_key(number, last), None))
         if large:

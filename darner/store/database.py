@@ -26,6 +26,7 @@ from darner.store.mapped_memory import MappedMemory
 from darner.store.payloads import Bytes, Payloads
 from darner.store.rollback import Rollback
 from darner.store.segments import SEGMENT_BYTES
+from darner.store.writer import Writer
 
 _NEWEST_TABLES: Final = b"leveldb.num-files-at-level0"
 _REPAIR: Final = "stop the server and start it with --repair"
@@ -52,7 +53,8 @@ class Database:
     @ivar directory: the data directory, claimed by this process.
     @ivar rollback: the files as they were before the database was opened; C{None} once the start has succeeded.
     @ivar payloads: the large payloads, which are in segments.
-    @ivar torn: whether a write has failed, so that the database must be reopened before the next.
+    @ivar writer: writes to the database.
+    @ivar write: as L{Writer.write}: the writer's own method, as it is called for each turn.
     @ivar damage: the error for every put once tables could not be merged; empty before.
     """
 
@@ -86,13 +88,12 @@ class Database:
         self.rollback: Optional[Rollback] = None
         self.damage = ""
         self._open_database = open_database
-        self._db: Any = None  # a plyvel.DB, while it is open
         self._mapped_memory = MappedMemory(self.directory.database)
         self.payloads = Payloads(
             path / SEGMENTS, self.directory.database, self, min(SEGMENT_BYTES, 4 * self._write_buffer), separate_from
         )
-        self._dirty = self.payloads.segments.dirty
-        self.torn = False
+        self.writer = Writer(self, self.payloads, self._mapped_memory.written)
+        self.write = self.writer.write
         self._seconds = seconds
         self._log = SparseLog(Logger(), seconds)  # clients ask for what cannot be read as often as they like
         self._mend_at = 0.0
@@ -100,7 +101,6 @@ class Database:
         self._in_threads = 0
         self._lock = threading.Condition(threading.Lock())
         self._patient = True
-        self.writing = threading.Lock()  # held by whoever writes, and by a backup for its moment
 
     # Opening and closing
 
@@ -111,7 +111,7 @@ class Database:
 
     def open(self) -> None:
         try:
-            self._db = self._open_database(
+            self.writer.db = self._open_database(
                 str(self.directory.database),
                 create_if_missing=True,
                 write_buffer_size=self._write_buffer,
@@ -127,6 +127,11 @@ class Database:
             raise
         self.payloads.opened(self._write_buffer)
 
+    def keep_rollback(self, rollback: Rollback) -> None:
+        """Have a way back until the first write."""
+        self.rollback = rollback
+        self.writer.first = True
+
     def discard_rollback(self) -> None:
         if self.rollback is not None:
             self.rollback.discard()
@@ -134,19 +139,19 @@ class Database:
 
     def roll_back(self) -> None:
         """Close the database and restore its files as they were before it was opened."""
-        if self._db is not None:
-            self._db.close()
-            self._db = None
+        if self.writer.db is not None:
+            self.writer.db.close()
+            self.writer.db = None
         if self.rollback is not None:
             self.rollback.restore()
         self.close()
 
     def close(self) -> None:
         """Close the database and release the directory.  Idempotent."""
-        if self._db is not None:
-            self._db.close()
-            self._db = None
-            self.torn = False
+        if self.writer.db is not None:
+            self.writer.db.close()
+            self.writer.db = None
+            self.writer.torn = False
         self.payloads.close()
         self._mapped_memory.stop()
         self.discard_rollback()
@@ -185,30 +190,30 @@ class Database:
         """
         with self._lock:
             if not self._in_threads:
-                self.torn = True
+                self.writer.torn = True
                 self._reopen_now()
 
     def _reopen_now(self) -> None:
         try:
-            if self._db is not None:
-                self._db.close()
-                self._db = None
+            if self.writer.db is not None:
+                self.writer.db.close()
+                self.writer.db = None
             self.directory.make_room()
             # LevelDB makes a table of its logs.
             self.payloads.sync()
             self.open()
         except (plyvel.Error, StoreUnusable, OSError) as error:
             raise StoreError(f"cannot write: {reason(error)}") from error
-        self.torn = False
+        self.writer.torn = False
 
     def opened(self) -> Any:
         """
         @return: the C{plyvel.DB}.
         @raise StoreError: the store is closed.
         """
-        if self._db is None:
+        if self.writer.db is None:
             raise StoreError("the store is closed")
-        return self._db
+        return self.writer.db
 
     # Reading
 
@@ -241,7 +246,7 @@ class Database:
         self._mapped_memory.read(size)
 
     def pressed(self) -> bool:
-        return self._db is not None and int(self._db.get_property(_NEWEST_TABLES) or 0) >= self.PRESSED
+        return self.writer.db is not None and int(self.writer.db.get_property(_NEWEST_TABLES) or 0) >= self.PRESSED
 
     def newest_bytes(self) -> int:
         """@return: about how many bytes the tables take that LevelDB will merge without being asked."""
@@ -259,57 +264,12 @@ class Database:
 
     def require_whole(self) -> None:
         """@raise StoreError: a write has failed, and the database was not reopened since."""
-        if self.torn:
+        if self.writer.torn:
             raise StoreError(self.damage or _TORN)
 
-    def write(
-        self, writes: Sequence[Write], sync: bool = False, large: bool = False, apart: Sequence[bytes] = ()
-    ) -> None:
-        """
-        Write all of these keys, or none.
-
-        @param large: whether large payloads may be among the values.  These go to segments.
-        @param apart: those of the deleted keys whose values may be in segments.
-        @raise StoreError: none was written, unless the error is C{uncertain}.
-        """
-        self._mapped_memory.written()
-        # One at a time, as in LevelDB, so that no thread writes behind a tear that another thread causes.
-        with self.writing:
-            self._write(writes, sync, large, apart)
-
-    def _write(
-        self, writes: Sequence[Write], sync: bool, large: bool, apart: Sequence[bytes], more: Optional[Bytes] = None
-    ) -> None:
-        if self.torn:
-            self.require_whole()
-        if self.rollback is not None:
-            self.discard_rollback()
-        db = self.opened()
-        watched = large or apart or self._dirty
-        if watched:
-            writes = self.payloads.separate(writes, large, sync, apart, more)
-        try:
-            if len(writes) == 1 and writes[0][1] is not None:
-                db.put(*writes[0], sync=sync)  # half the price of a batch
-            elif writes or sync:
-                batch = db.write_batch(sync=sync)
-                put, delete = batch.put, batch.delete
-                for key, value in writes:
-                    if value is None:
-                        delete(key)
-                    else:
-                        put(key, value)
-                batch.write()
-        except (plyvel.Error, OSError) as error:
-            if watched:
-                self.payloads.refused()
-            raise self._torn_by(error) from error
-        if watched:
-            self.payloads.written()
-
-    def _torn_by(self, error: Exception) -> StoreError:
+    def torn_by(self, error: Exception) -> StoreError:
         """@return: the error for a write that has failed."""
-        self.torn = True
+        self.writer.torn = True
         if not isinstance(error, plyvel.CorruptionError):
             return uncertain(f"cannot write: {reason(error)}")
         if not self.damage:
@@ -329,20 +289,20 @@ class Database:
         @param wanted: called while no other thread writes.  It returns what to write, and how many bytes of segments
             nothing refers to afterwards.
         """
-        with self.writing:
+        with self.writer.lock:
             self.require_whole()
             writes, more = wanted()
-            self._write(writes, False, True, (), more)
+            self.writer.write_alone(writes, False, True, (), more)
 
     def snapshot(self, meanwhile: Callable[[], None]) -> Any:
         """@return: a snapshot of the database, made together with C{meanwhile} while no thread writes."""
-        with self.writing:
+        with self.writer.lock:
             meanwhile()
             return self.opened().snapshot()
 
     def settle(self) -> None:
         """Write all payloads to stable storage, so that the next start need not look at them."""
-        if self._db is not None and not self.torn:
+        if self.writer.db is not None and not self.writer.torn:
             self.payloads.seal()
             with contextlib.suppress(StoreError, OSError):
                 self.payloads.sync()
@@ -357,14 +317,14 @@ class Database:
         try:
             self.directory.sync_older_logs()
         except OSError as error:
-            self.torn = True
+            self.writer.torn = True
             raise uncertain(f"cannot write: {reason(error)}") from error
 
     def compact_range(self, start: bytes, stop: bytes) -> None:
         # LevelDB starts a new log for a compaction.  If the old one were empty, `darner.store.power_loss` would
         # conclude that its contents were lost.
         self.write([(records.FORMAT_KEY, records.FORMAT)])
-        self.payloads.begin_log(lambda: self.opened().compact_range(start=start, stop=stop), self.writing)
+        self.payloads.begin_log(lambda: self.opened().compact_range(start=start, stop=stop), self.writer.lock)
 
     def page_out(self) -> None:
         self._mapped_memory.page_out()

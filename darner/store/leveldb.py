@@ -68,6 +68,7 @@ class LevelStore:
         """
         self.path = path
         database = self._database = Database(path, open_database, seconds, write_buffer, separate_from)
+        self._writer = database.writer
         with starting(database):
             open_and_inspect(database)
             if not self.replicated and database.get(records.POSITION_KEY) is not None:
@@ -169,10 +170,10 @@ class LevelStore:
         if sync:
             database.write_safely(batch.writes, batch.large, batch.apart)
         else:
-            database.write(batch.writes, False, batch.large, batch.apart)
+            self._writer.write(batch.writes, False, batch.large, batch.apart)
 
     def mend(self) -> None:
-        if self._database.torn:
+        if self._writer.torn:
             self._database.mend()
 
     def ready(self) -> None:

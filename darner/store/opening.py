@@ -82,7 +82,7 @@ def open_database(database: Database) -> None:
     if not directory.database.is_dir():
         raise StoreDamaged(path, why_missing(path))
     if not is_new(directory.database):
-        database.rollback = Rollback(path)
+        database.keep_rollback(Rollback(path))
         try:
             _drop_unsafe_tail(database)
         except OSError:

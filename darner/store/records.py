@@ -300,6 +300,13 @@ def unpack_bounds(value: bytes) -> tuple[bytes, bytes]:
     return value[_LENGTH.size : end], value[end:]
 
 
+def single_run(item: Item, bytes_put: int) -> bytes:
+    """@return: the value of a run of one item, which is not a stream.  Its C{run} is set."""
+    item.run = 1
+    head = _RUN_AND_ITEM.pack(bytes_put, 1, _INLINE, item.flags, item.time, item.expiry, item.size)
+    return head + item.payload
+
+
 def runs(items: Sequence[Item], bytes_put: int) -> Iterator[tuple[int, bytes]]:
     """
     Encode items as runs, and set their C{run}.
@@ -309,11 +316,7 @@ def runs(items: Sequence[Item], bytes_put: int) -> Iterator[tuple[int, bytes]]:
     @return: for each run its last id and its value.
     """
     if len(items) == 1 and not items[0].stream:
-        # The most common turn puts one item.
-        item = items[0]
-        item.run = 1
-        head = _RUN_AND_ITEM.pack(bytes_put, 1, _INLINE, item.flags, item.time, item.expiry, item.size)
-        yield item.id, head + item.payload
+        yield items[0].id, single_run(items[0], bytes_put)
         return
     total = bytes_put - sum(item.size for item in items)
     parts: list[bytes] = []

@@ -47,5 +47,5 @@ class Renewal:
         @raise darner.errors.StoreError: it was closed, and cannot be opened now.
         """
         database = self._database
-        if self.due and not (database.torn or database.damage):
+        if self.due and not (database.writer.torn or database.damage):
             database.renew()

@@ -14,6 +14,7 @@ import plyvel
 
 from darner.migrate.opening import open_source
 from darner.migrate.sources import Findings, Source, SourceItem, Unreadable
+from test import unpack
 
 DATA = Path(__file__).parent.parent / "data"
 
@@ -21,7 +22,7 @@ DATA = Path(__file__).parent.parent / "data"
 def unpacked(name: str, directory: Path) -> Path:
     """@return: a directory that another server wrote, unpacked below this one."""
     with tarfile.open(DATA / f"{name}.tar.gz") as archive:
-        archive.extractall(directory, **({"filter": "data"} if hasattr(tarfile, "data_filter") else {}))
+        unpack(archive, directory)
         return directory / archive.getnames()[0]
 
 

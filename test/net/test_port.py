@@ -615,8 +615,13 @@ class FastPortTests(FastTestCase):
         self.port().doRead()
         self.assertIn(len(served), range(1, 7))
 
-    def turns(self, *looks: int) -> int:
-        """@return: how many turns are written where so many clients are ready at each look of the port."""
+    def turns(self, *looks: int, known: bool = False, synced: int = 0, processors: bool = True) -> int:
+        """
+        @param looks: how many clients are ready at each look of the port.
+        @param known: whether the first client has come alone before.
+        @param synced: how many clients a turn before has served that was written to stable storage.
+        @return: how many turns are written.
+        """
         clients = [self.connect() for _ in range(sum(looks))]
         for client in clients:
             client.socket.send(b"set q 0 0 1\r\nx\r\n")
@@ -625,6 +630,9 @@ class FastPortTests(FastTestCase):
         ready = iter(sorted(port._connections)[-len(clients) :])
         left = list(looks)
         written: list[Any] = []
+        port._spins = processors
+        port._served, port._synced = synced, bool(synced)
+        port._last_fd = sorted(port._connections)[-len(clients)] if known else -1
 
         class Epoll:
             closed = False
@@ -651,8 +659,50 @@ class FastPortTests(FastTestCase):
         self.assertEqual(self.turns(port.FEW - 1, 1), 1)
 
     def test_a_lone_client_and_many_are_answered_at_once(self) -> None:
-        self.assertEqual(self.turns(1, 2), 2)
+        self.assertEqual(self.turns(1, 2, known=True), 2)
         self.assertEqual(self.turns(port.FEW, 2), 2)
+
+    def test_a_client_that_others_take_turns_with(self) -> None:
+        """It is not the one that came last, so that one may be about to come."""
+        self.assertEqual(self.turns(1, *[0] * (port.GATHER - 1), 1), 1)
+        self.assertEqual(self.turns(1, *[0] * port.GATHER, 1), 2)
+        self.assertEqual(self.turns(1, 1, processors=False), 1)
+        self.assertEqual(self.turns(1, 0, 1, processors=False), 2)
+
+    def test_as_many_as_in_the_turn_before_are_looked_for(self) -> None:
+        vain = [0] * port.GATHER
+        self.assertEqual(self.turns(3, *vain, 2, *vain[1:], 1), 2)
+        self.assertEqual(self.turns(3, *vain, 2, *vain, 1), 3)
+        self.assertEqual(self.turns(3, *vain, 2, 1, 1), 3)
+
+    def test_many_are_looked_for_after_a_sync(self) -> None:
+        """A sync costs more than some looks in vain."""
+        vain = [0] * port.GATHER_SYNCED
+        self.assertEqual(self.turns(port.FEW, *vain[1:], 3, synced=port.FEW + 3), 1)
+        self.assertEqual(self.turns(port.FEW, *vain, 3, synced=port.FEW + 3), 2)
+        self.assertEqual(self.turns(1, *vain[1:], 1, synced=2), 1)
+        self.assertEqual(self.turns(port.FEW, 1, synced=port.FEW), 2)
+
+    def test_nobody_is_looked_for_while_a_turn_is_written(self) -> None:
+        """Whoever comes meanwhile belongs to the next turn anyway."""
+        port = self.port()
+
+        class Busy:
+            busy = True
+
+        class Epoll:
+            closed = False
+
+            def poll(self, *_: Any) -> list[tuple[int, int]]:
+                raise AssertionError("looked for clients")
+
+        commit, epoll = port._commit, port._epoll
+        self.addCleanup(setattr, port, "_commit", commit)
+        self.addCleanup(setattr, port, "_epoll", epoll)
+        port._commit, port._epoll = Busy(), Epoll()
+        port._synced, port._served = True, 5
+        port._gather([(7, IN), (8, IN)])
+        self.assertEqual(port._served, 5)
 
     def lingers(
         self, *delays: float, served: int = 1, processors: bool = True, worker: Optional[Worker] = None
@@ -685,6 +735,7 @@ class FastPortTests(FastTestCase):
             for delay in delays:
                 if worker is not None:
                     worker.call_unless_quick(list)
+                port._synced = port._has_worked()
                 port._epoll.comes = now[0] + delay / 1e6
                 ways.append("awake")
                 began = now[0]

@@ -399,7 +399,7 @@ class RecoveryTests(LevelTestCase):
 
 def plyvel_database(store: LevelStore) -> Any:
     """The LevelDB itself, for a look at what is in it."""
-    return store._database._db
+    return store._database.writer.db
 
 
 class PressureTests(LevelTestCase):
@@ -750,7 +750,7 @@ class FaultTests(LevelTestCase):
 
         def write() -> None:
             """Runs as the write in the thread does; here nothing may be opened anew."""
-            self.store._database.torn = True
+            self.store._database.writer.torn = True
             errors.append(str(self.assertRaises(StoreError, self.store.mend)))
 
         self.patch(self.disk, "write", write)

@@ -23,7 +23,7 @@ from darner.store.batch import Batch
 from darner.store.leveldb import LevelStore
 from darner.store.payloads import DENSITY
 from darner.values.vocabulary import CHUNK_BYTES
-from test import allow_critical
+from test import allow_critical, unpack
 from test.damage import Keeper, payload
 from test.store_contract import EVERYTHING, Writer, all_steps, drain
 
@@ -147,7 +147,7 @@ class PlaceTests(PayloadsTestCase):
         """A store of format 1 is served as it is; what is put from then on is in segments."""
         old = Path(self.mktemp())
         with tarfile.open(Path(__file__).parent / "format_1.tar.gz") as archive:
-            archive.extractall(old, filter="data")
+            unpack(archive, old)
         keeper = Keeper(LevelStore(old))
         kept = {
             b"jobs": [payload(b"jobs", id, size) for id, size in enumerate((20, 300, 20_000, 200_000, 50, 5000))][1:],
@@ -263,7 +263,7 @@ class FaultTests(PayloadsTestCase):
             refused.chunk(77, 0, bytes(CHUNK_BYTES))
             told = self.assertRaises(StoreError, self.store.write, refused)
             self.assertEqual((str(told), told.uncertain), (f"cannot write: {reason}", False))
-            self.assertFalse(self.store._database.torn)
+            self.assertFalse(self.store._database.writer.torn)
             works()
         self.assertEqual(self.store.leftovers(), ([], []))
         items += self.writer.put(bytes(6000))
@@ -281,7 +281,7 @@ class FaultTests(PayloadsTestCase):
         def full(**options: Any) -> None:
             raise plyvel.IOError(b"IO error: No space left on device")
 
-        db = self.store._database._db
+        db = self.store._database.writer.db
 
         class Full:
             put = get_property = staticmethod(full)
@@ -292,7 +292,7 @@ class FaultTests(PayloadsTestCase):
             def __getattr__(self, name: str) -> Any:
                 return getattr(db, name)
 
-        self.store._database._db = Full()
+        self.store._database.writer.db = Full()
         refused = self.store.batch()
         refused.chunk(77, 0, bytes(CHUNK_BYTES))
         self.assertTrue(self.assertRaises(StoreError, self.store.write, refused).uncertain)
@@ -340,10 +340,10 @@ class FaultTests(PayloadsTestCase):
     def test_reopened(self) -> None:
         """LevelDB makes a table of its log then, so all that it refers to is synced before."""
         self.writer.put(bytes(5000))
-        self.assertTrue(self.store._database._dirty)
-        self.store._database.torn = True
+        self.assertTrue(self.store._database.payloads.segments.dirty)
+        self.store._database.writer.torn = True
         self.store.mend()
-        self.assertFalse(self.store._database._dirty)
+        self.assertFalse(self.store._database.payloads.segments.dirty)
 
 
 class OrderTests(PayloadsTestCase):
@@ -362,7 +362,7 @@ class OrderTests(PayloadsTestCase):
         self.patch(segments_module, "sync", sync)
 
     def watch_database(self) -> None:
-        db = self.store._database._db
+        db = self.store._database.writer.db
         steps = self.steps
 
         class Watched:
@@ -373,7 +373,7 @@ class OrderTests(PayloadsTestCase):
             def __getattr__(self, name: str) -> Any:
                 return getattr(db, name)
 
-        self.store._database._db = Watched()
+        self.store._database.writer.db = Watched()
 
     def test_sync(self) -> None:
         """Segment first, then its directory, then the database."""
@@ -382,7 +382,7 @@ class OrderTests(PayloadsTestCase):
         batch.chunk(77, 0, bytes(CHUNK_BYTES))
         self.store.write(batch, sync=True)
         self.assertEqual(self.steps, ["000001.seg", "segments", "database, synced"])
-        self.assertFalse(self.store._database._dirty)
+        self.assertFalse(self.store._database.payloads.segments.dirty)
         value = self.store._database.get(references.SYNCED_KEY)
         assert value is not None
         self.assertEqual(references.unpack_synced(value), {1: self.segments[1].size})
@@ -402,10 +402,10 @@ class OrderTests(PayloadsTestCase):
         self.patch(payloads, "_sync_behind", lambda: None)
         self.writer.put(bytes(5000))
         while not self.crowded():
-            self.assertTrue(self.store._database._dirty)
+            self.assertTrue(self.store._database.payloads.segments.dirty)
             self.writer.put(SMALL)
         self.writer.put(SMALL)
-        self.assertFalse(self.store._database._dirty)
+        self.assertFalse(self.store._database.payloads.segments.dirty)
         self.assertEqual(self.steps, ["000001.seg", "segments"])
         log = payloads.newest_log()
         before = self.referred()
@@ -439,7 +439,7 @@ class OrderTests(PayloadsTestCase):
             self.writer.put(SMALL)
             self.assertFalse(self.crowded())
         payloads._thread.join()
-        self.assertFalse(self.store._database._dirty)
+        self.assertFalse(self.store._database.payloads.segments.dirty)
         self.assertIsNotNone(self.store._database.get(references.SYNCED_KEY))
 
     def test_one_thread_at_a_time(self) -> None:
@@ -466,20 +466,20 @@ class OrderTests(PayloadsTestCase):
         """LevelDB begins a new log for it: until it has, payloads are in the database."""
         self.writer.put(bytes(5000))
         payloads = self.store._database.payloads
-        db = self.store._database._db
+        db = self.store._database.writer.db
         before = self.referred()
         test = self
 
         class Compacting:
             def compact_range(self, start: bytes, stop: bytes) -> None:
-                test.assertFalse(test.store._database._dirty)
+                test.assertFalse(test.store._database.payloads.segments.dirty)
                 test.assertTrue(payloads.held)
                 db.compact_range(start=start, stop=stop)
 
             def __getattr__(self, name: str) -> Any:
                 return getattr(db, name)
 
-        self.store._database._db = Compacting()
+        self.store._database.writer.db = Compacting()
         self.store._database.compact_range(b"Q", b"R")
         self.assertFalse(payloads.held)
         payloads.held = True
@@ -490,7 +490,7 @@ class OrderTests(PayloadsTestCase):
         self.assertEqual(self.referred(), before + 1)
 
     def test_compaction_that_fails(self) -> None:
-        db = self.store._database._db
+        db = self.store._database.writer.db
 
         class Broken:
             def compact_range(self, start: bytes, stop: bytes) -> None:
@@ -499,7 +499,7 @@ class OrderTests(PayloadsTestCase):
             def __getattr__(self, name: str) -> Any:
                 return getattr(db, name)
 
-        self.store._database._db = Broken()
+        self.store._database.writer.db = Broken()
         self.assertRaises(plyvel.IOError, self.store._database.compact_range, b"Q", b"R")
         self.assertFalse(self.store._database.payloads.held)
 

@@ -105,7 +105,7 @@ class UnfinishedFilesTests(SynchronousTestCase):
         self.addCleanup(store.close)
         table = store._database.directory.database / "999999.ldb"
         table.touch()
-        store._database.torn = True
+        store._database.writer.torn = True
         opened: list[bool] = []
         open_database = store._database.open
         store._database.open = lambda: (opened.append(table.exists()), open_database())  # type: ignore[method-assign]
@@ -116,7 +116,7 @@ class UnfinishedFilesTests(SynchronousTestCase):
         store = LevelStore(Path(self.mktemp()))
         self.addCleanup(store.close)
         (store._database.directory.database / "999999.ldb").mkdir()
-        store._database.torn = True
+        store._database.writer.torn = True
         self.assertIn("cannot write: ", str(self.assertRaises(StoreError, store.mend)))
 
 
@@ -239,7 +239,7 @@ class UnsafeTailTests(SynchronousTestCase):
         self.addCleanup(store.close)
         store._compaction.ranges = {b"a": (b"a", b"b"), b"c": (b"c", b"d")}
         sizes = []
-        compact_range = store._database._db.compact_range
+        compact_range = store._database.writer.db.compact_range
 
         class Watched:
             def compact_range(self, **bounds: bytes) -> None:
@@ -250,9 +250,9 @@ class UnsafeTailTests(SynchronousTestCase):
             def __getattr__(self, name: str) -> object:
                 return getattr(database, name)
 
-        database = store._database._db
-        store._database._db = Watched()
+        database = store._database.writer.db
+        store._database.writer.db = Watched()
         store.compact()
-        store._database._db = database
+        store._database.writer.db = database
         self.assertEqual(len(sizes), 2)
         self.assertGreater(min(sizes), 0)

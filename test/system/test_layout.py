@@ -135,7 +135,7 @@ class LayoutTests(SynchronousTestCase):
             self.assertEqual(imports(ast.parse(path.read_bytes())), set(), path)
 
     def test_only_the_store_knows_leveldb(self) -> None:
-        self.assertEqual(self.using("plyvel"), ["store.database", "store.opening"])
+        self.assertEqual(self.using("plyvel"), ["store.database", "store.opening", "store.writer"])
 
     def test_no_module_is_long(self) -> None:
         long = {

@@ -112,8 +112,8 @@ class Capture:
             (self._path / folder).mkdir(mode=0o700)
         with contextlib.ExitStack() as opened:
             sealed = {name: self._link_sealed(name) for name in self._folders}
-            with self._database.writing:
-                if self._database.torn:
+            with self._database.writer.lock:
+                if self._database.writer.torn:
                     raise StoreError("cannot back up: the store must be reopened after an error")
                 # LevelDB deletes no table that an open iterator may read.
                 opened.enter_context(self._database.iterator(include_value=False))
@@ -250,7 +250,7 @@ class Capture:
 
     def _goes_on(self) -> None:
         self._proceed()
-        if self._database.torn:
+        if self._database.writer.torn:
             raise StoreError("cannot back up: the store must be reopened after an error")
 
 

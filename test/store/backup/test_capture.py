@@ -203,20 +203,20 @@ class CaptureTests(CaptureTestCase):
         self.assertIn("the store is damaged", str(error))
 
     def test_torn(self) -> None:
-        self.database.torn = True
+        self.database.writer.torn = True
         self.assertIn("must be reopened", str(self.assertRaises(StoreError, self.capture)))
-        self.database.torn = False
+        self.database.writer.torn = False
 
     def test_torn_meanwhile(self) -> None:
         """It gives up, as clients wait until the store is reopened."""
         self.write_tables()
 
         def add(source: Path, target: Path) -> bool:
-            self.database.torn = True
+            self.database.writer.torn = True
             return link(source, target)
 
         self.assertIn("must be reopened", str(self.assertRaises(StoreError, self.capture, add=add)))
-        self.database.torn = False
+        self.database.writer.torn = False
 
     def test_what_a_killed_server_leaves(self) -> None:
         self.write(0, 10)

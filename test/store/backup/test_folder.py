@@ -23,6 +23,7 @@ from darner.store.backup.folder import PROOF, BackupFolder, verify
 from darner.store.backup.making import Made, make_backup, receive_backup
 from darner.store.backup.restoring import find_backup, restore, restore_stream
 from darner.store.leveldb import LevelStore
+from test import unpack
 from test.store.backup.test_capture import CaptureTestCase
 
 
@@ -208,7 +209,7 @@ class StreamTests(BackupTestCase):
         with tarfile.open(fileobj=io.BytesIO(self.stream())) as archive:
             names = archive.getnames()
             self.assertEqual(names[-1], MANIFEST)
-            archive.extractall(self.directory / "unpacked", filter="data")
+            unpack(archive, self.directory / "unpacked")
         restore(find_backup(self.directory / "unpacked"), self.directory / "new")
         self.assertEqual(len(self.keys(self.directory / "new")), 120)
 

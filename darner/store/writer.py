@@ -1,0 +1,119 @@
+"""
+What runs of the database for each turn: one write to LevelDB.
+
+It is apart from `darner.store.database` because it is compiled, and that is not.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Final, Optional, Protocol
+
+import plyvel
+
+from darner.errors import StoreError
+from darner.store.batch import Write
+from darner.store.payloads import Bytes, Payloads
+
+_LOOK: Final = 0.001
+"""Seconds between two calls of C{look}."""
+
+
+class Writable(Protocol):
+    """The database, as its writer sees it."""
+
+    def discard_rollback(self) -> None:
+        """Give up the files as they were before the database was opened."""
+
+    def require_whole(self) -> None:
+        """@raise StoreError: a write has failed, and the database was not reopened since."""
+
+    def torn_by(self, error: Exception) -> StoreError:
+        """@return: the error for a write that has failed."""
+
+
+class Writer:
+    """
+    Writes to a LevelDB: all of some keys, or none.
+
+    @ivar db: the C{plyvel.DB}, while it is open.
+    @ivar torn: whether a write has failed, so that the database must be reopened before the next.
+    @ivar first: whether the next write is the first since the start, so that there is no way back from it.
+    @ivar lock: held by whoever writes, and by a backup for its moment.
+    """
+
+    def __init__(self, database: Writable, payloads: Payloads, look: Callable[[], object]) -> None:
+        """@param look: called while something is written, every millisecond at most."""
+        self.db: Any = None
+        self.torn = False
+        self.first = False
+        self.lock = threading.Lock()
+        self._database = database
+        self._payloads = payloads
+        self._dirty = payloads.segments.dirty
+        self._look = look
+        self._look_at = 0.0
+
+    def write(
+        self, writes: Sequence[Write], sync: bool = False, large: bool = False, apart: Sequence[bytes] = ()
+    ) -> None:
+        """As L{darner.store.database.Database.write}."""
+        now = time.monotonic()
+        if now >= self._look_at:
+            self._look_at = now + _LOOK
+            self._look()
+        # One at a time, as in LevelDB, so that no thread writes behind a tear that another thread causes.
+        lock = self.lock
+        lock.acquire()
+        try:
+            self.write_alone(writes, sync, large, apart, None)
+        finally:
+            lock.release()
+
+    def write_alone(
+        self, writes: Sequence[Write], sync: bool, large: bool, apart: Sequence[bytes], more: Optional[Bytes]
+    ) -> None:
+        """
+        As L{write}, while the caller has the lock.
+
+        @param more: bytes of segments to which nothing refers afterwards, beside those of C{apart}.
+        """
+        if self.torn:
+            self._database.require_whole()
+        if self.first:
+            self.first = False
+            self._database.discard_rollback()
+        db = self.db
+        if db is None:
+            raise StoreError("the store is closed")
+        watched = large or bool(apart) or bool(self._dirty)
+        if watched:
+            writes = self._payloads.separate(writes, large, sync, apart, more)
+        try:
+            _put(db, writes, sync)
+        except (plyvel.Error, OSError) as error:
+            if watched:
+                self._payloads.refused()
+            raise self._database.torn_by(error) from error
+        if watched:
+            self._payloads.written()
+
+
+def _put(db: Any, writes: Sequence[Write], sync: bool) -> None:
+    if len(writes) == 1:
+        key, value = writes[0]
+        if value is not None:
+            db.put(key, value, sync=sync)  # half the price of a batch
+            return
+    elif not (writes or sync):
+        return
+    batch = db.write_batch(sync=sync)
+    put, delete = batch.put, batch.delete
+    for key, value in writes:
+        if value is None:
+            delete(key)
+        else:
+            put(key, value)
+    batch.write()
