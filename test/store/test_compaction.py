@@ -11,6 +11,7 @@ from darner.errors import StoreError
 from darner.store import compaction, records
 from darner.store.database import Database
 from darner.values.items import Mark
+from test.harness import from_source
 from test.store.test_leveldb import LevelTestCase, disk_usage
 from test.store_contract import Writer, drain, small
 
@@ -221,6 +222,7 @@ class ChoiceTests(CompactionTestCase):
         self.assertEqual(self.compacted, [])
         self.assertTrue(self.store.uncompacted())
 
+    @from_source
     def test_much_garbage(self) -> None:
         """Where there is most of it, and as long as there is much."""
         self.patch(compaction, "GARBAGE", 10 * SIZE)
@@ -235,6 +237,7 @@ class ChoiceTests(CompactionTestCase):
         runs = [start for start, _ in self.compacted if records.is_run(start)]
         self.assertEqual(runs, [records.run_key(many.number, 0)])
 
+    @from_source
     def test_newest_tables(self) -> None:
         """LevelDB merges them unasked: how much garbage they have does not count."""
         self.patch(compaction, "GARBAGE", 10 * SIZE)

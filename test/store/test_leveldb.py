@@ -31,6 +31,7 @@ from darner.store.memory import MemoryStore
 from darner.values.items import Item, Mark
 from darner.values.vocabulary import CHUNK_BYTES, chunk_count
 from test import allow_critical
+from test.harness import from_source
 from test.store_contract import (
     EVERYTHING,
     StoreContract,
@@ -475,6 +476,7 @@ class RoomTests(LevelTestCase):
         store.close()
         self.assertFalse(self.open(store.path).uncompacted())
 
+    @from_source
     def test_compact_as_long_as_it_is_wanted(self) -> None:
         """The rest is compacted the next time."""
         compacted: list[bytes] = []

@@ -19,6 +19,7 @@ from darner.store.files.crc32c import crc32c, masked
 from darner.store.files.manifest import Manifest
 from darner.store.leveldb import LevelStore
 from darner.store.power_loss import drop_unsafe_tail, unfinished_files
+from test.harness import from_source
 
 
 def framed(*entries: bytes) -> bytes:
@@ -232,6 +233,7 @@ class UnsafeTailTests(SynchronousTestCase):
         self.assertIn("was moved to", messages[0])
         self.assertEqual(len(list((path / "lost").iterdir())), 2)
 
+    @from_source
     def test_a_rotated_log_is_never_empty(self) -> None:
         """One that is empty is taken for one that was lost."""
         self.patch(compaction, "GAP", -1)
