@@ -16,6 +16,7 @@ from bench.cluster_torture import Torture
 from bench.server_log import unhandled
 from darner.cli.options import Options
 from darner.cli.server import makeService
+from darner.values.shards import Shard
 from test.cluster.etcd_servers import ETCD
 from test.servers import Client, environment, run, until
 
@@ -104,6 +105,16 @@ class OptionsTests(SynchronousTestCase):
             file.write('cluster_ca_file = "/nonexistent"\n')
         error = self.refused(f"--config={path}", "--cluster=etcds://127.0.0.1:1/jobs")
         self.assertIn("cannot read /nonexistent", error)
+
+    def test_shard(self) -> None:
+        """The log may be named in the file, and its shard on the command line, or the other way round."""
+        options = Options()
+        path = self.mktemp()
+        with open(path, "w") as file:
+            file.write('cluster_shard = "1/2"\n')
+        options.parseOptions([f"--config={path}", "--cluster=etcd://127.0.0.1:1/jobs", "--cluster-prefer"])
+        self.assertEqual((options.settings().shard, options.settings().cluster_prefer), (Shard(1, 2), True))
+        self.assertIn("is not of the form K/N", self.refused("--cluster=etcd://127.0.0.1:1/jobs", "--cluster-shard=2"))
 
     def test_snapshot_without_a_directory(self) -> None:
         for arguments in (["snapshot"], ["status", "backups"], ["step-down", "--keep=3"]):
