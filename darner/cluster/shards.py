@@ -11,6 +11,7 @@ import secrets
 from struct import Struct
 from typing import Final, Optional
 
+from darner.cluster.notes import Note
 from darner.errors import LogDamaged
 from darner.values.shards import Shard
 
@@ -31,6 +32,14 @@ def shard_in(cluster: bytes) -> Optional[Shard]:
         return None
     mark, number, count = _ENDING.unpack(cluster[-_ENDING.size :])
     return Shard(number, count) if mark == _MARK else None
+
+
+def cluster_of(note: Note) -> bytes:
+    """@return: the id in a note; empty if there is none."""
+    try:
+        return bytes.fromhex(note.cluster)
+    except ValueError:
+        return b""
 
 
 def describe(shard: Optional[Shard]) -> str:

@@ -24,82 +24,89 @@ def place(port: int) -> str:
     return f"127.0.0.1:{port}"
 
 
-class _ShardsContract:
-    """The same for all front ends.  Of each shard there are two nodes, of which one listens."""
-
-    front: Any
+class ShardsTestCase:
+    """Of each shard there are two nodes, of which one listens."""
 
     def start(self: Any) -> tuple[Server, str]:
         """@return: a server, and an address where it could go on."""
         return Server(self), place(free_port())
 
-    def hold(self: Any, scenario: Any, **options: Any) -> Any:
+    def nodes(self: Any) -> list[Any]:
+        """Start two servers."""
         (self.first, self.first_other), (self.second, second_other) = self.start(), self.start()
-        nodes = [
-            [self.first_other, place(self.first.address[1])], f"{place(self.second.address[1])},{second_other}",
-        ]  # fmt: skip
-
-        async def held() -> None:
-            async with self.front.shards(nodes, **options) as shards:
-                await scenario(shards)
-
-        return self.run_async(held())
+        return [[self.first_other, place(self.first.address[1])], f"{place(self.second.address[1])},{second_other}"]
 
     async def taken(self: Any, monitor: Any) -> list[bytes]:
         return [item.payload async for item in monitor]
 
-    def test_each_queue_in_its_shard(self: Any) -> Any:
-        async def scenario(shards: Any) -> None:
-            await shards.put("photos", b"p1", flags=3)
-            await shards.put(b"jobs", b"j1")
-            self.assertEqual(await shards.put_many("jobs", [b"j2", b"j3"]), 2)
-            await shards.put_stream("jobs+a", [b"x" * 1000] * 100, 100_000)
-            stats = await shards.stats()
-            there = {number: sorted(stats[number].queues) for number in stats}
-            self.assertEqual(there, {1: ["photos"], 2: ["jobs", "jobs+a"]})
-            sizes: list[int] = []
-            await shards.get_into("jobs+a", lambda piece: sizes.append(len(piece)))
-            self.assertEqual(sum(sizes), 100_000)
-            self.assertIsNone(await shards.get_into("jobs+a", lambda piece: sizes.append(len(piece))))
-            await shards.delete("jobs+a")
-            self.assertEqual((await shards.get("photos")).flags, 3)
-            self.assertIsNone(await shards.get("photos"))
-            self.assertEqual((await shards.peek("jobs")).payload, b"j1")
-            self.assertEqual([item.payload for item in await shards.get_many("jobs", 10)], [b"j1", b"j2", b"j3"])
-            # Several queues
-            await shards.put("jobs", b"j4")
-            await shards.put("photos", b"p2")
-            self.assertEqual((await shards.peek(["jobs", "photos"])).payload, b"j4")
-            self.assertEqual((await shards.get(["orders", "jobs", "photos"])).payload, b"j4")
-            read = await shards.open(["orders", "photos", "jobs"])
-            self.assertEqual((read.payload, read.queue), (b"p2", "photos"))
-            await read.close()
-            self.assertIsNone(await shards.open(["jobs", "photos"]))
-            self.assertIsNone(await shards.open(["jobs", "photos"], timeout=0.05))
-            self.assertIsNone(await shards.get(["jobs", "photos"], timeout=0.05))
-            self.assertIsNone(await shards.peek(["jobs", "photos"]))
-            await shards.put_many("jobs", [b"j5", b"j6"])
-            await shards.put("photos", b"p3")
-            self.assertEqual(await self.taken(shards.monitor(["photos", "jobs"], timeout=0.05)), [b"p3", b"j5", b"j6"])
-            await shards.put("jobs", b"j7")
-            self.assertEqual(await self.taken(shards.monitor("jobs", timeout=0.05)), [b"j7"])
-            # What is done to queues
-            await shards.put_many("jobs", [b"1", b"2"])
-            self.assertEqual(await shards.requeue("jobs", "orders", 1), 1)
-            await shards.flush("jobs")
-            await shards.put("photos", b"p")
-            stats = await shards.stats()
-            self.assertEqual((stats[1].curr_items, stats[2].curr_items), (1, 1))
-            await shards.flush_all()
-            await shards.delete("orders")
-            stats = await shards.stats()
-            self.assertEqual((stats[1].curr_items, sorted(stats[2].queues)), (0, ["jobs"]))
-            self.assertEqual(await shards.left_behind(), {})
-            await self.refused(shards)
 
-        return self.hold(scenario)
+class FrontEndTests(ShardsTestCase, TestCase):
+    """The same for all front ends."""
 
-    async def refused(self: Any, shards: Any) -> None:
+    timeout = 100
+
+    def test_each_queue_in_its_shard(self) -> Any:
+        nodes = self.nodes()
+
+        async def run(front: Any) -> None:
+            async with front.shards(nodes) as shards:
+                await self.use(shards)
+                for queue in ("photos", "jobs"):
+                    await shards.delete(queue)
+
+        run_in_asyncio(run(AsyncioFront()))
+        run_in_asyncio(run(BlockingFront()))
+        return ensureDeferred(run(TwistedFront()))
+
+    async def use(self, shards: Any) -> None:
+        await shards.put("photos", b"p1", flags=3)
+        await shards.put(b"jobs", b"j1")
+        self.assertEqual(await shards.put_many("jobs", [b"j2", b"j3"]), 2)
+        await shards.put_stream("jobs+a", [b"x" * 1000] * 100, 100_000)
+        stats = await shards.stats()
+        there = {number: sorted(stats[number].queues) for number in stats}
+        self.assertEqual(there, {1: ["photos"], 2: ["jobs", "jobs+a"]})
+        sizes: list[int] = []
+        await shards.get_into("jobs+a", lambda piece: sizes.append(len(piece)))
+        self.assertEqual(sum(sizes), 100_000)
+        self.assertIsNone(await shards.get_into("jobs+a", lambda piece: sizes.append(len(piece))))
+        await shards.delete("jobs+a")
+        self.assertEqual((await shards.get("photos")).flags, 3)
+        self.assertIsNone(await shards.get("photos"))
+        self.assertEqual((await shards.peek("jobs")).payload, b"j1")
+        self.assertEqual([item.payload for item in await shards.get_many("jobs", 10)], [b"j1", b"j2", b"j3"])
+        # Several queues
+        await shards.put("jobs", b"j4")
+        await shards.put("photos", b"p2")
+        self.assertEqual((await shards.peek(["jobs", "photos"])).payload, b"j4")
+        self.assertEqual((await shards.get(["orders", "jobs", "photos"])).payload, b"j4")
+        read = await shards.open(["orders", "photos", "jobs"])
+        self.assertEqual((read.payload, read.queue), (b"p2", "photos"))
+        await read.close()
+        self.assertIsNone(await shards.open(["jobs", "photos"]))
+        self.assertIsNone(await shards.open(["jobs", "photos"], timeout=0.05))
+        self.assertIsNone(await shards.get(["jobs", "photos"], timeout=0.05))
+        self.assertIsNone(await shards.peek(["jobs", "photos"]))
+        await shards.put_many("jobs", [b"j5", b"j6"])
+        await shards.put("photos", b"p3")
+        self.assertEqual(await self.taken(shards.monitor(["photos", "jobs"], timeout=0.05)), [b"p3", b"j5", b"j6"])
+        await shards.put("jobs", b"j7")
+        self.assertEqual(await self.taken(shards.monitor("jobs", timeout=0.05)), [b"j7"])
+        # What is done to queues
+        await shards.put_many("jobs", [b"1", b"2"])
+        self.assertEqual(await shards.requeue("jobs", "orders", 1), 1)
+        await shards.flush("jobs")
+        await shards.put("photos", b"p")
+        stats = await shards.stats()
+        self.assertEqual((stats[1].curr_items, stats[2].curr_items), (1, 1))
+        await shards.flush_all()
+        await shards.delete("orders")
+        stats = await shards.stats()
+        self.assertEqual((stats[1].curr_items, sorted(stats[2].queues)), (0, ["jobs"]))
+        self.assertEqual(await shards.left_behind(), {})
+        await self.refused(shards)
+
+    async def refused(self, shards: Any) -> None:
         await shards.put("photos", b"p")
         for call, reason in (
             (lambda: shards.requeue("photos", "jobs"), "requeue from photos in shard 1 to jobs in shard 2"),
@@ -116,11 +123,19 @@ class _ShardsContract:
         self.assertEqual((await shards.stats())[1].curr_items, 1)
 
 
-class AsyncioShardsTests(_ShardsContract, SynchronousTestCase):
+class AsyncioTests(ShardsTestCase, SynchronousTestCase):
+    """What takes time, for one of them."""
+
     front = AsyncioFront()
 
-    def run_async(self, coroutine: Any) -> None:
-        run_in_asyncio(coroutine)
+    def hold(self, scenario: Any, **options: Any) -> None:
+        nodes = self.nodes()
+
+        async def held() -> None:
+            async with self.front.shards(nodes, **options) as shards:
+                await scenario(shards)
+
+        run_in_asyncio(held())
 
     def test_failover(self) -> None:
         """
@@ -220,21 +235,6 @@ class AsyncioShardsTests(_ShardsContract, SynchronousTestCase):
         await self.front.sleep(0.02)
         await shards.close()
         self.assertIsNone(await closing)
-
-
-class TwistedShardsTests(_ShardsContract, TestCase):
-    front = TwistedFront()
-    timeout = 100
-
-    def run_async(self, coroutine: Any) -> Any:
-        return ensureDeferred(coroutine)
-
-
-class BlockingShardsTests(_ShardsContract, SynchronousTestCase):
-    front = BlockingFront()
-
-    def run_async(self, coroutine: Any) -> None:
-        run_in_asyncio(coroutine)
 
 
 class _Link:

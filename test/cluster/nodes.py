@@ -18,6 +18,7 @@ from darner.cluster import node
 from darner.cluster.memory_log import MemoryLog, MemoryMember
 from darner.cluster.node import Node
 from darner.cluster.notes import LEADER
+from darner.cluster.pace import Pace
 from darner.cluster.replicated_store import ReplicatedStore
 from darner.config.policies import Policies
 from darner.queues.collection import Queues, Surroundings
@@ -57,6 +58,7 @@ class Process:
     node_class = Node
     shard: Optional[Shard] = None
     preferred = False
+    pace = Pace()
 
     def __init__(self, cluster: Cluster, name: str, policies: Policies) -> None:
         self._cluster = cluster
@@ -75,7 +77,7 @@ class Process:
         self.ended = None
         self.node = self.node_class(
             self.log, self.store, self.name, self.clock, self.wall, maybeDeferred, self._lead, self.stop, self._end,
-            shard=self.shard, preferred=self.preferred,
+            pace=self.pace, shard=self.shard, preferred=self.preferred,
         )  # fmt: skip
         self.node.start()
 
