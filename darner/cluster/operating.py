@@ -53,6 +53,7 @@ async def status(log: ILog, clock: Any, watched: float = GONE) -> dict[str, Any]
                 "name": name, "role": "gone" if gone else note.role, "position": note.position,
                 "lag": max(0, last - note.position), "durable": note.durable, "address": note.address,
                 "version": note.version,
+                "preferred": note.preferred,
             }
         )  # fmt: skip
     return {"leader": leader, "claim": claim, "shard": shard, "last": last, "trimmed": first - 1, "nodes": nodes}

@@ -6,6 +6,8 @@ from __future__ import annotations
 
 from typing import Optional
 
+from darner.config.clusters import check_within
+from darner.config.policies import Policies
 from darner.queues.collection import Queues
 from darner.queues.fifo import Fifo
 from darner.values.shards import Shard
@@ -31,6 +33,16 @@ class ShardedQueues(Queues):
         if self.shard is not None and self.find(name) is None:
             self.shard.check(name)
         return super().make(name)
+
+    def apply(self, policies: Policies) -> None:
+        """
+        As L{Queues.apply}.
+
+        @raise darner.errors.SettingsError: they would move items to another shard; nothing is changed.
+        """
+        if self.shard is not None:
+            check_within(self.shard, policies)
+        super().apply(policies)
 
     def check_queue(self, name: bytes) -> None:
         """

@@ -5,9 +5,9 @@ from __future__ import annotations
 from functools import partial
 from typing import Any, Optional
 
-from darner.config.policies import Policies
+from darner.config.policies import Policies, QueueSettings
 from darner.config.settings import Rights
-from darner.errors import WrongShard
+from darner.errors import SettingsError, WrongShard
 from darner.front.access import Access
 from darner.front.kestrel_port import TextFactory
 from darner.front.protocol import QueueFactory
@@ -152,7 +152,18 @@ class ShardedQueuesTests(ShardTestCase):
         self.assertIs(self.queues.make(b"photos"), self.queues.make(b"photos"))
         self.assertEqual(self.queues.names(), [])
 
+    def test_settings(self) -> None:
+        """Those that would move items to another shard are refused when they are read again, too."""
+        wrong = Policies(QueueSettings(max_attempts=1, dead_letter_queue="jobs"))
+        error = self.assertRaises(SettingsError, self.queues.apply, wrong)
+        self.assertIn("defaults.dead_letter_queue: queue jobs is in shard 2 of 2", str(error))
+        self.assertEqual(self.queues.policies, Policies())
+        right = Policies(QueueSettings(max_attempts=1, dead_letter_queue="mail.dead"))
+        self.queues.apply(right)
+        self.assertEqual(self.queues.policies, right)
+
     def test_every_queue_without_a_shard(self) -> None:
         queues = ShardedQueues(MemoryStore(), self.surroundings, Policies())
         queues.make(b"jobs")
         queues.check_queue(b"jobs")
+        queues.apply(Policies(QueueSettings(expire_to_queue="jobs")))
