@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from typing import Any, Final, Optional
+from typing import Any, Final
 
 from darner.client.addresses import Address
 from darner.client.errors import ConnectionFailed
@@ -20,8 +20,8 @@ class LeaderRuntime:
     """
     A runtime whose connections lead to the node that listens, one after the other being tried.
 
-    The node of the connection before is tried first while that one holds, and last when it has ended: it may be one
-    that was replaced and does not know yet, so that it listens and never answers.
+    The node of the connections before is tried first while all of them hold, and last when one has ended: it may be
+    one that was replaced and does not know yet, so that it listens and never answers.
     """
 
     def __init__(self, runtime: Runtime, nodes: Sequence[Address], patience: float) -> None:
@@ -31,7 +31,7 @@ class LeaderRuntime:
         self._runtime = runtime
         self._nodes = list(nodes)
         self._patience = patience
-        self._latest: Optional[Link] = None
+        self._links: list[Link] = []  # to the first of the nodes
         self.pipelining = runtime.pipelining
 
     def now(self) -> float:
@@ -55,8 +55,8 @@ class LeaderRuntime:
         @raise ConnectionFailed: no node listened in that time.
         """
         until = self.now() + timeout
-        if self._latest is not None and self._latest.closed:
-            self._latest = None
+        if any(link.closed for link in self._links):
+            self._links = []
             self._nodes.append(self._nodes.pop(0))
         while True:
             for node in list(self._nodes):
@@ -65,10 +65,12 @@ class LeaderRuntime:
                 except ConnectionFailed as error:
                     reason = error
                     continue
-                # The order may be another one by now.
-                self._nodes.remove(node)
-                self._nodes.insert(0, node)
-                self._latest = link
+                # The order may be another one by now, as others connect as well.
+                if node != self._nodes[0]:
+                    self._nodes.remove(node)
+                    self._nodes.insert(0, node)
+                    self._links = []
+                self._links.append(link)
                 return link
             pause = _PAUSE * random.uniform(0.5, 1)
             if self.now() + pause >= until:

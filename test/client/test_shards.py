@@ -299,6 +299,7 @@ class LeaderTests(SynchronousTestCase):
         self.runtime.listening = {self.nodes[0]}
         link = self.connect()
         assert link is not None
+        self.connect()
         self.runtime.listening = {self.nodes[0], self.nodes[2]}
         link.closed = True
         found = self.connect()

@@ -10,6 +10,7 @@ from darner.config.settings import Rights
 from darner.errors import SettingsError, WrongShard
 from darner.front.access import Access
 from darner.front.kestrel_port import TextFactory
+from darner.front.memcache import MEMCACHE
 from darner.front.protocol import QueueFactory
 from darner.front.shard_check import ShardCheck
 from darner.front.shard_rights import Here
@@ -33,8 +34,10 @@ class ShardTestCase(AccessTestCase):
         self.queues: Any = ShardedQueues(MemoryStore(), self.surroundings)
         self.queues.shard = Shard(1, 2)
 
-    def joins(self, access: Optional[Access] = None, kind: type[QueueFactory] = QueueFactory) -> MemoryClient:
-        factory = kind(self.queues, access=access)
+    def joins(
+        self, access: Optional[Access] = None, kind: type[QueueFactory] = QueueFactory, **more: Any
+    ) -> MemoryClient:
+        factory = kind(self.queues, access=access, **more)
         factory.make_log_in = partial(ShardCheck, Here(Shard(1, 2)))
         return MemoryClient(self.clock, factory)
 
@@ -98,6 +101,12 @@ class WithoutUsersTests(ShardTestCase):
         self.client.send(b"set jobs 0 0 %d\r\n" % size + b"x" * (CHUNK_BYTES * 2))
         self.assertIsNone(self.client.protocol.framing._inflow)
         self.assertEqual(self.says(self.client, b"x" * CHUNK_BYTES + b"\r\nget photos\r\n"), WRONG + b"END\r\n")
+
+    def test_dialect(self) -> None:
+        client = self.joins(spelling=MEMCACHE)
+        for line in (b"get jobs/t=10\r\n", b"gets jobs\r\n", b"set jobs 0 0 1\r\na\r\n", b"delete jobs\r\n"):
+            self.assertEqual(self.says(client, line), WRONG)
+        self.assertEqual(self.says(client, b"delete photos\r\n"), b"NOT_FOUND\r\n")
 
     def test_text_protocol(self) -> None:
         client = self.joins(kind=TextFactory)
