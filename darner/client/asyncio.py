@@ -22,14 +22,14 @@ from typing import Any, Optional, Union
 from darner.client.addresses import Address
 from darner.client.commands import Commands
 from darner.client.core import Place
-from darner.client.errors import ConnectionFailed, GivenBack, InDoubt, TimedOut
+from darner.client.errors import ConnectionFailed, GivenBack, InDoubt, SpansShards, TimedOut
 from darner.client.figures import QueueStats, Stats
 from darner.client.fleet import BaseFleet
 from darner.client.links import Future, Link, PipelinedLink, Timer
 from darner.client.protocol import Item
 from darner.client.reads import Monitor, OpenRead
 from darner.client.servers import Servers
-from darner.client.shards import BaseShards, Nodes, SpansShards
+from darner.client.shards import BaseShards, Nodes
 from darner.client.worker import BaseWorker
 
 __all__ = [

@@ -19,11 +19,10 @@ from typing import Any, ClassVar, Optional, Union
 from darner.client import reads
 from darner.client.commands import Commands, Queues
 from darner.client.core import Place
-from darner.client.errors import ConnectionFailed, GivenBack, InDoubt, TimedOut
+from darner.client.errors import ConnectionFailed, GivenBack, InDoubt, SpansShards, TimedOut
 from darner.client.figures import QueueStats, Stats
 from darner.client.protocol import Item
 from darner.client.requests import Name, touch
-from darner.client.shards import SpansShards
 from darner.client.sockets import SocketRuntime, run
 from darner.client.threaded_shards import Shards
 from darner.client.threads import Fleet, Monitor, OpenRead, Worker

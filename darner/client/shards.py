@@ -12,7 +12,14 @@ from darner.client import requests
 from darner.client.addresses import Address, address
 from darner.client.commands import Commands, Queues, names
 from darner.client.core import Place
-from darner.client.errors import ClientClosed, ConnectionFailed, InDoubt, TooManyConnections, Unavailable
+from darner.client.errors import (
+    ClientClosed,
+    ConnectionFailed,
+    InDoubt,
+    SpansShards,
+    TooManyConnections,
+    Unavailable,
+)
 from darner.client.figures import Stats
 from darner.client.fleet_monitor import FleetMonitor
 from darner.client.leaders import LeaderRuntime
@@ -21,7 +28,7 @@ from darner.client.members import Race
 from darner.client.protocol import Item
 from darner.client.reads import Monitor, OpenRead
 from darner.client.requests import Name
-from darner.errors import ClientError, DarnerError
+from darner.errors import DarnerError
 from darner.values.shards import shard_of
 
 Nodes = Union[str, Sequence[Place]]
@@ -30,10 +37,6 @@ Nodes = Union[str, Sequence[Place]]
 _PASSING: Final = (ConnectionFailed, InDoubt, TooManyConnections, Unavailable)
 """What ends when another node leads."""
 _PAUSE: Final = 0.05
-
-
-class SpansShards(ClientError):
-    """What was asked for is about queues of different shards, which no server does.  Nothing was done."""
 
 
 def _addresses(nodes: Nodes) -> list[Address]:

@@ -23,7 +23,7 @@ from twisted.internet.interfaces import IStreamClientEndpoint
 from darner.client import reads
 from darner.client.commands import Chunks, Commands, Queues
 from darner.client.core import Place
-from darner.client.errors import ConnectionFailed, GivenBack, InDoubt, TimedOut
+from darner.client.errors import ConnectionFailed, GivenBack, InDoubt, SpansShards, TimedOut
 from darner.client.figures import QueueStats, Stats
 from darner.client.fleet import BaseFleet
 from darner.client.protocol import Item
@@ -31,7 +31,7 @@ from darner.client.reactors import ReactorRuntime, Tls
 from darner.client.reads import Monitor
 from darner.client.requests import Name
 from darner.client.servers import Servers
-from darner.client.shards import BaseShards, Nodes, SpansShards
+from darner.client.shards import BaseShards, Nodes
 from darner.client.worker import BaseWorker, Hooks
 
 __all__ = [

@@ -13,9 +13,9 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 from bench.clients import free_port
 from darner.client.addresses import Address
 from darner.client.asyncio import Client
-from darner.client.errors import ClientError, ConnectionFailed
+from darner.client.errors import ClientError, ConnectionFailed, SpansShards
 from darner.client.leaders import LeaderRuntime
-from darner.client.shards import BaseShards, SpansShards
+from darner.client.shards import BaseShards
 from test.client.front_ends import AsyncioFront, BlockingFront, TwistedFront, run_in_asyncio
 from test.servers import Server
 
