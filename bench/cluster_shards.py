@@ -2,18 +2,31 @@
 Several shards on the loopback interface: three etcds that they share, and three nodes of each.
 
 Each three of nodes are as on one machine: of every shard there is one on each, and it is preferred for every third.
+
+::
+
+    python -m bench.cluster_shards --rounds=8
+
+kills the leader of the first of two shards again and again, and prints how long a client waits for its next put there,
+and for one in the other shard.
 """
 
 from __future__ import annotations
 
+import argparse
+import contextlib
 import shutil
+import statistics
+import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Optional
 
 from bench.cluster_torture import Node
-from test.cluster.etcd_servers import EtcdServers
+from darner.client import blocking
+from test.cluster.etcd_servers import ETCD, EtcdServers
 
 MACHINES = 3
 
@@ -79,3 +92,41 @@ class Shards:
                 node.kill()
         self.etcd.kill()
         shutil.rmtree(self.directory, ignore_errors=True)
+
+
+def put(client: blocking.Shards, queue: str) -> float:
+    """@return: how many seconds it took, however often it was in doubt."""
+    began = time.monotonic()
+    while True:
+        with contextlib.suppress(blocking.InDoubt):
+            client.put(queue, b"x")
+            return time.monotonic() - began
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Run it."""
+    parser = argparse.ArgumentParser(prog="python -m bench.cluster_shards", description="Kill leaders of a shard.")
+    parser.add_argument("--rounds", type=int, default=8)
+    options = parser.parse_args(arguments)
+    if ETCD is None:
+        sys.exit("there is no etcd: apt-get install etcd-server")
+    service = Shards(2)
+    try:
+        with blocking.Shards(service.places, timeout=60) as client:
+            here, there = "photos", "jobs"  # in the first shard, and in the second one
+            outages, others = [], []
+            for _ in range(options.rounds):
+                put(client, here), put(client, there)
+                service.leader(1).kill()
+                others.append(put(client, there))
+                outages.append(others[-1] + put(client, here))
+                service.leader(1)
+                time.sleep(3)
+        print(f"outage: median {statistics.median(outages):.1f} s, longest {max(outages):.1f} s")
+        print(f"the other shard: longest {max(others) * 1e3:.0f} ms")
+    finally:
+        service.end()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
