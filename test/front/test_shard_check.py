@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 from functools import partial
 from typing import Any, Optional
+
+from twisted.trial.unittest import SynchronousTestCase
 
 from darner.config.policies import Policies, QueueSettings
 from darner.config.settings import Rights
@@ -16,6 +19,7 @@ from darner.front.shard_check import ShardCheck
 from darner.front.shard_rights import Here
 from darner.queues.sharded import ShardedQueues
 from darner.store.memory import MemoryStore
+from darner.values import requests
 from darner.values.shards import Shard
 from darner.values.vocabulary import CHUNK_BYTES
 from test.front.test_access import AccessTestCase
@@ -24,6 +28,13 @@ from test.harness import Asker
 
 WRONG = b"CLIENT_ERROR queue jobs is in shard 2 of 2, this is shard 1\r\n"
 """C{photos} and C{mail.dead} are in the first of two shards, C{jobs} and C{orders} in the second one."""
+
+
+VALUES: dict[str, Any] = {
+    "queue": b"", "queues": (), "origin": b"", "target": b"", "choices": (), "flags": 0, "expiry": 0, "size": 1,
+    "key": b"", "seconds": 0.0, "count": 1, "status": "up", "reply": b"",
+}  # fmt: skip
+"""For the fields of requests that have no default."""
 
 
 class ShardTestCase(AccessTestCase):
@@ -147,6 +158,32 @@ class WithUsersTests(ShardTestCase):
     def test_wrong_password(self) -> None:
         client = self.joins(self.access())
         self.assertIn(b"authentication failure", self.says(client, b"set auth 0 0 9\r\nann wrong\r\n"))
+
+
+class RequestsTests(SynchronousTestCase):
+    """The check relies on this: each request asks for a right to each queue that it names."""
+
+    def test_every_request(self) -> None:
+        here = Here(Shard(1, 2))
+        of_queues = 0
+        for kind in vars(requests).values():
+            if not (isinstance(kind, type) and issubclass(kind, requests.Request) and dataclasses.is_dataclass(kind)):
+                continue
+            fields = {field.name for field in dataclasses.fields(kind)}
+            for name in fields & {"queue", "queues", "origin", "target", "choices"}:
+                request: Any = kind(**{field: self.value(field, field == name) for field in fields if field in VALUES})
+                self.assertRaises(WrongShard, request.allowed, here)
+                of_queues += 1
+        self.assertGreater(of_queues, 12)
+
+    def value(self, field: str, elsewhere: bool) -> Any:
+        """@return: for a field of a request; where it has a queue, whether that is one of another shard."""
+        queue = b"jobs" if elsewhere else b"photos"
+        if field == "queues":
+            return (b"photos", queue)
+        if field == "choices":
+            return (requests.Get(b"photos", b"photos"), requests.Get(queue, queue))
+        return queue if field in ("queue", "origin", "target") else VALUES[field]
 
 
 class ShardedQueuesTests(ShardTestCase):
