@@ -52,14 +52,16 @@ class Shards:
         self.urls: list[str] = []
         self.nodes: list[list[Node]] = []
         for number in range(1, count + 1):
-            url = f"etcd://{','.join(self.etcd.endpoints)}/shard{number}"
+            log, prefix = (f"shard{number}", f"shard{number}-") if count > 1 else ("cluster", "")
+            url = f"etcd://{','.join(self.etcd.endpoints)}/{log}"
             options = [f"--config={self.directory / 'settings.toml'}", "--log-level=info"]
             if count > 1:
                 options.append(f"--cluster-shard={number}/{count}")
             nodes = []
             for machine in range(MACHINES):
-                prefer = ["--cluster-prefer"] if machine == (number - 1) % MACHINES else []
-                nodes.append(Node(self.directory, f"shard{number}-node{machine + 1}", url, [*options, *prefer]))
+                preferred = count > 1 and machine == (number - 1) % MACHINES
+                prefer = ["--cluster-prefer"] if preferred else []
+                nodes.append(Node(self.directory, f"{prefix}node{machine + 1}", url, [*options, *prefer]))
             self.urls.append(url)
             self.nodes.append(nodes)
 

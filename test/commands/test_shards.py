@@ -68,6 +68,11 @@ class StatusTests(SynchronousTestCase):
         self.assertEqual([log["log"] for log in document["logs"]], ["first", "second"])
         self.assertEqual(document["wrong"], [])
 
+    def test_environment(self) -> None:
+        with mock.patch.object(operating, "ask_all", return_value=[status("1/2"), status("2/2")]) as asking:
+            self.assertEqual(call("cluster", "status", DARNER_CLUSTER=" ".join(URLS)).status, 0)
+        self.assertEqual(asking.call_args.args[0], URLS)
+
     def test_whole_logs(self) -> None:
         """As where clients put anywhere and read everywhere."""
         done = self.told(status(""), status(""))
