@@ -186,8 +186,7 @@ class _Machine:
     """Some cores, and the work that waits for one."""
 
     def __init__(self, events: _Events, cores: int) -> None:
-        self._events = events
-        self._free = cores
+        self._events, self._free = events, cores
         self._waiting: deque[tuple[float, Callable[[], None]]] = deque()
         self.used = 0.0
 
@@ -282,9 +281,8 @@ class _Model:
         self.events = _Events()
         self.sent = self.answered = 0
         self._delays: list[tuple[float, int]] = []
-        machines = [_Machine(self.events, service.cores) for _ in range(service.machines)]
-        etcds = [_Etcd(self.events, costs, self.chance) for _ in range(service.etcds)]
-        self._machines, self._etcds = machines, etcds
+        self._machines = machines = [_Machine(self.events, service.cores) for _ in range(service.machines)]
+        self._etcds = etcds = [_Etcd(self.events, costs, self.chance) for _ in range(service.etcds)]
         self._shards = [
             _Shard(
                 self, machines[number % len(machines)],
@@ -385,9 +383,7 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--seconds", type=float, default=1.0, help="that the service runs, by the clock of the model")
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args(arguments)
-    costs = Costs(
-        byte=1e-6 / options.mb_a_second, sync=options.sync_ms / 1e3, request=options.request_us / 1e6
-    )
+    costs = Costs(byte=1e-6 / options.mb_a_second, sync=options.sync_ms / 1e3, request=options.request_us / 1e6)
     costs = calibrated(costs, options.one, options.several, options.in_flight)
     service = Service(
         cores=options.cores, queues=options.queues, bytes=options.bytes, turns_in_flight=options.turns_in_flight
