@@ -1,6 +1,6 @@
 # make run: serve ./data on port 22133, and the dashboard on port 2223.   make test: all tests.   make lint: style and types.   make clean: start over.
 # make docs: the site, in build/docs/html.   make linkcheck: follow its links to other sites.
-# make cluster: three nodes of a cluster on loopback, with three etcds.
+# make cluster: three nodes of a cluster on loopback, with three etcds; with SHARDS=2 three of each shard.
 # make bench: all benchmarks, into docs/benchmarks.rst.   With COMPILE=0 nothing is compiled.
 # make share: man pages and shell completions.   make release VERSION=1.2.3 [DRY_RUN=1]: packaging/README.rst says more.
 
@@ -20,7 +20,7 @@ run: $(VENV)/.compiled-$(COMPILE)
 	@PYTHONPATH="$$(cd $(VENV)/compiled && pwd)$${PYTHONPATH:+:$$PYTHONPATH}" exec $(VENV)/bin/twistd --nodaemon --pidfile= darner --data-dir=$(DATA) --http-port=2223 $(ARGS)
 
 cluster: $(VENV)/.test
-	@$(VENV)/bin/python -m bench.cluster_demo
+	@$(VENV)/bin/python -m bench.cluster_demo --shards=$(or $(SHARDS),1)
 
 # By "python -m", so that the checkout comes before Python's own package "test".
 test: $(VENV)/.test

@@ -51,6 +51,16 @@ class NotAllowed(ClientError):
         super().__init__("not allowed")
 
 
+class WrongShard(ClientError):
+    """The queue is in another shard of the cluster, which other nodes serve."""
+
+    def __init__(self, queue: bytes, right: int, here: int, count: int) -> None:
+        """@param right: the queue's shard.  @param here: this one.  @param count: how many there are."""
+        super().__init__(
+            f"queue {queue.decode('ascii', 'replace')} is in shard {right} of {count}, this is shard {here}"
+        )
+
+
 class ServerError(DarnerError):
     """The server could not serve a well-formed request.  The request changed nothing."""
 

@@ -87,6 +87,7 @@ class QueueService(Service):
 
     _log = Logger()
     _worker: Optional[Worker] = None
+    _make_queues: Callable[..., Queues] = Queues
 
     def __init__(
         self,
@@ -161,7 +162,7 @@ class QueueService(Service):
         status = ServerStatus(
             surroundings.clock, settings.default_status, settings.status_change_grace_period, self._status_file()
         )
-        self.queues = queues = Queues(
+        self.queues = queues = self._make_queues(
             self._store, surroundings, settings.policies, settings.min_free_bytes, status, self._control,
             max_queues=settings.max_queues, max_children=settings.max_children,
         )  # fmt: skip

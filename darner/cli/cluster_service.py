@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, Optional
 
@@ -20,8 +21,9 @@ from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 from twisted.python.threadpool import ThreadPool
 
+from darner.cluster.exits import EXIT_FENCED
 from darner.cluster.interfaces import ILog
-from darner.cluster.node import EXIT_FENCED, Node
+from darner.cluster.node import Node
 from darner.cluster.notes import LEADER
 from darner.cluster.opening import open_log
 from darner.cluster.replicated_store import ReplicatedStore
@@ -33,9 +35,14 @@ from darner.cluster.status_site import make_site
 from darner.config.clusters import parse_cluster
 from darner.config.settings import Settings
 from darner.errors import SettingsError
+from darner.front.access import Access
+from darner.front.shard_check import ShardCheck
+from darner.front.shard_rights import Here
 from darner.net.clock import MonotonicClock
-from darner.net.listeners import Listener
+from darner.net.listeners import HTTP, Listener
+from darner.queues.collection import Queues
 from darner.queues.control import Control
+from darner.queues.sharded import ShardedQueues
 from darner.service import QueueService
 from darner.store.interfaces import IStore
 
@@ -74,6 +81,10 @@ class ClusterService(QueueService):
             except SettingsError as error:
                 sys.exit(f"darner: {error}")
         self._shared_log = log
+        self._here: Optional[Here] = None
+        if settings.shard is not None:
+            self._here = Here(settings.shard)
+            self._make_queues = self._sharded_queues
         self._status_port: Any = None
         self._giver_port: Any = None
 
@@ -99,6 +110,7 @@ class ClusterService(QueueService):
             self._begin_to_serve, self._ask_to_stop, self._end_process, settings.cluster_size,
             f"{settings.interface}:{settings.tcp_port}",
             joiner=Joiner(self._shared_log, self.data_dir, self._node_clock, self._in_snapshot_thread),
+            shard=settings.shard, preferred=settings.cluster_prefer,
         )  # fmt: skip
         if settings.cluster_port is not None:
             self._give(settings.cluster_port)
@@ -126,6 +138,17 @@ class ClusterService(QueueService):
             host = own_address(parse_cluster(url).endpoints if url else ())
         self.node.giver = giver
         self.node.gives_at = join_address(host, self._giver_port.getHost().port)
+
+    def _sharded_queues(self, *arguments: Any, **more: Any) -> Queues:
+        queues = ShardedQueues(*arguments, **more)
+        queues.shard = self._settings.shard
+        return queues
+
+    def _factory(self, queues: Queues, listener: Listener, access: Optional[Access]) -> Any:
+        factory = super()._factory(queues, listener, access)
+        if self._here is not None and listener.protocol != HTTP:
+            factory.make_log_in = partial(ShardCheck, self._here)
+        return factory
 
     def _begin_to_serve(self) -> None:
         super().startService()

@@ -43,6 +43,7 @@ class Options(usage.Options):
          "Free disk space below which sets are refused, such as 1GiB; 0 for none.  [default: 64MiB, at most 5 %]"],
         ["cluster", None, None, "Be a node of a cluster, whose log is at etcd://HOST:PORT,HOST:PORT/NAME."],
         ["cluster-node", None, None, "Name of this node.  [default: the machine's]"],
+        ["cluster-shard", None, None, "K/N: this log has the queues of shard K of N.  [default: all queues]"],
         ["cluster-http-port", None, None, "TCP port for health and metrics of the node.  [default: none]"],
         ["cluster-port", None, None, "TCP port where the node gives snapshots to others.  [default: a free one]"],
         ["dialect", None, None, "Reply as clients of 'kestrel' or of 'memcache' expect.  [default: kestrel]"],
@@ -50,6 +51,7 @@ class Options(usage.Options):
 
     optFlags = [
         ["debug", None, "Log connections and refused requests."],
+        ["cluster-prefer", None, "Lead rather than other nodes of the cluster, where this one can."],
         ["check", None, "Check the whole data directory, report damage, and exit; the status is 1 if there is any."],
         ["repair", None, "Repair the data directory if it is damaged, keeping all that can be read, then serve it."],
     ]
@@ -126,19 +128,20 @@ class Options(usage.Options):
         if self._config is not None:
             source = self["config"]
             values = read_toml(self._config, source)
-            # Check the file alone, so that errors name it; password_file may come from the command line.
-            named = {} if self["password-file"] is None else {"password_file": self["password-file"]}
+            # Check the file alone, so that errors name it; some may need others of the command line.
+            named = {name.replace("-", "_"): self[name] for name in ("password-file", "cluster") if self[name]}
             make_settings({**values, **named}, source)
             source = f"{source} and command line"
         for name in (
             "data-dir", "port", "text-port", "interface", "min-free-bytes", "dialect", "password-file", "http-port",
-            "http-interface", "log-format", "log-level", "cluster", "cluster-node", "cluster-http-port",
-            "cluster-port",
+            "http-interface", "log-format", "log-level", "cluster", "cluster-node", "cluster-shard",
+            "cluster-http-port", "cluster-port",
         ):  # fmt: skip
             if self[name] is not None:
                 values[name.replace("-", "_")] = self[name]
-        if self["debug"]:
-            values["debug"] = True
+        for name in ("debug", "cluster-prefer"):
+            if self[name]:
+                values[name.replace("-", "_")] = True
         if self.listeners:
             values["listen"] = [listener.endpoint for listener in self.listeners]
         if self.http_listeners:

@@ -251,6 +251,8 @@ class Server(Service):
         self._notifier.reloading()
         try:
             settings = self._read_again()
+            if self.queues.queues is not None:
+                self.queues.queues.apply(settings.policies)
         except SettingsError as error:
             self._notifier.reloaded(str(error))
             log.emit(
@@ -258,8 +260,6 @@ class Server(Service):
                 kind=("reload", str(error)), error=str(error),
             )  # fmt: skip
             raise
-        if self.queues.queues is not None:
-            self.queues.queues.apply(settings.policies)
         log.emit(LogLevel.info, "reloaded the settings of queues")
         others = changes(self._settings, settings)
         if others:

@@ -6,8 +6,8 @@ The client for asyncio::
         async with await client.open("jobs", timeout=5) as read:
             work(read.payload)
 
-Public here: L{Client}, L{Fleet}, L{Worker}, what they return (L{Item}, L{OpenRead}, L{Monitor}, L{Stats}), and the
-errors of `darner.client.errors`.
+Public here: L{Client}, L{Fleet}, L{Shards}, L{Worker}, what they return (L{Item}, L{OpenRead}, L{Monitor}, L{Stats}),
+and the errors of `darner.client.errors`.
 """
 
 from __future__ import annotations
@@ -15,25 +15,26 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from types import TracebackType
 from typing import Any, Optional, Union
 
 from darner.client.addresses import Address
 from darner.client.commands import Commands
 from darner.client.core import Place
-from darner.client.errors import ConnectionFailed, GivenBack, InDoubt, TimedOut
+from darner.client.errors import ConnectionFailed, GivenBack, InDoubt, SpansShards, TimedOut
 from darner.client.figures import QueueStats, Stats
 from darner.client.fleet import BaseFleet
 from darner.client.links import Future, Link, PipelinedLink, Timer
 from darner.client.protocol import Item
 from darner.client.reads import Monitor, OpenRead
 from darner.client.servers import Servers
+from darner.client.shards import BaseShards, Nodes
 from darner.client.worker import BaseWorker
 
 __all__ = [
-    "Client", "ConnectionFailed", "Fleet", "GivenBack", "InDoubt", "Item", "Monitor", "OpenRead", "QueueStats", "Stats",
-    "TimedOut", "Worker",
+    "Client", "ConnectionFailed", "Fleet", "GivenBack", "InDoubt", "Item", "Monitor", "OpenRead", "QueueStats",
+    "Shards", "SpansShards", "Stats", "TimedOut", "Worker",
 ]  # fmt: skip
 
 Tls = Union[bool, ssl.SSLContext]
@@ -211,6 +212,30 @@ class Fleet(BaseFleet):
 
     async def __aenter__(self) -> Fleet:
         await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: Optional[type[BaseException]], error: Optional[BaseException], trace: Optional[TracebackType]
+    ) -> None:
+        await self.close()
+
+
+class Shards(BaseShards):
+    """
+    Several shards as one service: see `darner.client.shards.BaseShards`.
+    """
+
+    def __init__(
+        self, shards: Sequence[Nodes], *, old: Sequence[Nodes] = (), user: str = "", password: str = "",
+        tls: Optional[Tls] = None, server_hostname: Optional[str] = None, timeout: float = 10.0,
+        connect_timeout: float = 1.0, max_idle: int = 16,
+    ) -> None:  # fmt: skip
+        super().__init__(
+            Runtime(tls, server_hostname), shards, old=old, user=user, password=password, timeout=timeout,
+            connect_timeout=connect_timeout, max_idle=max_idle,
+        )  # fmt: skip
+
+    async def __aenter__(self) -> Shards:
         return self
 
     async def __aexit__(

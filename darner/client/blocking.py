@@ -6,8 +6,8 @@ The client for scripts and threads: every call blocks until it is answered::
         with client.open("jobs", timeout=5) as read:
             work(read.payload)
 
-Public here: L{Client}, L{Fleet}, L{Worker}, what they return (L{Item}, L{OpenRead}, L{Monitor}, L{Stats}), and the
-errors of `darner.client.errors`.  A client may be used by many threads.
+Public here: L{Client}, L{Fleet}, L{Shards}, L{Worker}, what they return (L{Item}, L{OpenRead}, L{Monitor}, L{Stats}),
+and the errors of `darner.client.errors`.  A client may be used by many threads.
 """
 
 from __future__ import annotations
@@ -19,16 +19,17 @@ from typing import Any, ClassVar, Optional, Union
 from darner.client import reads
 from darner.client.commands import Commands, Queues
 from darner.client.core import Place
-from darner.client.errors import ConnectionFailed, GivenBack, InDoubt, TimedOut
+from darner.client.errors import ConnectionFailed, GivenBack, InDoubt, SpansShards, TimedOut
 from darner.client.figures import QueueStats, Stats
 from darner.client.protocol import Item
 from darner.client.requests import Name, touch
 from darner.client.sockets import SocketRuntime, run
+from darner.client.threaded_shards import Shards
 from darner.client.threads import Fleet, Monitor, OpenRead, Worker
 
 __all__ = [
-    "Client", "ConnectionFailed", "Fleet", "GivenBack", "InDoubt", "Item", "Monitor", "OpenRead", "QueueStats", "Stats",
-    "TimedOut", "Worker",
+    "Client", "ConnectionFailed", "Fleet", "GivenBack", "InDoubt", "Item", "Monitor", "OpenRead", "QueueStats",
+    "Shards", "SpansShards", "Stats", "TimedOut", "Worker",
 ]  # fmt: skip
 
 

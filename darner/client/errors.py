@@ -24,8 +24,8 @@ from darner.errors import (
 
 __all__ = [
     "AuthenticationFailed", "BadQueueName", "ClientClosed", "ClientError", "ConnectionFailed", "DarnerError",
-    "GivenBack", "InDoubt", "ItemTooLarge", "NotAllowed", "ProtocolError", "QueueFull", "ServerError", "TimedOut",
-    "TooManyConnections", "TooManyLogins", "TooManyOpenReads", "Unauthenticated", "Unavailable",
+    "GivenBack", "InDoubt", "ItemTooLarge", "NotAllowed", "ProtocolError", "QueueFull", "ServerError", "SpansShards",
+    "TimedOut", "TooManyConnections", "TooManyLogins", "TooManyOpenReads", "Unauthenticated", "Unavailable",
 ]  # fmt: skip
 
 
@@ -55,6 +55,10 @@ class TooManyConnections(ServerError):
 
     def __init__(self) -> None:
         super().__init__("too many connections")
+
+
+class SpansShards(ClientError):
+    """What was asked for is about queues of different shards, which no server does.  Nothing was done."""
 
 
 class GivenBack(DarnerError):

@@ -5,7 +5,7 @@ The items of a queue as they come, of all servers of a fleet.
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, Optional
+from typing import TYPE_CHECKING, Optional, Union
 
 from darner.client import requests
 from darner.client.commands import Queues
@@ -16,6 +16,7 @@ from darner.errors import ClientError, DarnerError
 
 if TYPE_CHECKING:
     from darner.client.fleet import BaseFleet
+    from darner.client.shards import BaseShards
 
 
 class FleetMonitor(ItemStream):
@@ -27,7 +28,7 @@ class FleetMonitor(ItemStream):
     was fetched ahead goes back.
     """
 
-    def __init__(self, fleet: BaseFleet, queue: Queues, prefetch: int, timeout: float) -> None:
+    def __init__(self, fleet: Union[BaseFleet, BaseShards], queue: Queues, prefetch: int, timeout: float) -> None:
         """
         @param queue: one queue, or several: then it is the first of them that has an item.
         @param prefetch: how many items are open at most.

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from typing import Any, Optional
 
-from darner.client.addresses import Address, Backoff
+from darner.client.addresses import Backoff
 from darner.client.commands import Commands
 from darner.client.links import Future, Timer
 from darner.client.reads import OpenRead
@@ -60,7 +60,7 @@ class Race:
         self.until = until
         self.heartbeat = heartbeat
         self.won = won
-        self.waits: dict[Address, Timer] = {}
+        self.waits: dict[Any, Timer] = {}
 
     def end(self, read: Optional[OpenRead]) -> None:
         if not self.won.done():

@@ -4,7 +4,6 @@ Fleets and workers for programs with threads.
 
 from __future__ import annotations
 
-import asyncio
 import signal
 import ssl
 import threading
@@ -21,6 +20,7 @@ from darner.client.commands import Queues
 from darner.client.core import Place
 from darner.client.figures import Stats
 from darner.client.fleet_monitor import FleetMonitor
+from darner.client.loops import InLoop
 from darner.client.protocol import Item
 from darner.client.requests import Name
 from darner.client.servers import Servers
@@ -29,6 +29,7 @@ from darner.errors import ClientError, DarnerError
 
 if TYPE_CHECKING:
     from darner.client.blocking import Client
+    from darner.client.threaded_shards import Shards
 
 _T = TypeVar("_T")
 Run = Callable[[Coroutine[Any, Any, Any]], Any]
@@ -143,7 +144,7 @@ class Monitor:
         self._run(self._monitor.__aexit__(kind, error, trace))
 
 
-class Fleet:
+class Fleet(InLoop):
     """
     Many servers as one loosely ordered queue: see `darner.client.fleet.BaseFleet`.
 
@@ -159,44 +160,7 @@ class Fleet:
             servers, user=user, password=password, tls=tls, server_hostname=server_hostname, timeout=timeout,
             connect_timeout=connect_timeout, again=again, choice=choice,
         )  # fmt: skip
-        self._loop: Optional[asyncio.AbstractEventLoop] = None
-        self._thread: Optional[threading.Thread] = None
-
-    def _run(self, coroutine: Coroutine[Any, Any, _T]) -> _T:
-        if self._loop is None:
-            coroutine.close()
-            raise RuntimeError("the fleet is not started")
-        future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
-        try:
-            return future.result()
-        except BaseException:
-            future.cancel()
-            raise
-
-    def start(self) -> None:
-        """Find out which servers there are, and go on watching where they may change."""
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="darner fleet", daemon=True)
-        self._thread.start()
-        self._run(self._fleet.start())
-
-    def close(self) -> None:
-        """End all connections, when what was sent is answered.  What is open goes back."""
-        loop, thread = self._loop, self._thread
-        if loop is None or thread is None:
-            return
-        self._run(self._fleet.close())
-        self._loop = self._thread = None
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join()
-        loop.close()
-
-    def __enter__(self) -> Fleet:
-        self.start()
-        return self
-
-    def __exit__(self, *_: Any) -> None:
-        self.close()
+        super().__init__(self._fleet)
 
     @property
     def available(self) -> list[str]:
@@ -279,7 +243,7 @@ class Worker:
     """
 
     def __init__(
-        self, client: Union[Client, Fleet], queue: Queues, handler: Callable[[OpenRead], object], *,
+        self, client: Union[Client, Fleet, Shards], queue: Queues, handler: Callable[[OpenRead], object], *,
         concurrency: int = 1, heartbeat: Optional[float] = None, grace: float = 30.0, hooks: Any = None,
     ) -> None:  # fmt: skip
         """

@@ -7,13 +7,13 @@ The client for Twisted: every call returns a Deferred, which coroutines can awai
         work(read.payload)
     await client.close()
 
-Public here: L{Client}, L{Fleet}, L{Worker}, what they return (L{Item}, L{OpenRead}, L{Monitor}, L{Stats}), and the
-errors of `darner.client.errors`.  A Deferred that is cancelled ends its call, and no item is lost by that.
+Public here: L{Client}, L{Fleet}, L{Shards}, L{Worker}, what they return (L{Item}, L{OpenRead}, L{Monitor}, L{Stats}),
+and the errors of `darner.client.errors`.  A Deferred that is cancelled ends its call, and no item is lost by that.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from types import TracebackType
 from typing import Any, Optional, TypeVar, Union
 
@@ -23,7 +23,7 @@ from twisted.internet.interfaces import IStreamClientEndpoint
 from darner.client import reads
 from darner.client.commands import Chunks, Commands, Queues
 from darner.client.core import Place
-from darner.client.errors import ConnectionFailed, GivenBack, InDoubt, TimedOut
+from darner.client.errors import ConnectionFailed, GivenBack, InDoubt, SpansShards, TimedOut
 from darner.client.figures import QueueStats, Stats
 from darner.client.fleet import BaseFleet
 from darner.client.protocol import Item
@@ -31,11 +31,12 @@ from darner.client.reactors import ReactorRuntime, Tls
 from darner.client.reads import Monitor
 from darner.client.requests import Name
 from darner.client.servers import Servers
+from darner.client.shards import BaseShards, Nodes
 from darner.client.worker import BaseWorker, Hooks
 
 __all__ = [
-    "Client", "ConnectionFailed", "Fleet", "GivenBack", "InDoubt", "Item", "Monitor", "OpenRead", "QueueStats", "Stats",
-    "TimedOut", "Worker",
+    "Client", "ConnectionFailed", "Fleet", "GivenBack", "InDoubt", "Item", "Monitor", "OpenRead", "QueueStats",
+    "Shards", "SpansShards", "Stats", "TimedOut", "Worker",
 ]  # fmt: skip
 
 _T = TypeVar("_T")
@@ -301,6 +302,30 @@ class Fleet(BaseFleet):
         await self.close()
 
 
+class Shards(BaseShards):
+    """
+    Several shards as one service: see `darner.client.shards.BaseShards`.  Its calls are coroutines.
+    """
+
+    def __init__(
+        self, reactor: Any, shards: Sequence[Nodes], *, old: Sequence[Nodes] = (), user: str = "", password: str = "",
+        tls: Tls = None, server_hostname: Optional[str] = None, timeout: float = 10.0, connect_timeout: float = 1.0,
+        max_idle: int = 16,
+    ) -> None:  # fmt: skip
+        super().__init__(
+            ReactorRuntime(reactor, tls, server_hostname, None), shards, old=old, user=user, password=password,
+            timeout=timeout, connect_timeout=connect_timeout, max_idle=max_idle,
+        )  # fmt: skip
+
+    async def __aenter__(self) -> Shards:
+        return self
+
+    async def __aexit__(
+        self, kind: Optional[type[BaseException]], error: Optional[BaseException], trace: Optional[TracebackType]
+    ) -> None:
+        await self.close()
+
+
 class Worker(BaseWorker):
     """
     Handles the items of queues, so many at a time: see `darner.client.worker.BaseWorker`.
@@ -309,7 +334,7 @@ class Worker(BaseWorker):
     """
 
     def __init__(
-        self, client: Union[Client, Fleet], queue: Queues, handler: Callable[[reads.OpenRead], Any], *,
+        self, client: Union[Client, Fleet, Shards], queue: Queues, handler: Callable[[reads.OpenRead], Any], *,
         concurrency: int = 1, heartbeat: Optional[float] = None, grace: float = 30.0, threads: Optional[bool] = None,
         hooks: Optional[Hooks] = None,
     ) -> None:  # fmt: skip

@@ -14,6 +14,7 @@ from darner.client.commands import Commands, Queues
 from darner.client.fleet import BaseFleet
 from darner.client.links import Future, Timer
 from darner.client.reads import OpenRead
+from darner.client.shards import BaseShards
 from darner.errors import ClientError, DarnerError
 
 Handler = Callable[[OpenRead], Any]
@@ -56,7 +57,7 @@ class BaseWorker:
     """
 
     def __init__(
-        self, client: Union[Commands, BaseFleet], queue: Queues, handler: Handler, *, concurrency: int = 1,
+        self, client: Union[Commands, BaseFleet, BaseShards], queue: Queues, handler: Handler, *, concurrency: int = 1,
         heartbeat: Optional[float] = None, grace: float = 30.0, threads: Optional[bool] = None,
         hooks: Optional[Hooks] = None,
     ) -> None:  # fmt: skip

@@ -19,27 +19,21 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 import darner
+from darner.cluster.exits import EXIT_BEHIND, EXIT_DAMAGED, EXIT_FENCED, EXIT_LEAD, EXIT_STORE
 from darner.cluster.interfaces import IFollowing, ILog
 from darner.cluster.leading import Leadership, append_surely
 from darner.cluster.notes import FENCED, FOLLOWER, JOINING, LEADER, RESIGNED, STEP_DOWN, Note, read_notes
 from darner.cluster.pace import Pace
+from darner.cluster.preference import YIELDED, Preference
 from darner.cluster.records import CLAIM, Record
 from darner.cluster.replicated_store import ReplicatedStore
+from darner.cluster.shards import check_shard, new_cluster_id
 from darner.cluster.snapshots.giving import Giver
 from darner.cluster.snapshots.joining import Joiner
 from darner.cluster.trimming import trim_to
-from darner.errors import LogConflict, LogError, LogTrimmed, LogUnavailable, Stopped, StoreError
+from darner.errors import LogConflict, LogDamaged, LogError, LogTrimmed, LogUnavailable, Stopped, StoreError
+from darner.values.shards import Shard
 
-EXIT_FENCED: Final = 70
-"""Another node leads: start this one again, and it follows."""
-EXIT_BEHIND: Final = 71
-"""The records that it needs are trimmed, and it takes no snapshots: it needs the data of another node."""
-EXIT_DAMAGED: Final = 72
-"""A record is damaged, of a newer version, or of another cluster: an operator has to look."""
-EXIT_STORE: Final = 73
-"""It cannot write what the log has: start it again when its disk is well."""
-EXIT_LEAD: Final = 74
-"""It leads by the log, and cannot serve: a port is taken, say."""
 TROUBLES: Final = 10
 """How many different errors are logged while the log is out of reach."""
 
@@ -66,7 +60,7 @@ class Node:
         in_thread: Callable[..., Deferred[Any]], lead: Callable[[], object], step_down: Callable[[], object],
         end: Callable[[int, str], object], size: int = 3, address: str = "",
         pace: Pace = Pace(),  # noqa: B008  (it is frozen)
-        joiner: Optional[Joiner] = None,
+        joiner: Optional[Joiner] = None, shard: Optional[Shard] = None, preferred: bool = False,
     ) -> None:  # fmt: skip
         """
         @param lead: called when it leads: serves clients on the store.
@@ -75,6 +69,8 @@ class Node:
         @param size: how many nodes the cluster has at least.
         @param address: where it serves clients, for people.
         @param joiner: takes a snapshot where the records that it needs are trimmed; C{None}: it ends.
+        @param shard: which one the log is to be; C{None}: it has all queues.
+        @param preferred: whether it is to lead rather than others (`darner.cluster.preference`).
         """
         self._shared = log
         self.store = store
@@ -89,28 +85,32 @@ class Node:
         self._address = address
         self._pace = pace
         self.role = FOLLOWER
-        self.leader = ""
+        self.leader = self.gives_at = ""
         self.leadership: Optional[Leadership] = None
-        self.last = self.trimmed = self.failovers = 0
-        self.durable = 0
+        self.last = self.trimmed = self.failovers = self.durable = 0
         self.notes: dict[str, Note] = {}
         self._following: Optional[IFollowing] = None
         self._running: Optional[Deferred[None]] = None
         self._sign = self._tell_at = self._sync_at = 0.0
         self._syncing: Optional[Deferred[None]] = None
-        self._resting = False
+        self._resting = self._catching_up = False
         self._troubles: set[str] = set()
         self._jitter = 0.0
         self.joiner = joiner
         self.giver: Optional[Giver] = None
-        self.gives_at = ""
+        self._shard = shard
+        self._preference = Preference(name, preferred, pace)
         self._joining: Optional[Deferred[None]] = None
-        self._catching_up = False
 
     # Start and end
 
     def start(self) -> None:
-        """Begin to follow."""
+        """Begin to follow.  Where its store has another shard, it ends."""
+        try:
+            check_shard(self.store.cluster, self._shard, f"the data directory {self.store.path}")
+        except LogDamaged as error:
+            self.fence(EXIT_DAMAGED, str(error))
+            return
         self._sign = self._clock.seconds() + self._pace.settle
         self._draw()
         self._follow()
@@ -176,6 +176,8 @@ class Node:
 
     def _received(self, number: int, data: bytes) -> None:
         record = Record.from_bytes(data)
+        if not self.store.cluster:
+            check_shard(record.cluster, self._shard, "the log")
         self.store.apply(number, record)
         self._sign = max(self._sign, self._clock.seconds())
         self.last = max(self.last, number)
@@ -224,6 +226,7 @@ class Node:
         if self.giver is not None:
             await self.giver.drop()
         self.store = await joiner.switch(self.store)
+        check_shard(self.store.cluster, self._shard, f"the snapshot in {self.store.path}")
         self.durable = 0
         self._catching_up = True
         self._resting = False
@@ -233,7 +236,9 @@ class Node:
         self._follow()
 
     def _cannot_join(self, failure: Failure) -> None:
-        if not failure.check(CancelledError, Stopped):
+        if failure.check(LogDamaged):
+            self.fence(EXIT_DAMAGED, failure.getErrorMessage())
+        elif not failure.check(CancelledError, Stopped):
             self.fence(EXIT_STORE, f"cannot join by a snapshot: {failure.getErrorMessage()}")
 
     @property
@@ -283,7 +288,7 @@ class Node:
         return Note(
             self.role, claim, self.store.position, self.durable, self._address, darner.__version__,
             self.store.cluster.hex(), self.gives_at, "" if self.giver is None else self.giver.secret.hex(),
-            self.holding,
+            self.holding, self._preference.preferred,
         )  # fmt: skip
 
     def _sync(self) -> None:
@@ -321,7 +326,7 @@ class Node:
         others = (note for name, note in self.notes.items() if name != self.name)
         if any(note.role == LEADER and note.age < self._pace.patience for note in others):
             self._sign = max(self._sign, now)
-        if now - self._sign > self._jitter:
+        if now - self._sign > self._jitter + self._preference.head_start(self.notes, self.store.position):
             await self._claim()
 
     async def _claim(self) -> None:
@@ -339,8 +344,8 @@ class Node:
         self._stop_following()
         number = self.store.received + 1
         record = Record(
-            CLAIM, self.store.cluster or secrets.token_bytes(16), number, int(self._wall() * 1000), self.name.encode(),
-            secrets.token_bytes(8),
+            CLAIM, self.store.cluster or new_cluster_id(self._shard), number, int(self._wall() * 1000),
+            self.name.encode(), secrets.token_bytes(8),
         )  # fmt: skip
         try:
             await append_surely(self._shared, self._clock, number, record.to_bytes())
@@ -377,6 +382,12 @@ class Node:
         await leadership.check()
         if STEP_DOWN in values and values[STEP_DOWN][0] == b"%d" % leadership.claim:
             self._log.info("cluster: an operator asks this node to step down")
+            self._step_down()
+            return
+        heir = self._preference.heir(self.notes, self.store.position, values.get(YIELDED), self._clock.seconds())
+        if heir is not None:
+            self._log.info("cluster: steps down, as node {heir} is preferred", heir=heir)
+            await self._shared.note(YIELDED, heir.encode())
             self._step_down()
             return
         # Its own note may be older than what it knows.

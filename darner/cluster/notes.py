@@ -34,6 +34,7 @@ class Note:
     @ivar snapshots: where it gives snapshots, C{HOST:PORT}; empty if it does not.
     @ivar secret: hexadecimal digits that prove there that somebody may read this note.
     @ivar holding: it needs the records behind this one: the log is kept for it; 0 if it does not ask for that.
+    @ivar preferred: whether it is to lead rather than others.
     @ivar age: seconds since it told this, by the reckoning of the log.
     """
 
@@ -47,6 +48,7 @@ class Note:
     snapshots: str = ""
     secret: str = ""
     holding: int = 0
+    preferred: bool = False
     age: float = 0.0
 
     def to_bytes(self) -> bytes:
@@ -61,6 +63,7 @@ class Note:
             known: dict[str, Any] = {field.name: told[field.name] for field in fields(Note) if field.name in told}
             known.update({name: int(known.get(name, 0)) for name in ("claim", "position", "durable", "holding")})
             known.update({name: str(known.get(name, "")) for name in ("cluster", "snapshots", "secret")})
+            known["preferred"] = known.get("preferred") is True
         except (ValueError, TypeError):
             return None
         return Note(**{**known, "age": age})

@@ -16,11 +16,12 @@ from cattrs import ClassValidationError, Converter, ForbiddenExtraKeysError, tra
 from cattrs.gen import make_dict_structure_fn
 
 from darner.config.checks import meant, of_type
-from darner.config.clusters import check_cluster
+from darner.config.clusters import check_cluster, check_shard, check_within
 from darner.config.policies import Policies
 from darner.config.policy_tables import check_together, make_policies
 from darner.config.units import parse_duration, parse_size
 from darner.errors import SettingsError
+from darner.values.shards import Shard, parse_shard
 from darner.values.vocabulary import DIALECTS, STATUSES
 
 if sys.version_info >= (3, 11):
@@ -167,6 +168,12 @@ class Settings:
     """Where the nodes of a cluster share their log: C{etcd://HOST:PORT,HOST:PORT/NAME}; C{None}: there is none."""
     cluster_node: Optional[str] = attrs.field(default=None, validator=_optional_text)
     """The name of this node; by default that of the machine."""
+    cluster_shard: Optional[str] = attrs.field(
+        default=None, validator=validators.and_(validators.optional(of_type(str)), check_shard)
+    )
+    """C{K/N}: this log has the queues of shard K of N; C{None}: it has all queues."""
+    cluster_prefer: bool = attrs.field(default=False, validator=of_type(bool))
+    """Whether this node leads rather than others, where it can."""
     cluster_size: int = attrs.field(default=3, validator=validators.and_(of_type(int), validators.ge(1)))
     """How many nodes the cluster has; a majority of them has on disk what is trimmed from the log."""
     cluster_http_port: Optional[int] = attrs.field(default=None, validator=_port)
@@ -193,6 +200,15 @@ class Settings:
             raise SettingsError(f"users: {NO_PASSWORDS}")
         if any(place.dialect is not None for place in self.http_listen):
             raise SettingsError("http_listen: HTTP has no dialects")
+        if self.shard is not None:
+            check_within(self.shard, self.policies)
+            if self.cluster is None:
+                raise SettingsError("cluster_shard: only a node of a cluster has a shard; set cluster too")
+
+    @property
+    def shard(self) -> Optional[Shard]:
+        """What L{cluster_shard} says."""
+        return None if self.cluster_shard is None else parse_shard(self.cluster_shard)
 
     @property
     def tcp_port(self) -> Optional[int]:
@@ -290,7 +306,11 @@ def make_settings(values: dict[str, Any], source: str) -> Settings:
     except ClassValidationError as error:
         reasons = transform_error(error, path="", format_exception=_explain)
         raise SettingsError(f"{source}: " + "; ".join(_plainly(reason) for reason in reasons)) from error
-    return attrs.evolve(settings, policies=make_policies(defaults, queues, aliases, source))
+    policies = make_policies(defaults, queues, aliases, source)
+    try:
+        return attrs.evolve(settings, policies=policies)
+    except SettingsError as error:
+        raise SettingsError(f"{source}: {error}") from None
 
 
 def _plainly(reason: str) -> str:

@@ -24,8 +24,11 @@ class LogIn:
     @ivar checking: whether its password is being checked.
     """
 
-    def __init__(self, access: Access, trail: AuditTrail) -> None:
-        """@param trail: logs log-ins and refusals."""
+    def __init__(self, access: Optional[Access], trail: AuditTrail) -> None:
+        """
+        @param access: the users; C{None} for a subclass that has the client logged in.
+        @param trail: logs log-ins and refusals.
+        """
         self._access = access
         self._trail = trail
         self._check: Optional[Deferred[Any]] = None
@@ -82,6 +85,7 @@ class LogIn:
         @param credentials: user, a space, password.
         @param ended: called when they are checked, with the error if there is one.
         """
+        assert self._access is not None
         self.checking = True
         self._check = self._access.log_in(credentials, self._trail.address)
         self._check.addCallbacks(
@@ -113,4 +117,5 @@ class LogIn:
         ended(error)
 
     def _fault(self, failure: Failure) -> None:
+        assert self._access is not None
         self._access.log.failure("internal error while checking a password", failure)

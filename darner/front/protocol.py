@@ -7,6 +7,7 @@ The memcache text protocol over any Twisted transport: connections, backpressure
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final, Optional
 
 from twisted.internet.defer import Deferred, succeed
@@ -126,6 +127,7 @@ class QueueFactory(ServerFactory):
     @ivar lines: cache of parsed request lines.
     @ivar connections: the connected clients.
     @ivar audit: the audit log.
+    @ivar make_log_in: makes what checks the requests of a client; by default none is made where there are no users.
     """
 
     noisy = False
@@ -159,6 +161,7 @@ class QueueFactory(ServerFactory):
         self._gone: Optional[Deferred[None]] = None
         self._limited = LimitedLog(self._log, queues.clock)
         self.audit = AuditLog(queues.clock, debug)
+        self.make_log_in: Callable[[Optional[Access], AuditTrail], LogIn] = LogIn
         self.lines = LineCache(spelling.relative_expiry)
         self.connections: set[Framing] = set()
         self._patience = ClientTimeouts(limits, queues.clock, self.connections, queues.stats)
@@ -193,7 +196,8 @@ class QueueFactory(ServerFactory):
         @return: the session of a new client.
         """
         trail = AuditTrail(self.audit, address)
-        log_in = None if self._access is None else LogIn(self._access, trail)
+        plain = self._access is None and self.make_log_in is LogIn
+        log_in = None if plain else self.make_log_in(self._access, trail)
         return Session(self.queues, outlet, self.spelling, log_in, trail)
 
     def joined(self, connection: QueueProtocol) -> None:

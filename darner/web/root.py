@@ -34,6 +34,7 @@ class Root:
     def __init__(self, served: Served) -> None:
         self.served = served
         self.clock = served.clock
+        self._shard = served.settings.shard
         self._guard = Guard(served.settings.http_hosts)
         self._pages = Pages()
 
@@ -99,6 +100,8 @@ class Root:
         call = Call(self.served, endpoint, request, visitor, trail, values)
         try:
             visitor.check(endpoint.right, call.queue)
+            if self._shard is not None and call.queue:
+                self._shard.check(call.queue)
             wrong = no_body(endpoint, request)
             if wrong is not None:
                 raise wrong

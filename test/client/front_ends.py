@@ -46,6 +46,9 @@ class AsyncioFront(Front):
     def fleet(self, *arguments: Any, **more: Any) -> Any:
         return asyncio_front.Fleet(*arguments, **more)
 
+    def shards(self, *arguments: Any, **more: Any) -> Any:
+        return asyncio_front.Shards(*arguments, **more)
+
     def worker(self, *arguments: Any, **more: Any) -> Any:
         return asyncio_front.Worker(*arguments, **more)
 
@@ -69,6 +72,9 @@ class TwistedFront(Front):
 
     def fleet(self, *arguments: Any, **more: Any) -> Any:
         return twisted_front.Fleet(reactor, *arguments, **more)
+
+    def shards(self, *arguments: Any, **more: Any) -> Any:
+        return twisted_front.Shards(reactor, *arguments, **more)
 
     def worker(self, *arguments: Any, **more: Any) -> Any:
         return twisted_front.Worker(*arguments, **more)
@@ -131,6 +137,9 @@ class BlockingFront(AsyncioFront):
 
     def client(self, *arguments: Any, **more: Any) -> Any:
         return _Awaitable(blocking_front.Client(*arguments, **more))
+
+    def shards(self, *arguments: Any, **more: Any) -> Any:
+        return _Awaitable(blocking_front.Shards(*arguments, **more))
 
 
 def run_in_asyncio(coroutine: Coroutine[Any, Any, Any], patience: float = 60) -> Any:

@@ -21,7 +21,7 @@ class SamplesTests(SynchronousTestCase):
     def test_samples(self) -> None:
         places = {str(port): str(Server(self).address[1]) for port in (22133, 22134)}
         samples = _SAMPLE.findall((ROOT / "docs" / "client.rst").read_text())
-        self.assertEqual(len(samples), 6)
+        self.assertEqual(len(samples), 7)
         for program, output in samples:
             for port, place in places.items():
                 program = program.replace(port, place)

@@ -18,9 +18,11 @@ from darner.cluster import node
 from darner.cluster.memory_log import MemoryLog, MemoryMember
 from darner.cluster.node import Node
 from darner.cluster.notes import LEADER
+from darner.cluster.pace import Pace
 from darner.cluster.replicated_store import ReplicatedStore
 from darner.config.policies import Policies
 from darner.queues.collection import Queues, Surroundings
+from darner.values.shards import Shard
 from test.harness import EPOCH, Client
 
 
@@ -48,10 +50,15 @@ class Process:
     A node, and the queues that it serves while it leads, as one process.
 
     @ivar queues: while it leads.
+    @ivar shard: what it is told to have, at the next start.
+    @ivar preferred: whether it is to lead rather than others, from the next start on.
     @ivar ended: exit status and reason, once the node has ended the process.
     """
 
     node_class = Node
+    shard: Optional[Shard] = None
+    preferred = False
+    pace = Pace()
 
     def __init__(self, cluster: Cluster, name: str, policies: Policies) -> None:
         self._cluster = cluster
@@ -69,8 +76,9 @@ class Process:
         self.queues: Any = None
         self.ended = None
         self.node = self.node_class(
-            self.log, self.store, self.name, self.clock, self.wall, maybeDeferred, self._lead, self.stop, self._end
-        )
+            self.log, self.store, self.name, self.clock, self.wall, maybeDeferred, self._lead, self.stop, self._end,
+            pace=self.pace, shard=self.shard, preferred=self.preferred,
+        )  # fmt: skip
         self.node.start()
 
     def wall(self) -> float:

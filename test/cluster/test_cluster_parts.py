@@ -15,9 +15,9 @@ from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.test.requesthelper import DummyRequest
 from zope.interface.verify import verifyObject
 
+from darner.cluster.exits import EXIT_DAMAGED, EXIT_LEAD, EXIT_STORE
 from darner.cluster.leading import append_surely
 from darner.cluster.memory_log import MemoryLog
-from darner.cluster.node import EXIT_DAMAGED, EXIT_LEAD, EXIT_STORE
 from darner.cluster.notes import LEADER, STEP_DOWN, Note, read_notes
 from darner.cluster.operating import NoLeader, status, step_down
 from darner.cluster.records import CLAIM, PART, TURN, Record
@@ -41,7 +41,7 @@ class NoteTests(SynchronousTestCase):
     """L{Note} and what is made of notes."""
 
     def test_there_and_back(self) -> None:
-        note = Note(LEADER, 3, 4, 5, "address", "1.0", "cluster", "host:1", "secret", 6, 6.0)
+        note = Note(LEADER, 3, 4, 5, "address", "1.0", "cluster", "host:1", "secret", 6, True, 6.0)
         self.assertEqual(Note.from_bytes(note.to_bytes(), 6.0), note)
 
     def test_other_versions(self) -> None:

@@ -12,10 +12,14 @@ from unittest import skipIf
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from bench.cluster_shards import Shards
 from bench.cluster_torture import Torture
 from bench.server_log import unhandled
 from darner.cli.options import Options
 from darner.cli.server import makeService
+from darner.client.blocking import Shards as ShardsClient
+from darner.client.blocking import SpansShards
+from darner.values.shards import Shard
 from test.cluster.etcd_servers import ETCD
 from test.servers import Client, environment, run, until
 
@@ -87,6 +91,58 @@ class RealClusterTests(SynchronousTestCase):
             self.assertEqual(unhandled(node.output.read_text(), []), [])
 
 
+@skipIf(ETCD is None, "there is no etcd")
+class RealShardsTests(SynchronousTestCase):
+    """
+    Two shards, with three nodes each, over the same three etcds; C{photos} is in the first one, and C{jobs} in the
+    second one.
+    """
+
+    def test_a_leader_dies(self) -> None:
+        """The client goes on at the next one."""
+        service = Shards(2, '[defaults]\ndedupe_window = "1h"\n')
+        self.addCleanup(service.end)
+        first = service.leader(1)
+        with ShardsClient(service.places, timeout=60) as client:
+            for number in range(20):
+                client.put("photos", b"%d" % number, id=f"{number}")
+                client.put("jobs", b"%d" % number, id=f"{number}")
+            read = client.open(["jobs", "photos"], timeout=60)
+            assert read is not None
+            self.assertEqual((read.queue, read.payload), ("jobs", b"0"))
+            read.close()
+            first.kill()
+            for number in range(20, 30):
+                client.put("photos", b"%d" % number, id=f"{number}")
+            self.assertEqual([item.payload for item in client.get_many("photos", 99)], [b"%d" % n for n in range(30)])
+            self.assertEqual(len(client.get_many("jobs", 99)), 19)
+            self.assertRaises(SpansShards, client.requeue, "photos", "jobs")
+        with Client(("127.0.0.1", service.leader(2).port)) as plain:
+            self.assertEqual(plain.ask(b"get photos"), b"CLIENT_ERROR queue photos is in shard 1 of 2, this is shard 2")
+        self.refused(service)
+
+    def refused(self, service: Shards) -> None:
+        """A node that is told another shard than its data has ends, and says why."""
+        leader = service.leader(2)
+        node = next(node for node in service.nodes[1] if node is not leader)
+        node.kill()
+        command = [option for option in node._command if "cluster-shard" not in option]
+        done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=60)
+        self.assertEqual(done.returncode, 72, done.stdout)
+        self.assertIn("has shard 2 of 2, and this node is told to have all queues", done.stderr)
+        urls = [f"--cluster={url}" for url in service.urls]
+        command = [sys.executable, "-m", "darner.commands.entry", "cluster", "status", "--json", *urls]
+
+        def well() -> bool:
+            done = run(*command, cwd=service.directory)
+            told = json.loads(done.stdout)
+            self.assertEqual([log["shard"] for log in told["logs"]], ["1/2", "2/2"])
+            self.assertEqual(done.returncode, 1 if told["wrong"] else 0, done.stderr)
+            return not told["wrong"]
+
+        until(well, "all shards have a leader")
+
+
 class OptionsTests(SynchronousTestCase):
     """What cannot be started."""
 
@@ -104,6 +160,16 @@ class OptionsTests(SynchronousTestCase):
             file.write('cluster_ca_file = "/nonexistent"\n')
         error = self.refused(f"--config={path}", "--cluster=etcds://127.0.0.1:1/jobs")
         self.assertIn("cannot read /nonexistent", error)
+
+    def test_shard(self) -> None:
+        """The log may be named in the file, and its shard on the command line, or the other way round."""
+        options = Options()
+        path = self.mktemp()
+        with open(path, "w") as file:
+            file.write('cluster_shard = "1/2"\n')
+        options.parseOptions([f"--config={path}", "--cluster=etcd://127.0.0.1:1/jobs", "--cluster-prefer"])
+        self.assertEqual((options.settings().shard, options.settings().cluster_prefer), (Shard(1, 2), True))
+        self.assertIn("is not of the form K/N", self.refused("--cluster=etcd://127.0.0.1:1/jobs", "--cluster-shard=2"))
 
     def test_snapshot_without_a_directory(self) -> None:
         for arguments in (["snapshot"], ["status", "backups"], ["step-down", "--keep=3"]):

@@ -11,7 +11,7 @@ from unittest import mock
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
-from darner.cluster.node import EXIT_BEHIND, EXIT_DAMAGED, EXIT_FENCED
+from darner.cluster.exits import EXIT_BEHIND, EXIT_DAMAGED, EXIT_FENCED
 from darner.cluster.notes import STEP_DOWN
 from darner.cluster.records import CLAIM, Record
 from darner.cluster.replicated_store import ReplicatedStore

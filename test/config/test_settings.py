@@ -23,6 +23,7 @@ from darner.config.settings import (
 )
 from darner.config.units import LONGEST
 from darner.errors import SettingsError
+from darner.values.shards import Shard
 
 
 class SettingsTests(SynchronousTestCase):
@@ -117,6 +118,32 @@ class SettingsTests(SynchronousTestCase):
         """Linux takes no more."""
         self.assertEqual(make_settings({"keep_alive": 32767}, "").keep_alive, 32767)
         self.assertIn("keep_alive", self.refusal(keep_alive="10h"))
+
+    def test_shard(self) -> None:
+        """C{photos} and C{mail.dead} are in the first of two shards, C{jobs} and C{orders} in the second one."""
+        cluster = {"cluster": "etcd://127.0.0.1:1/first", "cluster_shard": "1/2"}
+        settings = make_settings({**cluster, "cluster_prefer": True}, "darner.toml")
+        self.assertEqual((settings.shard, settings.cluster_prefer), (Shard(1, 2), True))
+        self.assertIsNone(make_settings({"cluster_shard": "none"}, "darner.toml").shard)
+        self.assertIn("'3/2': K is from 1 to N", self.refusal(**{**cluster, "cluster_shard": "3/2"}))
+        self.assertIn("only a node of a cluster has a shard", self.refusal(cluster_shard="1/2"))
+
+    def test_targets_in_another_shard(self) -> None:
+        cluster = {"cluster": "etcd://127.0.0.1:1/first", "cluster_shard": "1/2"}
+        wrong = {"max_attempts": 3, "dead_letter_queue": "orders"}
+        reason = "queue orders is in shard 2 of 2, this is shard 1"
+        for tables, place in (
+            ({"defaults": wrong}, "defaults.dead_letter_queue"),
+            ({"queues": {"photos": wrong}}, "queues.photos.dead_letter_queue"),
+            ({"queues": {"x*": wrong}}, "queues.x*.dead_letter_queue"),
+            ({"queues": {"photos": {"expire_to_queue": "orders"}}}, "queues.photos.expire_to_queue"),
+            ({"aliases": {"photos": ["mail.dead", "orders"]}}, "aliases.photos"),
+        ):
+            self.assertEqual(self.refusal(**cluster, **tables), f"{place}: {reason}")
+        right = {"max_attempts": 3, "dead_letter_queue": "mail.dead"}
+        make_settings(
+            {**cluster, "queues": {"events": wrong, "photos": right}, "aliases": {"jobs": ["orders"]}}, "darner.toml"
+        )
 
     def test_unknown(self) -> None:
         self.assertEqual(self.refusal(prot=1, data=2), "unknown setting data, prot (is port meant?)")

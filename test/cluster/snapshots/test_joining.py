@@ -19,8 +19,9 @@ from twisted.logger import capturedLogs
 from twisted.trial.unittest import TestCase
 
 from darner.cli.cluster_service import ClusterService
+from darner.cluster.exits import EXIT_STORE
 from darner.cluster.memory_log import MemoryLog
-from darner.cluster.node import EXIT_STORE, Node
+from darner.cluster.node import Node
 from darner.cluster.notes import FOLLOWER, JOINING, LEADER, Note
 from darner.cluster.replicated_store import ReplicatedStore
 from darner.cluster.snapshots import joining

@@ -1,0 +1,329 @@
+"""
+Several shards as one service: each queue is in the shard that its name says.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, Final, Optional, Union
+
+from darner.client import requests
+from darner.client.addresses import Address, address
+from darner.client.commands import Commands, Queues, names
+from darner.client.core import Place
+from darner.client.errors import (
+    ClientClosed,
+    ConnectionFailed,
+    InDoubt,
+    SpansShards,
+    TooManyConnections,
+    Unavailable,
+)
+from darner.client.figures import Stats
+from darner.client.fleet_monitor import FleetMonitor
+from darner.client.leaders import LeaderRuntime
+from darner.client.links import Runtime, Timer
+from darner.client.members import Race
+from darner.client.protocol import Item
+from darner.client.reads import Monitor, OpenRead
+from darner.client.requests import Name
+from darner.errors import DarnerError
+from darner.values.shards import shard_of
+
+Nodes = Union[str, Sequence[Place]]
+"""The nodes of a shard: a sequence of addresses, or text with commas between them."""
+
+_PASSING: Final = (ConnectionFailed, InDoubt, TooManyConnections, Unavailable)
+"""What ends when another node leads."""
+_PAUSE: Final = 0.05
+
+
+def _addresses(nodes: Nodes) -> list[Address]:
+    found = [address(node) for node in (nodes.split(",") if isinstance(nodes, str) else nodes)]
+    if not found:
+        raise ValueError("a shard has no nodes")
+    return found
+
+
+def _bytes(queue: Name) -> bytes:
+    return queue.encode() if isinstance(queue, str) else queue
+
+
+class BaseShards:
+    """
+    Each call goes to the leader of the queue's shard, whichever node that is, and goes on with the next leader after a
+    failover, within the time that the call has.
+
+    Errors are those of a client of one server.  A put without an id whose connection broke raises C{InDoubt}.
+    """
+
+    def __init__(
+        self, runtime: Runtime, shards: Sequence[Nodes], *, old: Sequence[Nodes] = (), user: str = "",
+        password: str = "", timeout: float = 10.0, connect_timeout: float = 1.0, max_idle: int = 16,
+    ) -> None:  # fmt: skip
+        """
+        @param shards: the nodes of each shard, the first one first.
+        @param old: those from which queues are being moved: they are read first, until they are empty, and nothing is
+            put there.
+        @param timeout: seconds that each call may take, finding the leader included, besides its wait for an item.
+        @param connect_timeout: seconds for one attempt to connect to one node.
+        """
+        if not shards:
+            raise ValueError("there are no shards")
+        self.timeout = timeout
+        self._runtime = runtime
+        self._closed = False
+
+        def client(nodes: Nodes) -> Commands:
+            places = _addresses(nodes)
+            return Commands(
+                LeaderRuntime(runtime, places, connect_timeout), places[0], user=user, password=password,
+                timeout=timeout, connect_timeout=timeout, max_idle=max_idle,
+            )  # fmt: skip
+
+        self._clients = [client(nodes) for nodes in shards]
+        self._old = [client(nodes) for nodes in old]
+        self._races: set[Race] = set()
+
+    async def start(self) -> None:
+        """Nothing: it connects when it is first asked something."""
+
+    async def close(self) -> None:
+        """End all connections, when what was sent is answered.  What is open goes back."""
+        self._closed = True
+        for race in list(self._races):
+            race.end(None)
+        for client in (*self._old, *self._clients):
+            await client._close()
+
+    def shard_of(self, queue: Name) -> int:
+        """@return: the number of a queue's shard, from 1 on."""
+        return shard_of(_bytes(queue), len(self._clients))
+
+    def of(self, queue: Name) -> Commands:
+        """@return: the client of a queue's shard, for what is not here."""
+        return self._clients[self.shard_of(queue) - 1]
+
+    def _with_old(self, queue: Name) -> list[Commands]:
+        """@return: the clients of the shards where a queue may have items, the one to read first first."""
+        if not self._old:
+            return [self.of(queue)]
+        return [self._old[shard_of(_bytes(queue), len(self._old)) - 1], self.of(queue)]
+
+    # Putting
+
+    async def put(self, queue: Name, payload: bytes, **options: Any) -> None:
+        """As L{Commands.put}."""
+        await self.of(queue).put(queue, payload, **options)
+
+    async def put_many(self, queue: Name, payloads: Any, **options: Any) -> int:
+        """As L{Commands.put_many}."""
+        return await self.of(queue).put_many(queue, payloads, **options)
+
+    async def put_stream(self, queue: Name, chunks: Any, size: int, **options: Any) -> None:
+        """As L{Commands.put_stream}."""
+        await self.of(queue).put_stream(queue, chunks, size, **options)
+
+    # Reading
+
+    def _groups(self, queues: tuple[Name, ...]) -> list[tuple[Commands, list[Name]]]:
+        """@return: queues that are named one after the other and are in one shard, together."""
+        groups: list[tuple[Commands, list[Name]]] = []
+        for queue in queues:
+            for client in self._with_old(queue):
+                if groups and groups[-1][0] is client:
+                    groups[-1][1].append(queue)
+                else:
+                    groups.append((client, [queue]))
+        return groups
+
+    async def open(self, queue: Queues, timeout: float = 0, *, heartbeat: Optional[float] = None) -> Optional[OpenRead]:
+        """
+        Open an item, as L{Commands.open}.
+
+        Several queues may be in different shards.  Then they are asked in turn, and where none has an item, it is
+        waited for at all of them: of items that come at the same moment any may be had.
+
+        @raise DarnerError: a shard cannot be asked, and no other one has an item.
+        """
+        groups = self._groups(names(queue))
+        if len(groups) == 1:
+            client, queues = groups[0]
+            return await client.open(queues, timeout, heartbeat=heartbeat)
+        until = self._runtime.now() + max(0.0, timeout)
+        errors: list[DarnerError] = []
+        for client, queues in groups:
+            try:
+                read = await client.open(queues, heartbeat=heartbeat)
+            except _PASSING as error:
+                errors.append(error)
+                continue
+            if read is not None:
+                return read
+        if self._runtime.now() < until:
+            return await self._race(groups, until, heartbeat)
+        if errors:
+            raise errors[0]
+        return None
+
+    async def _race(
+        self, groups: list[tuple[Commands, list[Name]]], until: float, heartbeat: Optional[float]
+    ) -> Optional[OpenRead]:
+        """Wait at several shards."""
+        together: dict[Commands, list[Name]] = {}
+        for client, queues in groups:
+            together.setdefault(client, []).extend(queues)
+        race = Race((), until, heartbeat, self._runtime.future())
+        timer: Optional[Timer] = None
+        if math.isfinite(until):
+            timer = self._runtime.call_later(until - self._runtime.now(), lambda: race.end(None))
+        self._races.add(race)
+        try:
+            for client, queues in together.items():
+                race.waits[client] = self._runtime.spawn(self._wait(race, client, queues))
+            read: Optional[OpenRead] = await race.won
+            return read
+        except BaseException:
+            # The caller was cancelled when the item was there already.
+            if race.won.done() and not race.won.cancelled() and race.won.exception() is None and race.won.result():
+                race.won.result()._give_back()
+            raise
+        finally:
+            self._races.discard(race)
+            if timer is not None:
+                timer.cancel()
+            for wait in race.waits.values():
+                wait.cancel()
+
+    async def _wait(self, race: Race, client: Commands, queues: list[Name]) -> None:
+        while not race.won.done() and not self._closed:
+            try:
+                read = await client.open(queues, race.until - self._runtime.now(), heartbeat=race.heartbeat)
+            except ClientClosed:
+                return
+            except _PASSING:
+                await self._runtime.sleep(_PAUSE)
+                continue
+            except DarnerError as error:
+                if not race.won.done():
+                    race.won.set_exception(error)
+                return
+            if read is None:
+                return
+            race.end(read)
+
+    async def get(self, queue: Queues, timeout: float = 0) -> Optional[Item]:
+        """Take an item, as L{Commands.get}; of queues in different shards it is opened, and closed when it is here."""
+        groups = self._groups(names(queue))
+        if len(groups) == 1:
+            return await groups[0][0].get(groups[0][1], timeout)
+        read = await self.open(queue, timeout)
+        if read is None:
+            return None
+        link = read._leave()
+        if link is not None:
+            link.tell(requests.close(read.queue))
+            read._client._release(link)
+        return read.item
+
+    async def get_many(self, queue: Name, count: int, *, timeout: Optional[float] = None) -> list[Item]:
+        """As L{Commands.get_many}."""
+        found: list[Item] = []
+        for client in self._with_old(queue):
+            if len(found) < count:
+                found += await client.get_many(queue, count - len(found), timeout=timeout)
+        return found
+
+    async def get_into(
+        self, queue: Name, sink: Callable[[bytes], object], *, timeout: Optional[float] = None
+    ) -> Optional[Item]:
+        """As L{Commands.get_into}."""
+        for client in self._with_old(queue):
+            item = await client.get_into(queue, sink, timeout=timeout)
+            if item is not None:
+                return item
+        return None
+
+    async def peek(self, queue: Queues, timeout: float = 0) -> Optional[Item]:
+        """
+        As L{Commands.peek}.
+
+        @raise SpansShards: it is to wait for an item of queues in different shards.
+        """
+        groups = self._groups(names(queue))
+        if len(groups) > 1 and timeout > 0:
+            raise SpansShards(f"queues of different shards, {_listed(names(queue))}: a peek cannot wait for them")
+        for client, queues in groups:
+            item = await client.peek(queues, timeout)
+            if item is not None:
+                return item
+        return None
+
+    def monitor(
+        self, queue: Queues, *, prefetch: int = 1, timeout: float = float("inf")
+    ) -> Union[Monitor, FleetMonitor]:
+        """@return: the items as they come, each confirmed when the next one is asked for."""
+        queues = names(queue)
+        if len(queues) == 1 and not self._old:
+            return self.of(queues[0]).monitor(queues[0], prefetch=prefetch, timeout=timeout)
+        return FleetMonitor(self, queue, prefetch, timeout)
+
+    # Consuming
+
+    async def flush(self, queue: Name, *, timeout: Optional[float] = None) -> None:
+        """Drop all items of the queue but those that are open."""
+        for client in self._with_old(queue):
+            await client.flush(queue, timeout=timeout)
+
+    async def delete(self, queue: Name, *, timeout: Optional[float] = None) -> None:
+        """Drop the queue, whether it is there or not."""
+        for client in self._with_old(queue):
+            await client.delete(queue, timeout=timeout)
+
+    async def flush_all(self, *, timeout: Optional[float] = None) -> None:
+        """
+        Drop all items of all queues, in one shard after the other.
+
+        @raise DarnerError: one of them did not; those before it have.
+        """
+        for client in (*self._old, *self._clients):
+            await client.flush_all(timeout=timeout)
+
+    async def requeue(
+        self, origin: Name, target: Name, count: Optional[int] = None, *, timeout: Optional[float] = None
+    ) -> int:
+        """
+        As L{Commands.requeue}.
+
+        @raise SpansShards: the two queues are in different shards.
+        """
+        if self.of(origin) is not self.of(target):
+            raise SpansShards(
+                f"requeue from {_listed((origin,))} in shard {self.shard_of(origin)} to {_listed((target,))} in shard "
+                f"{self.shard_of(target)}: items do not move between shards"
+            )
+        return await self.of(origin).requeue(origin, target, count, timeout=timeout)
+
+    # All shards
+
+    async def stats(self, *, timeout: Optional[float] = None) -> dict[int, Stats]:
+        """@return: the figures of the leader of each shard, by its number."""
+        return {number: await client.stats(timeout=timeout) for number, client in enumerate(self._clients, 1)}
+
+    async def left_behind(self, *, timeout: Optional[float] = None) -> dict[str, int]:
+        """
+        @return: how many items there are in each queue of the old shards: to be had, open, set aside or delayed.  Where
+            it is empty, the old shards are of no more use.
+        """
+        left: dict[str, int] = {}
+        for client in self._old:
+            for name, queue in (await client.stats(timeout=timeout)).queues.items():
+                count = queue.items + queue.open_transactions + queue.set_aside + queue.delayed
+                if count:
+                    left[name] = count
+        return left
+
+
+def _listed(queues: tuple[Name, ...]) -> str:
+    return " and ".join(_bytes(queue).decode(errors="replace") for queue in queues)
