@@ -21,6 +21,7 @@ from darner.cluster.notes import LEADER
 from darner.cluster.replicated_store import ReplicatedStore
 from darner.config.policies import Policies
 from darner.queues.collection import Queues, Surroundings
+from darner.queues.head import WINDOW_BYTES
 from test.harness import EPOCH, Client
 
 
@@ -52,6 +53,7 @@ class Process:
     """
 
     node_class = Node
+    window_bytes = WINDOW_BYTES
 
     def __init__(self, cluster: Cluster, name: str, policies: Policies) -> None:
         self._cluster = cluster
@@ -80,7 +82,7 @@ class Process:
         surroundings = Surroundings(
             self.clock, lambda call: self.clock.callLater(0, call), maybeDeferred, self.wall
         )
-        self.queues = Queues(self.store, surroundings, self._policies)
+        self.queues = Queues(self.store, surroundings, self._policies, window_bytes=self.window_bytes)
         self.queues.start()
 
     def _end(self, status: int, reason: str) -> None:
