@@ -7,6 +7,9 @@ no other node has given away by now what it answers with.
 Several turns may be in flight.  A turn that is given to the log cannot fail: the log has it in the end, or the process
 ends.  So the queues go on as if it were written, and the next turn reads what it has changed.  The replies wait until
 the log has the turn, and with it all turns before.
+
+Records cost the log about the same whatever is in them, so turns are made full: a turn waits a little for clients that
+were just answered, as PostgreSQL's C{commit_delay} does, and while others are in flight until it has enough askers.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ from collections import deque
 from typing import Any, Final, Optional
 
 from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IDelayedCall
 from twisted.python.failure import Failure
 
 from darner.errors import StoreError
@@ -27,16 +31,26 @@ CHUNKS: Final = 64
 """The number of chunks, of 64 KiB each, that the next turn gathers while as many are in flight as may be."""
 IN_FLIGHT: Final = 3
 """The number of turns that are given to the log and not answered yet."""
+PATIENCE: Final = 0.2
+"""For how long a turn waits for those just answered, as a share of the time that the log took for their turn."""
+MOST: Final = 0.001
+"""Seconds for which it waits at most."""
+VAIN: Final = 63
+"""How many turns do not wait, at most, when the last ones waited in vain: one more than twice as many each time."""
 
 
 class Flight:
     """A turn that is given to the log."""
 
-    __slots__ = ("askers", "done", "error", "turn")
+    __slots__ = ("askers", "began", "done", "error", "turn")
 
-    def __init__(self, turn: Turn, error: Optional[StoreError]) -> None:
-        """@param error: why its puts were refused, if they were."""
+    def __init__(self, turn: Turn, error: Optional[StoreError], began: float) -> None:
+        """
+        @param error: why its puts were refused, if they were.
+        @param began: when it is given to the log, by the monotonic clock.
+        """
         self.turn = turn
+        self.began = began
         self.error = error
         self.askers = len(turn.answers)
         self.done: Deferred[None] = Deferred()
@@ -52,6 +66,9 @@ class ReplicatedCommit(GroupCommit):
         self.replicated = True
         self._flights: deque[Flight] = deque()
         self._shut: Deferred[None] = Deferred()
+        self._waiting_for = 0  # how many askers the turn that gathers is to have
+        self._timer: Optional[IDelayedCall] = None
+        self._in_vain = self._skipped = 0
 
     @property
     def busy(self) -> bool:
@@ -63,16 +80,20 @@ class ReplicatedCommit(GroupCommit):
 
     def _is_ready(self) -> bool:
         """
-        Whether the turn that gathers is to be given to the log.  Each record costs the log the same, so while others
-        are in flight, a turn waits until it is worth one: when it has as many askers as all of these.
+        Whether the turn that gathers is to be given to the log now.  Each record costs the log the same, so while
+        others are in flight, a turn waits until it is worth one: when it has as many askers as all of these.
         """
-        flights = self._flights
-        if not flights:
-            return True
+        flights, gathering = self._flights, self._gathering
         if len(flights) >= IN_FLIGHT:
             return False
-        gathering = self._gathering
         if len(gathering.chunks) >= CHUNKS:
+            return True
+        if self._waiting_for:
+            if len(gathering.answers) < self._waiting_for:
+                return False
+            self._end_waiting()
+            self._in_vain = 0
+        if not flights:
             return True
         askers = 0
         for flight in flights:
@@ -117,7 +138,7 @@ class ReplicatedCommit(GroupCommit):
             turn.answers = [answers for answers in turn.answers if answers.entries]
         if turn.answers or turn.sync or not batch.empty:
             self._late_sync.forget()  # what is in the log is safe
-            flight = Flight(turn, error)
+            flight = Flight(turn, error, self.clock.seconds())
             self._flights.append(flight)
             if self.timings is not None:
                 self.timings.sample(turn, turn.wrote)
@@ -149,5 +170,43 @@ class ReplicatedCommit(GroupCommit):
         elif not self.health.writable:
             self._see()
         self._deliver(flight.turn)
+        self._wait(flight)
         flight.done.callback(None)
         self.end()
+
+    # Waiting for those just answered
+
+    def _wait(self, flight: Flight) -> None:
+        """
+        Have the turn that gathers wait a little for those who were just answered: clients who ask for one thing after
+        the other are in one record then, and not by turns in two.
+        """
+        askers = {answers.asker for answers in self._gathering.answers}
+        here = len(askers)
+        for answers in flight.turn.answers:
+            askers.add(answers.asker)
+        if self._waiting_for or len(askers) == here or len(askers) < 2:
+            return
+        if self._skipped < self._in_vain:
+            self._skipped += 1
+            return
+        self._skipped = 0
+        self._waiting_for = len(askers)
+        took = self.clock.seconds() - flight.began
+        self._timer = self.clock.callLater(max(0.0, min(PATIENCE * took, MOST)), self._waited)
+
+    def _waited(self) -> None:
+        self._timer = None
+        self._waiting_for = 0
+        self._in_vain = min(2 * self._in_vain + 1, VAIN)
+        self.end()
+
+    def _end_waiting(self) -> None:
+        self._waiting_for = 0
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def stop(self) -> None:
+        self._end_waiting()
+        super().stop()

@@ -175,6 +175,15 @@ class AppendTests(SynchronousTestCase):
             self.successResultOf(appending)
         self.assertEqual(self.log.records, {1: b"record", 2: b"record"})
 
+    def test_out_of_reach(self) -> None:
+        self.member.unavailable = True
+        appending = self.append(1)
+        self.run_on()
+        self.assertNoResult(appending)
+        self.member.unavailable = False
+        self.run_on()
+        self.successResultOf(appending)
+
     def test_another_record(self) -> None:
         self.log.appended(1, b"of another")
         appending = self.append(1)

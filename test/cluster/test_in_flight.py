@@ -1,334 +1,22 @@
 """
-Tests of several turns in flight: what is read meanwhile, and what becomes of them.
+Tests of several turns in flight: what is read meanwhile, what becomes of them, and when they are given to the log.
 """
 
 from __future__ import annotations
 
 import random
-import tempfile
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any, Optional
+from typing import Any
 from unittest import mock
 
-import plyvel
-from twisted.internet.defer import Deferred
-from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from darner.cluster.appends import Appends
-from darner.cluster.memory_log import MemoryLog, MemoryMember
 from darner.cluster.node import EXIT_FENCED, EXIT_STORE
 from darner.cluster.notes import STEP_DOWN
-from darner.cluster.overlay import Overlay, after
 from darner.config.policies import Policies, QueueSettings
-from darner.errors import LogConflict, LogInDoubt, StoreError
-from darner.store.batch import Write
-from darner.store.database import Database
+from darner.errors import StoreError
 from darner.store.leveldb import LevelStore
 from test.cluster.nodes import Cluster, Process
-
-Changes = list[Write]
-
-
-class OverlayTests(SynchronousTestCase):
-    """L{Overlay}: a database is read as one that has all of it."""
-
-    KEYS = [bytes([first, second]) for first in (1, 2, 0x7F, 0xFF) for second in (0, 1, 0xFE, 0xFF)]
-
-    def setUp(self) -> None:
-        self.overlay = Overlay(plyvel.DB)
-        self.database = self.open(self.overlay.open)
-        self.model = self.open(plyvel.DB)
-        self.in_flight: list[Changes] = []
-        for database in (self.database, self.model):
-            database.put(b"\xff\xff\xff", b"behind all")
-
-    def open(self, open_database: Callable[..., Any]) -> Any:
-        path = tempfile.mkdtemp(dir=Path(self.mktemp()).parent)
-        opened = open_database(path, create_if_missing=True)
-        self.addCleanup(opened.close)
-        return opened
-
-    def add(self, writes: Changes) -> None:
-        self.overlay.add(writes)
-        self.in_flight.append(writes)
-        self.write(self.model, writes)
-
-    def write(self, database: Any, writes: Changes) -> None:
-        with database.write_batch() as batch:
-            for key, value in writes:
-                if value is None:
-                    batch.delete(key)
-                else:
-                    batch.put(key, value)
-
-    def settle(self) -> None:
-        self.overlay.settle(lambda: self.write(self.database, self.in_flight.pop(0)))
-
-    def equal(self) -> None:
-        for key in self.KEYS:
-            self.assertEqual(self.database.get(key), self.model.get(key))
-            self.assertEqual(self.database.get(key, b"none"), self.model.get(key, b"none"))
-        ranges: list[dict[str, Any]] = [{}, *({"prefix": key[:1]} for key in self.KEYS[::4])]
-        ranges += [{"start": start, "stop": stop} for start in self.KEYS[::3] for stop in self.KEYS[::3]]
-        for bounds in ranges:
-            for include_value in (True, False):
-                with self.database.iterator(include_value=include_value, **bounds) as entries:
-                    found = list(entries)
-                with self.model.iterator(include_value=include_value, **bounds) as entries:
-                    self.assertEqual(found, list(entries), bounds)
-        first = next(self.model.iterator(include_value=False))
-        for key in self.KEYS:
-            if key > first:
-                with self.database.raw_iterator() as entries:
-                    entries.seek(key)
-                    entries.prev()
-                    self.assertEqual(entries.item(), list(self.model.iterator(stop=key))[-1])
-
-    def test_as_if_it_were_written(self) -> None:
-        """Random batches of puts and deletions, of which some are written at a time, in their order."""
-        for seed in range(20):
-            chance = random.Random(seed)
-            for _ in range(8):
-                if self.in_flight and chance.random() < 0.4:
-                    self.settle()
-                else:
-                    keys = chance.choices(self.KEYS, k=chance.randrange(8))
-                    self.add([(key, chance.choice((None, chance.randbytes(2)))) for key in keys])
-                self.equal()
-
-    def test_iterator_goes_on(self) -> None:
-        """What is written, or given to the log, after an iterator is open does not change it."""
-        self.add([(b"a", b"1"), (b"c", b"1")])
-        with self.database.iterator(stop=b"d") as entries:
-            self.assertEqual(next(entries), (b"a", b"1"))
-            self.add([(b"b", b"2"), (b"c", None)])
-            self.settle()
-            self.settle()
-            self.assertEqual(list(entries), [(b"c", b"1")])
-
-    def test_written_in_between(self) -> None:
-        """
-        A thread looks what is in flight, and opens its iterator when that is written, and what came behind it, too: it
-        does not see the older values.
-        """
-        self.add([(b"a", b"old"), (b"b", b"old")])
-        opened: list[Any] = []
-
-        def open_iterator() -> Any:
-            if not opened:
-                self.add([(b"a", None), (b"b", b"new")])
-                self.settle()
-                self.settle()
-            opened.append(self.database.iterator())
-            return opened[-1]
-
-        entries, layers = self.overlay.opened(open_iterator)
-        self.assertEqual((next(entries), layers, len(opened)), ((b"b", b"new"), (), 2))
-
-    def test_not_written(self) -> None:
-        """A batch that cannot be written stays in flight."""
-        self.add([(b"a", b"1")])
-
-        def fail() -> None:
-            raise StoreError("broken")
-
-        self.assertRaises(StoreError, self.overlay.settle, fail)
-        self.assertEqual(self.database.get(b"a"), b"1")
-
-    def test_snapshots_are_the_database(self) -> None:
-        """What the log may not have is in no snapshot and no backup."""
-        self.add([(b"a", b"1")])
-        self.assertIs(self.database.snapshot().get(b"a"), None)
-
-    def test_prefixes(self) -> None:
-        self.assertEqual([after(key) for key in (b"a", b"a\xff", b"\xff", b"")], [b"b", b"b", None, None])
-
-    def test_last(self) -> None:
-        """L{Database.last} finds entries that are only in flight, also behind the last key of the database."""
-        database = Database(Path(self.mktemp()), self.overlay.open, lambda: 0.0, None, None)
-        self.addCleanup(database.close)
-        database.make_and_open()
-        self.overlay.add([(b"C1", b"one"), (b"C2", b"two"), (b"S1", b"")])
-        self.assertEqual(database.last(b"C", b"D"), (b"C2", b"two"))
-        self.overlay.add([(b"C2", None)])
-        self.assertEqual(database.last(b"C", b"D"), (b"C1", b"one"))
-        self.assertIs(database.last(b"C2", b"D"), None)
-
-
-class ShuffledMember(MemoryMember):
-    """
-    A log whose requests and answers overtake one another, and whose outcomes are not known now and then.  A record that
-    arrives before the one in front of it is refused.
-    """
-
-    def __init__(self, log: MemoryLog, chance: random.Random) -> None:
-        super().__init__(log)
-        self._shared = log
-        self._chance = chance
-        self.doubt = 0.0
-
-    def append(self, number: int, record: bytes) -> Deferred[None]:
-        done: Deferred[None] = Deferred()
-
-        def arrive() -> None:
-            lost = self._chance.random()
-            error: Optional[Exception] = None
-            if lost < self.doubt / 2:
-                error = LogInDoubt("the request is lost")
-            elif number != self._shared.last + 1:
-                error = LogConflict(f"record {number} does not follow record {self._shared.last}")
-            else:
-                self._shared.appended(number, record)
-                if lost < self.doubt:
-                    error = LogInDoubt("the answer is lost")
-            later = self._chance.random()
-            self._clock.callLater(later, done.callback if error is None else done.errback, error)
-
-        self._clock.callLater(self._chance.random(), arrive)
-        return done
-
-
-class AppendsTests(SynchronousTestCase):
-    """L{Appends}."""
-
-    def setUp(self) -> None:
-        self.clock = Clock()
-        self.log = MemoryLog(self.clock)
-        self.begin(self.log.member())
-
-    def begin(self, member: MemoryMember) -> None:
-        self.member = member
-        self.lost: list[Exception] = []
-        self.told: list[int] = []
-        self.given = 0
-        self.appends = Appends(member, self.clock, self.lost.append)
-
-    def give(self, count: int = 1) -> None:
-        for _ in range(count):
-            self.given += 1
-            self.appends.append(self.given, b"%d" % self.given).addCallback(lambda _, n=self.given: self.tell(n))
-
-    def tell(self, number: int) -> None:
-        self.assertEqual(self.log.records.get(number), b"%d" % number)
-        self.told.append(number)
-
-    def run_on(self, seconds: float = 1.0) -> None:
-        self.clock.pump([0.05] * int(seconds * 20))
-
-    def complete(self) -> None:
-        """All is in the log, once, and told in its order."""
-        self.assertEqual(self.lost, [])
-        self.assertEqual(self.told, list(range(1, self.given + 1)))
-        self.assertEqual(self.log.records, {number: b"%d" % number for number in self.told})
-
-    def test_in_flight(self) -> None:
-        """They are under way at once, and told as they come."""
-        self.member.delay = 0.1
-        self.give(2)
-        self.clock.advance(0.05)
-        self.give()
-        self.assertEqual((self.member.in_flight, self.told), (3, []))
-        self.clock.advance(0.05)
-        self.assertEqual(self.told, [1, 2])
-        self.clock.advance(0.05)
-        self.complete()
-
-    def test_first_in_doubt(self) -> None:
-        """The log has the first one or not; the second one, which was refused or not, is there behind it once."""
-        for done in (True, False):
-            self.member.doubtful = [done]
-            self.give(3)
-            self.run_on()
-            self.complete()
-
-    def test_out_of_reach(self) -> None:
-        """Those under way fail, later ones wait; all are appended in the end."""
-        self.member.unavailable = True
-        self.give(2)
-        self.run_on()
-        self.give(2)
-        self.run_on(5)
-        self.assertEqual(self.told, [])
-        self.member.unavailable = False
-        self.run_on()
-        self.complete()
-        self.give()
-        self.run_on()
-        self.complete()
-
-    def test_shuffled(self) -> None:
-        """
-        Whatever overtakes what, and whatever answer is lost: nothing is told that the log has not, nothing is there
-        twice, and in the end all of it is there.
-        """
-        for seed in range(30):
-            self.log = MemoryLog(self.clock)
-            chance = random.Random(seed)
-            member = ShuffledMember(self.log, chance)
-            member.doubt = chance.choice((0.0, 0.5))
-            self.begin(member)
-            for _ in range(6):
-                self.give(chance.randrange(4))
-                self.run_on(chance.random() * 3)
-            self.run_on(60)
-            self.complete()
-
-    def test_another_leads(self) -> None:
-        """Where another node has appended, nothing is told any more, and nothing is appended behind its record."""
-        for doubtful in ([], [False]):
-            self.log = MemoryLog(self.clock)
-            self.begin(self.log.member())
-            self.give(2)
-            self.run_on()
-            self.member.delay = 0.1
-            self.member.doubtful = list(doubtful)
-            self.give(2)
-            self.log.appended(3, b"of another")
-            self.run_on(0.05)
-            self.give(2)
-            self.run_on()
-            self.give(2)
-            self.run_on()
-            self.assertEqual([type(error) for error in self.lost], [LogConflict])
-            self.assertEqual((self.told, self.log.last), ([1, 2], 3))
-
-    def test_another_leads_while_it_finds_out(self) -> None:
-        """Also where it comes between two records that were in flight together."""
-        self.member.doubtful = [True]
-        self.member.delay = 0.1
-        self.give(2)
-        self.clock.advance(0.1)
-        self.log.appended(2, b"of another")
-        self.run_on()
-        self.assertEqual([type(error) for error in self.lost], [LogConflict])
-        self.assertEqual((self.told, self.log.last), ([1], 2))
-
-    def test_given_while_one_is_told(self) -> None:
-        """What is given in the moment when the first is told, and the second fails, is appended behind that."""
-        self.member.doubtful = []
-        appended = self.log.appended
-
-        def then_fail(number: int, record: bytes) -> None:
-            appended(number, record)
-            self.member.doubtful = [False] if number == 1 else []
-
-        self.patch(self.log, "appended", then_fail)
-        self.give(2)
-        self.tell = lambda number: (self.told.append(number), number < 4 and self.give())  # type: ignore[method-assign,assignment,return-value]
-        self.run_on()
-        self.complete()
-        self.assertEqual(self.given, 5)
-
-    def test_damaged(self) -> None:
-        """A record that cannot be read ends it."""
-        self.member.doubtful = [True]
-        self.log.damaged.add(1)
-        self.give(2)
-        self.run_on()
-        self.assertEqual(([str(error) for error in self.lost], self.told), (["record 1 is damaged"], []))
-
+from test.harness import Client
 
 STORED = b"STORED\r\n"
 END = b"END\r\n"
@@ -606,6 +294,77 @@ class TurnsTests(SynchronousTestCase):
         self.cluster.clock.advance(0)
         self.assertEqual(went_on, [1])
         self.cluster.run(1)
+
+    # Waiting for those just answered
+
+    def clients(self) -> list[Client]:
+        """@return: three clients, of whom two were just answered, and one has asked for something meanwhile."""
+        one, two, three = (self.leader.client() for _ in range(3))
+        self.answer(one, two, three)
+        return [one, two, three]
+
+    def answer(self, one: Client, two: Client, three: Client) -> None:
+        one.ask(b"get nothing")
+        two.ask(b"get nothing")
+        self.cluster.clock.advance(0)
+        three.ask(b"get nothing")
+        self.cluster.clock.advance(self.DELAY)
+        self.assertEqual([client.hears() for client in (one, two, three)], [END, END, b""])
+
+    def test_waits_for_those_answered(self) -> None:
+        """What they ask for next shares a record with what was asked for meanwhile."""
+        one, two, three = self.clients()
+        self.assertEqual(self.in_flight, 0)
+        last = self.cluster.log.last
+        for client in (one, two):
+            self.assertEqual(self.in_flight, 0)
+            client.ask(b"get nothing")
+            self.cluster.clock.advance(0)
+        self.assertEqual(self.in_flight, 1)
+        self.cluster.clock.advance(self.DELAY)
+        self.assertEqual([client.hears() for client in (one, two, three)], [END] * 3)
+        self.assertEqual(self.cluster.log.last, last + 1)
+
+    def test_waits_no_longer(self) -> None:
+        """One millisecond, where they ask for nothing; the next time not at all, then again."""
+        one, two, three = self.clients()
+        self.assertEqual(self.in_flight, 0)
+        self.cluster.clock.advance(0.001)
+        self.assertEqual(self.in_flight, 1)
+        self.cluster.run(1)
+        self.assertEqual(three.hears(), END)
+        self.answer(one, two, three)
+        self.assertEqual(self.in_flight, 1)
+        self.cluster.run(1)
+        self.assertEqual(three.hears(), END)
+        self.answer(one, two, three)
+        self.assertEqual(self.in_flight, 0)
+        self.cluster.run(1)
+
+    def test_one_need_not_wait(self) -> None:
+        """Where one client alone asks for one thing after the other, each is given to the log at once."""
+        for _ in range(3):
+            self.client.ask(b"get nothing")
+            self.cluster.clock.advance(0)
+            self.assertEqual(self.in_flight, 1)
+            self.cluster.clock.advance(self.DELAY)
+            self.assertEqual(self.client.hears(), END)
+
+    def test_large_items_need_not_wait(self) -> None:
+        """A turn that is full does not wait for anybody."""
+        one, _, three = self.clients()
+        one.set(b"large", bytes(65 * 65536))
+        self.cluster.clock.advance(0)
+        self.assertEqual(self.in_flight, 1)
+        self.cluster.run(1)
+        self.assertEqual((one.hears(), three.hears()), (STORED, END))
+
+    def test_stops_while_it_waits(self) -> None:
+        """Who waits is answered before."""
+        _, _, three = self.clients()
+        self.leader.stop()
+        self.cluster.run(5, lambda: not self.leader.alive)
+        self.assertEqual(three.hears(), END)
 
     # What is no record
 
