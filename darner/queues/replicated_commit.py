@@ -81,7 +81,8 @@ class ReplicatedCommit(GroupCommit):
     def _is_ready(self) -> bool:
         """
         Whether the turn that gathers is to be given to the log now.  Each record costs the log the same, so while
-        others are in flight, a turn waits until it is worth one: when it has as many askers as all of these.
+        others are in flight, a turn waits until it is worth one: when it has as many askers as all of these, or as much
+        of large items.
         """
         flights, gathering = self._flights, self._gathering
         if len(flights) >= IN_FLIGHT:
@@ -95,10 +96,16 @@ class ReplicatedCommit(GroupCommit):
             self._in_vain = 0
         if not flights:
             return True
-        askers = 0
+        askers = chunks = 0
         for flight in flights:
             askers += flight.askers
-        return len(gathering.answers) >= askers
+            chunks += len(flight.turn.chunks)
+        if not gathering.chunks:
+            return 0 < len(gathering.answers) >= askers
+        told = 0
+        for answers in gathering.answers:
+            told += bool(answers.entries)  # the others go on sending
+        return len(gathering.chunks) >= chunks or 0 < told >= askers
 
     def end(self) -> None:
         # The base class keeps the turn while that is there.

@@ -284,6 +284,21 @@ class TurnsTests(SynchronousTestCase):
         self.assertEqual((self.client.hears(), other.hears()), (STORED * 3, STORED))
         self.assertFalse(self.leader.queues.commit.busy)
 
+    def test_parts_of_large_items(self) -> None:
+        """They are worth a record when they are as much as is in flight, and no client must wait for them."""
+        sender, small = self.leader.client().session, self.leader.client()
+        inflow = sender.inflow()
+        for size, in_flight in ((200_000, 1), (70_000, 1), (140_000, 2)):
+            sender.receive(inflow, bytes(size))
+            self.cluster.clock.advance(0)
+            self.assertEqual(self.in_flight, in_flight)
+        sender.receive(inflow, bytes(70_000))
+        small.ask(b"get nothing")
+        self.cluster.clock.advance(0)
+        self.assertEqual(self.in_flight, 3)
+        self.cluster.run(1)
+        self.assertEqual(small.hears(), END)
+
     def test_goes_on_early(self) -> None:
         """Who sends a large item goes on when a part of it is given to the log, and does not wait until it has it."""
         session = self.client.session
