@@ -64,13 +64,14 @@ def main(arguments: Sequence[str]) -> None:
         stack.callback(torture.remove)
         stack.callback(torture.end)
         alone = Server(Owner(stack))
-        leader = torture.leader()
+        torture.leader()
         print(f"load of the machine: {os.getloadavg()[0]:.1f}", flush=True)
         for load in options.loads.split(","):
             rates: tuple[list[float], list[float]] = ([], [])
             shares: list[float] = []
             for _ in range(options.rounds):
                 rates[0].append(run(alone.address[1], load, options.bytes, options.seconds))
+                leader = torture.leader()
                 before = leader.metric("appended") or 0
                 rates[1].append(run(leader.port, load, options.bytes, options.seconds))
                 records = (leader.metric("appended") or 0) - before
@@ -80,6 +81,9 @@ def main(arguments: Sequence[str]) -> None:
             if options.bytes >= 1 << 16:
                 line += f"; {cluster * options.bytes / 2e6:.1f} MB/s put"
             print(f"{line}; {median(shares):.1f} requests in a record", flush=True)
+        ended = [node.exits for node in torture.nodes if node.exits]
+        if ended:
+            print(f"statuses of nodes that ended meanwhile: {ended}")
 
 
 class Owner:
