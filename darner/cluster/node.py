@@ -19,9 +19,10 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 import darner
+from darner.cluster.appends import append_surely
 from darner.cluster.exits import EXIT_BEHIND, EXIT_DAMAGED, EXIT_FENCED, EXIT_LEAD, EXIT_STORE
 from darner.cluster.interfaces import IFollowing, ILog
-from darner.cluster.leading import Leadership, append_surely
+from darner.cluster.leading import Leadership
 from darner.cluster.notes import FENCED, FOLLOWER, JOINING, LEADER, RESIGNED, STEP_DOWN, Note, read_notes
 from darner.cluster.pace import Pace
 from darner.cluster.preference import YIELDED, Preference

@@ -4,6 +4,8 @@ The store of a node: a LevelDB that is written through the log of the cluster.
 Each record of the log is applied in one batch, together with its number.  So all nodes have the same keys and values
 when they have applied the same records, and each knows how far it is, whatever a crash left.
 
+What the leader has given to the log is read here at once, and written when the log has it (`darner.cluster.overlay`).
+
 Only what a node notes for itself is not in the log: which ranges are to be compacted (C{U}), and C{!format}, which is
 the same in all stores of a version.
 """
@@ -19,6 +21,7 @@ from typing import Any, Final, Optional
 from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
+from darner.cluster.overlay import Overlay
 from darner.cluster.records import CLAIM, PART, Record, unpack_batch
 from darner.errors import LogDamaged, StoreError, StoreUnusable
 from darner.store import records
@@ -79,8 +82,9 @@ class ReplicatedStore(LevelStore):
 
         @raise StoreUnusable: also if there are queues in it that are not from a log.
         """
+        self._overlay = Overlay(open_database)
         # Where a payload is in segments is not the same on all nodes, so none is.
-        super().__init__(path, open_database, seconds, separate_from=None)
+        super().__init__(path, self._overlay.open, seconds, separate_from=None)
         value = self._database.get(records.POSITION_KEY)
         self.cluster, self.position = (b"", 0) if value is None else records.unpack_position(value)
         self._parts: list[Record] = []
@@ -178,16 +182,17 @@ class ReplicatedStore(LevelStore):
     def commit(self, batch: Batch) -> Deferred[None]:
         assert self._append is not None
         batch.writes[:0] = self._pending.take()
+        self._overlay.add(batch.writes)
         return self._append(batch)
 
     def written(self, number: int, batch: Batch) -> None:
         """
-        Write a batch of this node that the log has.
+        Write a batch of this node that the log has, the first of those that were given to L{commit}.
 
         @param number: of its last record.
         @raise StoreError: it cannot be written here.
         """
-        self._advance(number, batch)
+        self._overlay.settle(lambda: self._advance(number, batch))
 
     def write(self, batch: Batch, sync: bool = False) -> None:
         """@raise StoreError: always, as nothing is written past the log."""

@@ -61,6 +61,7 @@ class Session(Reader):
         self._puts = queues.puts
         self._outlet = outlet
         self._answers: Optional[Answers] = None
+        self._owed = 0  # answer sheets that were not delivered yet
         self.reads = ClientReads(self, queues)
         self.numbered = False
         self.flushing = False
@@ -140,6 +141,7 @@ class Session(Reader):
         answers = self._answers
         if answers is None:
             answers = self._answers = self._commit.answers_for(self)
+            self._owed += 1
         return answers
 
     def perform(self, request: requests.Request) -> None:
@@ -353,6 +355,7 @@ class Session(Reader):
             self.update_busy()
 
     def deliver(self, answers: Answers) -> None:
+        self._owed -= 1
         if self._ended:
             discard(answers.entries)
         elif self._outbox.send(answers.entries):
@@ -386,7 +389,8 @@ class Session(Reader):
         if self._resting:
             return
         if self._closing:
-            self._outlet.close()
+            if not self._owed:
+                self._outlet.close()
         else:
             self.reads.go_on()
             self._outlet.proceed()

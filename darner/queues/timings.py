@@ -96,6 +96,10 @@ class Timings:
         """A turn is in the store."""
         now = self.timer()
         (self.syncs if turn.sync else self.commits).add(now - turn.wrote, 1)
+        self.sample(turn, now)
+
+    def sample(self, turn: Turn, now: float) -> None:
+        """Now and then, look at items of a turn that its queues do not take for written yet."""
         if now - self._sized >= EVERY:
             self._sized = now
             self._sample_sizes(turn)

@@ -235,5 +235,8 @@ class IReplicatedStore(IStore):
         Append a batch, which may be empty, to the log, and write it here.
 
         The Deferred fires when that is done.  It never fails: where somebody else leads by now, or the batch cannot be
-        written here, it does not fire, and the process ends.  Only one commit runs at a time.
+        written here, it does not fire, and the process ends.  So whoever reads the store is told at once what the batch
+        will have changed, but must tell nobody before the Deferred fires.
+
+        Several may be in flight.  They are done in the order of the calls, and never within one.
         """

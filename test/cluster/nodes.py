@@ -22,6 +22,7 @@ from darner.cluster.pace import Pace
 from darner.cluster.replicated_store import ReplicatedStore
 from darner.config.policies import Policies
 from darner.queues.collection import Queues, Surroundings
+from darner.queues.head import WINDOW_BYTES
 from darner.values.shards import Shard
 from test.harness import EPOCH, Client
 
@@ -59,6 +60,7 @@ class Process:
     shard: Optional[Shard] = None
     preferred = False
     pace = Pace()
+    window_bytes = WINDOW_BYTES
 
     def __init__(self, cluster: Cluster, name: str, policies: Policies) -> None:
         self._cluster = cluster
@@ -88,7 +90,7 @@ class Process:
         surroundings = Surroundings(
             self.clock, lambda call: self.clock.callLater(0, call), maybeDeferred, self.wall
         )
-        self.queues = Queues(self.store, surroundings, self._policies)
+        self.queues = Queues(self.store, surroundings, self._policies, window_bytes=self.window_bytes)
         self.queues.start()
 
     def _end(self, status: int, reason: str) -> None:

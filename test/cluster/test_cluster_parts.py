@@ -15,8 +15,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.test.requesthelper import DummyRequest
 from zope.interface.verify import verifyObject
 
+from darner.cluster.appends import append_surely
 from darner.cluster.exits import EXIT_DAMAGED, EXIT_LEAD, EXIT_STORE
-from darner.cluster.leading import append_surely
 from darner.cluster.memory_log import MemoryLog
 from darner.cluster.notes import LEADER, STEP_DOWN, Note, read_notes
 from darner.cluster.operating import NoLeader, status, step_down
@@ -174,6 +174,15 @@ class AppendTests(SynchronousTestCase):
             self.run_on()
             self.successResultOf(appending)
         self.assertEqual(self.log.records, {1: b"record", 2: b"record"})
+
+    def test_out_of_reach(self) -> None:
+        self.member.unavailable = True
+        appending = self.append(1)
+        self.run_on()
+        self.assertNoResult(appending)
+        self.member.unavailable = False
+        self.run_on()
+        self.successResultOf(appending)
 
     def test_another_record(self) -> None:
         self.log.appended(1, b"of another")
@@ -349,19 +358,3 @@ class NodeTests(SynchronousTestCase):
             cluster.run(1)
         self.assertEqual(client.hears(), b"")
         self.assertEqual(leader.ended and leader.ended[0], EXIT_DAMAGED)
-
-    def test_large_items_gather(self) -> None:
-        """While a record is on its way, the next turn takes chunks of large items, up to a limit."""
-        cluster = Cluster(self)
-        leader = cluster.leader()
-        leader.log.delay = 0.25
-        one, other = leader.client(), leader.client()
-        one.set(b"jobs", b"small")
-        for _ in range(3):
-            cluster.clock.advance(0)
-        self.assertFalse(leader.queues.commit.busy)
-        other.set(b"large", bytes(65 * 65536))
-        self.assertTrue(leader.queues.commit.busy)
-        cluster.run(2)
-        self.assertEqual((one.hears(), other.hears()), (b"STORED\r\n", b"STORED\r\n"))
-        self.assertFalse(leader.queues.commit.busy)

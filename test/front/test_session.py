@@ -585,6 +585,18 @@ class PipelineTests(SessionTestCase):
 
 
 class EndTests(SessionTestCase):
+    def test_quit_while_a_thread_writes(self) -> None:
+        """The connection is closed behind the answers of the turn that asks for that, not of one before."""
+        self.server.holding = True
+        self.a.set(b"q/sync", b"1")
+        self.server.commit()
+        self.a.set(b"q/sync", b"2")
+        self.a.ask(b"quit")
+        self.server.release()
+        self.assertEqual((self.a.hears(), self.a.closed), (b"STORED\r\n", False))
+        self.server.release()
+        self.assertEqual((self.a.hears(), self.a.closed), (b"STORED\r\n", True))
+
     def test_quit(self) -> None:
         self.a.sets(b"q", b"1")
         self.a.ask(b"get q")
