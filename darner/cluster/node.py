@@ -28,7 +28,7 @@ from darner.cluster.pace import Pace
 from darner.cluster.preference import YIELDED, Preference
 from darner.cluster.records import CLAIM, Record
 from darner.cluster.replicated_store import ReplicatedStore
-from darner.cluster.shards import check_shard, new_cluster_id
+from darner.cluster.shards import check_log, check_shard, new_cluster_id
 from darner.cluster.snapshots.giving import Giver
 from darner.cluster.snapshots.joining import Joiner
 from darner.cluster.trimming import trim_to
@@ -221,6 +221,7 @@ class Node:
         self._joining.addErrback(self._cannot_join)
 
     async def _take(self, joiner: Joiner) -> None:
+        await check_log(self._shared, self._shard)
         await joiner.take(self.name, self.store.cluster.hex())
         # Nobody uses the store from here on.
         await self.rest()
@@ -229,8 +230,7 @@ class Node:
         self.store = await joiner.switch(self.store)
         check_shard(self.store.cluster, self._shard, f"the snapshot in {self.store.path}")
         self.durable = 0
-        self._catching_up = True
-        self._resting = False
+        self._catching_up, self._resting = True, False
         self.role = FOLLOWER
         self._sign = self._clock.seconds() + self._pace.settle
         self._log.info("cluster: follows from record {number} on", number=self.store.position)

@@ -8,11 +8,13 @@ store has, or the log, finds that out before it applies or serves anything.
 from __future__ import annotations
 
 import secrets
+from contextlib import suppress
 from struct import Struct
 from typing import Final, Optional
 
-from darner.cluster.notes import Note
-from darner.errors import LogDamaged
+from darner.cluster.interfaces import ILog
+from darner.cluster.notes import Note, read_notes
+from darner.errors import LogDamaged, LogUnavailable
 from darner.values.shards import Shard
 
 _MARK: Final = b"shd1"
@@ -59,3 +61,14 @@ def check_shard(cluster: bytes, shard: Optional[Shard], what: str) -> None:
             f"{what} has {describe(found)}, and this node is told to have {describe(shard)}: each shard has a log and "
             "data directories of its own (cluster_shard)"
         )
+
+
+async def check_log(log: ILog, shard: Optional[Shard]) -> None:
+    """
+    Look at what the nodes say of a log, as far as it is in reach.
+
+    @raise LogDamaged: as L{check_shard}.
+    """
+    with suppress(LogUnavailable):
+        for note in read_notes(await log.notes()).values():
+            check_shard(cluster_of(note), shard, "the log")

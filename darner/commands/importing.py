@@ -167,7 +167,9 @@ class _Importing:
                 self.expired += 1
                 continue
             payload = b"".join(pieces)
-            if batch and (len(batch) >= MOST_AT_ONCE or held + len(payload) > _MOST_HELD):
+            # Each of one queue: where a server refuses that, nothing behind it is put, to be put again the next time.
+            full = len(batch) >= MOST_AT_ONCE or held + len(payload) > _MOST_HELD
+            if batch and (full or (record.queue != batch[-1][1].queue and not self._target)):
                 yield batch
                 batch, held = [], 0
             batch.append((number, record, payload))

@@ -60,7 +60,8 @@ def parse_shard(text: str) -> Shard:
     @raise ValueError: it is of another form, or there is no such shard.
     """
     number, slash, count = text.partition("/")
-    if not (slash and number.isdecimal() and count.isdecimal() and len(count) < 6 and len(number) < 6):
+    decimal = text.isascii() and number.isdecimal() and count.isdecimal()
+    if not (slash and decimal and len(count) < 6 and len(number) < 6):
         raise ValueError(f"{text!r} is not of the form K/N, such as 1/4")
     shard = Shard(int(number), int(count))
     if not 1 <= shard.number <= shard.count <= MOST_SHARDS:

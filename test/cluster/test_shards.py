@@ -102,6 +102,21 @@ class ShardTests(SynchronousTestCase):
         self.addCleanup(after.close)
         self.assertEqual((after.position, after.cluster), (0, b""))
 
+    def test_nothing_is_taken_of_another_one(self) -> None:
+        """A node whose record is trimmed looks first, so that its data directory stays as it is."""
+        cluster = self.cluster()
+        cluster.leader()
+        cluster.settle()
+        cluster.run(3)  # all have said what they follow
+        late = cluster.followers()[0]
+        joiner = mock.Mock(holding=0)
+        late.node._shard = Shard(2, 2)
+        late.node._stop_following()
+        late.node._join(joiner, mock.Mock())
+        cluster.run(1)
+        self.assertIn("the log has shard 1 of 2", self.reason(late))
+        joiner.take.assert_not_called()
+
     def test_a_snapshot_of_another_one(self) -> None:
         cluster = self.cluster()
         leader = cluster.leader()
@@ -110,7 +125,6 @@ class ShardTests(SynchronousTestCase):
         joiner = mock.Mock(holding=0)
         joiner.take.return_value = Deferred()
         late.node.joiner = joiner
-        late.node._shard = Shard(2, 2)
         late.node._stop_following()
         other = ReplicatedStore(Path(self.mktemp()))
         self.addCleanup(other.close)
@@ -121,6 +135,8 @@ class ShardTests(SynchronousTestCase):
 
         joiner.switch = switch
         late.node._join(joiner, mock.Mock())
+        cluster.run(1)
+        late.node._shard = Shard(2, 2)
         joiner.take.return_value.callback(None)
         self.assertIn(f"the snapshot in {other.path} has shard 1 of 2", self.reason(late))
 

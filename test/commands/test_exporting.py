@@ -240,6 +240,19 @@ class ImportTests(FileTestCase):
         self.assertEqual(self.well("import", str(self.path)), "1 item put, and 4 items before\n")
         self.assertEqual(self.items(queue), [b"4"])
 
+    def test_a_queue_that_is_refused(self) -> None:
+        """Nothing of those behind it is put, and so nothing is put twice when the import is tried again."""
+        full, next_one = f"full_{self.queue}", self.queue + "_next"
+        for _ in range(2):
+            self.client.put(full, b"x")
+        self.write((Record(self.queue, 0, 1), b"1"), (Record(full, 0, 1), b"2"), (Record(next_one, 0, 1), b"3"))
+        self.fails(1, "put 1 item, and then: queue is full", "import", str(self.path))
+        self.fails(1, "put 0 items, and then: queue is full", "import", str(self.path))
+        self.assertEqual((self.items(), self.items(next_one)), ([b"1"], []))
+        self.client.flush(full)
+        self.assertEqual(self.well("import", str(self.path)), "2 items put, and 1 item before\n")
+        self.assertEqual((self.items(), self.items(next_one)), ([], [b"3"]))
+
     def test_ids(self) -> None:
         """Where the queue knows ids, the same file puts nothing twice."""
         queue = "once_" + self.queue

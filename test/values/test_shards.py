@@ -47,7 +47,7 @@ class ShardTests(SynchronousTestCase):
     def test_text(self) -> None:
         self.assertEqual(parse_shard("3/16"), Shard(3, 16))
         self.assertEqual(str(Shard(3, 16)), "3/16")
-        for text in ("", "1", "/", "1/", "/2", "a/b", "-1/2", "1/2/3", "1/999999", "999999/1", " 1/2"):
+        for text in ("", "1", "/", "1/", "/2", "a/b", "-1/2", "1/2/3", "1/999999", "999999/1", " 1/2", "\u0661/2"):
             self.assertIn("is not of the form K/N", str(self.assertRaises(ValueError, parse_shard, text)))
         for text in ("0/2", "3/2", "0/0", "1/65536"):
             self.assertIn("K is from 1 to N", str(self.assertRaises(ValueError, parse_shard, text)))
