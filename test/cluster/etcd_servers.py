@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import random
 import shutil
 import signal
@@ -115,8 +116,10 @@ class EtcdServer:
             self.process.wait()
 
     def pause(self) -> None:
-        """Let it stand still; its connections stay."""
-        self.process and self.process.send_signal(signal.SIGSTOP)
+        """Let it stand still; its connections stay.  When this returns, all its threads do."""
+        if self.process is not None:
+            self.process.send_signal(signal.SIGSTOP)
+            os.waitid(os.P_PID, self.process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
 
     def resume(self) -> None:
         """Let it go on after L{pause}."""
