@@ -4,6 +4,7 @@ Tests of the records of a cluster's log.
 
 from __future__ import annotations
 
+import base64
 import zlib
 from struct import pack
 
@@ -89,3 +90,5 @@ class RecordTests(SynchronousTestCase):
         self.assertLess(len(text.to_bytes()), 500)
         noise = b"".join(zlib.crc32(b"%d" % number).to_bytes(4, "big") for number in range(1000))
         self.assertIn(noise, Record(TURN, CLUSTER, 1, 1, b"n", noise).to_bytes())
+        letters = base64.b64encode(noise)
+        self.assertIn(letters, Record(TURN, CLUSTER, 1, 1, b"n", letters).to_bytes())
