@@ -15,8 +15,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from pathlib import Path
 from typing import Final
+
+from bench.remains import resident
 
 PAYLOAD: Final = b"x" * 100
 AT_ONCE: Final = 1000
@@ -88,21 +89,15 @@ def _tell(when: str, took: list[float]) -> None:
     )
 
 
-def _resident(process: int) -> float:
-    """@return: a process's resident memory, in MiB."""
-    status = Path(f"/proc/{process}/status").read_text()
-    return int(status.partition("VmRSS:")[2].split()[0]) / 1024
-
-
 def measure(port: int, process: int, count: int, read: bool, delayed: bool) -> None:
     client = _connect(port)
-    print(f"{_resident(process):.1f} MiB resident", flush=True)
+    print(f"{resident(process):.1f} MiB resident", flush=True)
     due = int(time.time()) + 10 + count // 20_000
     client.fill(count, due, delayed)
     swarm = b"delayed" if delayed else b"items"
     print(f"{client.figure(swarm)} items, {due - time.time():.1f} s before their time", flush=True)
     _tell("before", client.pings(time.monotonic() + 3))
-    print(f"{_resident(process):.1f} MiB resident", flush=True)
+    print(f"{resident(process):.1f} MiB resident", flush=True)
     time.sleep(max(0.0, due - time.time()))
     began = time.monotonic()
     reader = _connect(port)
@@ -112,7 +107,7 @@ def measure(port: int, process: int, count: int, read: bool, delayed: bool) -> N
     while client.figure(swarm):
         took += client.pings(time.monotonic() + 0.25)
     print(f"done in {time.monotonic() - began:.1f} s; {client.figure(b'items')} items are available", flush=True)
-    print(f"{_resident(process):.1f} MiB resident", flush=True)
+    print(f"{resident(process):.1f} MiB resident", flush=True)
     if read:
         print(f"the reader got {reader.line()!r}")
     _tell("meanwhile", took)

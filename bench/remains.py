@@ -166,3 +166,9 @@ def disk_usage(data: Path) -> int:
         except FileNotFoundError:
             continue  # LevelDB has deleted it after a compaction
     return total
+
+
+def resident(process: int) -> float:
+    """@return: the resident memory of a process, in MiB."""
+    status = Path(f"/proc/{process}/status").read_text()
+    return int(status.partition("VmRSS:")[2].split()[0]) / 1024
