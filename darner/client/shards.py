@@ -228,11 +228,15 @@ class BaseShards:
         return read.item
 
     async def get_many(self, queue: Name, count: int, *, timeout: Optional[float] = None) -> list[Item]:
-        """As L{Commands.get_many}."""
+        """As L{Commands.get_many}: where some were had, they are what is returned, whatever the next shard says."""
         found: list[Item] = []
         for client in self._with_old(queue):
             if len(found) < count:
-                found += await client.get_many(queue, count - len(found), timeout=timeout)
+                try:
+                    found += await client.get_many(queue, count - len(found), timeout=timeout)
+                except DarnerError:
+                    if not found:
+                        raise
         return found
 
     async def get_into(

@@ -1,0 +1,93 @@
+"""
+Tests of clients of several shards, of which one does not answer: the shards are played by objects.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine
+from typing import Any, Optional
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from darner.client.asyncio import Client, Shards
+from darner.client.commands import MOST_AT_ONCE
+from darner.client.errors import ConnectionFailed
+from darner.client.protocol import Item
+
+
+class _Shard:
+    """
+    A client of one shard.
+
+    @ivar error: what each call ends with; None where the shard has a leader.
+    @ivar asked: the calls so far.
+    """
+
+    def __init__(self, *payloads: bytes) -> None:
+        self.payloads = list(payloads)
+        self.error: Optional[Exception] = None
+        self.asked: list[str] = []
+
+    def _answer(self, call: str) -> None:
+        self.asked.append(call)
+        if self.error is not None:
+            raise self.error
+
+    async def get_many(self, queue: Any, count: int, *, timeout: Optional[float] = None) -> list[Item]:
+        self._answer("get_many")
+        taken, self.payloads = self.payloads[:count], self.payloads[count:]
+        return [Item(payload, 0, "jobs") for payload in taken]
+
+    async def _close(self) -> None:
+        self.asked.append("close")
+
+
+def away(name: str) -> ConnectionFailed:
+    """@return: what a call to a shard without a leader ends with."""
+    return ConnectionFailed(f"{name}: no node leads")
+
+
+def at_once(coroutine: Coroutine[Any, Any, Any]) -> Any:
+    """@return: what a coroutine returns that waits for nothing."""
+    try:
+        coroutine.send(None)
+    except StopIteration as stop:
+        return stop.value
+    coroutine.close()
+    raise AssertionError("it waits")
+
+
+class _ApartTestCase(SynchronousTestCase):
+    """C{photos} is in the first of two shards, C{jobs} in the second one; while they move, both come from one."""
+
+    def setUp(self) -> None:
+        self.old, self.first, self.second = _Shard(), _Shard(), _Shard()
+        self.shards: Any = Shards(["a", "b"])
+        self.shards._clients = [self.first, self.second]
+        self.moving: Any = Shards(["a", "b"], old=["c"])
+        self.moving._clients, self.moving._old = [self.first, self.second], [self.old]
+
+
+class TakingTests(_ApartTestCase):
+    """What was taken is returned."""
+
+    def test_new_shard_away(self) -> None:
+        self.old.payloads = [b"1", b"2"]
+        self.second.error = away("second")
+        items = at_once(self.moving.get_many("jobs", 10))
+        self.assertEqual([item.payload for item in items], [b"1", b"2"])
+        self.assertIs(self.assertRaises(ConnectionFailed, at_once, self.moving.get_many("jobs", 10)), self.second.error)
+
+    def test_connection_of_one_server_lost(self) -> None:
+        """The same for the second batch from one server."""
+        batches: list[Any] = [[Item(b"x", 0, "q")] * MOST_AT_ONCE]
+
+        async def call_all(asked: Any, timeout: Any) -> Any:
+            if not batches:
+                raise away("server")
+            return batches.pop()
+
+        client: Any = Client("a")
+        client._call_all = call_all
+        self.assertEqual(len(at_once(client.get_many("q", 1000))), MOST_AT_ONCE)
+        self.assertRaises(ConnectionFailed, at_once, client.get_many("q", 1000))
