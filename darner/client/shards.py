@@ -170,7 +170,13 @@ class BaseShards:
     async def _race(
         self, groups: list[tuple[Commands, list[Name]]], until: float, heartbeat: Optional[float]
     ) -> Optional[OpenRead]:
-        """Wait at several shards."""
+        """
+        Wait at several shards.
+
+        @raise ClientClosed: it was closed before this began, so that nobody would end the wait.
+        """
+        if self._closed:
+            raise ClientClosed()
         together: dict[Commands, list[Name]] = {}
         for client, queues in groups:
             together.setdefault(client, []).extend(queues)

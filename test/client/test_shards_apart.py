@@ -9,10 +9,13 @@ from typing import Any, Optional
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from darner.client.asyncio import Client, Shards
+from darner.client.addresses import Address
+from darner.client.asyncio import Client, Fleet, Shards
 from darner.client.commands import MOST_AT_ONCE
-from darner.client.errors import ConnectionFailed
+from darner.client.errors import ClientClosed, ConnectionFailed, InDoubt
+from darner.client.members import Member
 from darner.client.protocol import Item
+from test.client.front_ends import run_in_asyncio
 
 
 class _Shard:
@@ -37,6 +40,10 @@ class _Shard:
         self._answer("get_many")
         taken, self.payloads = self.payloads[:count], self.payloads[count:]
         return [Item(payload, 0, "jobs") for payload in taken]
+
+    async def open(self, queues: Any, timeout: float = 0, *, heartbeat: Optional[float] = None) -> Optional[Any]:
+        self._answer("open" if timeout <= 0 else "wait")
+        return self.payloads.pop(0) if self.payloads else None
 
     async def _close(self) -> None:
         self.asked.append("close")
@@ -91,3 +98,37 @@ class TakingTests(_ApartTestCase):
         client._call_all = call_all
         self.assertEqual(len(at_once(client.get_many("q", 1000))), MOST_AT_ONCE)
         self.assertRaises(ConnectionFailed, at_once, client.get_many("q", 1000))
+
+
+class _Closing(_Shard):
+    """Its client is closed while it is asked."""
+
+    owner: Any
+
+    async def open(self, queues: Any, timeout: float = 0, *, heartbeat: Optional[float] = None) -> Optional[Any]:
+        await self.owner.close()
+        raise InDoubt("the connection was ended")
+
+
+class ClosedTests(_ApartTestCase):
+    """Who is about to wait when the client is closed is told."""
+
+    def check(self, owner: Any, queues: Any) -> None:
+        async def scenario() -> None:
+            with self.assertRaises(ClientClosed):
+                await owner.open(queues, timeout=float("inf"))
+
+        run_in_asyncio(scenario(), 10)
+
+    def test_shards(self) -> None:
+        closing = _Closing()
+        closing.owner = self.shards
+        self.shards._clients = [self.first, closing]
+        self.check(self.shards, ["photos", "jobs"])
+
+    def test_fleet(self) -> None:
+        closing: Any = _Closing()
+        fleet: Any = Fleet(["a"])
+        closing.owner = fleet
+        fleet._members = {Address("a", 1): Member(closing)}
+        self.check(fleet, "jobs")
