@@ -5,8 +5,8 @@ Several shards as one service: each queue is in the shard that its name says.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from typing import Any, Final, Optional, Union
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Final, Optional, TypeVar, Union
 
 from darner.client import requests
 from darner.client.addresses import Address, address
@@ -33,6 +33,10 @@ from darner.values.shards import shard_of
 
 Nodes = Union[str, Sequence[Place]]
 """The nodes of a shard: a sequence of addresses, or text with commas between them."""
+
+_Group = tuple[Commands, list[Name]]
+"""A shard, and which of its queues are asked for."""
+_T = TypeVar("_T")
 
 _PASSING: Final = (ConnectionFailed, InDoubt, TooManyConnections, Unavailable)
 """What ends when another node leads."""
@@ -127,9 +131,9 @@ class BaseShards:
 
     # Reading
 
-    def _groups(self, queues: tuple[Name, ...]) -> list[tuple[Commands, list[Name]]]:
+    def _groups(self, queues: tuple[Name, ...]) -> list[_Group]:
         """@return: queues that are named one after the other and are in one shard, together."""
-        groups: list[tuple[Commands, list[Name]]] = []
+        groups: list[_Group] = []
         for queue in queues:
             for client in self._with_old(queue):
                 if groups and groups[-1][0] is client:
@@ -152,24 +156,37 @@ class BaseShards:
             client, queues = groups[0]
             return await client.open(queues, timeout, heartbeat=heartbeat)
         until = self._runtime.now() + max(0.0, timeout)
-        errors: list[DarnerError] = []
-        for client, queues in groups:
-            try:
-                read = await client.open(queues, heartbeat=heartbeat)
-            except _PASSING as error:
-                errors.append(error)
-                continue
-            if read is not None:
-                return read
+        read, failed = await self._ask_each(groups, lambda client, queues: client.open(queues, heartbeat=heartbeat))
+        if read is not None:
+            return read
         if self._runtime.now() < until:
             return await self._race(groups, until, heartbeat)
-        if errors:
-            raise errors[0]
+        if failed:
+            raise next(iter(failed.values()))
         return None
 
-    async def _race(
-        self, groups: list[tuple[Commands, list[Name]]], until: float, heartbeat: Optional[float]
-    ) -> Optional[OpenRead]:
+    async def _ask_each(
+        self, groups: list[_Group], ask: Callable[[Commands, list[Name]], Awaitable[Optional[_T]]]
+    ) -> tuple[Optional[_T], dict[Commands, DarnerError]]:
+        """
+        Ask one shard after the other, until one has an item.
+
+        @return: the item, and of each shard that could not be asked why.
+        """
+        failed: dict[Commands, DarnerError] = {}
+        for client, queues in groups:
+            if client in failed:
+                continue
+            try:
+                found = await ask(client, queues)
+            except _PASSING as error:
+                failed[client] = error
+                continue
+            if found is not None:
+                return found, failed
+        return None, failed
+
+    async def _race(self, groups: list[_Group], until: float, heartbeat: Optional[float]) -> Optional[OpenRead]:
         """
         Wait at several shards.
 
@@ -257,18 +274,26 @@ class BaseShards:
 
     async def peek(self, queue: Queues, timeout: float = 0) -> Optional[Item]:
         """
-        As L{Commands.peek}.
+        As L{Commands.peek}; it waits at the new shard alone.
 
         @raise SpansShards: it is to wait for an item of queues in different shards.
+        @raise DarnerError: a shard cannot be asked, and no other one has an item.
         """
-        groups = self._groups(names(queue))
-        if len(groups) > 1 and timeout > 0:
-            raise SpansShards(f"queues of different shards, {_listed(names(queue))}: a peek cannot wait for them")
-        for client, queues in groups:
-            item = await client.peek(queues, timeout)
-            if item is not None:
-                return item
-        return None
+        asked = names(queue)
+        groups = self._groups(asked)
+        if len(groups) == 1:
+            return await groups[0][0].peek(groups[0][1], timeout)
+        if timeout > 0 and len({self.of(name) for name in asked}) > 1:
+            raise SpansShards(f"queues of different shards, {_listed(asked)}: a peek cannot wait for them")
+        until = self._runtime.now() + timeout
+        if timeout > 0:
+            groups.pop()  # that of the shard where it waits
+        item, failed = await self._ask_each(groups, lambda client, queues: client.peek(queues))
+        if item is None and timeout > 0:
+            item = await self.of(asked[0]).peek(asked, until - self._runtime.now())
+        if item is None and failed:
+            raise next(iter(failed.values()))
+        return item
 
     def monitor(
         self, queue: Queues, *, prefetch: int = 1, timeout: float = float("inf")

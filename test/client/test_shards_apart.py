@@ -12,7 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from darner.client.addresses import Address
 from darner.client.asyncio import Client, Fleet, Shards
 from darner.client.commands import MOST_AT_ONCE
-from darner.client.errors import ClientClosed, ConnectionFailed, InDoubt
+from darner.client.errors import ClientClosed, ConnectionFailed, InDoubt, SpansShards
 from darner.client.members import Member
 from darner.client.protocol import Item
 from test.client.front_ends import run_in_asyncio
@@ -45,6 +45,10 @@ class _Shard:
         self._answer("open" if timeout <= 0 else "wait")
         return self.payloads.pop(0) if self.payloads else None
 
+    async def peek(self, queues: Any, timeout: float = 0) -> Optional[Any]:
+        self._answer("peek" if timeout <= 0 else "wait")
+        return self.payloads[0] if self.payloads else None
+
     async def _close(self) -> None:
         self.asked.append("close")
 
@@ -54,14 +58,9 @@ def away(name: str) -> ConnectionFailed:
     return ConnectionFailed(f"{name}: no node leads")
 
 
-def at_once(coroutine: Coroutine[Any, Any, Any]) -> Any:
-    """@return: what a coroutine returns that waits for nothing."""
-    try:
-        coroutine.send(None)
-    except StopIteration as stop:
-        return stop.value
-    coroutine.close()
-    raise AssertionError("it waits")
+def run(coroutine: Coroutine[Any, Any, Any]) -> Any:
+    """@return: what a coroutine returns."""
+    return run_in_asyncio(coroutine, 10)
 
 
 class _ApartTestCase(SynchronousTestCase):
@@ -81,9 +80,9 @@ class TakingTests(_ApartTestCase):
     def test_new_shard_away(self) -> None:
         self.old.payloads = [b"1", b"2"]
         self.second.error = away("second")
-        items = at_once(self.moving.get_many("jobs", 10))
+        items = run(self.moving.get_many("jobs", 10))
         self.assertEqual([item.payload for item in items], [b"1", b"2"])
-        self.assertIs(self.assertRaises(ConnectionFailed, at_once, self.moving.get_many("jobs", 10)), self.second.error)
+        self.assertIs(self.assertRaises(ConnectionFailed, run, self.moving.get_many("jobs", 10)), self.second.error)
 
     def test_connection_of_one_server_lost(self) -> None:
         """The same for the second batch from one server."""
@@ -96,8 +95,8 @@ class TakingTests(_ApartTestCase):
 
         client: Any = Client("a")
         client._call_all = call_all
-        self.assertEqual(len(at_once(client.get_many("q", 1000))), MOST_AT_ONCE)
-        self.assertRaises(ConnectionFailed, at_once, client.get_many("q", 1000))
+        self.assertEqual(len(run(client.get_many("q", 1000))), MOST_AT_ONCE)
+        self.assertRaises(ConnectionFailed, run, client.get_many("q", 1000))
 
 
 class _Closing(_Shard):
@@ -118,7 +117,7 @@ class ClosedTests(_ApartTestCase):
             with self.assertRaises(ClientClosed):
                 await owner.open(queues, timeout=float("inf"))
 
-        run_in_asyncio(scenario(), 10)
+        run(scenario())
 
     def test_shards(self) -> None:
         closing = _Closing()
@@ -132,3 +131,28 @@ class ClosedTests(_ApartTestCase):
         closing.owner = fleet
         fleet._members = {Address("a", 1): Member(closing)}
         self.check(fleet, "jobs")
+
+
+class PeekTests(_ApartTestCase):
+    """Items are shown of all shards that have a leader."""
+
+    def test_others_are_read(self) -> None:
+        self.first.error = away("first")
+        self.second.payloads = [b"1"]
+        self.assertEqual(run(self.shards.peek(["photos", "jobs"])), b"1")
+        self.second.payloads = []
+        self.assertIs(self.assertRaises(ConnectionFailed, run, self.shards.peek(["photos", "jobs"])), self.first.error)
+
+    def test_wait_while_moving(self) -> None:
+        """The old shard is asked, and the new one waited at."""
+        self.old.payloads = [b"1"]
+        self.assertEqual(run(self.moving.peek("jobs", timeout=1)), b"1")
+        self.assertEqual((self.old.asked, self.second.asked), (["peek"], []))
+        self.old.payloads, self.second.payloads = [], [b"2"]
+        self.assertEqual(run(self.moving.peek("jobs", timeout=1)), b"2")
+        self.assertEqual((self.old.asked, self.second.asked), (["peek"] * 2, ["wait"]))
+        self.second.payloads = []
+        self.assertIsNone(run(self.moving.peek(["jobs", "orders"], timeout=1)))
+        self.assertRaises(SpansShards, run, self.moving.peek(["photos", "jobs"], timeout=1))
+        self.old.error = away("old")
+        self.assertIs(self.assertRaises(ConnectionFailed, run, self.moving.peek("jobs", timeout=1)), self.old.error)
