@@ -12,19 +12,12 @@ from darner.client import requests
 from darner.client.addresses import Address, address
 from darner.client.commands import Commands, Queues, names
 from darner.client.core import Place
-from darner.client.errors import (
-    ClientClosed,
-    ConnectionFailed,
-    InDoubt,
-    SpansShards,
-    TooManyConnections,
-    Unavailable,
-)
+from darner.client.errors import ClientClosed, SpansShards
 from darner.client.figures import Stats
 from darner.client.fleet_monitor import FleetMonitor
 from darner.client.leaders import LeaderRuntime
 from darner.client.links import Runtime, Timer
-from darner.client.members import Race
+from darner.client.members import PASSING, Away, Race
 from darner.client.protocol import Item
 from darner.client.reads import Monitor, OpenRead
 from darner.client.requests import Name
@@ -38,8 +31,6 @@ _Group = tuple[Commands, list[Name]]
 """A shard, and which of its queues are asked for."""
 _T = TypeVar("_T")
 
-_PASSING: Final = (ConnectionFailed, InDoubt, TooManyConnections, Unavailable)
-"""What ends when another node leads."""
 _PAUSE: Final = 0.05
 
 
@@ -89,6 +80,7 @@ class BaseShards:
         self._clients = [client(nodes) for nodes in shards]
         self._old = [client(nodes) for nodes in old]
         self._races: set[Race] = set()
+        self._away = Away(runtime)
 
     async def start(self) -> None:
         """Nothing: it connects when it is first asked something."""
@@ -98,6 +90,7 @@ class BaseShards:
         self._closed = True
         for race in list(self._races):
             race.end(None)
+        self._away.close()
         for client in (*self._old, *self._clients):
             await client._close()
 
@@ -147,7 +140,8 @@ class BaseShards:
         Open an item, as L{Commands.open}.
 
         Several queues may be in different shards.  Then they are asked in turn, and where none has an item, it is
-        waited for at all of them: of items that come at the same moment any may be had.
+        waited for at all of them: of items that come at the same moment any may be had.  A shard that could not be
+        asked, and has not answered since, is asked last; where there is a wait, it is only waited at.
 
         @raise DarnerError: a shard cannot be asked, and no other one has an item.
         """
@@ -156,32 +150,43 @@ class BaseShards:
             client, queues = groups[0]
             return await client.open(queues, timeout, heartbeat=heartbeat)
         until = self._runtime.now() + max(0.0, timeout)
-        read, failed = await self._ask_each(groups, lambda client, queues: client.open(queues, heartbeat=heartbeat))
+        read, failed = await self._ask_each(
+            groups, lambda client, queues: client.open(queues, heartbeat=heartbeat), skip=timeout > 0
+        )
         if read is not None:
             return read
         if self._runtime.now() < until:
-            return await self._race(groups, until, heartbeat)
+            read = await self._race(groups, until, heartbeat)
+            if read is not None or self._closed:
+                return read
+            failed = {client: self._away.why[client] for client in failed if client in self._away.why}
         if failed:
             raise next(iter(failed.values()))
         return None
 
     async def _ask_each(
-        self, groups: list[_Group], ask: Callable[[Commands, list[Name]], Awaitable[Optional[_T]]]
+        self, groups: list[_Group], ask: Callable[[Commands, list[Name]], Awaitable[Optional[_T]]], skip: bool = False
     ) -> tuple[Optional[_T], dict[Commands, DarnerError]]:
         """
-        Ask one shard after the other, until one has an item.
+        Ask one shard after the other, those that are away last, until one has an item.
 
+        @param skip: do not ask those that are away.
         @return: the item, and of each shard that could not be asked why.
         """
         failed: dict[Commands, DarnerError] = {}
-        for client, queues in groups:
+        for client, queues in sorted(groups, key=lambda group: group[0] in self._away.why):
             if client in failed:
+                continue
+            if skip and client in self._away.why:
+                failed[client] = self._away.why[client]
                 continue
             try:
                 found = await ask(client, queues)
-            except _PASSING as error:
+            except PASSING as error:
                 failed[client] = error
+                self._away.note(client, queues[0], error)
                 continue
+            self._away.back(client)
             if found is not None:
                 return found, failed
         return None, failed
@@ -225,13 +230,15 @@ class BaseShards:
                 read = await client.open(queues, race.until - self._runtime.now(), heartbeat=race.heartbeat)
             except ClientClosed:
                 return
-            except _PASSING:
+            except PASSING as error:
+                self._away.note(client, queues[0], error)
                 await self._runtime.sleep(_PAUSE)
                 continue
             except DarnerError as error:
                 if not race.won.done():
                     race.won.set_exception(error)
                 return
+            self._away.back(client)
             if read is None:
                 return
             race.end(read)

@@ -4,15 +4,17 @@ Tests of clients of several shards, of which one does not answer: the shards are
 
 from __future__ import annotations
 
-from collections.abc import Coroutine
+import asyncio
+from collections.abc import Callable, Coroutine
 from typing import Any, Optional
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from darner.client import members
 from darner.client.addresses import Address
 from darner.client.asyncio import Client, Fleet, Shards
 from darner.client.commands import MOST_AT_ONCE
-from darner.client.errors import ClientClosed, ConnectionFailed, InDoubt, SpansShards
+from darner.client.errors import ClientClosed, ConnectionFailed, InDoubt, NotAllowed, SpansShards
 from darner.client.members import Member
 from darner.client.protocol import Item
 from test.client.front_ends import run_in_asyncio
@@ -46,7 +48,7 @@ class _Shard:
         return self.payloads.pop(0) if self.payloads else None
 
     async def peek(self, queues: Any, timeout: float = 0) -> Optional[Any]:
-        self._answer("peek" if timeout <= 0 else "wait")
+        self._answer("peek" if timeout <= 0 else "peek and wait")
         return self.payloads[0] if self.payloads else None
 
     async def _close(self) -> None:
@@ -61,6 +63,15 @@ def away(name: str) -> ConnectionFailed:
 def run(coroutine: Coroutine[Any, Any, Any]) -> Any:
     """@return: what a coroutine returns."""
     return run_in_asyncio(coroutine, 10)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait until something is so."""
+    for _ in range(10_000):
+        if condition():
+            return
+        await asyncio.sleep(0.001)
+    raise AssertionError("waited in vain")
 
 
 class _ApartTestCase(SynchronousTestCase):
@@ -150,9 +161,90 @@ class PeekTests(_ApartTestCase):
         self.assertEqual((self.old.asked, self.second.asked), (["peek"], []))
         self.old.payloads, self.second.payloads = [], [b"2"]
         self.assertEqual(run(self.moving.peek("jobs", timeout=1)), b"2")
-        self.assertEqual((self.old.asked, self.second.asked), (["peek"] * 2, ["wait"]))
+        self.assertEqual((self.old.asked, self.second.asked), (["peek"] * 2, ["peek and wait"]))
         self.second.payloads = []
         self.assertIsNone(run(self.moving.peek(["jobs", "orders"], timeout=1)))
         self.assertRaises(SpansShards, run, self.moving.peek(["photos", "jobs"], timeout=1))
         self.old.error = away("old")
         self.assertIs(self.assertRaises(ConnectionFailed, run, self.moving.peek("jobs", timeout=1)), self.old.error)
+
+
+class AwayTests(_ApartTestCase):
+    """A shard without a leader: each call to it would take the client's whole time."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.patch(members, "_LOOK_AGAIN", 0.01)
+        self.first.error = away("first")
+
+    def test_reads_do_not_ask_it_each_time(self) -> None:
+        """It is waited at, and asked beside that until it answers; where there is no wait, it is asked last."""
+        self.patch(members, "_LOOK_AGAIN", 60)
+        self.second.payloads = [b"1", b"2", b"3", b"4"]
+
+        async def scenario() -> None:
+            for payload in (b"1", b"2", b"3"):
+                self.assertEqual(await self.shards.open(["photos", "jobs"], timeout=5), payload)
+            self.assertEqual(self.first.asked, ["open"])
+            self.assertEqual(await self.shards.open(["photos", "jobs"]), b"4")
+            self.assertEqual(self.first.asked, ["open"])
+            with self.assertRaises(ConnectionFailed):
+                await self.shards.open(["photos", "jobs"])
+            self.assertEqual(self.first.asked, ["open", "open"])
+            self.first.error = None
+            self.first.payloads = [b"5"]
+            self.assertEqual(await self.shards.open(["photos", "jobs"], timeout=5), b"5", "of the wait")
+            self.assertEqual(self.first.asked, ["open", "open", "wait"])
+            self.second.payloads = [b"6"]
+            self.first.payloads = [b"7"]
+            self.assertEqual(await self.shards.open(["photos", "jobs"], timeout=5), b"7", "it is there again")
+            await self.shards.close()
+
+        run(scenario())
+
+    def test_it_is_found_again(self) -> None:
+        self.second.payloads = [b"1", b"2"]
+        self.first.payloads = [b"3"]
+
+        async def scenario() -> None:
+            await self.shards.open(["photos", "jobs"], timeout=5)
+            await until(lambda: self.first.asked.count("peek and wait") >= 3)
+            self.assertIn(self.first, self.shards._away.why)
+            self.first.error = None
+            await until(lambda: not self.shards._away._looking)
+            self.assertEqual(await self.shards.open(["photos", "jobs"], timeout=5), b"3")
+            await self.shards.close()
+
+        run(scenario())
+
+    def test_refused_or_closed(self) -> None:
+        """One that refuses has answered; nothing is asked after the end."""
+
+        async def scenario() -> None:
+            with self.assertRaises(ConnectionFailed):
+                await self.shards.open(["photos", "jobs"])
+            self.first.error = NotAllowed()
+            await until(lambda: not self.shards._away._looking)
+            self.assertEqual(self.shards._away.why, {})
+            self.first.error = away("first")
+            with self.assertRaises(ConnectionFailed):
+                await self.shards.open(["photos", "jobs"])
+            await self.shards.close()
+            self.shards._away.note(self.first, "photos", self.first.error)
+            self.assertEqual(self.shards._away._looking, {})
+
+        run(scenario())
+
+    def test_wait_in_vain(self) -> None:
+        """An open whose wait is over raises the error of a shard that never answered, and of no other one."""
+
+        async def scenario() -> None:
+            for _ in range(2):
+                with self.assertRaises(ConnectionFailed) as raised:
+                    await self.shards.open(["photos", "jobs"], timeout=0.05)
+                self.assertIs(raised.exception, self.first.error)
+            self.first.error = None
+            self.assertIsNone(await self.shards.open(["photos", "jobs"], timeout=0.5))
+            await self.shards.close()
+
+        run(scenario())
