@@ -137,12 +137,17 @@ class Commands(Core):
         """
         Take up to so many items that are there.
 
-        @raise InDoubt: the connection broke before any was had.  Where some were, they are what is returned.
+        @raise DarnerError: none was had.  Where some were, they are what is returned.
         """
         items: list[Item] = []
         while len(items) < count:
             asked = [requests.get(queue) for _ in range(min(count - len(items), MOST_AT_ONCE))]
-            results = await self._call_all(asked, timeout)
+            try:
+                results = await self._call_all(asked, timeout)
+            except DarnerError:
+                if not items:
+                    raise
+                break
             items += [result for result in results if isinstance(result, Item)]
             errors = [result for result in results if isinstance(result, DarnerError)]
             if errors and not items:

@@ -292,6 +292,8 @@ class BaseFleet:
         return None
 
     async def _race(self, queues: tuple[Name, ...], until: float, heartbeat: Optional[float]) -> Optional[OpenRead]:
+        if self._closed:  # nobody would end the wait
+            raise ClientClosed()
         race = Race(queues, until, heartbeat, self._runtime.future())
         timer: Optional[Timer] = None
         if math.isfinite(until):

@@ -20,8 +20,9 @@ class LeaderRuntime:
     """
     A runtime whose connections lead to the node that listens, one after the other being tried.
 
-    The node of the connections before is tried first while all of them hold, and last when one has ended: it may be
-    one that was replaced and does not know yet, so that it listens and never answers.
+    The node of the connections before is tried first while all of them hold, and last when one has ended by itself: it
+    may be one that was replaced and does not know yet, so that it listens and never answers.  Those that the client
+    dropped, as that of a read that was cancelled, say nothing about it.
     """
 
     def __init__(self, runtime: Runtime, nodes: Sequence[Address], patience: float) -> None:
@@ -55,9 +56,10 @@ class LeaderRuntime:
         @raise ConnectionFailed: no node listened in that time.
         """
         until = self.now() + timeout
-        if any(link.closed for link in self._links):
+        if any(link.closed and not link.dropped for link in self._links):
             self._links = []
             self._nodes.append(self._nodes.pop(0))
+        self._links = [link for link in self._links if not link.closed]
         while True:
             for node in list(self._nodes):
                 try:

@@ -54,9 +54,11 @@ class Link(Protocol):
     One connection.
 
     @ivar closed: whether it has ended.
+    @ivar dropped: whether the client ended it, which says nothing against the server.
     """
 
     closed: bool
+    dropped: bool
 
     def fresh(self) -> bool:
         """@return: whether it can be used, after a while of not being."""
@@ -186,7 +188,8 @@ class PipelinedLink:
     """
 
     def __init__(self, runtime: Runtime) -> None:
-        self.closed = False
+        self.closed = self.dropped = False
+        self._heard = False
         self._runtime = runtime
         self._connection = Connection()
         self._calls: deque[Union[_Call, _Calls]] = deque()
@@ -247,12 +250,15 @@ class PipelinedLink:
         return len(self._calls)
 
     def abort(self) -> None:
+        # Of a server that has never said anything here it is not known that it answers.
+        self.dropped = self.dropped or (self._heard and not self.closed)
         self._fail("the connection was ended")
 
     def received(self, data: bytes) -> None:
         """The server has sent something."""
         if self.closed:
             return
+        self._heard = True
         try:
             events = self._connection.receive(data)
         except ProtocolError as error:

@@ -1,16 +1,24 @@
 """
-The servers of a fleet, and the reads that wait at all of them.
+The servers of a fleet, the shards that are away, and the reads that wait at all of them.
 """
 
 from __future__ import annotations
 
-from typing import Any, Optional
+from typing import Any, Final, Optional
 
 from darner.client.addresses import Backoff
 from darner.client.commands import Commands
-from darner.client.links import Future, Timer
+from darner.client.errors import ConnectionFailed, InDoubt, TooManyConnections, Unavailable
+from darner.client.links import Future, Runtime, Timer
 from darner.client.reads import OpenRead
 from darner.client.requests import Name, Request
+from darner.errors import DarnerError
+
+PASSING: Final = (ConnectionFailed, InDoubt, TooManyConnections, Unavailable)
+"""What ends when another node leads."""
+_PEEK_WAIT: Final = 0.01
+_LOOK_AGAIN: Final = 0.5
+"""Seconds before a shard that is away is asked again, besides by those who wait there."""
 
 
 class Member:
@@ -50,6 +58,57 @@ class Member:
     def went_well(self) -> None:
         self.aside_until = 0.0
         self._backoff.reset()
+
+
+class Away:
+    """
+    The shards that could not be asked, until they answer again.
+
+    @ivar why: the error of the last call to each.
+    """
+
+    def __init__(self, runtime: Runtime) -> None:
+        self.why: dict[Commands, DarnerError] = {}
+        self._runtime = runtime
+        self._looking: dict[Commands, Timer] = {}
+        self._closed = False
+
+    def note(self, client: Commands, queue: Name, error: DarnerError) -> None:
+        """A shard could not be asked.  From now on it is asked for the queue until it answers."""
+        if self._closed:
+            return
+        self.why[client] = error
+        if client not in self._looking:
+            self._looking[client] = self._runtime.spawn(self._look(client, queue))
+
+    def back(self, client: Commands) -> None:
+        """It has answered."""
+        self.why.pop(client, None)
+
+    def close(self) -> None:
+        """Ask no more."""
+        self._closed = True
+        looking, self._looking = self._looking, {}
+        for task in looking.values():
+            task.cancel()
+
+    async def _look(self, client: Commands, queue: Name) -> None:
+        try:
+            while client in self.why:
+                await self._runtime.sleep(_LOOK_AGAIN)
+                try:
+                    # With a wait, and so on a connection of its own: where the time of one call is up, the shared one
+                    # ends, and with it the calls of others.
+                    await client.peek(queue, _PEEK_WAIT)
+                except PASSING as error:
+                    if client in self.why:
+                        self.why[client] = error
+                except DarnerError:
+                    self.back(client)
+                else:
+                    self.back(client)
+        finally:
+            self._looking.pop(client, None)
 
 
 class Race:

@@ -5,26 +5,19 @@ Several shards as one service: each queue is in the shard that its name says.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from typing import Any, Final, Optional, Union
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Final, Optional, TypeVar, Union
 
 from darner.client import requests
 from darner.client.addresses import Address, address
 from darner.client.commands import Commands, Queues, names
 from darner.client.core import Place
-from darner.client.errors import (
-    ClientClosed,
-    ConnectionFailed,
-    InDoubt,
-    SpansShards,
-    TooManyConnections,
-    Unavailable,
-)
+from darner.client.errors import ClientClosed, SpansShards
 from darner.client.figures import Stats
 from darner.client.fleet_monitor import FleetMonitor
 from darner.client.leaders import LeaderRuntime
 from darner.client.links import Runtime, Timer
-from darner.client.members import Race
+from darner.client.members import PASSING, Away, Race
 from darner.client.protocol import Item
 from darner.client.reads import Monitor, OpenRead
 from darner.client.requests import Name
@@ -34,8 +27,10 @@ from darner.values.shards import shard_of
 Nodes = Union[str, Sequence[Place]]
 """The nodes of a shard: a sequence of addresses, or text with commas between them."""
 
-_PASSING: Final = (ConnectionFailed, InDoubt, TooManyConnections, Unavailable)
-"""What ends when another node leads."""
+_Group = tuple[Commands, list[Name]]
+"""A shard, and which of its queues are asked for."""
+_T = TypeVar("_T")
+
 _PAUSE: Final = 0.05
 
 
@@ -85,6 +80,7 @@ class BaseShards:
         self._clients = [client(nodes) for nodes in shards]
         self._old = [client(nodes) for nodes in old]
         self._races: set[Race] = set()
+        self._away = Away(runtime)
 
     async def start(self) -> None:
         """Nothing: it connects when it is first asked something."""
@@ -94,6 +90,7 @@ class BaseShards:
         self._closed = True
         for race in list(self._races):
             race.end(None)
+        self._away.close()
         for client in (*self._old, *self._clients):
             await client._close()
 
@@ -127,9 +124,9 @@ class BaseShards:
 
     # Reading
 
-    def _groups(self, queues: tuple[Name, ...]) -> list[tuple[Commands, list[Name]]]:
+    def _groups(self, queues: tuple[Name, ...]) -> list[_Group]:
         """@return: queues that are named one after the other and are in one shard, together."""
-        groups: list[tuple[Commands, list[Name]]] = []
+        groups: list[_Group] = []
         for queue in queues:
             for client in self._with_old(queue):
                 if groups and groups[-1][0] is client:
@@ -143,7 +140,8 @@ class BaseShards:
         Open an item, as L{Commands.open}.
 
         Several queues may be in different shards.  Then they are asked in turn, and where none has an item, it is
-        waited for at all of them: of items that come at the same moment any may be had.
+        waited for at all of them: of items that come at the same moment any may be had.  A shard that could not be
+        asked, and has not answered since, is asked last; where there is a wait, it is only waited at.
 
         @raise DarnerError: a shard cannot be asked, and no other one has an item.
         """
@@ -152,25 +150,55 @@ class BaseShards:
             client, queues = groups[0]
             return await client.open(queues, timeout, heartbeat=heartbeat)
         until = self._runtime.now() + max(0.0, timeout)
-        errors: list[DarnerError] = []
-        for client, queues in groups:
-            try:
-                read = await client.open(queues, heartbeat=heartbeat)
-            except _PASSING as error:
-                errors.append(error)
-                continue
-            if read is not None:
-                return read
+        read, failed = await self._ask_each(
+            groups, lambda client, queues: client.open(queues, heartbeat=heartbeat), skip=timeout > 0
+        )
+        if read is not None:
+            return read
         if self._runtime.now() < until:
-            return await self._race(groups, until, heartbeat)
-        if errors:
-            raise errors[0]
+            read = await self._race(groups, until, heartbeat)
+            if read is not None or self._closed:
+                return read
+            failed = {client: self._away.why[client] for client in failed if client in self._away.why}
+        if failed:
+            raise next(iter(failed.values()))
         return None
 
-    async def _race(
-        self, groups: list[tuple[Commands, list[Name]]], until: float, heartbeat: Optional[float]
-    ) -> Optional[OpenRead]:
-        """Wait at several shards."""
+    async def _ask_each(
+        self, groups: list[_Group], ask: Callable[[Commands, list[Name]], Awaitable[Optional[_T]]], skip: bool = False
+    ) -> tuple[Optional[_T], dict[Commands, DarnerError]]:
+        """
+        Ask one shard after the other, those that are away last, until one has an item.
+
+        @param skip: do not ask those that are away.
+        @return: the item, and of each shard that could not be asked why.
+        """
+        failed: dict[Commands, DarnerError] = {}
+        for client, queues in sorted(groups, key=lambda group: group[0] in self._away.why):
+            if client in failed:
+                continue
+            if skip and client in self._away.why:
+                failed[client] = self._away.why[client]
+                continue
+            try:
+                found = await ask(client, queues)
+            except PASSING as error:
+                failed[client] = error
+                self._away.note(client, queues[0], error)
+                continue
+            self._away.back(client)
+            if found is not None:
+                return found, failed
+        return None, failed
+
+    async def _race(self, groups: list[_Group], until: float, heartbeat: Optional[float]) -> Optional[OpenRead]:
+        """
+        Wait at several shards.
+
+        @raise ClientClosed: it was closed before this began, so that nobody would end the wait.
+        """
+        if self._closed:
+            raise ClientClosed()
         together: dict[Commands, list[Name]] = {}
         for client, queues in groups:
             together.setdefault(client, []).extend(queues)
@@ -202,13 +230,15 @@ class BaseShards:
                 read = await client.open(queues, race.until - self._runtime.now(), heartbeat=race.heartbeat)
             except ClientClosed:
                 return
-            except _PASSING:
+            except PASSING as error:
+                self._away.note(client, queues[0], error)
                 await self._runtime.sleep(_PAUSE)
                 continue
             except DarnerError as error:
                 if not race.won.done():
                     race.won.set_exception(error)
                 return
+            self._away.back(client)
             if read is None:
                 return
             race.end(read)
@@ -228,11 +258,15 @@ class BaseShards:
         return read.item
 
     async def get_many(self, queue: Name, count: int, *, timeout: Optional[float] = None) -> list[Item]:
-        """As L{Commands.get_many}."""
+        """As L{Commands.get_many}: where some were had, they are what is returned, whatever the next shard says."""
         found: list[Item] = []
         for client in self._with_old(queue):
             if len(found) < count:
-                found += await client.get_many(queue, count - len(found), timeout=timeout)
+                try:
+                    found += await client.get_many(queue, count - len(found), timeout=timeout)
+                except DarnerError:
+                    if not found:
+                        raise
         return found
 
     async def get_into(
@@ -247,18 +281,26 @@ class BaseShards:
 
     async def peek(self, queue: Queues, timeout: float = 0) -> Optional[Item]:
         """
-        As L{Commands.peek}.
+        As L{Commands.peek}; it waits at the new shard alone.
 
         @raise SpansShards: it is to wait for an item of queues in different shards.
+        @raise DarnerError: a shard cannot be asked, and no other one has an item.
         """
-        groups = self._groups(names(queue))
-        if len(groups) > 1 and timeout > 0:
-            raise SpansShards(f"queues of different shards, {_listed(names(queue))}: a peek cannot wait for them")
-        for client, queues in groups:
-            item = await client.peek(queues, timeout)
-            if item is not None:
-                return item
-        return None
+        asked = names(queue)
+        groups = self._groups(asked)
+        if len(groups) == 1:
+            return await groups[0][0].peek(groups[0][1], timeout)
+        if timeout > 0 and len({self.of(name) for name in asked}) > 1:
+            raise SpansShards(f"queues of different shards, {_listed(asked)}: a peek cannot wait for them")
+        until = self._runtime.now() + timeout
+        if timeout > 0:
+            groups.pop()  # that of the shard where it waits
+        item, failed = await self._ask_each(groups, lambda client, queues: client.peek(queues))
+        if item is None and timeout > 0:
+            item = await self.of(asked[0]).peek(asked, until - self._runtime.now())
+        if item is None and failed:
+            raise next(iter(failed.values()))
+        return item
 
     def monitor(
         self, queue: Queues, *, prefetch: int = 1, timeout: float = float("inf")

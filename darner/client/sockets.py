@@ -83,7 +83,7 @@ class SocketLink:
     """
 
     def __init__(self, connected: socket.socket, timeout: float) -> None:
-        self.closed = False
+        self.closed = self.dropped = False
         self._socket = connected
         self._timeout = timeout
         self._connection = Connection()
@@ -97,8 +97,7 @@ class SocketLink:
     def fresh(self) -> bool:
         if self.closed or self._calls or self._poll is None or not self._poll.poll(0):
             return not self.closed
-        # It has ended, or what is there was not asked for.
-        self.abort()
+        self._fail("it has ended, or what is there was not asked for")
         return False
 
     def ask(self, request: Request, deadline: float, deliver: Optional[Deliver] = None) -> _Answer:
@@ -145,6 +144,7 @@ class SocketLink:
         self.abort()
 
     def abort(self) -> None:
+        self.dropped = self.dropped or not self.closed
         self._fail("the connection was ended")
 
     def receive_until(self, answer: _Answer) -> None:

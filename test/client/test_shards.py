@@ -11,10 +11,12 @@ from twisted.internet.defer import ensureDeferred
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from bench.clients import free_port
+from darner.client import requests
 from darner.client.addresses import Address
 from darner.client.asyncio import Client
 from darner.client.errors import ClientError, ConnectionFailed, SpansShards
 from darner.client.leaders import LeaderRuntime
+from darner.client.links import PipelinedLink
 from darner.client.shards import BaseShards
 from test.client.front_ends import AsyncioFront, BlockingFront, TwistedFront, run_in_asyncio
 from test.servers import Server
@@ -232,13 +234,16 @@ class AsyncioTests(ShardsTestCase, SynchronousTestCase):
                 item = await shards.get("photos", timeout=10)
             self.assertEqual(item.payload, b"1")
         closing = self.front.start(shards.open(["jobs", "photos"], timeout=60))
-        await self.front.sleep(0.02)
+        for _ in range(3000):
+            if shards._races:  # else it has not come to wait, and is told that the client is closed
+                break
+            await self.front.sleep(0.01)
         await shards.close()
         self.assertIsNone(await closing)
 
 
 class _Link:
-    closed = False
+    closed = dropped = False
 
     def __init__(self, node: Address) -> None:
         self.node = node
@@ -305,6 +310,40 @@ class LeaderTests(SynchronousTestCase):
         found = self.connect()
         assert found is not None
         self.assertEqual((self.runtime.tried, found.node.port), ([2, 3], 3))
+
+    def test_dropped_by_the_client(self) -> None:
+        """The node whose connection the client did not need any more goes on to be tried first."""
+        self.runtime.listening = {self.nodes[1]}
+        for _ in range(3):
+            link = self.connect()
+            assert link is not None
+            link.closed = link.dropped = True
+        self.assertEqual(self.runtime.tried, [2])
+        link = self.connect()
+        assert link is not None
+        link.closed = True
+        self.connect()
+        self.assertEqual(self.runtime.tried, [1, 3, 2], "that one ended by itself")
+
+    def test_who_ends_a_connection(self) -> None:
+        """What the client ends is dropped, but for one that was never answered on, and one that had ended before."""
+
+        class Link(PipelinedLink):
+            def _send(self, data: bytes) -> None:
+                pass
+
+            def _end(self) -> None:
+                pass
+
+        used, silent, ended = [Link(self.runtime) for _ in range(3)]
+        for link in (used, ended):
+            link.tell(requests.version())
+            link.received(b"VERSION 1\r\n")
+        ended.lost("the connection has ended")
+        for link in (used, silent, ended):
+            link.abort()
+            link.abort()
+        self.assertEqual([link.dropped for link in (used, silent, ended)], [True, False, False])
 
     def test_none(self) -> None:
         error = self.assertRaises(ConnectionFailed, self.connect, 2.0)
