@@ -85,7 +85,8 @@ class Puts:
         Put a small item at the end of a queue, its children or the queues of an alias (`darner.queues.routing`).
 
         @param answers: the asker's answer sheet.
-        @param stored: the reply for success, which becomes an error if the item is not stored; empty: none.
+        @param stored: the reply for success, which becomes an error if the item is not stored; empty: none.  Each item
+            counts towards the client's limit for a turn, with a reply or without.
         @param expiry: in seconds, by memcache's rules, with a precision of 1 ms.
         @param sync: whether to sync the item to stable storage before the reply.
         @param options: delay and id, if the client gave any.
@@ -118,6 +119,8 @@ class Puts:
             self._commit.sync()
         if stored:
             self._commit.put(answers, answers.add(stored))
+        else:
+            answers.size += REPLY_OVERHEAD
 
     def put_flow(
         self, answers: Answers, stored: bytes, name: bytes, flags: int, expiry: float, inflow: PayloadWriter,
@@ -164,8 +167,6 @@ class Puts:
                 break
             count += 1
         slot = answers.add(stored(count))
-        # Count each item towards the client's limit for a turn.
-        answers.size += count * REPLY_OVERHEAD
         if count:
             self._commit.put(answers, slot)
 
@@ -204,6 +205,8 @@ class Puts:
                 self._commit.put(answers, slot)
             if retry is not None:
                 retry.answered(self._commit, answers, slot)
+        else:
+            answers.size += REPLY_OVERHEAD
 
     def _put_on(
         self, fifos: list[Fifo], flags: int, expiry: float, size: int, payload: bytes, stream: int = 0,

@@ -6,7 +6,8 @@ no other node has given away by now what it answers with.
 
 Several turns may be in flight.  A turn that is given to the log cannot fail: the log has it in the end, or the process
 ends.  So the queues go on as if it were written, and the next turn reads what it has changed.  The replies wait until
-the log has the turn, and with it all turns before.
+the log has the turn, and with it all turns before.  A turn with an item that its reader may still give back is the last
+in flight.
 
 Records cost the log about the same whatever is in them, so turns are made full: a turn waits a little for clients that
 were just answered, as PostgreSQL's C{commit_delay} does, and while others are in flight until it has enough askers.
@@ -42,7 +43,7 @@ VAIN: Final = 63
 class Flight:
     """A turn that is given to the log."""
 
-    __slots__ = ("askers", "began", "done", "error", "turn")
+    __slots__ = ("askers", "began", "done", "error", "last", "turn")
 
     def __init__(self, turn: Turn, error: Optional[StoreError], began: float) -> None:
         """
@@ -51,6 +52,8 @@ class Flight:
         """
         self.turn = turn
         self.began = began
+        # Who reads such an item may give it back until he is told, so nothing may delete it before that.
+        self.last = any(read.item.returnable for read in turn.reads)
         self.error = error
         self.askers = len(turn.answers)
         self.done: Deferred[None] = Deferred()
@@ -85,7 +88,7 @@ class ReplicatedCommit(GroupCommit):
         of large items.
         """
         flights, gathering = self._flights, self._gathering
-        if len(flights) >= IN_FLIGHT:
+        if len(flights) >= IN_FLIGHT or (flights and flights[-1].last):
             return False
         if len(gathering.chunks) >= CHUNKS:
             return True
@@ -141,17 +144,20 @@ class ReplicatedCommit(GroupCommit):
 
     def _commit(self, turn: Turn, batch: Batch, error: Optional[StoreError]) -> None:
         silent = [answers for answers in turn.answers if not answers.entries]
-        if silent:
-            turn.answers = [answers for answers in turn.answers if answers.entries]
-        if turn.answers or turn.sync or not batch.empty:
+        if len(silent) < len(turn.answers) or turn.sync or not batch.empty:
+            if not turn.chunks:
+                silent = []  # they go on with the others; who asks for no reply and leaves may take that for one
+            elif silent:
+                turn.answers = [answers for answers in turn.answers if answers.entries]
             self._late_sync.forget()  # what is in the log is safe
             flight = Flight(turn, error, self.clock.seconds())
             self._flights.append(flight)
             if self.timings is not None:
                 self.timings.sample(turn, turn.wrote)
             committed: Deferred[None] = self._replicated.commit(batch)
-            for queue in turn.queues:
-                queue.written()
+            if not flight.last:
+                for queue in turn.queues:
+                    queue.written()
             committed.addCallback(self._committed, flight)
         else:
             # Nobody is told anything, and nothing has changed that other nodes have.
@@ -170,6 +176,9 @@ class ReplicatedCommit(GroupCommit):
 
     def _committed(self, _: None, flight: Flight) -> None:
         self._flights.popleft()
+        if flight.last:
+            for queue in flight.turn.queues:
+                queue.written()
         if self.timings is not None:
             self.timings.written(flight.turn)
         if flight.error is not None:

@@ -8,12 +8,14 @@ import random
 from typing import Any
 from unittest import mock
 
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from darner.cluster.node import EXIT_FENCED, EXIT_STORE
 from darner.cluster.notes import STEP_DOWN
 from darner.config.policies import Policies, QueueSettings
 from darner.errors import StoreError
+from darner.front.calls import Reading
 from darner.store.leveldb import LevelStore
 from test.cluster.nodes import Cluster, Process
 from test.harness import Client
@@ -419,3 +421,85 @@ class TurnsTests(SynchronousTestCase):
         self.cluster.clock.advance(0)
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
         self.assertTrue(other.closed)
+
+
+class GivenBackTests(SynchronousTestCase):
+    """An item that its reader may give back until he is told: nothing deletes it before that."""
+
+    def setUp(self) -> None:
+        self.cluster = Cluster(self, policies=Policies(QueueSettings()))
+        self.leader = self.cluster.leader()
+        self.client = self.leader.client()
+        for payload in (b"0", b"1"):
+            self.assertEqual(self.client.sets(b"jobs", payload), STORED)
+        self.cluster.run(0.3)
+        self.leader.log.delay = 0.25
+
+    def turn(self) -> int:
+        """@return: how many are in flight."""
+        self.cluster.clock.advance(0)
+        self.cluster.clock.advance(0)
+        return self.leader.log.in_flight
+
+    def read(self) -> Deferred[Any]:
+        reading = Reading(self.leader.queues, b"jobs", lambda _: None)
+        reading.start(0)
+        return reading.deferred
+
+    def left(self) -> list[bytes]:
+        """@return: what is in the queue when the leader has died."""
+        self.leader.kill()
+        client, items = self.cluster.leader().client(), []
+        for _ in range(3):
+            client.ask(b"get jobs")
+            self.cluster.run(1)
+            items.append(client.hears())
+        return items
+
+    def test_given_back(self) -> None:
+        """What comes after it waits until the log has it, and so does what deletes it."""
+        reading = self.read()
+        self.assertEqual(self.turn(), 1)
+        self.client.set(b"other", b"x")
+        self.assertEqual(self.turn(), 1)
+        reading.cancel()
+        self.cluster.run(3)
+        self.failureResultOf(reading, CancelledError)
+        self.assertEqual(self.client.hears(), STORED)
+        self.assertEqual(self.left(), [value(b"jobs", b"0"), value(b"jobs", b"1"), END])
+
+    def test_not_given_back(self) -> None:
+        self.client.set(b"other", b"x")
+        self.assertEqual(self.turn(), 1)
+        reading = self.read()
+        self.assertEqual(self.turn(), 2)
+        self.client.set(b"other", b"y")
+        self.assertEqual(self.turn(), 2)
+        self.cluster.run(3)
+        self.assertEqual(self.successResultOf(reading).payload, b"0")
+        self.assertEqual(self.client.hears(), STORED * 2)
+        self.assertEqual(self.left(), [value(b"jobs", b"1"), END, END])
+
+    def test_leaves_without_a_reply(self) -> None:
+        """The end of the connection may be taken for one."""
+        before = self.cluster.log.last
+        self.client.set(b"jobs", b"x", end=b" noreply")
+        self.client.ask(b"quit")
+        self.turn()
+        self.assertFalse(self.client.closed)
+        self.cluster.run(1)
+        self.assertTrue(self.client.closed)
+        self.assertEqual(self.cluster.log.last, before + 1)
+
+    def test_many_without_a_reply(self) -> None:
+        """A client cannot fill the memory while the log is away."""
+        self.leader.log.delay = 0.5
+        for _ in range(1000):
+            self.client.set(b"jobs", b"x" * 100, end=b" noreply")
+            self.cluster.clock.advance(0)
+        queue = self.leader.queues.find(b"jobs")
+        assert queue is not None
+        self.assertLess(queue.count, 600)
+        self.leader.log.delay = 0.01
+        self.cluster.run(5)
+        self.assertEqual(queue.count, 1002)
