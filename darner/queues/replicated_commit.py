@@ -145,10 +145,10 @@ class ReplicatedCommit(GroupCommit):
     def _commit(self, turn: Turn, batch: Batch, error: Optional[StoreError]) -> None:
         silent = [answers for answers in turn.answers if not answers.entries]
         if len(silent) < len(turn.answers) or turn.sync or not batch.empty:
-            if not turn.chunks:
-                silent = []  # they go on with the others; who asks for no reply and leaves may take that for one
-            elif silent:
+            if silent and turn.chunks:
                 turn.answers = [answers for answers in turn.answers if answers.entries]
+            else:
+                silent = []  # they go on with the others: who asks for no reply and leaves may take that for one
             self._late_sync.forget()  # what is in the log is safe
             flight = Flight(turn, error, self.clock.seconds())
             self._flights.append(flight)
