@@ -59,7 +59,13 @@ class Writer:
     def write(
         self, writes: Sequence[Write], sync: bool = False, large: bool = False, apart: Sequence[bytes] = ()
     ) -> None:
-        """As L{darner.store.database.Database.write}."""
+        """
+        Write all of these keys, or none.
+
+        @param large: whether large payloads may be among the values.  These go to segments.
+        @param apart: those of the deleted keys whose values may be in segments.
+        @raise StoreError: none was written, unless the error is C{uncertain}.
+        """
         now = time.monotonic()
         if now >= self._look_at:
             self._look_at = now + _LOOK
