@@ -4,7 +4,6 @@ Many servers as one loosely ordered queue, as Kestrel's and Darner's users run i
 
 from __future__ import annotations
 
-import math
 import random
 from collections.abc import Awaitable, Callable
 from itertools import islice
@@ -295,26 +294,12 @@ class BaseFleet:
         if self._closed:  # nobody would end the wait
             raise ClientClosed()
         race = Race(queues, until, heartbeat, self._runtime.future())
-        timer: Optional[Timer] = None
-        if math.isfinite(until):
-            timer = self._runtime.call_later(until - self._runtime.now(), lambda: race.end(None))
-        self._races.add(race)
-        try:
+
+        def begin() -> None:
             for place, member in self._members.items():
                 self._join(race, place, member)
-            read: Optional[OpenRead] = await race.won
-            return read
-        except BaseException:
-            # The caller was cancelled when the item was there already.
-            if race.won.done() and not race.won.cancelled() and race.won.exception() is None and race.won.result():
-                race.won.result()._give_back()
-            raise
-        finally:
-            self._races.discard(race)
-            if timer is not None:
-                timer.cancel()
-            for wait in list(race.waits.values()):
-                wait.cancel()
+
+        return await race.run(self._runtime, self._races, begin)
 
     def _join(self, race: Race, place: Address, member: Member) -> None:
         race.waits[place] = self._runtime.spawn(self._wait(race, member))

@@ -4,6 +4,8 @@ The servers of a fleet, the shards that are away, and the reads that wait at all
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from typing import Any, Final, Optional
 
 from darner.client.addresses import Backoff
@@ -126,3 +128,30 @@ class Race:
             self.won.set_result(read)
         elif read is not None:
             read._give_back()
+
+    async def run(self, runtime: Runtime, races: set[Race], begin: Callable[[], None]) -> Optional[OpenRead]:
+        """
+        Wait until it is won, or the time is up.
+
+        @param races: those that are under way; it is among them meanwhile.
+        @param begin: begins to wait at all of them.
+        """
+        timer: Optional[Timer] = None
+        if math.isfinite(self.until):
+            timer = runtime.call_later(self.until - runtime.now(), lambda: self.end(None))
+        races.add(self)
+        try:
+            begin()
+            read: Optional[OpenRead] = await self.won
+            return read
+        except BaseException:
+            # The caller was cancelled when the item was there already.
+            if self.won.done() and not self.won.cancelled() and self.won.exception() is None and self.won.result():
+                self.won.result()._give_back()
+            raise
+        finally:
+            races.discard(self)
+            if timer is not None:
+                timer.cancel()
+            for wait in list(self.waits.values()):
+                wait.cancel()

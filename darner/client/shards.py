@@ -4,7 +4,6 @@ Several shards as one service: each queue is in the shard that its name says.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final, Optional, TypeVar, Union
 
@@ -16,7 +15,7 @@ from darner.client.errors import ClientClosed, SpansShards
 from darner.client.figures import Stats
 from darner.client.fleet_monitor import FleetMonitor
 from darner.client.leaders import LeaderRuntime
-from darner.client.links import Runtime, Timer
+from darner.client.links import Runtime
 from darner.client.members import PASSING, Away, Race
 from darner.client.protocol import Item
 from darner.client.reads import Monitor, OpenRead
@@ -203,26 +202,12 @@ class BaseShards:
         for client, queues in groups:
             together.setdefault(client, []).extend(queues)
         race = Race((), until, heartbeat, self._runtime.future())
-        timer: Optional[Timer] = None
-        if math.isfinite(until):
-            timer = self._runtime.call_later(until - self._runtime.now(), lambda: race.end(None))
-        self._races.add(race)
-        try:
+
+        def begin() -> None:
             for client, queues in together.items():
                 race.waits[client] = self._runtime.spawn(self._wait(race, client, queues))
-            read: Optional[OpenRead] = await race.won
-            return read
-        except BaseException:
-            # The caller was cancelled when the item was there already.
-            if race.won.done() and not race.won.cancelled() and race.won.exception() is None and race.won.result():
-                race.won.result()._give_back()
-            raise
-        finally:
-            self._races.discard(race)
-            if timer is not None:
-                timer.cancel()
-            for wait in race.waits.values():
-                wait.cancel()
+
+        return await race.run(self._runtime, self._races, begin)
 
     async def _wait(self, race: Race, client: Commands, queues: list[Name]) -> None:
         while not race.won.done() and not self._closed:
