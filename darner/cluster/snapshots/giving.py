@@ -95,6 +95,10 @@ class Giver(Factory):
         """Close all connections.  @return: fires when no thread is in the store."""
         for protocol in list(self._connections):
             protocol.abort()
+        return self.idle()
+
+    def idle(self) -> Deferred[None]:
+        """@return: fires when nothing is given, and no thread is in the store."""
         idle: Deferred[None] = Deferred()
         if self.current is None:
             idle.callback(None)
@@ -113,7 +117,7 @@ class GiverProtocol(Protocol):
         self._peer = getattr(peer, "host", "a local process")
         self._nonce = secrets.token_bytes(NONCE)
         self._line = b""
-        self._asked = False
+        self._asked = self._gone = False
         self._giving: Optional[Giving] = None
         self._late: Optional[IDelayedCall] = None
 
@@ -152,11 +156,19 @@ class GiverProtocol(Protocol):
         self._give(Frames(key))
 
     def _give(self, frames: Frames) -> None:
+        if self._gone:
+            return
         store = self._giver.source()
+        current = self._giver.current
         refused = ""
         if store is None:
             refused = "it has no snapshot to give for now"
-        elif self._giver.current is not None:
+        elif current is not None and current.ending:
+            # A taker that has all may ask for the next before the files of the last are let go.
+            self.expect(STALL)
+            self._giver.idle().addCallback(lambda _: self._give(frames))
+            return
+        elif current is not None:
             refused = "it gives a snapshot to another one"
         if store is None or refused:
             self.transport.write(frames.pack(Header(refused).to_bytes()))
@@ -167,10 +179,12 @@ class GiverProtocol(Protocol):
 
     def abort(self) -> None:
         """Close the connection at once."""
+        self._gone = True
         self.rest()
         self.transport.abortConnection()
 
     def connectionLost(self, reason: Any = None) -> None:
+        self._gone = True
         self.rest()
         self._giver.lost(self)
         if self._giving is not None:
@@ -195,6 +209,11 @@ class Giving:
         self._stream: Iterator[bytes] = iter(())
         self._working = self._stopped = self._done = False
         self._bytes = 0
+
+    @property
+    def ending(self) -> bool:
+        """The taker is gone, or all was sent to it; what is left is to let go of the files."""
+        return self._stopped or self._done
 
     def resumeProducing(self) -> None:
         """The taker has read what it was sent."""

@@ -126,6 +126,62 @@ class GiverTests(SynchronousTestCase):
         third.ask(self.giver.secret)
         self.assertEqual(third.header().refused, "")
 
+    def holds_files(self) -> Callable[[], None]:
+        """Letting go of files takes until what this returns is called."""
+        held: list[Deferred[None]] = []
+
+        def in_thread(call: Callable[[], Any]) -> Deferred[Any]:
+            done = maybeDeferred(call)
+            if call.__name__ == "release":
+                held.append(Deferred())
+                held[-1].addCallback(lambda _: done)
+                return held[-1]
+            return done
+
+        self.giver.in_thread = in_thread
+        return lambda: held.pop().callback(None)
+
+    def test_asked_while_the_last_ends(self) -> None:
+        """Who asks when the last taker is gone, or has all, waits until its files are let go; the next is refused."""
+        release = self.holds_files()
+        for gone in (False, True):
+            one, second, third = (Connection(self.giver) for _ in range(3))
+            one.ask(self.giver.secret)
+            if gone:
+                one.abortConnection()
+            else:
+                while not one.disconnecting:
+                    one.producer.resumeProducing()
+            second.ask(self.giver.secret)
+            third.ask(self.giver.secret)
+            one.abortConnection()
+            self.assertEqual((second.value(), third.value()), (b"", b""))
+            self.clock.advance(PATIENCE + 1)
+            release()
+            self.assertEqual(second.header().refused, "")
+            self.assertIn("to another one", third.header().refused)
+            for connection in (second, third):
+                connection.abortConnection()
+            release()
+        self.successResultOf(self.giver.drop())
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_gone_while_the_last_ends(self) -> None:
+        """Who waited for the end of the last snapshot and is gone, or waited too long, is given none."""
+        release = self.holds_files()
+        one, gone, late = (Connection(self.giver) for _ in range(3))
+        one.ask(self.giver.secret)
+        one.abortConnection()
+        gone.ask(self.giver.secret)
+        late.ask(self.giver.secret)
+        gone.abortConnection()
+        self.clock.advance(STALL)
+        self.assertTrue(late.disconnected)
+        release()
+        self.assertEqual((gone.value(), late.value()), (b"", b""))
+        self.assertFalse((self.path / GIVEN).exists())
+        self.successResultOf(self.giver.drop())
+
     def test_beside_a_backup(self) -> None:
         assert self.store is not None
         capture = self.store.capture(lambda: None, lambda: 0.0)
