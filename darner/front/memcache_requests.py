@@ -378,5 +378,9 @@ class LineCache:
                 self._requests[line] = request
         return request
 
+    def known(self, line: bytes) -> Optional[Request]:
+        """@return: as L{parse} if the line is in the cache; else C{None}."""
+        return self._requests.get(line)
+
     def __len__(self) -> int:
         return len(self._requests)

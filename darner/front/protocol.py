@@ -83,6 +83,8 @@ class QueueProtocol(LineReceiver):
 
     def connectionMade(self) -> None:
         self.framing = self.factory.make_framing(self)
+        # Directly: a method in between would cost as much as it takes to parse a line.
+        self.dataReceived = self.framing.received  # type: ignore[method-assign]
         self.framing.session = self.factory.make_session(self.framing, self.transport.getPeer())
         # First, as every limit on the memory for a client depends on it.
         self.transport.registerProducer(_Sending(self.session), True)
@@ -93,9 +95,6 @@ class QueueProtocol(LineReceiver):
     def session(self) -> Session:
         """The client's state."""
         return self.framing.session
-
-    def dataReceived(self, data: bytes) -> None:
-        self.framing.received(data)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self.framing.lost()

@@ -26,6 +26,13 @@ from zope.interface import classImplements
 
 READ_BYTES: Final = 64 * 1024
 """The maximum number of bytes read from a connection at once."""
+READ_FEW: Final = 448
+"""
+The same, of a connection that sends little at once: for so many Python has memory at hand, while to get 64 KiB and give
+them back costs as much as a quarter of a read.
+"""
+FEW_READS: Final = 16
+"""After so many reads of little in a row, less than L{READ_FEW}, a connection is one that sends little."""
 SEND_BUFFER: Final = 64 * 1024
 """The number of unsent bytes above which a connection's producer is paused."""
 
@@ -74,6 +81,7 @@ class FastConnection:
         self._unsent: deque[memoryview] = deque()
         self._unsent_bytes = 0
         self._events = IN
+        self._few_reads = FEW_READS  # how many there were in a row
         self._reading = True
         self._read_closed = False
         self._write_closing = False
@@ -97,13 +105,18 @@ class FastConnection:
             self.lose(Failure(ConnectionLost()))
 
     def _read(self) -> None:
+        few = self._few_reads >= FEW_READS
         try:
-            data = self._receive(READ_BYTES)
+            data = self._receive(READ_FEW if few else READ_BYTES)
         except OSError as error:
             if error.errno not in AGAIN:
                 self.lose(Failure(ConnectionLost(error.strerror)))
             return
         if data:
+            if len(data) >= READ_FEW:
+                self._few_reads = 0
+            elif not few:
+                self._few_reads += 1
             self.protocol.dataReceived(data)
             return
         self._read_closed = True

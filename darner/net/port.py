@@ -81,17 +81,15 @@ class FastPort:
         self._factory: ServedFactory
         self._commit: Batch
         self._limited: LimitedLog
-        self._started = False
+        self._started = self._worked = False
         self._seconds = time.monotonic
         self._connections: dict[int, FastConnection] = {}
         self._listening: Optional[socket.socket] = None
         self._worker: Optional[Worker] = None
         self._worker_fd = -1
         self._worker_calls = 0
-        self._worked = False
         self._later: deque[tuple[Callable[..., object], tuple[object, ...]]] = deque()
-        self._later_scheduled = False
-        self._serving = False
+        self._later_scheduled = self._serving = False
         self._spins = processors() >= 2
         self._prompt = False  # whether a client sent its next request at once
         self._synced = False  # the last turn was written to stable storage
@@ -281,12 +279,16 @@ class FastPort:
         # woken sooner if it can have this processor.
         if served >= FEW or not self._spins or self._synced:
             return poll(LINGER, EVENTS)
-        until = self._seconds() + SPIN
-        if self._prompt:
-            while self._seconds() < until:
-                ready = poll(0, EVENTS)
-                if ready:
-                    return ready
+        until = 0.0
+        while self._prompt:
+            ready = poll(0, EVENTS)
+            if ready:
+                return ready
+            now = self._seconds()
+            until = until or now + SPIN
+            if now >= until:
+                break
+        until = until or self._seconds() + SPIN
         ready = poll(LINGER, EVENTS)
         self._prompt = bool(ready) and self._seconds() < until
         return ready
@@ -321,8 +323,7 @@ class FastPort:
 
     def _gather(self, ready: list[tuple[int, int]]) -> None:
         """Serve in this turn, too, those clients that are about to send something."""
-        served = len(ready)
-        wanted = self._served
+        served, wanted = len(ready), self._served
         if not self._synced:
             wanted = min(wanted, FEW)
         elif self._commit.busy:

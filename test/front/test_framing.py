@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 from typing import Optional
 
@@ -125,6 +126,44 @@ class FramingTests(SynchronousTestCase):
             self.framing.received(STREAM[:cut])
             self.framing.received(STREAM[cut:])
             self.assertEqual(self.said(), REPLIES, cut)
+
+    def test_line_ends_where_none_is_expected(self) -> None:
+        """The lengths of earlier lines are no more than a guess."""
+        for known in (b"get abc\r\n", b"version\r\n"):
+            self.framing.received(known * 2)
+        self.said()
+        for stream, count in (
+            (b"abcd\r\nx\r\n", 2),  # its second line ends where a known one would
+            (b"ab\r\nabc\r\n", 2),
+            (b"get abcdef\r\nget abc\r\n", 2),
+            (b"get abc\r", 0),
+            (b"\nget abc\r\nversion", 2),
+            (b"\r\n", 1),
+        ):
+            self.framing.received(stream)
+            said = self.said()
+            self.assertEqual(said.count(b"END\r\n") + said.count(b"ERROR\r\n") + said.count(b"VERSION"), count, stream)
+
+    def test_any_lines(self) -> None:
+        """However lines follow one another, and payloads look like lines, the replies are those to single bytes."""
+        chance = random.Random(1)
+        for _ in range(50):
+            requests = []
+            for _ in range(chance.randrange(1, 12)):
+                payload = bytes(chance.choices(b"\r\n qg", k=chance.randrange(12)))
+                requests.append(chance.choice([
+                    b"get q\r\n", b"get qq\r\n", b"get qqq\n", b"delete q\r\n", b"\r\n", b"x\n",
+                    b"set q 0 0 %d\r\n%b\r\n" % (len(payload), payload),
+                    b"set qq 0 0 %d noreply\r\n%b\r\n" % (len(payload), payload),
+                ]))  # fmt: skip
+            stream = b"".join(requests)
+            said = []
+            for size in (len(stream), 1, 7):
+                self.setUp()
+                for at in range(0, len(stream), size):
+                    self.framing.received(stream[at : at + size])
+                said.append(self.said())
+            self.assertEqual(said, [said[0]] * 3, stream)
 
     def test_with_more_behind(self) -> None:
         self.framing.received(STREAM + b"get")

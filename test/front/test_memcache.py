@@ -520,6 +520,14 @@ class ReplyTests(SynchronousTestCase):
         self.assertEqual(value(b"q", b"a\r\n\0b", 7), b"VALUE q 7 5\r\na\r\n\0b\r\nEND\r\n")
         self.assertEqual(memcache.KESTREL.item(b"q", 0, b"", False), b"VALUE q 0 0\r\n\r\n")
 
+    def test_any_value(self) -> None:
+        for _ in range(2):  # what is between key and payload is kept
+            for flags in (0, 1, 2**32 - 1):
+                for size in (0, 1, 300, 4095, 4096, 65536):
+                    for whole in (False, True):
+                        reply = b"VALUE k %d %d\r\n%b\r\n" % (flags, size, bytes(size)) + (b"END\r\n" if whole else b"")
+                        self.assertEqual(memcache.KESTREL.item(b"k", flags, bytes(size), whole), reply)
+
     def test_value_in_pieces(self) -> None:
         """The header of a large item and what comes after it make up the same reply."""
         pieces = memcache.value_header(b"q", 7, 3) + b"abc" + memcache.AFTER_PAYLOAD + memcache.END

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -23,12 +24,18 @@ from test.protocol_contract import LARGE, ProtocolContract
 
 
 class MemoryClient:
-    """A client over a memory transport."""
+    """
+    A client over a memory transport.
+
+    @ivar write: called with what the server writes.
+    """
 
     def __init__(self, clock: Clock, factory: QueueFactory) -> None:
         self._clock = clock
         self._gone = False
         self.transport = StringTransport()
+        self.write: Callable[[bytes], object] = self.transport.write
+        self.transport.write = lambda data: self.write(data)
         self.transport.loseConnection = self.transport.abortConnection = self._lose
         self.protocol = factory.buildProtocol(None)
         self.protocol.makeConnection(self.transport)
@@ -141,7 +148,7 @@ class FlowTests(MemoryTestCase):
         self.client.send(b"set q 0 0 %d\r\n%b\r\n" % (len(LARGE), LARGE))
         self.client.receive()
         producer = self.client.transport.producer
-        written = self.client.transport.write
+        written = self.client.write
         got = []
 
         def write(data: bytes) -> None:
@@ -149,7 +156,7 @@ class FlowTests(MemoryTestCase):
             written(data)
             producer.pauseProducing()
 
-        self.client.transport.write = write
+        self.client.write = write
         self.client.send(b"get q\r\nversion\r\n")
         self.assertEqual(len(got), 1)
         while not self.client.transport.value().endswith(b"END\r\n"):
@@ -200,7 +207,7 @@ class FlowTests(MemoryTestCase):
     def test_one_client_does_not_take_a_whole_turn(self) -> None:
         other = self.connect()
         pieces = []
-        self.client.transport.write = other.transport.write = lambda data: pieces.append(data.count(b"VERSION"))
+        self.client.write = other.write = lambda data: pieces.append(data.count(b"VERSION"))
         self.client.protocol.dataReceived(b"version\r\n" * 5000)
         other.protocol.dataReceived(b"version\r\n")
         self.clock.advance(0)
@@ -261,7 +268,7 @@ class FlowTests(MemoryTestCase):
 
     def test_small_reply_goes_out_in_one_piece(self) -> None:
         pieces = []
-        self.client.transport.write = pieces.append
+        self.client.write = pieces.append
         self.client.send(b"set q 0 0 1\r\nx\r\nget q\r\n")
         self.assertEqual(pieces, [b"STORED\r\nVALUE q 0 1\r\nx\r\nEND\r\n"])
 

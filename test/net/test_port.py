@@ -35,7 +35,7 @@ from zope.interface.verify import verifyObject
 
 from darner.front.protocol import QueueFactory
 from darner.net import port
-from darner.net.connection import IN
+from darner.net.connection import FEW_READS, IN, READ_FEW
 from darner.net.endpoints import FastEndpoint, InheritedEndpoint, fastest, tcp_endpoint
 from darner.net.log_limits import PERIOD
 from darner.net.port import RETRY_ACCEPT, FastPort
@@ -203,10 +203,12 @@ class Recorder(Protocol):
 
     def __init__(self) -> None:
         self.data = b""
+        self.sizes: list[int] = []
         self.lost: list[Failure] = []
 
     def dataReceived(self, data: bytes) -> None:
         self.data += data
+        self.sizes.append(len(data))
 
     def connectionLost(self, reason: Failure) -> None:
         self.lost.append(reason)
@@ -311,6 +313,21 @@ class FastConnectionTests(FastTestCase):
         self.assertEqual(self.protocol.lost, [])
         self.spin()
         self.assertEqual(self.reason(), ConnectionLost)
+
+    def test_how_much_is_read(self) -> None:
+        """A client that sends little at once is read little at once, until it sends more."""
+        for _ in range(2):
+            self.client.send(bytes(1000))
+            self.spin()
+            self.client.send(bytes(1000))
+            self.spin()
+            self.assertEqual(self.protocol.sizes, [READ_FEW, 1000 - READ_FEW, 1000])
+            self.protocol.sizes.clear()
+            for number in range(FEW_READS):
+                self.client.send(bytes(READ_FEW - 1))
+                self.spin()
+                self.assertEqual(len(self.protocol.sizes), number + 1)
+            self.protocol.sizes.clear()
 
     def test_pausing(self) -> None:
         self.transport.pauseProducing()
