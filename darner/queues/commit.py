@@ -73,17 +73,16 @@ class GroupCommit:
         self._retry: Optional[IDelayedCall] = None
         self.health = Health()
         self._gathering = Turn()
+        self._spare: Optional[Turn] = None  # one that is over
         self._owed: dict[Changing, None] = {}  # queues with something that could not be written
         self._deletes: dict[Changing, None] = {}
-        self._scheduled = False
-        self._held = False
+        self._scheduled = self._held = self.replicated = False
         self._writing: Optional[Deferred[None]] = None
         self._now = self.copies = 0
         self._waiting: list[Deferred[None]] = []
         self._late_sync = LateSync(clock, self._sync_late)
         self.timings: Optional[Timings] = None
         self._resting: dict[Resting, None] = {}
-        self.replicated = False
         self.worker: Optional[Worker] = None
 
     @property
@@ -242,7 +241,7 @@ class GroupCommit:
         turn = self._gathering
         waiting, self._waiting = self._waiting, []  # calls of written() during the replies are for the next turn
         if turn.queues or turn.answers or turn.chunks or turn.sync or self._owed:
-            self._gathering = Turn()
+            self._gathering, self._spare = self._spare or Turn(), None
             for answers in turn.answers:
                 answers.asker.seal()
             self._write(turn)
@@ -320,6 +319,7 @@ class GroupCommit:
         if not self.health.writable and not untouched:
             self._see()
         self._deliver(turn)
+        self._spare = turn.over()
 
     def _deliver(self, turn: Turn) -> None:
         for answers in turn.answers:

@@ -158,6 +158,28 @@ class Turn:
             queue.write_to(batch, puts)
         return batch
 
+    def over(self) -> Turn:
+        """@return: this, without its contents, for another turn: to make one costs more than most requests."""
+        self.queues.clear()
+        self.answers.clear()
+        if self.puts:
+            self.puts.clear()
+            self.put_slots.clear()
+        if self.reads:
+            self.reads.clear()
+        if self.consumed:
+            self.consumed.clear()
+            self.consumed_slots.clear()
+        if self.verdicts or self.followers:
+            self.verdicts.clear()
+            self.followers.clear()
+        if self.moves or self.chunks:
+            self.moves.clear()
+            self.chunks.clear()
+        self.sync = self.promised = False
+        self.began = self.wrote = 0.0
+        return self
+
     def forget_moves(self, queue: Emptied) -> None:
         """Do not restore items that were moved out of C{queue} if the write is refused."""
         if self.moves:

@@ -13,7 +13,8 @@ from darner.net.log_limits import PERIOD
 from darner.queues.commit import RESUMED, RETRY
 from darner.values import requests
 from darner.values.stats import Health
-from test.harness import EPOCH, REFUSED, Server, value
+from darner.values.vocabulary import CHUNK_BYTES
+from test.harness import EPOCH, REFUSED, Asker, Server, value
 
 
 class TurnTestCase(SynchronousTestCase):
@@ -400,6 +401,46 @@ class FullTests(TurnTestCase):
         self.server.clock.advance(1)
         self.assertEqual(self.store.store.chunks, {})
         self.assertEqual(self.server.figures(b"q"), (3, 3))
+
+
+class TurnAfterTurnTests(TurnTestCase):
+    """A turn knows nothing of those before it, which were kept for their room."""
+
+    def test_refused(self) -> None:
+        """Each turn registers all that depends on a write; when the next fails, only its own replies change."""
+        for name in (b"q", b"r"):
+            self.a.sets(name, b"1")
+        large = b"x" * (CHUNK_BYTES + 1)
+        for broken in (False, True, True, False):
+            self.a.set(b"q", b"2")
+            self.a.set(b"q", b"3")
+            self.b.ask(b"get q/open")
+            self.b.ask(b"get q/close")
+            self.b.ask(b"get q")
+            self.b.ask(b"delete other")
+            self.a.set(b"large", large)
+            verdict = self.commit.verdict()
+            answers = Asker(self.server.queues).answers()
+            self.commit.follow(verdict, answers, answers.add(b"followed"))
+            self.store.broken = int(broken)
+            self.server.commit()
+            said = self.a.hears()
+            self.assertEqual((said.count(memcache.STORED), said.count(REFUSED)), (0, 3) if broken else (3, 0))
+            self.assertEqual(verdict.error is not None, broken)
+            self.assertEqual(answers.entries[0] == b"followed", not broken)
+            self.b.hears()
+            self.store.broken = 0
+            while self.b.does(b"get large") != memcache.END:
+                pass
+            self.a.sets(b"q", b"1")
+            self.a.sets(b"q", b"1")
+
+    def test_sync(self) -> None:
+        """Only the turn that was asked for it is synced."""
+        self.a.sets(b"q/sync", b"1")
+        self.a.sets(b"q", b"1")
+        self.a.sets(b"q", b"1")
+        self.assertEqual(self.store.writes, [True, False, False])
 
 
 class BrokenTests(TurnTestCase):
