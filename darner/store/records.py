@@ -321,7 +321,8 @@ def runs(items: Sequence[Item], bytes_put: int) -> Iterator[tuple[int, bytes]]:
     total = bytes_put - sum(item.size for item in items)
     parts: list[bytes] = []
     count = held = 0
-    large = False
+    large, head = False, b""
+    before: Optional[Item] = None
     for at, item in enumerate(items):
         if count and (held >= RUN_BYTES or item.stream or large != (item.size >= LARGE)):
             items[at - 1].run = count
@@ -329,8 +330,10 @@ def runs(items: Sequence[Item], bytes_put: int) -> Iterator[tuple[int, bytes]]:
             parts.clear()
             count = held = 0
         large = item.size >= LARGE
-        kind = _STREAM if item.stream else _INLINE
-        parts.append(_ITEM.pack(kind, item.flags, item.time, item.expiry, item.size))
+        if before is None or not item.resembles(before):
+            head = _ITEM.pack(_STREAM if item.stream else _INLINE, item.flags, item.time, item.expiry, item.size)
+            before = item
+        parts.append(head)
         parts.append(_U64.pack(item.stream) if item.stream else item.payload)
         count += 1
         held += RUN_BYTES if item.stream else item.size

@@ -69,6 +69,13 @@ class Item:
         copy.run = self.run
         return copy
 
+    def resembles(self, other: Item) -> bool:
+        """@return: whether all but id and payload are the same, as in most items of a turn."""
+        return (
+            self.size == other.size and self.time == other.time and self.flags == other.flags
+            and self.expiry == other.expiry and bool(self.stream) == bool(other.stream)
+        )  # fmt: skip
+
     def _fields(self) -> tuple[object, ...]:
         return self.id, self.flags, self.time, self.expiry, self.size, self.payload, self.stream
 

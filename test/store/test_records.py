@@ -184,6 +184,18 @@ class RunTests(SynchronousTestCase):
         self.assertEqual([last for last, _ in runs], [7])
         self.assertEqual(records.run_stream(runs[0][1]), (0, 0))
 
+    def test_alike(self) -> None:
+        """Items that differ in one thing alone, after ones that are the same."""
+        one = {"flags": 7, "time": 1000, "expiry": 0}
+        several = [one, one, {**one, "flags": 8}, {**one, "time": 1001}, {**one, "expiry": 9}, {**one, "expiry": 9}]
+        for payload in (b"a", b""):
+            items = [Item(id, size=len(payload), payload=payload, **head) for id, head in enumerate(several)]
+            self.assert_written(items)
+        self.assert_written([Item(0, **one, size=1, payload=b"a"), Item(1, **one, size=2, payload=b"aa")])
+        size = CHUNK_BYTES + 1
+        self.assert_written([Item(0, **one, size=size, stream=1), Item(1, **one, size=size, stream=2)])
+        self.assert_written([Item(0, **one, size=size, payload=bytes(size)), Item(1, **one, size=size, stream=2)])
+
     def test_bounded(self) -> None:
         """A run ends with the item that reaches its bound, so that memory and reading are bounded."""
         runs = self.assert_written([small(id, bytes(RUN_BYTES // 2)) for id in range(5)])
