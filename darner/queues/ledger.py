@@ -9,15 +9,21 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from itertools import chain
-from typing import Optional
+from typing import Final, Optional
 
 from darner.queues.commit import GroupCommit
-from darner.queues.interfaces import Reclaims
+from darner.queues.deletions import Deletions
 from darner.queues.turn import Changing
 from darner.store.batch import Batch
 from darner.store.records import LARGE
 from darner.values.consumed import Consumed
 from darner.values.items import ITEM_OVERHEAD, Item, Mark, QueueState
+
+ENOUGH: Final = 2 * 8
+"""
+A turn that writes only one key leaves the deletion of fewer runs (two ids each) to a later one: a batch costs twice as
+much as one key.
+"""
 
 
 class Ledger:
@@ -36,12 +42,13 @@ class Ledger:
     @ivar unreclaimed: approximate bytes consumed since the reclaimer last looked.
     @ivar freed: approximate bytes of these of which this ledger deletes the runs itself.
     @ivar due: whether the reclaimer wants to look with the next turn, however little there is.
+    @ivar ask_at: the reclaimer is asked whether to look when C{unreclaimed} is at least this.
     """
 
     __slots__ = (
         "_bytes_consumed", "_bytes_put", "_commit", "_deletable", "_deleting", "_ended", "_fresh", "_handed_changes",
-        "_handed_ended", "_large", "_making", "_marked", "_queue", "_shares", "_writing", "consumed", "created", "due",
-        "freed", "made", "next_id", "number", "reclaimed", "unreclaimed",
+        "_handed_ended", "_large", "_making", "_marked", "_queue", "_shares", "_writing", "ask_at", "consumed",
+        "created", "due", "freed", "made", "next_id", "number", "reclaimed", "unreclaimed",
     )  # fmt: skip
 
     def __init__(self, queue: Changing, commit: GroupCommit, state: QueueState, made: bool) -> None:
@@ -57,7 +64,7 @@ class Ledger:
         self._bytes_consumed = state.bytes_consumed
         self.consumed = state.consumed
         self.reclaimed = Consumed(state.floor)
-        self.unreclaimed = self.freed = 0
+        self.unreclaimed = self.freed = self.ask_at = 0
         self.due = False
         # Runs whose items are all consumed: the first and the last id of each, one after the other.
         self._ended: list[int] = []  # since the last batch
@@ -208,6 +215,7 @@ class Ledger:
         @param puts: whether to add the puts.
         @return: whether the batch has a new mark.
         """
+        before = len(batch.writes)
         if puts:
             if not self.made:
                 batch.create(name, self.number, self.created)
@@ -219,11 +227,17 @@ class Ledger:
                 for stream, id in self._shares:
                     batch.share(stream, self.number, id)
                 self._shares = []
-        if self._deletable:
+        marked = self._mark(batch, puts)
+        if self._deletable and (
+            before or len(batch.writes) != 1 or len(self._deletable) >= ENOUGH or self._large or self.due
+        ):
             batch.reclaim(self.number, self._deletable, self._large)
             self._large = self._large and bool(self._ended or self._handed_ended)
             self._deleting += self._deletable
             self._deletable = []
+        return marked
+
+    def _mark(self, batch: Batch, puts: bool) -> bool:
         if not self._marked or not (puts or self.made):
             return False
         self._handed_ended, self._ended = self._ended, []
@@ -284,6 +298,7 @@ class Ledger:
         if self._handed_ended:
             self._deletable += self._handed_ended
             self._handed_ended = []
+        if self._deletable:
             self._commit.deletes(self._queue)
 
     def refuse(self) -> list[Item]:
@@ -319,75 +334,3 @@ class Ledger:
         """
         deletions.abandon(self._fresh, self._writing)
         return self._fresh
-
-
-class Deletions:
-    """
-    Deletions that are not written yet: numbers under which the store has unneeded data, and items of deleted queues
-    which may have been delivered, so that their replies depend on whether their puts are refused.
-
-    It outlives the ledger: a queue may be deleted and created again in one turn.
-    """
-
-    __slots__ = ("_abandoned", "_abandoning", "_handed_numbers", "_handed_queues", "_numbers", "_queues", "_reclaimer")
-
-    def __init__(self, reclaimer: Reclaims) -> None:
-        self._reclaimer = reclaimer
-        self._queues: list[int] = []  # numbers of queues, whose names are deleted as well
-        self._numbers: list[int] = []  # other numbers
-        self._handed_queues = 0
-        self._handed_numbers = 0
-        self._abandoned: list[Item] = []  # put since the last batch, before the queue was deleted
-        self._abandoning: list[Item] = []  # in the batch that is being written
-
-    @property
-    def pending(self) -> bool:
-        """Whether there are deletions to write."""
-        return bool(self._queues or self._numbers)
-
-    @property
-    def done(self) -> bool:
-        """Whether everything is written and no item's outcome is open."""
-        return not (self._queues or self._numbers or self._abandoned or self._abandoning)
-
-    def add_queue(self, number: int) -> None:
-        """Delete the queue with this number, which may not be in the store."""
-        self._queues.append(number)
-
-    def add(self, numbers: list[int]) -> None:
-        """Delete the data under these numbers, which are not queues."""
-        self._numbers += numbers
-
-    def abandon(self, fresh: list[Item], writing: list[Item]) -> None:
-        """
-        Track items of a deleted queue until they are written or refused.
-
-        @param fresh: items that are in no batch.
-        @param writing: items in the batch that is being written.
-        """
-        self._abandoned += fresh
-        self._abandoning += writing
-
-    def write_to(self, batch: Batch, name: bytes, puts: bool) -> None:
-        for number in self._queues:
-            batch.remove(name, number)
-        for number in self._numbers:
-            batch.discard(number)
-        self._handed_queues = len(self._queues)
-        self._handed_numbers = len(self._numbers)
-        if puts:
-            self._abandoning += self._abandoned
-            self._abandoned = []
-
-    def written(self) -> None:
-        for number in chain(self._queues[: self._handed_queues], self._numbers[: self._handed_numbers]):
-            self._reclaimer.queue(number)
-        del self._queues[: self._handed_queues]
-        del self._numbers[: self._handed_numbers]
-        self._handed_queues = self._handed_numbers = 0
-        self._abandoning = []
-
-    def refuse(self) -> None:
-        for item in self._abandoning:
-            item.refused = True
-        self._abandoning = []

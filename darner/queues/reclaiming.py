@@ -98,10 +98,12 @@ class Reclaimer:
     def intervals(self, fifo: Fifo) -> list[tuple[int, int]]:
         ledger = fifo.storage.ledger
         if ledger.unreclaimed < RECLAIM_BYTES and not ledger.due:
+            ledger.ask_at = RECLAIM_BYTES
             if fifo not in self._touched:
                 self._touched.add(fifo)
                 self._soon(QUIET)
             return []
+        ledger.ask_at = 0
         self._touched.discard(fifo)
         self._freed += ledger.freed
         ledger.unreclaimed = ledger.freed = 0
@@ -215,6 +217,7 @@ class Reclaimer:
         touched, self._touched = self._touched, set()
         for fifo in touched:
             fifo.storage.ledger.due = True
+            fifo.storage.ledger.ask_at = 0
             fifo.remark()
         if touched and self._freed:
             # Compact later, even if the queues are deleted by now and remark() starts no job.

@@ -12,8 +12,9 @@ from darner.queues.bounds import Bounds
 from darner.queues.commit import GroupCommit
 from darner.queues.contents import Contents, Medium
 from darner.queues.delayed import DelayedItems
+from darner.queues.deletions import Deletions
 from darner.queues.interfaces import Expires, Reclaims
-from darner.queues.ledger import Deletions, Ledger
+from darner.queues.ledger import Ledger
 from darner.queues.producer_ids import ProducerIds
 from darner.queues.retries import Retries
 from darner.queues.sides import Sides
@@ -307,7 +308,8 @@ class Storage(Changing):
                 batch = own
         if self.number is None:
             return
-        if self.ledger.write_to(batch, self.name, puts) and self.durable:
+        ledger = self.ledger
+        if ledger.write_to(batch, self.name, puts) and self.durable and ledger.unreclaimed >= ledger.ask_at:
             self._reclaimable = self._reclaimer.intervals(self._queue)
         if self.sides.all and (puts or self.ledger.made):
             self.sides.write_to(batch, puts)

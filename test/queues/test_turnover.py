@@ -30,6 +30,16 @@ class TurnoverTestCase(ReclaimTestCase):
             self.queue.put(0, 0, 10, bytes(10))
         self.settle()
 
+    def turn_of_two(self) -> None:
+        """A turn that writes two keys of the queue: it puts an item and takes another."""
+        self.queue.put(0, 0, 10, bytes(10))
+        self.assertIsNotNone(self.queue.take())
+        self.settle()
+
+    def turn_of_another(self) -> None:
+        """A turn of another queue."""
+        self.put(self.fifo(name=b"other"), 10)
+
     def again(self) -> Any:
         """@return: the queue's state as the next process finds it."""
         return self.store.recover()[0]
@@ -43,17 +53,42 @@ class DeletionTests(TurnoverTestCase):
         self.put(self.queue, 10, 10, 10)
         self.take(self.queue, 1)
         self.assertEqual(self.kept(self.queue), [1, 2, 3])
+        self.turn_of_two()
+        self.assertEqual(self.kept(self.queue), [2, 3, 4])
+        self.turn_of_two()
+        self.assertEqual(self.kept(self.queue), [3, 4, 5])
+
+    def test_turns_that_write_one_key(self) -> None:
+        """One key costs half of a batch: they leave some runs to a later turn, and not many."""
+        self.put(self.queue, *(10 for _ in range(10)))
+        for _ in range(8):
+            self.take(self.queue, 1)
+            self.assertEqual(self.kept(self.queue), list(range(1, 11)))
         self.take(self.queue, 1)
+        self.assertEqual(self.kept(self.queue), [9, 10])
+        self.put(self.queue, 10)
+        self.assertEqual(self.kept(self.queue), [9, 10, 11])
+        self.turn_of_two()
+        self.assertEqual(self.kept(self.queue), [10, 11, 12])
+
+    def test_large_ones_do_not_wait(self) -> None:
+        self.put(self.queue, LARGE, 10)
+        self.take(self.queue, 1)
+        self.put(self.queue, 10)
         self.assertEqual(self.kept(self.queue), [2, 3])
-        self.take(self.queue, 1)
-        self.assertEqual(self.kept(self.queue), [3])
 
     def test_with_the_next_turn_of_another_queue(self) -> None:
         """A queue may have no turn of its own for a long time."""
         self.put(self.queue, 10)
         self.take(self.queue, 1)
-        self.put(self.fifo(name=b"other"), 10)
+        self.turn_of_another()
         self.assertEqual(self.kept(self.queue), [])
+        self.put(self.queue, 10, 10)
+        self.take(self.queue, 2)
+        self.put(self.queue, 10)
+        self.assertEqual(self.kept(self.queue), [2, 3, 4])
+        self.turn_of_another()
+        self.assertEqual(self.kept(self.queue), [4])
 
     def test_deleted_meanwhile(self) -> None:
         self.put(self.queue, 10)
@@ -109,9 +144,11 @@ class DeletionTests(TurnoverTestCase):
         self.put(self.queue, 10)
         self.take(self.queue, 2)
         self.put(self.queue, 10)
+        self.turn_of_another()
         self.assertEqual(self.kept(self.queue), [1, 2, 3, 4, 5])
         self.take(self.queue, 1)
         self.put(self.queue, 10)
+        self.turn_of_another()
         self.assertEqual(self.kept(self.queue), [4, 5, 6])
 
     def test_run_that_was_read_from_the_store(self) -> None:
@@ -121,6 +158,7 @@ class DeletionTests(TurnoverTestCase):
         queue.recover(self.again())
         self.take(queue, 3)
         self.put(queue, 10)
+        self.turn_of_another()
         self.assertEqual(self.kept(queue), [4])
 
     def test_closed_in_another_order(self) -> None:
@@ -188,6 +226,7 @@ class YoungTests(TurnoverTestCase):
         self.assertEqual(self.kept(self.queue), [3])
         self.take(self.queue, 1)
         self.put(self.queue, 10)
+        self.turn_of_another()
         self.assertEqual(self.kept(self.queue), [4])
         self.assertEqual((self.again().next_id, self.again().bytes_put), (5, 50))
 
