@@ -161,21 +161,17 @@ class Turn:
     def over(self) -> Turn:
         """@return: this, without its contents, for another turn: to make one costs more than most requests."""
         self.queues.clear()
-        self.answers.clear()
+        self.answers = []
         if self.puts:
-            self.puts.clear()
-            self.put_slots.clear()
+            self.puts, self.put_slots = [], []
         if self.reads:
-            self.reads.clear()
+            self.reads = []
         if self.consumed:
-            self.consumed.clear()
-            self.consumed_slots.clear()
+            self.consumed, self.consumed_slots = [], []
         if self.verdicts or self.followers:
-            self.verdicts.clear()
-            self.followers.clear()
+            self.verdicts, self.followers = [], []
         if self.moves or self.chunks:
-            self.moves.clear()
-            self.chunks.clear()
+            self.moves, self.chunks = [], []
         self.sync = self.promised = False
         self.began = self.wrote = 0.0
         return self

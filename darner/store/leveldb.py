@@ -162,15 +162,11 @@ class LevelStore:
         return Batch()
 
     def write(self, batch: Batch, sync: bool = False) -> None:
-        database = self._database
-        if batch.puts:
-            database.require_room()
-        if batch.reclaimed:
-            self._compaction.reclaimed(batch)
-        if sync:
-            database.write_safely(batch.writes, batch.large, batch.apart)
-        else:
-            self._writer.write(batch.writes, False, batch.large, batch.apart)
+        if not sync:
+            self._writer.write_batch(batch, self._compaction)
+            return
+        self._writer.prepare(batch, self._compaction)
+        self._database.write_safely(batch.writes, batch.large, batch.apart)
 
     def mend(self) -> None:
         if self._writer.torn:

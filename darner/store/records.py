@@ -246,7 +246,7 @@ def unpack_name(value: bytes) -> tuple[int, int]:
 
 
 def pack_mark(mark: Mark) -> bytes:
-    return _MARK.pack(*mark)
+    return _MARK.pack(mark.low, mark.next_id, mark.bytes_put, mark.bytes_consumed, mark.floor)
 
 
 def unpack_mark(value: bytes) -> Mark:

@@ -14,7 +14,7 @@ from typing import Any, Final, Optional, Protocol
 import plyvel
 
 from darner.errors import StoreError
-from darner.store.batch import Write
+from darner.store.batch import Batch, Write
 from darner.store.payloads import Bytes, Payloads
 
 _LOOK: Final = 0.001
@@ -27,11 +27,21 @@ class Writable(Protocol):
     def discard_rollback(self) -> None:
         """Give up the files as they were before the database was opened."""
 
+    def require_room(self) -> None:
+        """@raise StoreError: there is no space for a put, or the store is damaged."""
+
     def require_whole(self) -> None:
         """@raise StoreError: a write has failed, and the database was not reopened since."""
 
     def torn_by(self, error: Exception) -> StoreError:
         """@return: the error for a write that has failed."""
+
+
+class Recording(Protocol):
+    """What records the ranges to compact, as the writer sees it."""
+
+    def reclaimed(self, batch: Batch) -> None:
+        """Record the ranges of runs that a batch deletes."""
 
 
 class Writer:
@@ -55,6 +65,22 @@ class Writer:
         self._dirty = payloads.segments.dirty
         self._look = look
         self._look_at = 0.0
+
+    def prepare(self, batch: Batch, compaction: Recording) -> None:
+        """
+        Do for a turn's batch what comes before the write.
+
+        @raise StoreError: there is no space for its puts, or the store is damaged.
+        """
+        if batch.puts:
+            self._database.require_room()
+        if batch.reclaimed:
+            compaction.reclaimed(batch)
+
+    def write_batch(self, batch: Batch, compaction: Recording) -> None:
+        """L{prepare} and L{write} a turn's batch."""
+        self.prepare(batch, compaction)
+        self.write(batch.writes, False, batch.large, batch.apart)
 
     def write(
         self, writes: Sequence[Write], sync: bool = False, large: bool = False, apart: Sequence[bytes] = ()
