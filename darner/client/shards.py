@@ -7,7 +7,6 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final, Optional, TypeVar, Union
 
-from darner.client import requests
 from darner.client.addresses import Address, address
 from darner.client.commands import Commands, Queues, names
 from darner.client.core import Place
@@ -163,6 +162,13 @@ class BaseShards:
             raise next(iter(failed.values()))
         return None
 
+    async def _open_ready(self, queue: Queues) -> Optional[OpenRead]:
+        """As L{open}, of the shards that are not away, and without an error where there are none."""
+        read, _ = await self._ask_each(
+            self._groups(names(queue)), lambda client, queues: client.open(queues), skip=True
+        )
+        return read
+
     async def _ask_each(
         self, groups: list[_Group], ask: Callable[[Commands, list[Name]], Awaitable[Optional[_T]]], skip: bool = False
     ) -> tuple[Optional[_T], dict[Commands, DarnerError]]:
@@ -234,13 +240,7 @@ class BaseShards:
         if len(groups) == 1:
             return await groups[0][0].get(groups[0][1], timeout)
         read = await self.open(queue, timeout)
-        if read is None:
-            return None
-        link = read._leave()
-        if link is not None:
-            link.tell(requests.close(read.queue))
-            read._client._release(link)
-        return read.item
+        return None if read is None else read._close_at_once()
 
     async def get_many(self, queue: Name, count: int, *, timeout: Optional[float] = None) -> list[Item]:
         """As L{Commands.get_many}: where some were had, they are what is returned, whatever the next shard says."""

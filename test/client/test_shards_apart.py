@@ -248,3 +248,35 @@ class AwayTests(_ApartTestCase):
             await self.shards.close()
 
         run(scenario())
+
+    def test_monitor_fetches_ahead_of_the_others(self) -> None:
+        """Who asks for the next item does not wait until one that is fetched ahead has been asked for at that shard."""
+
+        async def scenario() -> None:
+            self.second.payloads = [_Read(b"1"), _Read(b"2"), _Read(b"3")]  # type: ignore[list-item]
+            items = self.shards.monitor(["photos", "jobs"], prefetch=9, timeout=60)
+            for payload in (b"1", b"2", b"3"):
+                item = await items.next()
+                self.assertEqual(item.payload, payload)
+            await until(lambda: not items._fetching)
+            self.assertEqual(self.first.asked.count("open"), 1, "by the first read of all")
+            await items.stop()
+            await self.shards.close()
+
+        self.patch(members, "_LOOK_AGAIN", 60)
+        run(scenario())
+
+
+class _Read:
+    """An item that is open."""
+
+    is_open = True
+
+    def __init__(self, payload: bytes) -> None:
+        self.item = Item(payload, 0, "jobs")
+
+    def _close_at_once(self) -> Item:
+        return self.item
+
+    async def close(self) -> None:
+        pass
