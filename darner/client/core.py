@@ -13,6 +13,7 @@ from darner.client import requests
 from darner.client.addresses import Address, Backoff, address
 from darner.client.errors import ClientClosed, ConnectionFailed, InDoubt, TimedOut, TooManyConnections, TooManyLogins
 from darner.client.links import Future, Link, Runtime
+from darner.client.put_back import PutBack
 from darner.client.requests import Request
 from darner.errors import DarnerError
 
@@ -54,6 +55,7 @@ class Core:
         self._connecting = False
         self._arrivals: list[Future] = []
         self._closed = False
+        self._put_back = PutBack(self)
 
     # Connections
 
@@ -80,6 +82,7 @@ class Core:
         if left <= 0:
             raise TimedOut(f"no connection to {self.address} in time")
         link = await self._runtime.connect(self.address, min(left, self._connect_timeout))
+        link.unwanted = self._put_back.add
         if self._closed:
             link.abort()
             raise ClientClosed()
@@ -258,13 +261,14 @@ class Core:
         """
         Wait for what was sent on the shared connection, and end all.  Open reads that were not closed go back.
         """
+        await self._put_back.end(self.timeout)  # for which it may still connect
         self._closed = True
         link = self._main
         if link is not None and not link.closed:
             with contextlib.suppress(DarnerError):
-                # Twice: what came for a cancelled call is put back when it comes, which is then waited for.
                 await link.ask(requests.version(), self._deadline(None))
-                await link.ask(requests.version(), self._deadline(None))
+            # What has come meanwhile for a cancelled call is put back.
+            await self._put_back.end(self.timeout)
         self._end()
 
     def _end(self) -> None:

@@ -8,7 +8,6 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, Final, Optional, Protocol, Union
 
-from darner.client import requests
 from darner.client.addresses import Address
 from darner.client.errors import InDoubt, ProtocolError
 from darner.client.protocol import Connection, Delivery, Farewell, Item, Piece, Refusal, Reply
@@ -55,10 +54,12 @@ class Link(Protocol):
 
     @ivar closed: whether it has ended.
     @ivar dropped: whether the client ended it, which says nothing against the server.
+    @ivar unwanted: is given the items that come for calls which nobody waits for any more; who connects sets it.
     """
 
     closed: bool
     dropped: bool
+    unwanted: Callable[[Sequence[Item]], object]
 
     def fresh(self) -> bool:
         """@return: whether it can be used, after a while of not being."""
@@ -85,7 +86,7 @@ class Link(Protocol):
 
     def disown(self, request: Request, answer: Any) -> None:
         """
-        Nobody waits for an answer any more: an item that comes by it, or has come, goes back to its queue.
+        Nobody waits for an answer any more: an item that comes by it, or has come, is given to C{unwanted}.
 
         @param answer: what L{ask} returned.
         """
@@ -179,13 +180,21 @@ class _Calls:
         return self.future.__await__()
 
 
+def _items(request: Request, result: Any) -> list[Item]:
+    """@return: the items that are taken with an answer; those that are open, or only shown, are not."""
+    if request.repeatable or request.sink is not None:
+        return []
+    return result if request.kind == Kind.ITEMS else [result] if request.kind == Kind.ITEM else []
+
+
 class PipelinedLink:
     """
     A connection of an event loop.  Subclasses send and end it.
 
-    Of a call that is cancelled the reply is waited for and dropped; an item that nobody waits for any more is put back
-    to its queue.
+    Of a call that is cancelled the reply is waited for and dropped, but for the items in it.
     """
+
+    unwanted: Callable[[Sequence[Item]], object] = staticmethod(lambda items: None)
 
     def __init__(self, runtime: Runtime) -> None:
         self.closed = self.dropped = False
@@ -269,7 +278,7 @@ class PipelinedLink:
             if type(event) is Reply:
                 result = event.result
                 if not calls.popleft().settle(result, None) and result:
-                    self._put_back(event.request, result)
+                    self.unwanted(_items(event.request, result))
             elif isinstance(event, Refusal):
                 calls.popleft().settle(None, event.error)
             elif isinstance(event, Delivery):
@@ -300,21 +309,17 @@ class PipelinedLink:
 
     def disown_all(self, asked: Sequence[Request], answer: _Calls) -> None:
         answer.future.cancel()
+        items: list[Item] = []
         for request, result in zip(asked, answer.results, strict=False):
             if result and not isinstance(result, DarnerError):
-                self._put_back(request, result)
+                items += _items(request, result)
+        self.unwanted(items)
 
     def disown(self, request: Request, answer: Future) -> None:
         if not answer.done():
             answer.cancel()
         elif not answer.cancelled() and answer.exception() is None and answer.result():
-            self._put_back(request, answer.result())
-
-    def _put_back(self, request: Request, result: Any) -> None:
-        if request.repeatable or request.sink is not None:
-            return
-        for item in result if request.kind == Kind.ITEMS else [result] if request.kind == Kind.ITEM else []:
-            self.tell(requests.put(item.queue, item.payload, flags=item.flags))
+            self.unwanted(_items(request, answer.result()))
 
     def _fail(self, reason: str) -> None:
         if self.closed:

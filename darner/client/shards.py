@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final, Optional, TypeVar, Union
 
-from darner.client.addresses import Address, address
+from darner.client.addresses import addresses
 from darner.client.commands import Commands, Queues, names
 from darner.client.core import Place
 from darner.client.errors import ClientClosed, ConnectionFailed, SpansShards, TooManyConnections, Unavailable
@@ -32,13 +32,6 @@ _T = TypeVar("_T")
 _PAUSE: Final = 0.05
 _NOT_DONE: Final = (ConnectionFailed, TooManyConnections, Unavailable)
 """What says that a shard could not be asked, and that nothing was taken there."""
-
-
-def _addresses(nodes: Nodes) -> list[Address]:
-    found = [address(node) for node in (nodes.split(",") if isinstance(nodes, str) else nodes)]
-    if not found:
-        raise ValueError("a shard has no nodes")
-    return found
 
 
 def _bytes(queue: Name) -> bytes:
@@ -71,7 +64,9 @@ class BaseShards:
         self._closed = False
 
         def client(nodes: Nodes) -> Commands:
-            places = _addresses(nodes)
+            places = addresses(nodes)
+            if not places:
+                raise ValueError("a shard has no nodes")
             return Commands(
                 LeaderRuntime(runtime, places, connect_timeout), places[0], user=user, password=password,
                 timeout=timeout, connect_timeout=timeout, max_idle=max_idle,
@@ -246,7 +241,8 @@ class BaseShards:
 
     async def get_many(self, queue: Name, count: int, *, timeout: Optional[float] = None) -> list[Item]:
         """
-        As L{Commands.get_many}; while queues move, of the old shard and then of the new one.
+        As L{Commands.get_many}; while queues move, of the old shard and then of the new one, which gets back what was
+        taken where it is cancelled.
 
         @raise DarnerError: none was had, and a shard cannot be asked, or it is in doubt.  Where some were, those are
             returned, whatever the other shard says.
@@ -259,7 +255,11 @@ class BaseShards:
             found.extend(await client.get_many(queue, count - len(found), timeout=timeout))
             return len(found)
 
-        await self._take_each(queue, take, count)
+        try:
+            await self._take_each(queue, take, count)
+        except BaseException:  # it was cancelled
+            self.of(queue)._put_back.add(found)
+            raise
         return found
 
     async def get_into(

@@ -25,7 +25,7 @@ from test.servers import Server
 class FrontEndTests(TestCase):
     """The same for all front ends, against sockets."""
 
-    timeout = 60
+    timeout = 120
 
     def place(self) -> str:
         """@return: an address where nobody listens, nor will."""
@@ -40,7 +40,7 @@ class FrontEndTests(TestCase):
 
         async def scenario(front: Any) -> None:
             async with front.fleet(nobody) as fleet:
-                for timeout in (0, 0, 0.05, 0.05):
+                for timeout in (0, 0.05):
                     for read in (fleet.get, fleet.open):
                         try:
                             await read("q", timeout)
@@ -49,7 +49,7 @@ class FrontEndTests(TestCase):
                         else:
                             self.fail("nobody was asked")
             async with front.fleet(some) as fleet:
-                for timeout in (0, 0, 0.05, 0.05):
+                for timeout in (0, 0.05):
                     for read in (fleet.get, fleet.open):
                         self.assertIsNone(await read("q", timeout))
                 await fleet.put("q", b"x")

@@ -40,6 +40,11 @@ class _Shard:
         self.payloads = list(payloads)
         self.error: Optional[Exception] = None
         self.asked: list[str] = []
+        self.back: list[Item] = []
+        self._put_back = self
+
+    def add(self, items: list[Item]) -> None:
+        self.back += items
 
     def _answer(self, call: str) -> None:
         self.asked.append(call)
@@ -139,6 +144,29 @@ class TakingTests(_ApartTestCase):
                 shards._away.close()
 
             run(scenario())
+
+    def test_cancelled_between_two_shards(self) -> None:
+        """What was taken of the old shard goes to the new one: the old one may be ended as soon as it is empty."""
+        self.old.payloads = [b"1", b"2"]
+        begun = asyncio.Event()
+
+        async def get_many(queue: Any, count: int, *, timeout: Optional[float] = None) -> list[Item]:
+            begun.set()
+            await asyncio.sleep(60)
+            raise AssertionError("it was not cancelled")
+
+        self.second.get_many = get_many  # type: ignore[method-assign]
+
+        async def scenario() -> None:
+            taking = asyncio.ensure_future(self.moving.get_many("jobs", 10))
+            await begun.wait()
+            taking.cancel()
+            with self.assertRaises(asyncio.CancelledError):
+                await taking
+
+        run(scenario())
+        self.assertEqual([item.payload for item in self.second.back], [b"1", b"2"])
+        self.assertEqual((self.old.back, self.first.back), ([], []))
 
     def test_in_doubt(self) -> None:
         """What may have been taken is told of, and so is what a sink may have been given a part of."""
