@@ -269,9 +269,10 @@ class _FleetContract:
                 await fleet.put("q", payload, timeout=30)
                 put.add(payload)
                 count += 1
+            producing.discard(number)
 
         async def consume(fleet: Any) -> None:
-            while not stopping.is_set() or put - got:
+            while producing or put - got:
                 if time.monotonic() > until:
                     return
                 try:
@@ -289,6 +290,7 @@ class _FleetContract:
         until = time.monotonic() + seconds + 30
         async with self.front.fleet([place(server) for server in servers], timeout=10) as fleet:
             killer.start()
+            producing = set(range(4))
             work = [self.front.start(produce(fleet, number)) for number in range(4)]
             work += [self.front.start(consume(fleet)) for _ in range(4)]
             await self.front.sleep(seconds)
