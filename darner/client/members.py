@@ -141,7 +141,7 @@ class Away:
                 await self._runtime.sleep(_LOOK_AGAIN)
                 try:
                     # With a wait, and so on a connection of its own: where the time of one call is up, the shared one
-                    # ends, and with it the calls of others.
+                    # is retired.
                     await client.peek(queue, _PEEK_WAIT)
                 except PASSING as error:
                     if client in self.why:

@@ -83,7 +83,7 @@ class SocketLink:
     """
 
     def __init__(self, connected: socket.socket, timeout: float) -> None:
-        self.closed = self.dropped = False
+        self.closed = self.retired = self.dropped = False
         self.unwanted: Callable[[Sequence[Item]], object] = lambda items: None
         self._socket = connected
         self._timeout = timeout
@@ -229,7 +229,7 @@ class SocketLink:
     def _fail(self, reason: str) -> None:
         if self.closed:
             return
-        self.closed = True
+        self.closed = self.retired = True
         self._socket.close()
         calls, self._calls = self._calls, deque()
         for call in calls:
