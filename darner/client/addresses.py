@@ -5,6 +5,7 @@ Where servers are, and how long to wait before trying one again.
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Union
 
@@ -51,6 +52,11 @@ def address(place: Union[str, Address, tuple[str, int]]) -> Address:
     if not host or not port.isdigit() or not 0 < int(port) < 65536:
         raise ValueError(f"not the address of a server: {place!r}")
     return Address(host, int(port))
+
+
+def addresses(places: Union[str, Sequence[Union[str, Address, tuple[str, int]]]]) -> list[Address]:
+    """@param places: a sequence of what L{address} takes, or text with commas between them."""
+    return [address(place) for place in (places.split(",") if isinstance(places, str) else places)]
 
 
 class Backoff:

@@ -137,23 +137,28 @@ class Commands(Core):
         """
         Take up to so many items that are there.
 
+        Where the call is cancelled, what it has taken goes back to the end of the queue, with its flags, but without an
+        expiry.
+
         @raise DarnerError: none was had.  Where some were, they are what is returned.
         """
         items: list[Item] = []
-        while len(items) < count:
-            asked = [requests.get(queue) for _ in range(min(count - len(items), MOST_AT_ONCE))]
-            try:
+        try:
+            while len(items) < count:
+                asked = [requests.get(queue) for _ in range(min(count - len(items), MOST_AT_ONCE))]
                 results = await self._call_all(asked, timeout)
-            except DarnerError:
-                if not items:
-                    raise
-                break
-            items += [result for result in results if isinstance(result, Item)]
-            errors = [result for result in results if isinstance(result, DarnerError)]
-            if errors and not items:
-                raise errors[0]
-            if errors or None in results:
-                break
+                items += [result for result in results if isinstance(result, Item)]
+                errors = [result for result in results if isinstance(result, DarnerError)]
+                if errors and not items:
+                    raise errors[0]
+                if errors or None in results:
+                    break
+        except DarnerError:
+            if not items:
+                raise
+        except BaseException:
+            self._put_back.add(items)
+            raise
         return items
 
     async def get_into(

@@ -13,6 +13,7 @@ from darner.client import requests
 from darner.client.addresses import Address, Backoff, address
 from darner.client.errors import ClientClosed, ConnectionFailed, InDoubt, TimedOut, TooManyConnections, TooManyLogins
 from darner.client.links import Future, Link, Runtime
+from darner.client.put_back import PutBack
 from darner.client.requests import Request
 from darner.errors import DarnerError
 
@@ -49,11 +50,13 @@ class Core:
         self._max_idle = max_idle
         self._login = requests.login(user, password) if user else None
         self._main: Optional[Link] = None
+        self._retired: list[Link] = []  # those that were the shared one, as long as somebody waits there
         self._idle: list[Link] = []
         self._busy: set[Link] = set()
         self._connecting = False
         self._arrivals: list[Future] = []
         self._closed = False
+        self._put_back = PutBack(self)
 
     # Connections
 
@@ -80,6 +83,7 @@ class Core:
         if left <= 0:
             raise TimedOut(f"no connection to {self.address} in time")
         link = await self._runtime.connect(self.address, min(left, self._connect_timeout))
+        link.unwanted = self._put_back.add
         if self._closed:
             link.abort()
             raise ClientClosed()
@@ -97,10 +101,12 @@ class Core:
             return await self._borrow(deadline)
         while True:
             link = self._main
-            if link is not None and not link.closed:
+            if link is not None and not link.retired:
                 return link
             if not self._connecting:
                 self._connecting = True
+                self._retired = [link for link in [*self._retired, self._main] if link is not None and not link.closed]
+                self._main = None
                 try:
                     self._main = link = await self._connect(deadline)
                     return link
@@ -145,7 +151,7 @@ class Core:
     def _release(self, link: Link) -> None:
         """Nothing is open there, and nothing is waited for."""
         self._busy.discard(link)
-        if self._closed or link.closed or len(self._idle) >= self._max_idle:
+        if self._closed or link.retired or len(self._idle) >= self._max_idle:
             link.abort()
         else:
             self._idle.append(link)
@@ -170,7 +176,7 @@ class Core:
         deadline = self._runtime.now() + (self.timeout if timeout is None else timeout)
         while True:
             link = self._main
-            if link is None or link.closed:
+            if link is None or link.retired:
                 link = await self._shared(deadline)
             if not self._runtime.pipelining:
                 return await self._call_alone(link, request, deadline)
@@ -258,19 +264,21 @@ class Core:
         """
         Wait for what was sent on the shared connection, and end all.  Open reads that were not closed go back.
         """
+        await self._put_back.end(self.timeout)  # for which it may still connect
         self._closed = True
-        link = self._main
-        if link is not None and not link.closed:
-            with contextlib.suppress(DarnerError):
-                # Twice: what came for a cancelled call is put back when it comes, which is then waited for.
-                await link.ask(requests.version(), self._deadline(None))
-                await link.ask(requests.version(), self._deadline(None))
+        deadline = self._deadline(None)
+        for link in [*self._retired, self._main]:
+            if link is not None and not link.closed:
+                with contextlib.suppress(DarnerError):
+                    await link.ask(requests.version(), deadline)
+        # What has come meanwhile for a cancelled call is put back.
+        await self._put_back.end(self.timeout)
         self._end()
 
     def _end(self) -> None:
         """End all connections at once."""
         self._closed = True
-        links = [*self._idle, *self._busy, *([self._main] if self._main is not None else [])]
+        links = [*self._idle, *self._busy, *self._retired, *([self._main] if self._main is not None else [])]
         self._idle.clear()
         self._busy.clear()
         for link in links:

@@ -4,6 +4,7 @@ Many servers as one loosely ordered queue, as Kestrel's and Darner's users run i
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Awaitable, Callable
 from itertools import islice
@@ -13,26 +14,17 @@ from darner.client import requests
 from darner.client.addresses import Address, address
 from darner.client.commands import MOST_AT_ONCE, Commands, Queues, names
 from darner.client.core import Place
-from darner.client.errors import (
-    ClientClosed,
-    ConnectionFailed,
-    InDoubt,
-    TimedOut,
-    TooManyConnections,
-    Unavailable,
-)  # fmt: skip
+from darner.client.errors import ClientClosed, ConnectionFailed, InDoubt, TimedOut, TooManyConnections
 from darner.client.figures import Stats
 from darner.client.fleet_monitor import FleetMonitor
 from darner.client.links import Runtime, Timer
-from darner.client.members import Member, Race
+from darner.client.members import PASSING, Member, Race, unanswered
 from darner.client.protocol import Item
 from darner.client.reads import OpenRead
 from darner.client.requests import Name, Request
 from darner.client.servers import Servers, source
 from darner.errors import DarnerError, QueueFull, ServerError
 
-_FAILING: Final = (ConnectionFailed, InDoubt, TooManyConnections, Unavailable)
-"""What sets a server aside."""
 CHOICES: Final = ("random", "least_loaded")
 _PAUSE: Final = 0.05
 """Seconds before all are tried again where none took an item."""
@@ -180,13 +172,13 @@ class BaseFleet:
                 member.went_well()
                 return str(member.client.address)
             except ConnectionFailed as error:
-                self._note(member, error)
+                member.failed(self._runtime.now(), error)
                 failed.add(member)
             except (ServerError, QueueFull) as error:
-                self._note(member, error)
+                member.failed(self._runtime.now(), error)
                 refused[member] = error
             except InDoubt as error:
-                self._note(member, error)
+                member.failed(self._runtime.now(), error)
                 failed.add(member)
                 doubt = error
                 if id is not None:
@@ -212,7 +204,7 @@ class BaseFleet:
                 try:
                     results = await member.put(asked, max(self.timeout / 3, 0.05))
                 except (ConnectionFailed, TooManyConnections) as error:
-                    self._note(member, error)
+                    member.failed(self._runtime.now(), error)
             for payload, result in zip(batch, results, strict=True):
                 if result is not True:
                     if isinstance(result, InDoubt) and not self._again:
@@ -251,71 +243,97 @@ class BaseFleet:
             return min(members, key=lambda member: member.aside_until)
         return None
 
-    def _note(self, member: Member, error: DarnerError) -> None:
-        if isinstance(error, _FAILING):
-            member.failed(self._runtime.now())
-
     # Reading
 
     async def open(self, queue: Queues, timeout: float = 0, *, heartbeat: Optional[float] = None) -> Optional[OpenRead]:
         """
         Open an item of any server.
 
-        Each is asked in turn, in another order each time; where none has one, it is waited for at all of them.
+        Each is asked in turn, in another order each time; where none has one, it is waited for at all of them.  Those
+        that are set aside are asked where no other one answers.
 
         @param timeout: for how many seconds to wait for one.
-        @return: None where there is none; it is closed on the server that it came from.
-        @raise ConnectionFailed: no server could be reached.
+        @return: None where a server has answered, and none has an item in time; an item is closed on the server that it
+            came from.
+        @raise ServerError: no server has answered, and one refuses.
+        @raise ConnectionFailed: no server could be asked.
         """
         queues = names(queue)
         until = self._runtime.now() + max(0.0, timeout)
-        errors: list[DarnerError] = []
-        members = list(self._members.values())
-        random.shuffle(members)
-        for member in members:
-            if member.aside_until > self._runtime.now():
+        read, answered = await self._ask_each(queues, until, heartbeat)
+        if read is None and self._runtime.now() < until:
+            read, answered = await self._race(queues, until, heartbeat, answered)
+        if read is None and not answered and not self._closed:
+            raise unanswered(self._members.values())
+        return read
+
+    async def _open_ready(self, queue: Queues) -> Optional[OpenRead]:
+        """As L{open}, of the servers that are not set aside, and without an error where there are none."""
+        return (await self._ask_each(names(queue), math.inf, None))[0]
+
+    async def _ask_each(
+        self, queues: tuple[Name, ...], until: float, heartbeat: Optional[float]
+    ) -> tuple[Optional[OpenRead], bool]:
+        """
+        Ask one server after the other until one has an item.
+
+        @param until: not before that are those asked that are set aside.
+        @return: the item, and whether any server has answered.
+        """
+        answered = False
+        began = self._runtime.now()
+        members = random.sample(list(self._members.values()), len(self._members))
+        for member in sorted(members, key=lambda member: max(member.aside_until, began)):
+            now = self._runtime.now()
+            if member.aside_until > now and (answered or not until <= now < began + self.timeout):
                 continue
             try:
                 read = await member.client.open(queues, heartbeat=heartbeat)
-            except (*_FAILING, ServerError) as error:
-                self._note(member, error)
-                errors.append(error)
+            except (*PASSING, ServerError) as error:
+                member.refused_read(self._runtime.now(), error)
                 continue
+            answered = True
             member.went_well()
             if read is not None:
-                return read
-        if self._runtime.now() < until:
-            return await self._race(queues, until, heartbeat)
-        if len(errors) and len(errors) >= len(members):
-            raise errors[0]
-        return None
+                return read, answered
+        return None, answered
 
-    async def _race(self, queues: tuple[Name, ...], until: float, heartbeat: Optional[float]) -> Optional[OpenRead]:
+    async def _race(
+        self, queues: tuple[Name, ...], until: float, heartbeat: Optional[float], answered: bool
+    ) -> tuple[Optional[OpenRead], bool]:
+        """@return: the item, and whether any server has answered."""
         if self._closed:  # nobody would end the wait
             raise ClientClosed()
         race = Race(queues, until, heartbeat, self._runtime.future())
+        race.answered = answered
 
         def begin() -> None:
             for place, member in self._members.items():
                 self._join(race, place, member)
 
-        return await race.run(self._runtime, self._races, begin)
+        return await race.run(self._runtime, self._races, begin), race.answered
 
     def _join(self, race: Race, place: Address, member: Member) -> None:
         race.waits[place] = self._runtime.spawn(self._wait(race, member))
 
     async def _wait(self, race: Race, member: Member) -> None:
-        """Wait for an item at one server, also one that is set aside or away, as soon as it is there again."""
+        """
+        Wait for an item at one server, also one that is set aside or away, as soon as it is there again.
+
+        Where none has answered yet it is asked without a wait at first, so that it is known when it answers.
+        """
         now = self._runtime.now
         while not race.won.done() and not self._closed:
-            aside = member.aside_until - now()
-            if aside > 0:
-                await self._runtime.sleep(aside)
+            pause = member.pause(now(), race.answered)
+            if pause > 0:
+                await self._runtime.sleep(pause)
                 continue
+            waits = race.answered
+            wait = race.until - now() if waits else 0.0
             try:
-                read = await member.client.open(race.queues, race.until - now(), heartbeat=race.heartbeat)
-            except (*_FAILING, ServerError) as error:
-                self._note(member, error)
+                read = await member.client.open(race.queues, wait, heartbeat=race.heartbeat)
+            except (*PASSING, ServerError) as error:
+                member.refused_read(now(), error)
                 await self._runtime.sleep(_PAUSE)
                 continue
             except DarnerError as error:
@@ -323,24 +341,21 @@ class BaseFleet:
                     race.won.set_exception(error)
                 return
             member.went_well()
-            if read is None:
+            race.answered = True
+            if read is not None:
+                race.end(read)
+            elif waits:
                 return
-            race.end(read)
 
     async def get(self, queue: Queues, timeout: float = 0) -> Optional[Item]:
         """
         Take an item of any server: it is opened, and closed when it is here.
 
         @return: None where there is none.
+        @raise DarnerError: as L{open}.
         """
         read = await self.open(queue, timeout)
-        if read is None:
-            return None
-        link = read._leave()
-        if link is not None:
-            link.tell(requests.close(read.queue))
-            read._client._release(link)
-        return read.item
+        return None if read is None else read._close_at_once()
 
     def monitor(self, queue: Queues, *, prefetch: int = 1, timeout: float = float("inf")) -> FleetMonitor:
         """@return: the items as they come on any server, each closed when the next one is asked for."""
@@ -354,8 +369,8 @@ class BaseFleet:
         for place, member in list(self._members.items()):
             try:
                 found[str(place)] = await member.client.stats()
-            except _FAILING as error:
-                self._note(member, error)
+            except PASSING as error:
+                member.failed(self._runtime.now(), error)
         return found
 
     async def flush(self, queue: Name) -> None:
@@ -376,7 +391,7 @@ class BaseFleet:
             try:
                 await call(member.client)
             except DarnerError as error:
-                self._note(member, error)
+                member.failed(self._runtime.now(), error)
                 errors.append(error)
         if errors:
             raise errors[0]

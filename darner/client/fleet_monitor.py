@@ -7,7 +7,6 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, Optional, Union
 
-from darner.client import requests
 from darner.client.commands import Queues
 from darner.client.links import Future, Timer
 from darner.client.protocol import Item
@@ -95,10 +94,8 @@ class FleetMonitor(ItemStream):
 
     def _confirm(self) -> None:
         read, self._current = self._current, None
-        link = None if read is None else read._leave()
-        if read is not None and link is not None:
-            link.tell(requests.close(read.queue))
-            read._client._release(link)
+        if read is not None:
+            read._close_at_once()
 
     def _fetch_ahead(self) -> None:
         if not self._fetching and len(self._held) < self._prefetch - 1:
@@ -108,7 +105,7 @@ class FleetMonitor(ItemStream):
     async def _fetch(self) -> None:
         try:
             while not self._stopped and len(self._held) < self._prefetch - 1:
-                read = await self._fleet.open(self._queue)
+                read = await self._fleet._open_ready(self._queue)
                 if read is None:
                     break
                 if self._stopped:

@@ -56,10 +56,10 @@ class LeaderRuntime:
         @raise ConnectionFailed: no node listened in that time.
         """
         until = self.now() + timeout
-        if any(link.closed and not link.dropped for link in self._links):
+        if any(link.retired and not link.dropped for link in self._links):
             self._links = []
             self._nodes.append(self._nodes.pop(0))
-        self._links = [link for link in self._links if not link.closed]
+        self._links = [link for link in self._links if not link.retired]
         while True:
             for node in list(self._nodes):
                 try:

@@ -8,7 +8,6 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, Final, Optional, Protocol, Union
 
-from darner.client import requests
 from darner.client.addresses import Address
 from darner.client.errors import InDoubt, ProtocolError
 from darner.client.protocol import Connection, Delivery, Farewell, Item, Piece, Refusal, Reply
@@ -54,11 +53,15 @@ class Link(Protocol):
     One connection.
 
     @ivar closed: whether it has ended.
+    @ivar retired: whether it is not to be used for more calls: it has ended, or one had no reply in time.
     @ivar dropped: whether the client ended it, which says nothing against the server.
+    @ivar unwanted: is given the items that come for calls which nobody waits for any more; who connects sets it.
     """
 
     closed: bool
+    retired: bool
     dropped: bool
+    unwanted: Callable[[Sequence[Item]], object]
 
     def fresh(self) -> bool:
         """@return: whether it can be used, after a while of not being."""
@@ -67,8 +70,10 @@ class Link(Protocol):
         """
         Send a request.
 
-        @param deadline: when its reply has to be there, by the runtime's clock; else the connection is ended.
-        @return: its result; or it raises what the server answered, or L{InDoubt} where the connection ends before.
+        @param deadline: when its reply has to be there, by the runtime's clock; else the connection is retired, and
+            ended when nobody waits for another reply.
+        @return: its result; or it raises what the server answered, or L{InDoubt} where the time is up or the connection
+            ends before.
         """
 
     def ask_all(self, asked: Sequence[Request], deadline: float) -> Awaitable[list[Any]]:
@@ -85,7 +90,7 @@ class Link(Protocol):
 
     def disown(self, request: Request, answer: Any) -> None:
         """
-        Nobody waits for an answer any more: an item that comes by it, or has come, goes back to its queue.
+        Nobody waits for an answer any more: an item that comes by it, or has come, is given to C{unwanted}.
 
         @param answer: what L{ask} returned.
         """
@@ -153,6 +158,16 @@ class _Call:
             future.set_exception(error)
         return True
 
+    @property
+    def waited_for(self) -> bool:
+        return self.future is not None and not self.future.done()
+
+    def give_up(self) -> None:
+        """Its time is up.  The reply is not wanted any more."""
+        self.deadline = float("inf")
+        if self.waited_for:
+            self.settle(None, InDoubt(TIME_IS_UP))
+
 
 class _Calls:
     """Many requests that are answered together."""
@@ -175,20 +190,39 @@ class _Calls:
             self.future.set_result(self.results)
         return True
 
+    @property
+    def waited_for(self) -> bool:
+        return not self.future.done()
+
+    def give_up(self) -> None:
+        """As for one."""
+        self.deadline = float("inf")
+        while self.waited_for:
+            self.settle(None, InDoubt(TIME_IS_UP))
+
     def __await__(self) -> Any:
         return self.future.__await__()
+
+
+def _items(request: Request, result: Any) -> list[Item]:
+    """@return: the items that are taken with an answer; those that are open, or only shown, are not."""
+    if request.repeatable or request.sink is not None:
+        return []
+    return result if request.kind == Kind.ITEMS else [result] if request.kind == Kind.ITEM else []
 
 
 class PipelinedLink:
     """
     A connection of an event loop.  Subclasses send and end it.
 
-    Of a call that is cancelled the reply is waited for and dropped; an item that nobody waits for any more is put back
-    to its queue.
+    Of a call that is cancelled the reply is waited for and dropped, but for the items in it.  A call whose time is up
+    takes nothing from those that wait beside it: they have their own time.
     """
 
+    unwanted: Callable[[Sequence[Item]], object] = staticmethod(lambda items: None)
+
     def __init__(self, runtime: Runtime) -> None:
-        self.closed = self.dropped = False
+        self.closed = self.retired = self.dropped = False
         self._heard = False
         self._runtime = runtime
         self._connection = Connection()
@@ -269,7 +303,7 @@ class PipelinedLink:
             if type(event) is Reply:
                 result = event.result
                 if not calls.popleft().settle(result, None) and result:
-                    self._put_back(event.request, result)
+                    self.unwanted(_items(event.request, result))
             elif isinstance(event, Refusal):
                 calls.popleft().settle(None, event.error)
             elif isinstance(event, Delivery):
@@ -289,6 +323,8 @@ class PipelinedLink:
                     return
             elif isinstance(event, Farewell):
                 self._fail(str(event.error))
+        if self.retired:
+            self._end_retired()
 
     def lost(self, reason: str) -> None:
         """The connection has ended."""
@@ -300,26 +336,22 @@ class PipelinedLink:
 
     def disown_all(self, asked: Sequence[Request], answer: _Calls) -> None:
         answer.future.cancel()
+        items: list[Item] = []
         for request, result in zip(asked, answer.results, strict=False):
             if result and not isinstance(result, DarnerError):
-                self._put_back(request, result)
+                items += _items(request, result)
+        self.unwanted(items)
 
     def disown(self, request: Request, answer: Future) -> None:
         if not answer.done():
             answer.cancel()
         elif not answer.cancelled() and answer.exception() is None and answer.result():
-            self._put_back(request, answer.result())
-
-    def _put_back(self, request: Request, result: Any) -> None:
-        if request.repeatable or request.sink is not None:
-            return
-        for item in result if request.kind == Kind.ITEMS else [result] if request.kind == Kind.ITEM else []:
-            self.tell(requests.put(item.queue, item.payload, flags=item.flags))
+            self.unwanted(_items(request, answer.result()))
 
     def _fail(self, reason: str) -> None:
         if self.closed:
             return
-        self.closed = True
+        self.closed = self.retired = True
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -337,8 +369,19 @@ class PipelinedLink:
     def _look(self) -> None:
         self._timer = None
         # A call that nobody waits for any more still has its time: the others behind it are waiting for its reply.
+        now = self._runtime.now()
+        if any(call.deadline <= now for call in self._calls):
+            self.retired = True
+            for call, request in list(zip(self._calls, self._connection.requests, strict=True)):
+                # What can be sent again is, on another connection: the server may be gone.
+                if call.deadline <= now or (request.repeatable and isinstance(call, _Call)):
+                    call.give_up()
+            self._end_retired()
         due = min((call.deadline for call in self._calls), default=float("inf"))
-        if due <= self._runtime.now():
-            self._fail(TIME_IS_UP)
-        elif due < float("inf"):
+        if due < float("inf"):
             self._watch(due)
+
+    def _end_retired(self) -> None:
+        """It has ended, or does when nobody waits for a reply any more."""
+        if not any(call.waited_for for call in self._calls):
+            self._fail(TIME_IS_UP)

@@ -7,10 +7,13 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Coroutine
-from typing import Any, Optional, Protocol, TypeVar
+from typing import Any, Final, Optional, Protocol, TypeVar
 
 _T = TypeVar("_T")
 _S = TypeVar("_S", bound="InLoop")
+
+_PATIENCE: Final = 1.0
+"""Seconds for which what still runs in the loop is waited for, before it is cancelled."""
 
 
 class Front(Protocol):
@@ -52,11 +55,21 @@ class InLoop:
         loop, thread = self._loop, self._thread
         if loop is None or thread is None:
             return
-        self._run(self._front.close())
+        self._run(self._end())
         self._loop = self._thread = None
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
         loop.close()
+
+    async def _end(self) -> None:
+        await self._front.close()
+        # What was called off, and what other threads wait for, needs some turns of the loop to end.
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        if others:
+            _, late = await asyncio.wait(others, timeout=_PATIENCE)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
 
     def __enter__(self: _S) -> _S:
         self.start()

@@ -5,7 +5,7 @@ The servers of a fleet, the shards that are away, and the reads that wait at all
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, Final, Optional
 
 from darner.client.addresses import Backoff
@@ -14,13 +14,13 @@ from darner.client.errors import ConnectionFailed, InDoubt, TooManyConnections, 
 from darner.client.links import Future, Runtime, Timer
 from darner.client.reads import OpenRead
 from darner.client.requests import Name, Request
-from darner.errors import DarnerError
+from darner.errors import DarnerError, ServerError
 
 PASSING: Final = (ConnectionFailed, InDoubt, TooManyConnections, Unavailable)
 """What ends when another node leads."""
 _PEEK_WAIT: Final = 0.01
 _LOOK_AGAIN: Final = 0.5
-"""Seconds before a shard that is away is asked again, besides by those who wait there."""
+"""Seconds before what is away is asked again: a shard, besides by those who wait there, or a server of a fleet."""
 
 
 class Member:
@@ -29,12 +29,15 @@ class Member:
 
     @ivar aside_until: when it may be tried again, by the runtime's clock, after it failed.
     @ivar putting: how many items are on their way to it.
+    @ivar why: why it could not be asked, or refused a read, the last time; None where that went well.
     """
 
     def __init__(self, client: Commands) -> None:
         self.client = client
         self.aside_until = 0.0
         self.putting = 0
+        self.why: Optional[DarnerError] = None
+        self._tried = -math.inf
         self._backoff = Backoff(0.1, 10.0)
 
     async def put(self, asked: list[Request], timeout: float) -> list[Any]:
@@ -52,14 +55,52 @@ class Member:
         finally:
             self.putting -= len(asked)
 
-    def failed(self, now: float) -> None:
-        """Set it aside, for longer each time."""
-        if now >= self.aside_until:
-            self.aside_until = now + self._backoff.next()
+    def failed(self, now: float, error: DarnerError) -> None:
+        """A call to it has ended with an error; where it could not be asked, set it aside, for longer each time."""
+        if isinstance(error, PASSING):
+            self.why = error
+            if now >= self.aside_until:
+                self.aside_until = now + self._backoff.next()
+
+    def refused_read(self, now: float, error: DarnerError) -> None:
+        """The same of a read, which any server may refuse for reasons of its own."""
+        self.failed(now, error)
+        self.why = error
 
     def went_well(self) -> None:
         self.aside_until = 0.0
+        self.why = None
         self._backoff.reset()
+
+    def pause(self, now: float, answered: bool) -> float:
+        """
+        How long a read that waits leaves it alone.  At 0 it is to be asked at once.
+
+        @param answered: whether any server has answered that read; else those that are set aside are tried twice a
+            second, by all reads together.
+        @return: seconds.
+        """
+        if self.aside_until <= now:
+            return 0.0
+        if answered:
+            return self.aside_until - now
+        if self._tried + _LOOK_AGAIN <= now:
+            self._tried = now
+            return 0.0
+        return min(self.aside_until, self._tried + _LOOK_AGAIN) - now
+
+
+def unanswered(members: Collection[Member]) -> DarnerError:
+    """@return: why no server of a fleet has answered a read."""
+    reasons = [member.why for member in members if member.why is not None]
+    for why in reasons:
+        if isinstance(why, ServerError):
+            return why
+    if not members:
+        return ConnectionFailed("the fleet has no servers")
+    error = ConnectionFailed(f"no server could be asked: {reasons[-1] if reasons else 'none answered in time'}")
+    error.__cause__ = reasons[-1] if reasons else None
+    return error
 
 
 class Away:
@@ -100,7 +141,7 @@ class Away:
                 await self._runtime.sleep(_LOOK_AGAIN)
                 try:
                     # With a wait, and so on a connection of its own: where the time of one call is up, the shared one
-                    # ends, and with it the calls of others.
+                    # is retired.
                     await client.peek(queue, _PEEK_WAIT)
                 except PASSING as error:
                     if client in self.why:
@@ -114,13 +155,18 @@ class Away:
 
 
 class Race:
-    """A read that waits at all servers: the first item is had."""
+    """
+    A read that waits at all servers: the first item is had.
+
+    @ivar answered: whether any server of a fleet has answered.
+    """
 
     def __init__(self, queues: tuple[Name, ...], until: float, heartbeat: Optional[float], won: Future) -> None:
         self.queues = queues
         self.until = until
         self.heartbeat = heartbeat
         self.won = won
+        self.answered = False
         self.waits: dict[Any, Timer] = {}
 
     def end(self, read: Optional[OpenRead]) -> None:

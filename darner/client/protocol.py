@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import re
 from collections import deque
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, Final, Optional, Union
 
@@ -117,6 +118,11 @@ class Connection:
     def outstanding(self) -> int:
         """How many requests are not answered yet."""
         return len(self._requests)
+
+    @property
+    def requests(self) -> Collection[Request]:
+        """Those that are not answered yet, in order."""
+        return self._requests
 
     @property
     def missing(self) -> int:

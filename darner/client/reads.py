@@ -124,6 +124,14 @@ class OpenRead:
             link.tell(requests.abort(self.item.queue))
             self._client._release(link)
 
+    def _close_at_once(self) -> Item:
+        """Close it, and do not wait for the answer.  @return: the item."""
+        link = self._leave()
+        if link is not None:
+            link.tell(requests.close(self.item.queue))
+            self._client._release(link)
+        return self.item
+
     def _leave(self) -> Optional[Link]:
         if self._timer is not None:
             self._timer.cancel()

@@ -7,11 +7,10 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final, Optional, TypeVar, Union
 
-from darner.client import requests
-from darner.client.addresses import Address, address
+from darner.client.addresses import addresses
 from darner.client.commands import Commands, Queues, names
 from darner.client.core import Place
-from darner.client.errors import ClientClosed, SpansShards
+from darner.client.errors import ClientClosed, ConnectionFailed, SpansShards, TooManyConnections, Unavailable
 from darner.client.figures import Stats
 from darner.client.fleet_monitor import FleetMonitor
 from darner.client.leaders import LeaderRuntime
@@ -31,13 +30,8 @@ _Group = tuple[Commands, list[Name]]
 _T = TypeVar("_T")
 
 _PAUSE: Final = 0.05
-
-
-def _addresses(nodes: Nodes) -> list[Address]:
-    found = [address(node) for node in (nodes.split(",") if isinstance(nodes, str) else nodes)]
-    if not found:
-        raise ValueError("a shard has no nodes")
-    return found
+_NOT_DONE: Final = (ConnectionFailed, TooManyConnections, Unavailable)
+"""What says that a shard could not be asked, and that nothing was taken there."""
 
 
 def _bytes(queue: Name) -> bytes:
@@ -70,7 +64,9 @@ class BaseShards:
         self._closed = False
 
         def client(nodes: Nodes) -> Commands:
-            places = _addresses(nodes)
+            places = addresses(nodes)
+            if not places:
+                raise ValueError("a shard has no nodes")
             return Commands(
                 LeaderRuntime(runtime, places, connect_timeout), places[0], user=user, password=password,
                 timeout=timeout, connect_timeout=timeout, max_idle=max_idle,
@@ -163,6 +159,13 @@ class BaseShards:
             raise next(iter(failed.values()))
         return None
 
+    async def _open_ready(self, queue: Queues) -> Optional[OpenRead]:
+        """As L{open}, of the shards that are not away, and without an error where there are none."""
+        read, _ = await self._ask_each(
+            self._groups(names(queue)), lambda client, queues: client.open(queues), skip=True
+        )
+        return read
+
     async def _ask_each(
         self, groups: list[_Group], ask: Callable[[Commands, list[Name]], Awaitable[Optional[_T]]], skip: bool = False
     ) -> tuple[Optional[_T], dict[Commands, DarnerError]]:
@@ -234,35 +237,75 @@ class BaseShards:
         if len(groups) == 1:
             return await groups[0][0].get(groups[0][1], timeout)
         read = await self.open(queue, timeout)
-        if read is None:
-            return None
-        link = read._leave()
-        if link is not None:
-            link.tell(requests.close(read.queue))
-            read._client._release(link)
-        return read.item
+        return None if read is None else read._close_at_once()
 
     async def get_many(self, queue: Name, count: int, *, timeout: Optional[float] = None) -> list[Item]:
-        """As L{Commands.get_many}: where some were had, they are what is returned, whatever the next shard says."""
+        """
+        As L{Commands.get_many}; while queues move, of the old shard and then of the new one, which gets back what was
+        taken where it is cancelled.
+
+        @raise DarnerError: none was had, and a shard cannot be asked, or it is in doubt.  Where some were, those are
+            returned, whatever the other shard says.
+        """
+        if not self._old:
+            return await self.of(queue).get_many(queue, count, timeout=timeout)
         found: list[Item] = []
-        for client in self._with_old(queue):
-            if len(found) < count:
-                try:
-                    found += await client.get_many(queue, count - len(found), timeout=timeout)
-                except DarnerError:
-                    if not found:
-                        raise
+
+        async def take(client: Commands) -> int:
+            found.extend(await client.get_many(queue, count - len(found), timeout=timeout))
+            return len(found)
+
+        try:
+            await self._take_each(queue, take, count)
+        except BaseException:  # it was cancelled
+            self.of(queue)._put_back.add(found)
+            raise
         return found
 
     async def get_into(
         self, queue: Name, sink: Callable[[bytes], object], *, timeout: Optional[float] = None
     ) -> Optional[Item]:
-        """As L{Commands.get_into}."""
-        for client in self._with_old(queue):
+        """
+        As L{Commands.get_into}; while queues move, of the old shard or else of the new one.  Errors as for L{get_many}:
+        where it is in doubt, the sink may have been given pieces.
+        """
+        if not self._old:
+            return await self.of(queue).get_into(queue, sink, timeout=timeout)
+        found: list[Item] = []
+
+        async def take(client: Commands) -> int:
             item = await client.get_into(queue, sink, timeout=timeout)
             if item is not None:
-                return item
-        return None
+                found.append(item)
+            return len(found)
+
+        await self._take_each(queue, take, 1)
+        return found[0] if found else None
+
+    async def _take_each(self, queue: Name, take: Callable[[Commands], Awaitable[int]], count: int) -> None:
+        """
+        Take items of the old shard and of the new one.  One that is away is asked last, and only where none was had.
+
+        @param take: takes some of one shard, and returns how many were had in all; C{count} are enough.
+        """
+        had, failed = 0, None
+        for client in sorted(self._with_old(queue), key=lambda client: client in self._away.why):
+            if had and client in self._away.why:
+                return
+            try:
+                had = await take(client)
+            except DarnerError as error:
+                if isinstance(error, PASSING):
+                    self._away.note(client, queue, error)
+                if not had and not isinstance(error, _NOT_DONE):
+                    raise
+                failed = failed or error
+                continue
+            self._away.back(client)
+            if had >= count:
+                return
+        if failed is not None and not had:
+            raise failed
 
     async def peek(self, queue: Queues, timeout: float = 0) -> Optional[Item]:
         """

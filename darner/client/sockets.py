@@ -16,7 +16,7 @@ from typing import Any, Optional, TypeVar
 from darner.client.addresses import Address
 from darner.client.errors import ConnectionFailed, InDoubt, ProtocolError, TimedOut
 from darner.client.links import TIME_IS_UP, Deliver, Future, Heard, Link, Timer
-from darner.client.protocol import Connection, Delivery, Farewell, Piece, Refusal, Reply
+from darner.client.protocol import Connection, Delivery, Farewell, Item, Piece, Refusal, Reply
 from darner.client.requests import Request
 from darner.errors import DarnerError
 
@@ -83,7 +83,8 @@ class SocketLink:
     """
 
     def __init__(self, connected: socket.socket, timeout: float) -> None:
-        self.closed = self.dropped = False
+        self.closed = self.retired = self.dropped = False
+        self.unwanted: Callable[[Sequence[Item]], object] = lambda items: None
         self._socket = connected
         self._timeout = timeout
         self._connection = Connection()
@@ -118,11 +119,16 @@ class SocketLink:
             self._calls.extend(answers)
         self._send(data, deadline)
         results: list[Any] = []
-        for answer in answers:
-            try:
-                results.append(await answer)
-            except DarnerError as error:
-                results.append(error)
+        try:
+            for answer in answers:
+                try:
+                    results.append(await answer)
+                except DarnerError as error:
+                    results.append(error)
+        except BaseException:
+            # Interrupted, and so ended: what had come is known here alone.
+            self.unwanted([answer.result for answer in answers if isinstance(answer.result, Item)])
+            raise
         return results
 
     def tell(self, request: Request, heard: Optional[Heard] = None, deliver: Optional[Deliver] = None) -> None:
@@ -223,11 +229,18 @@ class SocketLink:
     def _fail(self, reason: str) -> None:
         if self.closed:
             return
-        self.closed = True
+        self.closed = self.retired = True
         self._socket.close()
         calls, self._calls = self._calls, deque()
         for call in calls:
             call.settle(None, InDoubt(reason))
+
+
+class _Done:
+    """There is nothing to be called off."""
+
+    def cancel(self) -> None:
+        pass
 
 
 class SocketRuntime:
@@ -256,7 +269,9 @@ class SocketRuntime:
         raise NotImplementedError
 
     def spawn(self, coroutine: Coroutine[Any, Any, None]) -> Timer:
-        raise NotImplementedError
+        """Do it at once."""
+        run(coroutine)
+        return _Done()
 
     async def connect(self, address: Address, timeout: float) -> Link:
         connected: Optional[socket.socket] = None

@@ -212,11 +212,16 @@ class Fleet(InLoop):
         return self._run(self._fleet.put_many(queue, payloads, timeout=timeout, **options))
 
     def get(self, queue: Queues, timeout: float = 0) -> Optional[Item]:
-        """Take an item of any server.  @return: None where there is none."""
+        """
+        Take an item of any server.
+
+        @return: None where a server has answered, and none has an item in time.
+        @raise ConnectionFailed: no server could be asked.
+        """
         return self._run(self._fleet.get(queue, timeout))
 
     def open(self, queue: Queues, timeout: float = 0, *, heartbeat: Optional[float] = None) -> Optional[OpenRead]:
-        """Open an item of any server.  @return: None where there is none."""
+        """Open an item of any server; None, and errors, as for L{get}."""
         read = self._run(self._fleet.open(queue, timeout, heartbeat=heartbeat))
         return None if read is None else OpenRead(read, self._run)
 

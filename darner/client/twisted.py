@@ -167,7 +167,10 @@ class Client:
         """
         Take up to so many items that are there.
 
-        @raise InDoubt: the connection broke before any was had.  Where some were, they are what is returned.
+        Where the call is cancelled, what it has taken goes back to the end of the queue, with its flags, but without an
+        expiry.
+
+        @raise DarnerError: none was had.  Where some were, they are what is returned.
         """
         return start(self._commands.get_many(queue, count, timeout=timeout))
 

@@ -138,6 +138,9 @@ class BlockingFront(AsyncioFront):
     def client(self, *arguments: Any, **more: Any) -> Any:
         return _Awaitable(blocking_front.Client(*arguments, **more))
 
+    def fleet(self, *arguments: Any, **more: Any) -> Any:
+        return _Awaitable(blocking_front.Fleet(*arguments, **more))
+
     def shards(self, *arguments: Any, **more: Any) -> Any:
         return _Awaitable(blocking_front.Shards(*arguments, **more))
 

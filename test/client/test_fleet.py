@@ -269,9 +269,10 @@ class _FleetContract:
                 await fleet.put("q", payload, timeout=30)
                 put.add(payload)
                 count += 1
+            producing.discard(number)
 
         async def consume(fleet: Any) -> None:
-            while not stopping.is_set() or put - got:
+            while producing or put - got:
                 if time.monotonic() > until:
                     return
                 try:
@@ -286,12 +287,15 @@ class _FleetContract:
                 except Exception:
                     continue  # had again
 
-        until = time.monotonic() + seconds + 30
+        until = time.monotonic() + seconds + 80
         async with self.front.fleet([place(server) for server in servers], timeout=10) as fleet:
             killer.start()
+            producing = set(range(4))
             work = [self.front.start(produce(fleet, number)) for number in range(4)]
             work += [self.front.start(consume(fleet)) for _ in range(4)]
             await self.front.sleep(seconds)
+            while len(put) <= 20 and time.monotonic() < until - 60:
+                await self.front.sleep(0.1)
             stopping.set()
             await self.front.all(work)
         killer.join()

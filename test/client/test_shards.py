@@ -243,7 +243,7 @@ class AsyncioTests(ShardsTestCase, SynchronousTestCase):
 
 
 class _Link:
-    closed = dropped = False
+    closed = retired = dropped = False
 
     def __init__(self, node: Address) -> None:
         self.node = node
@@ -306,7 +306,7 @@ class LeaderTests(SynchronousTestCase):
         assert link is not None
         self.connect()
         self.runtime.listening = {self.nodes[0], self.nodes[2]}
-        link.closed = True
+        link.closed = link.retired = True
         found = self.connect()
         assert found is not None
         self.assertEqual((self.runtime.tried, found.node.port), ([2, 3], 3))
@@ -317,11 +317,11 @@ class LeaderTests(SynchronousTestCase):
         for _ in range(3):
             link = self.connect()
             assert link is not None
-            link.closed = link.dropped = True
+            link.closed = link.retired = link.dropped = True
         self.assertEqual(self.runtime.tried, [2])
         link = self.connect()
         assert link is not None
-        link.closed = True
+        link.closed = link.retired = True
         self.connect()
         self.assertEqual(self.runtime.tried, [1, 3, 2], "that one ended by itself")
 

@@ -14,7 +14,15 @@ from darner.client import members
 from darner.client.addresses import Address
 from darner.client.asyncio import Client, Fleet, Shards
 from darner.client.commands import MOST_AT_ONCE
-from darner.client.errors import ClientClosed, ConnectionFailed, InDoubt, NotAllowed, SpansShards
+from darner.client.errors import (
+    ClientClosed,
+    ConnectionFailed,
+    InDoubt,
+    NotAllowed,
+    SpansShards,
+    TooManyConnections,
+    Unavailable,
+)  # fmt: skip
 from darner.client.members import Member
 from darner.client.protocol import Item
 from test.client.front_ends import run_in_asyncio
@@ -32,6 +40,11 @@ class _Shard:
         self.payloads = list(payloads)
         self.error: Optional[Exception] = None
         self.asked: list[str] = []
+        self.back: list[Item] = []
+        self._put_back = self
+
+    def add(self, items: list[Item]) -> None:
+        self.back += items
 
     def _answer(self, call: str) -> None:
         self.asked.append(call)
@@ -42,6 +55,13 @@ class _Shard:
         self._answer("get_many")
         taken, self.payloads = self.payloads[:count], self.payloads[count:]
         return [Item(payload, 0, "jobs") for payload in taken]
+
+    async def get_into(self, queue: Any, sink: Any, *, timeout: Optional[float] = None) -> Optional[Item]:
+        self._answer("get_into")
+        if not self.payloads:
+            return None
+        sink(self.payloads.pop(0))
+        return Item(b"", 0, "jobs")
 
     async def open(self, queues: Any, timeout: float = 0, *, heartbeat: Optional[float] = None) -> Optional[Any]:
         self._answer("open" if timeout <= 0 else "wait")
@@ -94,6 +114,77 @@ class TakingTests(_ApartTestCase):
         items = run(self.moving.get_many("jobs", 10))
         self.assertEqual([item.payload for item in items], [b"1", b"2"])
         self.assertIs(self.assertRaises(ConnectionFailed, run, self.moving.get_many("jobs", 10)), self.second.error)
+
+    def test_old_shard_away(self) -> None:
+        """The new one is read; once it is known which one is away, that is asked last, where there is nothing else."""
+        self.patch(members, "_LOOK_AGAIN", 60)
+        for error in (away("old"), Unavailable("quiescent"), TooManyConnections()):
+            self.old.error, self.old.asked = error, []
+            self.second.payloads = [b"1", b"2", b"3"]
+
+            async def scenario() -> None:
+                shards, old, pieces = self.moving, self.old, []
+                shards._away = members.Away(shards._runtime)
+                self.assertEqual([item.payload for item in await shards.get_many("jobs", 1)], [b"1"])
+                self.assertEqual(old.asked, ["get_many"])
+                await shards.get_into("jobs", pieces.append)
+                self.assertEqual([item.payload for item in await shards.get_many("jobs", 10)], [b"3"])
+                self.assertEqual((pieces, old.asked), ([b"2"], ["get_many"]))
+                for call in (shards.get_many("jobs", 10), shards.get_into("jobs", pieces.append)):
+                    with self.assertRaises(type(old.error)) as raised:
+                        await call
+                    self.assertIs(raised.exception, old.error)
+                self.assertEqual(old.asked, ["get_many", "get_many", "get_into"])
+                old.error, old.payloads = None, [b"4"]
+                await shards.get_into("jobs", pieces.append)
+                self.assertEqual(pieces, [b"2", b"4"])
+                self.assertEqual(shards._away.why, {}, "it has answered")
+                self.assertIsNone(await shards.get_into("jobs", pieces.append))
+                self.assertEqual(await shards.get_many("jobs", 10), [])
+                shards._away.close()
+
+            run(scenario())
+
+    def test_cancelled_between_two_shards(self) -> None:
+        """What was taken of the old shard goes to the new one: the old one may be ended as soon as it is empty."""
+        self.old.payloads = [b"1", b"2"]
+        begun = asyncio.Event()
+
+        async def get_many(queue: Any, count: int, *, timeout: Optional[float] = None) -> list[Item]:
+            begun.set()
+            await asyncio.sleep(60)
+            raise AssertionError("it was not cancelled")
+
+        self.second.get_many = get_many  # type: ignore[method-assign]
+
+        async def scenario() -> None:
+            taking = asyncio.ensure_future(self.moving.get_many("jobs", 10))
+            await begun.wait()
+            taking.cancel()
+            with self.assertRaises(asyncio.CancelledError):
+                await taking
+
+        run(scenario())
+        self.assertEqual([item.payload for item in self.second.back], [b"1", b"2"])
+        self.assertEqual((self.old.back, self.first.back), ([], []))
+
+    def test_in_doubt(self) -> None:
+        """What may have been taken is told of, and so is what a sink may have been given a part of."""
+        self.patch(members, "_LOOK_AGAIN", 60)
+        self.old.error = InDoubt("the connection has ended")
+        self.second.payloads = [b"1", b"2"]
+
+        async def scenario() -> None:
+            with self.assertRaises(InDoubt):
+                await self.moving.get_into("jobs", lambda piece: None)
+            self.assertEqual(self.second.asked, [])
+            self.assertEqual(len(await self.moving.get_many("jobs", 1)), 1, "it is asked last from now on")
+            self.moving._away.back(self.old)
+            with self.assertRaises(InDoubt):
+                await self.moving.get_many("jobs", 1)
+            self.moving._away.close()
+
+        run(scenario())
 
     def test_connection_of_one_server_lost(self) -> None:
         """The same for the second batch from one server."""
@@ -248,3 +339,35 @@ class AwayTests(_ApartTestCase):
             await self.shards.close()
 
         run(scenario())
+
+    def test_monitor_fetches_ahead_of_the_others(self) -> None:
+        """Who asks for the next item does not wait until one that is fetched ahead has been asked for at that shard."""
+
+        async def scenario() -> None:
+            self.second.payloads = [_Read(b"1"), _Read(b"2"), _Read(b"3")]  # type: ignore[list-item]
+            items = self.shards.monitor(["photos", "jobs"], prefetch=9, timeout=60)
+            for payload in (b"1", b"2", b"3"):
+                item = await items.next()
+                self.assertEqual(item.payload, payload)
+            await until(lambda: not items._fetching)
+            self.assertEqual(self.first.asked.count("open"), 1, "by the first read of all")
+            await items.stop()
+            await self.shards.close()
+
+        self.patch(members, "_LOOK_AGAIN", 60)
+        run(scenario())
+
+
+class _Read:
+    """An item that is open."""
+
+    is_open = True
+
+    def __init__(self, payload: bytes) -> None:
+        self.item = Item(payload, 0, "jobs")
+
+    def _close_at_once(self) -> Item:
+        return self.item
+
+    async def close(self) -> None:
+        pass
