@@ -27,6 +27,7 @@ from darner.client.errors import ConnectionFailed, InDoubt, QueueFull, Unavailab
 from darner.client.servers import source
 from darner.client.worker import Hooks
 from test.client.front_ends import AsyncioFront, TwistedFront, run_in_asyncio
+from test.ports import reserve_port
 from test.servers import Server, make_directory
 
 
@@ -34,10 +35,10 @@ def start_server(case: Any, settings: str = "") -> Server:
     """@return: a server that has the same port after a restart."""
     directory = make_directory(case)
     (directory / "darner.toml").write_text(settings)
-    options = (f"--data-dir={directory / 'data'}", f"--config={directory / 'darner.toml'}")
-    server = Server(case, "--port=0", *options, directory=directory)
-    server.options = (f"--port={server.address[1]}", *options)
-    return server
+    return Server(
+        case, f"--port={reserve_port()}", f"--data-dir={directory / 'data'}", f"--config={directory / 'darner.toml'}",
+        directory=directory,
+    )  # fmt: skip
 
 
 def place(server: Server) -> str:

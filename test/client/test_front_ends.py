@@ -11,7 +11,6 @@ import errno
 import gc
 import os
 import signal
-import socket
 import threading
 import time
 from typing import Any
@@ -34,6 +33,7 @@ from darner.client.errors import (
 )  # fmt: skip
 from darner.client.reactors import ReactorRuntime, _Link
 from test.client.front_ends import AsyncioFront, BlockingFront, Front, TwistedFront, run_in_asyncio
+from test.ports import reserve_port
 from test.servers import Server, run, until
 
 SETTINGS = """
@@ -63,8 +63,8 @@ class _Contract:
         directory = make_directory(self)
         (directory / "darner.toml").write_text(SETTINGS)
         return Server(
-            self, "--port=0", f"--data-dir={directory / 'data'}", f"--config={directory / 'darner.toml'}", *options,
-            directory=directory,
+            self, f"--port={reserve_port()}", f"--data-dir={directory / 'data'}",
+            f"--config={directory / 'darner.toml'}", *options, directory=directory,
         )  # fmt: skip
 
     def hold(self: Any, scenario: Any, **options: Any) -> Any:
@@ -303,11 +303,9 @@ class _Contract:
 
     def test_connects_again(self: Any) -> Any:
         async def scenario(client: Any) -> None:
-            port = self.server.address[1]
             await client.put("q", b"kept")
             read = await client.open("q")
             self.server.kill()
-            self.server.options = (f"--port={port}", *self.server.options[1:])
             restart = threading.Timer(0.3, self.server.start)
             restart.start()
             self.addCleanup(restart.join)
@@ -344,9 +342,7 @@ class _Contract:
         return self.hold(scenario)
 
     def test_nobody_there(self: Any) -> Any:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            place = f"127.0.0.1:{free.getsockname()[1]}"
+        place = f"127.0.0.1:{reserve_port()}"
 
         async def scenario(_: Any) -> None:
             async with self.front.client(place, timeout=0.3) as client:
@@ -560,9 +556,7 @@ class BlockingTests(_Contract, SynchronousTestCase):
         """A put is not in doubt because the server has closed a connection that was idle."""
         with blocking.Client(self.place) as client:
             client.put("q", b"1")
-            port = self.server.address[1]
             self.server.kill()
-            self.server.options = (f"--port={port}", *self.server.options[1:])
             self.server.start()
             client.put("q", b"2")
             self.assertEqual([item.payload for item in client.get_many("q", 5)], [b"1", b"2"])

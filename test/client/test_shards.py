@@ -10,7 +10,6 @@ from typing import Any, Optional
 from twisted.internet.defer import ensureDeferred
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-from bench.clients import free_port
 from darner.client import requests
 from darner.client.addresses import Address
 from darner.client.asyncio import Client
@@ -19,6 +18,7 @@ from darner.client.leaders import LeaderRuntime
 from darner.client.links import PipelinedLink
 from darner.client.shards import BaseShards
 from test.client.front_ends import AsyncioFront, BlockingFront, TwistedFront, run_in_asyncio
+from test.ports import reserve_port
 from test.servers import Server
 
 
@@ -31,7 +31,7 @@ class ShardsTestCase:
 
     def start(self: Any) -> tuple[Server, str]:
         """@return: a server, and an address where it could go on."""
-        return Server(self), place(free_port())
+        return Server(self), place(reserve_port())
 
     def nodes(self: Any) -> list[Any]:
         """Start two servers."""
