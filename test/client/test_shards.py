@@ -146,10 +146,10 @@ class AsyncioTests(ShardsTestCase, SynchronousTestCase):
         """
 
         async def scenario(shards: Any) -> None:
-            await shards.put("photos", b"1")
+            await shards.put("photos", b"1", timeout=60)
             read = await shards.open(["jobs", "photos"], timeout=60)
             self.first.kill()
-            await shards.put("jobs", b"2")
+            await shards.put("jobs", b"2", timeout=60)
             self.assertEqual((await shards.open(["photos", "jobs"])).payload, b"2")
             self.assertFalse(read.is_open)
             try:
@@ -159,7 +159,7 @@ class AsyncioTests(ShardsTestCase, SynchronousTestCase):
             else:
                 self.fail("it has looked everywhere")
             waiting = self.front.start(shards.get(["photos", "orders"], timeout=60))
-            await shards.put("orders", b"3")
+            await shards.put("orders", b"3", timeout=60)
             self.assertEqual((await waiting).payload, b"3")
             waiting = self.front.start(shards.open(["photos", "orders"], timeout=60))
             putting = self.front.start(shards.put("photos", b"4", timeout=60))
