@@ -50,6 +50,7 @@ class _FleetContract:
 
     def hold(self: Any, scenario: Any, count: int = 3, settings: str = "", **options: Any) -> Any:
         self.servers = [start_server(self, settings) for _ in range(count)]
+        options.setdefault("timeout", 60)
 
         async def held() -> None:
             async with self.front.fleet([place(server) for server in self.servers], **options) as fleet:
