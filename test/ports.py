@@ -4,6 +4,7 @@ Ports for servers that a test starts later, or again at the same port.
 
 from __future__ import annotations
 
+import atexit
 import random
 import socket
 from typing import Final
@@ -11,8 +12,6 @@ from typing import Final
 _FIRST: Final = 12_000
 _LAST: Final = 31_999
 """Below the ports that outgoing connections have, and that port 0 stands for."""
-
-_held: Final[list[socket.socket]] = []
 
 
 def reserve_port() -> int:
@@ -33,5 +32,5 @@ def reserve_port() -> int:
             continue
         # Not before: with it, another one's holder would not be in the way.
         holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        _held.append(holder)
+        atexit.register(holder.close)
         return port
