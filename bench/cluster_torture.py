@@ -42,7 +42,8 @@ from bench.cluster_network import HERE, Network, Place, missing
 from bench.cluster_power import PowerlessDisk, kill_traced
 from bench.cluster_probe import Probe
 from darner.cluster.replicated_store import ReplicatedStore
-from test.cluster.etcd_servers import EtcdServers, free_port
+from test.cluster.etcd_servers import EtcdServers
+from test.ports import reserve_port
 from test.servers import FOREGROUND, environment
 
 PATIENCE = 120.0
@@ -60,7 +61,7 @@ class Node:
         self.disk = disk
         self._environment = environment() if clocks is None else clocks.environment(name, environment())
         self.host = place.address
-        self.port, self.http = free_port(), free_port()
+        self.port, self.http = reserve_port(), reserve_port()
         self.output = directory / f"{name}.log"
         self._command = [
             *place.prefix, *FOREGROUND, f"--interface={self.host}", f"--http-interface={self.host}",

@@ -4,6 +4,7 @@ Real servers: twistd in a process of its own, for the tests that need one, and a
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import signal
@@ -168,6 +169,15 @@ class Server:
     def client(self, address: Optional[Address] = None) -> Client:
         """@return: a new connection to it."""
         return Client(address or self.address)
+
+    def pause(self) -> None:
+        """Let it stand still; its connections stay.  When this returns, all its threads do."""
+        self.process.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, self.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+
+    def resume(self) -> None:
+        """Let it go on after L{pause}."""
+        self.process.send_signal(signal.SIGCONT)
 
     def kill(self) -> None:
         """End it as a crash does.  Harmless when it has ended."""

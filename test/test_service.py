@@ -169,13 +169,13 @@ class StartAndStopTests(ServiceTestCase):
             await client.gone()
 
     async def test_the_threads_end(self) -> None:
-        before = threading.active_count()
+        before = set(threading.enumerate())
         service = self.started()
         await service.put(b"q", b"x", sync=True)
         await service.get(b"none", timeout=0.01)
-        self.assertGreater(threading.active_count(), before)
+        self.assertNotEqual(set(threading.enumerate()) - before, set())
         await service.stopService()
-        self.assertEqual(threading.active_count(), before)
+        self.assertEqual(set(threading.enumerate()) - before, set())
 
     async def test_under_a_parent(self) -> None:
         parent = MultiService()
@@ -324,7 +324,7 @@ class FailingStartTests(ServiceTestCase):
     """A start that fails leaves nothing open, and can be tried again."""
 
     def setUp(self) -> None:
-        self.threads = threading.active_count()
+        self.threads = set(threading.enumerate())
 
     async def check_nothing_open(self, service: QueueService) -> None:
         self.assertFalse(service.running)
@@ -332,7 +332,7 @@ class FailingStartTests(ServiceTestCase):
         self.assertEqual(service.ports, [])
         # What was under way in the reactor has its turn, and begins nothing.
         await deferLater(reactor, 0.05)
-        self.assertEqual(threading.active_count(), self.threads)
+        self.assertEqual(set(threading.enumerate()) - self.threads, set())
 
     async def test_a_port_is_taken(self) -> None:
         other = await loopback().listen(Factory())
@@ -405,7 +405,7 @@ class FailingStartTests(ServiceTestCase):
     async def test_the_store_is_in_use(self) -> None:
         path = self.mktemp()
         one, two = self.started(name=path), self.make(loopback(), name=path)
-        self.threads = threading.active_count()
+        self.threads = set(threading.enumerate())
         self.assertRaises(StoreUnusable, two.startService)
         await self.check_nothing_open(two)
         await one.put(b"q", b"x")

@@ -108,7 +108,8 @@ class Worker:
     def _note(self, began: float) -> None:
         now = time.monotonic()
         if now - began > QUICK:
-            self.slow_until = now + REST * (now - began - QUICK)
+            # One that takes less time does not shorten what follows from one before.
+            self.slow_until = max(self.slow_until, now + REST * (now - began - QUICK))
 
     def _run(self) -> None:
         while True:

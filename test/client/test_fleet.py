@@ -27,17 +27,18 @@ from darner.client.errors import ConnectionFailed, InDoubt, QueueFull, Unavailab
 from darner.client.servers import source
 from darner.client.worker import Hooks
 from test.client.front_ends import AsyncioFront, TwistedFront, run_in_asyncio
-from test.servers import Server, make_directory
+from test.ports import reserve_port
+from test.servers import PATIENCE, Server, make_directory
 
 
 def start_server(case: Any, settings: str = "") -> Server:
     """@return: a server that has the same port after a restart."""
     directory = make_directory(case)
     (directory / "darner.toml").write_text(settings)
-    options = (f"--data-dir={directory / 'data'}", f"--config={directory / 'darner.toml'}")
-    server = Server(case, "--port=0", *options, directory=directory)
-    server.options = (f"--port={server.address[1]}", *options)
-    return server
+    return Server(
+        case, f"--port={reserve_port()}", f"--data-dir={directory / 'data'}", f"--config={directory / 'darner.toml'}",
+        directory=directory,
+    )  # fmt: skip
 
 
 def place(server: Server) -> str:
@@ -49,6 +50,7 @@ class _FleetContract:
 
     def hold(self: Any, scenario: Any, count: int = 3, settings: str = "", **options: Any) -> Any:
         self.servers = [start_server(self, settings) for _ in range(count)]
+        options.setdefault("timeout", 60)
 
         async def held() -> None:
             async with self.front.fleet([place(server) for server in self.servers], **options) as fleet:
@@ -152,16 +154,22 @@ class _FleetContract:
         async def scenario(fleet: Any) -> None:
             first, second = map(place, self.servers)
             await fleet.put_many("warm", [b"x"] * 10)
-            stopped = self.servers[0].process
-            stopped.send_signal(signal.SIGSTOP)
+            done = []
+
+            async def put() -> None:
+                done.append(await fleet.put("q", b"x"))
+
+            self.servers[0].pause()
             try:
-                puts = [self.front.start(fleet.put("q", b"x")) for _ in range(2)]
-                await self.front.sleep(0.1)
+                puts = [self.front.start(put()) for _ in range(2)]
+                while not done:
+                    await self.front.sleep(0.01)
                 for _ in range(20):
                     self.assertEqual(await fleet.put("q", b"x"), second)
             finally:
-                stopped.send_signal(signal.SIGCONT)
-            self.assertEqual(set(await self.front.all(puts)), {first, second})
+                self.servers[0].resume()
+            await self.front.all(puts)
+            self.assertEqual(done, [second, first])
 
         return self.hold(scenario, count=2, choice="least_loaded", timeout=60)
 
@@ -193,9 +201,14 @@ class _FleetContract:
         async def scenario(fleet: Any) -> None:
             first, second = map(place, self.servers)
             self.servers[0].kill()
-            self.assertEqual({await fleet.put("q", b"x") for _ in range(30)}, {second})
-            self.assertEqual(fleet.available, [second])
-            self.assertEqual(len(await self.take_all(fleet)), 30)
+            put, aside = 0, False
+            while put < 30 or not aside:
+                self.assertEqual(await fleet.put("q", b"x"), second)
+                put += 1
+                # On a slow machine it may be time to try the other one again.
+                aside = aside or fleet.available == [second]
+                self.assertLess(put, 1000)
+            self.assertEqual(len(await self.take_all(fleet)), put)
             waiting = self.front.start(fleet.open("q", timeout=30))
             self.servers[0].start()
             async with self.front.client(first) as client:
@@ -323,7 +336,7 @@ class AsyncioFleetTests(_FleetContract, SynchronousTestCase):
                     ("localhost:4\n", {"localhost:4"}),
                 ):
                     path.write_text(text)
-                    until = time.monotonic() + 5
+                    until = time.monotonic() + PATIENCE
                     while set(fleet.servers) != servers and time.monotonic() < until:
                         await asyncio.sleep(0.05)
                     await asyncio.sleep(1.2 * ("wrong" in text))
@@ -423,6 +436,8 @@ class _WorkerContract:
                     if read.payload == b"bad":
                         raise ZeroDivisionError
                     time.sleep(0.05)
+                    while most[0] < 3:
+                        time.sleep(0.01)
                     handled.append(read.payload)
 
                 async def asynchronous(read: Any) -> None:
@@ -430,6 +445,8 @@ class _WorkerContract:
                     if read.payload == b"bad":
                         raise ZeroDivisionError
                     await self.front.sleep(0.05)
+                    while most[0] < 3:
+                        await self.front.sleep(0.01)
                     handled.append(read.payload)
 
                 worker = self.front.worker(
@@ -438,7 +455,7 @@ class _WorkerContract:
                 await client.put("q", b"bad")
                 await client.put_many("q", [b"%d" % number for number in range(9)])
                 running = self.front.start(worker.run(signals=()))
-                for _ in range(400):
+                for _ in range(1500):
                     if len(handled) == 9 and (await client.peek("dead")) is not None:
                         break
                     await self.front.sleep(0.02)
@@ -458,23 +475,24 @@ class _WorkerContract:
 
         async def scenario(client: Any) -> None:
             async def handle(read: Any) -> None:
-                await self.front.sleep(0.3 if read.payload == b"short" else 20)
+                await self.front.sleep(0.3 if read.payload == b"short" else 60)
 
             hooks = _Told()
-            worker = self.front.worker(client, "r", handle, concurrency=3, grace=0.8, hooks=hooks)
+            worker = self.front.worker(client, "r", handle, concurrency=3, grace=2, hooks=hooks)
             await client.put("r", b"short")
             await client.put("r", b"long")
             running = self.front.start(worker.run(signals=()))
-            while len(hooks.told) < 2:
+            while not {"started short", "started long"} <= set(hooks.told):
                 await self.front.sleep(0.01)
             worker.stop()
             await client.put("r", b"more")
             began = time.monotonic()
             await running
-            self.assertLess(time.monotonic() - began, 5)
+            self.assertLess(time.monotonic() - began, 20)
             self.assertIn("succeeded short", hooks.told)
             self.assertIn("failed long", " ".join(hooks.told))
-            await self.front.sleep(0.1)
+            while (await client.stats()).queues["r"].open_transactions:
+                await self.front.sleep(0.01)
             self.assertEqual([item.payload for item in await client.get_many("r", 9)], [b"long", b"more"])
 
         return self.hold(scenario)

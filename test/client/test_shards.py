@@ -10,7 +10,6 @@ from typing import Any, Optional
 from twisted.internet.defer import ensureDeferred
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-from bench.clients import free_port
 from darner.client import requests
 from darner.client.addresses import Address
 from darner.client.asyncio import Client
@@ -19,6 +18,7 @@ from darner.client.leaders import LeaderRuntime
 from darner.client.links import PipelinedLink
 from darner.client.shards import BaseShards
 from test.client.front_ends import AsyncioFront, BlockingFront, TwistedFront, run_in_asyncio
+from test.ports import reserve_port
 from test.servers import Server
 
 
@@ -31,7 +31,7 @@ class ShardsTestCase:
 
     def start(self: Any) -> tuple[Server, str]:
         """@return: a server, and an address where it could go on."""
-        return Server(self), place(free_port())
+        return Server(self), place(reserve_port())
 
     def nodes(self: Any) -> list[Any]:
         """Start two servers."""
@@ -146,10 +146,10 @@ class AsyncioTests(ShardsTestCase, SynchronousTestCase):
         """
 
         async def scenario(shards: Any) -> None:
-            await shards.put("photos", b"1")
+            await shards.put("photos", b"1", timeout=60)
             read = await shards.open(["jobs", "photos"], timeout=60)
             self.first.kill()
-            await shards.put("jobs", b"2")
+            await shards.put("jobs", b"2", timeout=60)
             self.assertEqual((await shards.open(["photos", "jobs"])).payload, b"2")
             self.assertFalse(read.is_open)
             try:
@@ -159,7 +159,7 @@ class AsyncioTests(ShardsTestCase, SynchronousTestCase):
             else:
                 self.fail("it has looked everywhere")
             waiting = self.front.start(shards.get(["photos", "orders"], timeout=60))
-            await shards.put("orders", b"3")
+            await shards.put("orders", b"3", timeout=60)
             self.assertEqual((await waiting).payload, b"3")
             waiting = self.front.start(shards.open(["photos", "orders"], timeout=60))
             putting = self.front.start(shards.put("photos", b"4", timeout=60))

@@ -27,7 +27,7 @@ from darner.client.errors import ConnectionFailed
 from darner.client.twisted import Fleet as TwistedFleet
 from test.client.front_ends import AsyncioFront, BlockingFront, TwistedFront, run_in_asyncio
 from test.client.test_fleet import place, start_server
-from test.servers import PATIENCE, ROOT, Server, environment, make_certificate, make_directory
+from test.servers import PATIENCE, ROOT, Server, environment, make_certificate, make_directory, until
 
 
 class _TlsContract:
@@ -260,6 +260,7 @@ class SignalTests(SynchronousTestCase):
             said, errors = process.communicate(timeout=PATIENCE)
             self.assertEqual(said, "done short\nended\n", errors)
             self.assertEqual((process.returncode, errors), (0, ""))
+            until(lambda: client.count(b"q") == 2, "it is given back")
             self.assertEqual([client.get(b"q") for _ in range(3)], [b"long", b"next", None])
 
     def test_blocking(self) -> None:

@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import random
 import shutil
 import signal
 import socket
@@ -29,6 +28,7 @@ from pathlib import Path
 from typing import Any, Optional
 
 from bench.cluster_network import HERE, Place
+from test.ports import reserve_port
 from test.servers import Owner, until
 
 ETCD = shutil.which("etcd")
@@ -36,22 +36,6 @@ ETCD = shutil.which("etcd")
 
 SETTINGS = ("--snapshot-count=1000", "--max-request-bytes=8388608", "--quota-backend-bytes=4294967296")
 """What docs/cluster_etcd.rst asks operators to set."""
-
-_given: set[int] = set()
-
-
-def free_port() -> int:
-    """@return: a port that nobody uses, and that no outgoing connection takes, as it is below those that they have."""
-    while True:
-        port = random.randrange(12_000, 32_000)
-        with socket.socket() as listening:
-            try:
-                listening.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-        if port not in _given:
-            _given.add(port)
-            return port
 
 
 class EtcdServer:
@@ -68,7 +52,7 @@ class EtcdServer:
     def __init__(self, name: str, directory: Path, place: Place = HERE) -> None:
         self.name = name
         self.place = place
-        self.port, self.peer_port = free_port(), free_port()
+        self.port, self.peer_port = reserve_port(), reserve_port()
         self.data = directory / name
         self.log = directory / f"{name}.log"
         self.scheme = "http"

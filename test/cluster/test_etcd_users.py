@@ -7,13 +7,17 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import urllib.error
+import urllib.request
 from base64 import b64encode
 from pathlib import Path
+from typing import Optional
 from unittest import skipIf
 
 from twisted.internet import reactor
 from twisted.internet.defer import gatherResults
 from twisted.internet.task import deferLater
+from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from darner.cluster.etcd.log import EtcdLog
@@ -43,6 +47,20 @@ def add_users(server: EtcdServer, name: str) -> None:
         ("enable", {}),
     ):
         server.ask(f"/v3/auth/{path}", body, patience=30)
+
+
+def knows_token(server: EtcdServer, token: Optional[str]) -> bool:
+    """@return: whether an etcd takes a token, which it remembers for longer then."""
+    body = json.dumps({"key": b64encode(b"darner/jobs/").decode()}).encode()
+    request = urllib.request.Request(f"{server.url}/v3/kv/range", body, {"Authorization": token or ""})
+    try:
+        urllib.request.urlopen(request, timeout=30).close()
+    except urllib.error.HTTPError as error:
+        error.close()
+        if error.code == 401:
+            return False
+        raise
+    return True
 
 
 def without_key(certificate: Path) -> Path:
@@ -196,11 +214,18 @@ class TokenTests(TestCase):
         self.addCleanup(log.close)
         reading = Reading(log)
         await log.append(1, b"x")
-        for number in range(2, 9):
-            await deferLater(reactor, 0.4, lambda: None)
-            await log.append(number, b"x")
-        token = log._client._token
-        servers.servers[log._client._current].kill()
-        await gatherResults([log.append(number, b"x") for number in range(9, 20)])
-        await reading.until(19)
+        last, forgotten = 1, False
+        while not forgotten:
+            # Meanwhile they are not asked, as that has them remember it for longer.
+            for _ in range(7):
+                await deferLater(reactor, 0.4, lambda: None)
+                last += 1
+                await log.append(last, b"x")
+            token = log._client._token
+            current = servers.servers[log._client._current]
+            others = [server for server in servers.servers if server is not current]
+            forgotten = not any([await deferToThread(knows_token, server, token) for server in others])
+        current.kill()
+        await gatherResults([log.append(number, b"x") for number in range(last + 1, last + 12)])
+        await reading.until(last + 11)
         self.assertNotEqual(log._client._token, token)

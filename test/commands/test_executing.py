@@ -113,19 +113,25 @@ class ExecuteTests(ProgramTestCase):
         """Nobody asks for more time: the item is somebody else's while the command still runs."""
         queue = "timed_" + self.queue
         self.client.put(queue, b"slow")
-        self.start("get", queue, "-x", "sleep 3").communicate(timeout=PATIENCE)
-        self.assertEqual(self.items(queue), [b"slow"])
+        begun, taken = self.file("begun"), self.file("taken")
+        process = self.start("get", queue, "-x", f"touch {begun}; while ! test -e {taken}; do sleep 0.05; done")
+        until(begun.exists, "the command runs")
+        item = self.client.get(queue, timeout=PATIENCE)
+        self.assertEqual(item.payload if item is not None else None, b"slow")
+        self.assertIsNone(process.poll())
+        taken.touch()
+        process.communicate(timeout=PATIENCE)
 
     def test_touch_too_late(self) -> None:
         """It is told that the item is somebody else's by now."""
         queue = "timed_" + self.queue
         self.client.put(queue, b"slow")
-        taken = self.file("taken")
-        command = f"while ! test -e {taken}; do sleep 0.05; done; darner touch; echo $? > {self.file('status')}"
+        begun, taken = self.file("begun"), self.file("taken")
+        wait = f"touch {begun}; while ! test -e {taken}; do sleep 0.05; done"
+        command = f"{wait}; darner touch; echo $? > {self.file('status')}"
         with program_on_path(self.directory) as path:
             process = self.start("get", queue, "-x", command, variables={"PATH": path})
-            item = None
-            until(lambda: self.client.stats().queues[queue].open_transactions, "it is open")
+            until(begun.exists, "the command runs")
             item = self.client.get(queue, timeout=PATIENCE)
             self.assertEqual(item.payload if item is not None else None, b"slow")
             taken.touch()

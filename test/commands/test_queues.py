@@ -11,7 +11,8 @@ import threading
 
 from darner.client.blocking import Client
 from test.commands.harness import ProgramTestCase, call, until
-from test.servers import PATIENCE, Server
+from test.ports import reserve_port
+from test.servers import PATIENCE, Server, make_directory
 
 
 class QueuesTests(ProgramTestCase):
@@ -89,7 +90,10 @@ class StatusTests(ProgramTestCase):
 
     def setUp(self) -> None:
         super().setUp()
-        self.own = Server(self)
+        directory = make_directory(self)
+        self.own = Server(
+            self, f"--port={reserve_port()}", f"--data-dir={directory / 'data'}", directory=directory
+        )  # fmt: skip
         self.address = "{}:{}".format(*self.own.address)
         self.client = Client(self.address)
         self.addCleanup(self.client.close)
@@ -149,7 +153,6 @@ class StatusTests(ProgramTestCase):
         self.own.kill()
         terminal.sees(lambda lines: any(self.address in line and " unreachable" in line for line in lines))
         self.assertFalse(any("no connection" in line for line in terminal.lines))
-        self.own.options = (f"--port={self.own.address[1]}", f"--data-dir={self.own.data}")
         self.own.start()
         terminal.sees(lambda lines: any(self.address in line and " up " in line for line in lines))
         terminal.type("\x03")
@@ -157,12 +160,10 @@ class StatusTests(ProgramTestCase):
 
     def test_server_that_comes_back(self) -> None:
         """Who follows a queue does so through a restart."""
-        options = (f"--port={self.own.address[1]}", f"--data-dir={self.own.data}")
         process = self.start("get", "jobs", "--follow")
         assert process.stdout is not None
         until(lambda: self.client.stats().figures.get("waiters") == "1", "it waits")
         self.own.kill()
-        self.own.options = options
         self.own.start()
         putting = threading.Thread(target=lambda: self.client.put("jobs", b"x", timeout=PATIENCE))
         putting.start()

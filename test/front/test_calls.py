@@ -247,14 +247,17 @@ class RefusalTests(CallsTestCase):
             self.refused(self.service.put(b"q", b"x", delay=delay), ClientError, "bad delay")
 
     async def test_delay(self) -> None:
-        await gatherResults(
-            [self.service.put(b"q", b"late", delay=0.05), self.service.put(b"q", b"now", delay=0)]
-        )
-        self.assertEqual(self.service.count(b"q"), 1)
+        began = reactor.seconds()
+        await gatherResults([
+            self.service.put(b"q", b"much later", delay=3600), self.service.put(b"q", b"late", delay=0.05),
+            self.service.put(b"q", b"now", delay=0),
+        ])  # fmt: skip
         for expected in (b"now", b"late"):
             message = await self.service.get(b"q", timeout=10)
             assert message is not None
             self.assertEqual(message.payload, expected)
+        self.assertGreater(reactor.seconds() - began, 0.04)
+        self.assertEqual(self.service.count(b"q"), 0)
 
     async def test_too_large(self) -> None:
         await self.service.stopService()

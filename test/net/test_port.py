@@ -9,6 +9,7 @@ import os
 import select
 import socket
 import time
+from collections.abc import Iterable
 from typing import Any, Optional
 from unittest import skipUnless
 
@@ -45,6 +46,7 @@ from darner.store.memory import MemoryStore
 from test import LoggedAsCritical, allow_critical
 from test.harness import from_source
 from test.protocol_contract import ProtocolContract
+from test.servers import PATIENCE
 
 needs_epoll = skipUnless(hasattr(select, "epoll"), "this system has no epoll")
 
@@ -628,9 +630,14 @@ class FastPortTests(FastTestCase):
 
         self.patch(self.port(), "_serve", count)
         client.socket.send(b"version\r\n")
-        time.sleep(0.01)
+        self.wait_for(self.port()._connections)
         self.port().doRead()
         self.assertIn(len(served), range(1, 7))
+
+    def wait_for(self, descriptors: Iterable[int]) -> None:
+        """Wait until there is something to read for each of the port's connections with these descriptors."""
+        for descriptor in descriptors:
+            self.assertEqual(select.select([descriptor], [], [], PATIENCE)[0], [descriptor])
 
     def turns(self, *looks: int, known: bool = False, synced: int = 0, processors: bool = True) -> int:
         """
@@ -642,8 +649,8 @@ class FastPortTests(FastTestCase):
         clients = [self.connect() for _ in range(sum(looks))]
         for client in clients:
             client.socket.send(b"set q 0 0 1\r\nx\r\n")
-        time.sleep(0.01)
         port, store = self.port(), self.queues.store
+        self.wait_for(sorted(port._connections)[-len(clients) :])
         ready = iter(sorted(port._connections)[-len(clients) :])
         left = list(looks)
         written: list[Any] = []

@@ -80,6 +80,7 @@ class WorkerTests(SynchronousTestCase):
 
     def test_quick(self) -> None:
         """What is quick is called at once, and so is what follows; what it raises is raised."""
+        self.patch(time, "monotonic", lambda: 1000.0)  # however long this process stands still meanwhile
         threads: list[object] = []
         for _ in range(2):
             self.assertIsNone(self.worker.call_unless_quick(lambda: threads.append(threading.current_thread())))
@@ -111,6 +112,7 @@ class WorkerTests(SynchronousTestCase):
         now[0] += 0.02
         self.assertTrue(here())
         self.told(self.worker.call(take, 1))
+        self.told(self.worker.call(take, QUICK + 0.001))
         now[0] += 99
         self.assertFalse(here())
         now[0] += 1
@@ -206,10 +208,12 @@ class PortTests(FastTestCase):
         """A turn is written at once, and answered, but for one with a large item."""
         threads = self.writers()
         client = self.connect()
+        stopped = self.patch(time, "monotonic", lambda: 1000.0)  # however long this process stands still meanwhile
         for number in range(3):
             client.send(b"set q/sync 0 0 1\r\n%d\r\n" % number)
             self.assertFalse(self.queues.commit.busy)
             self.assertEqual(client.receive(), b"STORED\r\n")
+        stopped.restore()
         here = threading.current_thread().name
         self.assertEqual(set(threads), {here})
         large = bytes(3 * CHUNK_BYTES)

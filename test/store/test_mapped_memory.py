@@ -14,6 +14,7 @@ from darner.store import mapped_memory as mapped_module
 from darner.store.leveldb import LevelStore
 from darner.store.mapped_memory import MappedMemory, mapped, page_out
 from darner.values.vocabulary import CHUNK_BYTES
+from test.servers import PATIENCE
 
 MIB = 1024 * 1024
 SIZE = 16 * MIB
@@ -29,6 +30,11 @@ def resident(path: Path) -> int:
         elif ours and line.startswith("Rss:"):
             total += int(line.split()[1]) * 1024
     return total
+
+
+def lookers() -> set[threading.Thread]:
+    """@return: the threads that look at mapped memory."""
+    return {thread for thread in threading.enumerate() if thread.name == "darner-maps"}
 
 
 class LetGoTests(SynchronousTestCase):
@@ -137,33 +143,33 @@ class KeeperTests(SynchronousTestCase):
         self.patch(MappedMemory, "EVERY", 0)
         self.patch(MappedMemory, "AWAY", 0)
         self.patch(MappedMemory, "QUIET", 3)
-        before = threading.active_count()
+        before = lookers()
         self.now = -1.0  # nobody else looks
         for round in (1, 2):
             self.size = 1000 * MIB
             self.mapped_memory.written()
-            if (thread := self.mapped_memory._thread) is not None:
-                thread.join()
+            for thread in lookers() - before:
+                thread.join(PATIENCE)
+                self.assertFalse(thread.is_alive())
             self.assertEqual(len(self.given_back), round)
-            self.assertEqual(threading.active_count(), before)
 
     def test_one_thread(self) -> None:
         self.patch(MappedMemory, "AWAY", 60)
-        before = threading.active_count()
+        before = lookers()
         for _ in range(3):
             self.mapped_memory.written()
-        self.assertEqual(threading.active_count(), before + 1)
+        self.assertEqual(len(lookers() - before), 1)
         self.mapped_memory.stop()
-        self.assertEqual(threading.active_count(), before)
+        self.assertEqual(lookers() - before, set())
         self.mapped_memory.written()
-        self.assertEqual(threading.active_count(), before)
+        self.assertEqual(lookers() - before, set())
 
     def test_nothing_to_look_at(self) -> None:
         """Where the system does not tell how much it is, there is no thread."""
-        before = threading.active_count()
+        before = lookers()
         mapped_memory = MappedMemory(Path("database"), lambda: 0, self.page_out)
         mapped_memory.written()
-        self.assertEqual(threading.active_count(), before)
+        self.assertEqual(lookers() - before, set())
         self.assertEqual(self.given_back, [])
 
     def test_no_more_threads(self) -> None:
@@ -176,9 +182,9 @@ class KeeperTests(SynchronousTestCase):
         self.mapped_memory.written()
         patch.restore()
         self.patch(MappedMemory, "AWAY", 60)
-        before = threading.active_count()
+        before = lookers()
         self.mapped_memory.written()
-        self.assertEqual(threading.active_count(), before + 1)
+        self.assertEqual(len(lookers() - before), 1)
 
     def test_system_that_tells(self) -> None:
         file = Path(self.mktemp())
@@ -194,12 +200,12 @@ class KeeperTests(SynchronousTestCase):
 
     def test_store(self) -> None:
         """A store has one for as long as it is open."""
-        before = threading.active_count()
+        before = lookers()
         store = LevelStore(Path(self.mktemp()))
         self.addCleanup(store.close)
         batch = store.batch()
         batch.chunk(1, 0, bytes(10))
         store.write(batch)
-        self.assertEqual(threading.active_count(), before + 1)
+        self.assertEqual(len(lookers() - before), 1)
         store.close()
-        self.assertEqual(threading.active_count(), before)
+        self.assertEqual(lookers() - before, set())

@@ -241,7 +241,7 @@ class SpaceTests(TestCase):
     async def comes_back(self) -> None:
         from twisted.internet import reactor
 
-        for _ in range(200):
+        for _ in range(600):
             if disk_usage(self.path) < 6_000_000:
                 return
             await deferLater(reactor, 0.05)
@@ -330,7 +330,7 @@ class ThreadTests(TestCase):
         class SlowStore(LevelStore):
             def compact(self, wanted: Callable[[], bool] = lambda: True, all: bool = False) -> None:
                 compacting.set()
-                go_on.wait(10)
+                go_on.wait(30)
                 super().compact(wanted, all)
                 compacted.set()
 

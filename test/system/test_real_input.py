@@ -50,6 +50,19 @@ class StandardLibraryTests(SynchronousTestCase):
         self.server.restart()
         self.connect()
 
+    def kill_soon(self) -> None:
+        """Kill the server at any point of what comes next."""
+        self.victim = self.server.process
+        self.killing = threading.Timer(0.05, self.victim.kill)
+        self.killing.start()
+        self.addCleanup(self.killing.join)
+
+    def killed(self) -> None:
+        """Wait until it is killed, where all that came next was done before."""
+        self.killing.join()
+        if self.server.process is self.victim:
+            self.restart()
+
     def count(self, queue: bytes) -> int:
         with self.server.client() as raw:
             return raw.count(queue)
@@ -82,12 +95,12 @@ class StandardLibraryTests(SynchronousTestCase):
         for number, path in enumerate(paths):
             content = path.read_bytes()
             if number == len(paths) // 2:
-                # At any point of what comes next.
-                threading.Timer(0.05, self.server.process.kill).start()
+                self.kill_soon()
             self.put("files", content, number)
             self.put("names", str(path), number)
             names.append(str(path).encode())
             hashes.append(_hash(content))
+        self.killed()
         self.assertEqual([self.count(b"files"), self.count(b"names")], [len(paths)] * 2)
         return names, hashes
 
@@ -114,11 +127,11 @@ class StandardLibraryTests(SynchronousTestCase):
                 self.assertEqual(self.client.get("names/open"), name)
                 self.assertEqual(_hash(self.client.get("files/open")), hash)
                 self.restart()
-                # And once more at any point of what comes next.
-                threading.Timer(0.05, self.server.process.kill).start()
+                self.kill_soon()
             left = len(names) - number
             self.assertEqual(self.read("names", left), name)
             self.assertEqual(_hash(self.read("files", left)), hash, name)
+        self.killed()
         self.assertEqual([self.client.get("files"), self.client.get("names")], [None, None])
 
     def read(self, queue: str, left: int) -> Optional[bytes]:

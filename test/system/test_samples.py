@@ -12,7 +12,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import textwrap
@@ -31,6 +30,7 @@ from darner.service import QueueService
 from darner.testing import MemoryQueueService
 from test.migrate import journals
 from test.migrate.reading import unpacked
+from test.ports import reserve_port
 from test.servers import MODULE, PATIENCE, ROOT, Server, make_directory, until
 from test.system.samples import PAGES, Sample, samples
 
@@ -52,12 +52,6 @@ PLACES = {
 
 SOURCES = {"cpp-darner": ("cpp-darner-clean", "source"), "beanstalkd": ("beanstalkd-stopped", "beanstalkd")}
 """Archives of the tests with data of other servers, and where their samples look for it."""
-
-
-def free_port() -> int:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return int(taken.getsockname()[1])
 
 
 def is_running(pid: int) -> bool:
@@ -195,7 +189,7 @@ class SamplesTests(SynchronousTestCase):
         """From nothing, with a server that it starts and kills."""
         for _, there in self.of("tutorial", "file"):
             page = Page(self)
-            port = str(free_port())
+            port = str(reserve_port())
             page.ports["22133"] = port
             page.environment["DARNER_SERVERS"] = f"127.0.0.1:{port}"
             page.options["--http-port=2223"] = f"--port={port} --http-port=0"

@@ -5,9 +5,9 @@ Tests of who may see and do what, and of what happens when the connection or the
 from __future__ import annotations
 
 import contextlib
-import socket
 from typing import Any
 
+from test.ports import reserve_port
 from test.servers import Server
 from test.web.dashboard.chromium import PASSWORD, BrowserTests, expect, put
 
@@ -19,12 +19,6 @@ admin = ["*"]
 read = ["mail_*"]
 write = ["mail_*"]
 """
-
-
-def free_port() -> int:
-    """@return: a port that nobody listens at now."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return listener.getsockname()[1]
 
 
 def put_as(server: Server, user: str, queue: str, payload: bytes) -> None:
@@ -101,7 +95,7 @@ class UsersTests(BrowserTests):
 
 class ConnectionTests(BrowserTests):
     def test_server_that_goes_and_comes_back(self) -> None:
-        server = self.serve(f"--http-port={free_port()}")
+        server = self.serve(f"--http-port={reserve_port()}")
         put(server, "jobs", b"x")
         page = self.open(server, "/#/queue/jobs")
         expect(page.locator("#connection.good")).to_have_text("Live")
