@@ -238,8 +238,6 @@ class Framing:
 
     def _take_raw(self) -> bool:
         """@return: whether any bytes of a payload could be taken."""
-        if self._at == len(self._data):
-            return False
         if self._inflow is not None and self._inflow.stream and self.session.congested:
             self._held_back = True
             return False

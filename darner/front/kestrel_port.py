@@ -56,10 +56,8 @@ class TextFraming(Framing):
         return super()._take_line() if self._put is None else self._take_item(self._put)
 
     def _take_item(self, put: requests.PutItems) -> bool:
-        """@return: whether any bytes of an item's line could be taken."""
+        """Take some of an item's line.  @return: true, as there is always some."""
         data, at = self._data, self._at
-        if at == len(data):
-            return False
         end = data.find(b"\n", at)
         stop = end if end >= 0 else len(data)
         self._at = stop + 1 if end >= 0 else stop
