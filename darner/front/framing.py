@@ -149,24 +149,13 @@ class Framing:
 
     def _take_line(self) -> bool:
         """@return: whether there was a whole line."""
+        # Most clients repeat one line, or two by turns.  To look where such a line ends costs a tenth of a search.
+        if self._take_known(self._length_before):
+            self._length, self._length_before = self._length_before, self._length
+            return True
+        if self._take_known(self._length):
+            return True
         data, at = self._data, self._at
-        # Most clients repeat one line, or two by turns.  To look where such a line ends costs a tenth of a search; what
-        # is known as a line has no line feed in it.
-        end = at + self._length_before
-        if end < len(data) and data[end] == _LINE_FEED:
-            known = self._lines.known(data[at:end])
-            if known is not None:
-                self._length, self._length_before = self._length_before, self._length
-                self._at = end + 1
-                self._act(known)
-                return True
-        end = at + self._length
-        if end < len(data) and data[end] == _LINE_FEED:
-            known = self._lines.known(data[at:end])
-            if known is not None:
-                self._at = end + 1
-                self._act(known)
-                return True
         end = data.find(b"\n", at)
         stop = end if end >= 0 else len(data)
         if stop - at > self.max_line and self._is_too_long(data[at:stop]):
@@ -179,6 +168,18 @@ class Framing:
         self._at = end + 1
         self._length, self._length_before = end - at, self._length
         self._take(data[at:end])
+        return True
+
+    def _take_known(self, length: int) -> bool:
+        """@return: whether the next line has this length and is in the cache: no line there has a line feed in it."""
+        data, end = self._data, self._at + length
+        if end >= len(data) or data[end] != _LINE_FEED:
+            return False
+        request = self._lines.known(data[self._at : end])
+        if request is None:
+            return False
+        self._at = end + 1
+        self._act(request)
         return True
 
     def _is_too_long(self, line: bytes) -> bool:
