@@ -14,12 +14,13 @@ from collections.abc import Callable
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
+from twisted.python.failure import Failure
 
 from darner.cluster.appends import Appends
 from darner.cluster.interfaces import ILog
 from darner.cluster.records import OVERHEAD, PART, TURN, Record, pack_batch
 from darner.cluster.replicated_store import ReplicatedStore
-from darner.errors import LogConflict
+from darner.errors import LogConflict, LogUnavailable
 from darner.store.batch import Batch
 
 
@@ -54,7 +55,8 @@ class Leadership:
         self.append_seconds = 0.0
         self.appended = 0
         self._sizes: deque[tuple[int, int]] = deque()
-        self.kept_bytes = 0
+        self.kept_bytes = self._trimmed = 0
+        self._trimming = False
 
     def commit(self, batch: Batch) -> Deferred[None]:
         """As L{darner.store.interfaces.IReplicatedStore.commit}."""
@@ -105,8 +107,24 @@ class Leadership:
         self._appends.end()
         self._lost(error)
 
-    def forget(self, to: int) -> None:
-        """The records up to this number are trimmed."""
+    def trim(self, to: int) -> int:
+        """
+        Trim the log up to a record, beside everything else, as that may take seconds.
+
+        @return: the last record that is known to be trimmed; 0 if none is.
+        """
+        if to > self._trimmed and not self._trimming:
+            self._trimming = True
+            self._log.trim(to).addCallback(self._forget, to).addErrback(self._cannot_trim)
+        return self._trimmed
+
+    def _cannot_trim(self, failure: Failure) -> None:
+        failure.trap(LogUnavailable)
+        self._trimming = False
+
+    def _forget(self, _: None, to: int) -> None:
+        self._trimming = False
+        self._trimmed = to
         while self._sizes and self._sizes[0][0] <= to:
             self.kept_bytes -= self._sizes.popleft()[1]
 

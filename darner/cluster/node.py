@@ -6,11 +6,10 @@ Notes and times say only when to try to lead.  Whether a node leads is decided b
 
 from __future__ import annotations
 
-import random
 import secrets
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, Final, Optional
+from typing import Any, Optional
 
 from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
 from twisted.internet.interfaces import IReactorTime
@@ -25,6 +24,7 @@ from darner.cluster.interfaces import IFollowing, ILog
 from darner.cluster.leading import Leadership
 from darner.cluster.notes import FENCED, FOLLOWER, JOINING, LEADER, RESIGNED, STEP_DOWN, Note, read_notes
 from darner.cluster.pace import Pace
+from darner.cluster.patience import Patience
 from darner.cluster.preference import YIELDED, Preference
 from darner.cluster.records import CLAIM, Record
 from darner.cluster.replicated_store import ReplicatedStore
@@ -32,11 +32,9 @@ from darner.cluster.shards import check_log, check_shard, new_cluster_id
 from darner.cluster.snapshots.giving import Giver
 from darner.cluster.snapshots.joining import Joiner
 from darner.cluster.trimming import trim_to
+from darner.cluster.troubles import Troubles
 from darner.errors import LogConflict, LogDamaged, LogError, LogTrimmed, LogUnavailable, Stopped, StoreError
 from darner.values.shards import Shard
-
-TROUBLES: Final = 10
-"""How many different errors are logged while the log is out of reach."""
 
 
 class Node:
@@ -64,7 +62,8 @@ class Node:
         joiner: Optional[Joiner] = None, shard: Optional[Shard] = None, preferred: bool = False,
     ) -> None:  # fmt: skip
         """
-        @param lead: called when it leads: serves clients on the store.
+        @param lead: called when it leads: serves clients on the store.  It may return a Deferred, which fires when it
+            does; a C{CancelledError} says that it was told to stop meanwhile.
         @param step_down: called where an operator asks for it: has the process stop in order.
         @param end: called with an exit status and the reason: ends the process, without a word to clients.
         @param size: how many nodes the cluster has at least.
@@ -92,11 +91,11 @@ class Node:
         self.notes: dict[str, Note] = {}
         self._following: Optional[IFollowing] = None
         self._running: Optional[Deferred[None]] = None
-        self._sign = self._tell_at = self._sync_at = 0.0
+        self._tell_at = self._sync_at = 0.0
         self._syncing: Optional[Deferred[None]] = None
         self._resting = self._catching_up = False
-        self._troubles: set[str] = set()
-        self._jitter = 0.0
+        self._troubles = Troubles(self._log)
+        self._patience = Patience(pace)
         self.joiner = joiner
         self.giver: Optional[Giver] = None
         self._shard = shard
@@ -112,8 +111,7 @@ class Node:
         except LogDamaged as error:
             self.fence(EXIT_DAMAGED, str(error))
             return
-        self._sign = self._clock.seconds() + self._pace.settle
-        self._draw()
+        self._patience.begin(self._clock.seconds())
         self._follow()
         self._running = Deferred.fromCoroutine(self._run())
         self._running.addErrback(lambda failure: failure.trap(CancelledError))
@@ -141,11 +139,14 @@ class Node:
                 running.cancel()
         self._running = self._joining = None
         if led:
-            self.role = RESIGNED
-            telling = self._shared.note(self.name, self._note().to_bytes())
-            telling.addTimeout(self._pace.patience, self._clock).addErrback(lambda _: None)
-            await telling
+            await self._resign()
         await self._shared.close()
+
+    def _resign(self) -> Deferred[None]:
+        """Tell others that they may lead at once.  @return: fires when that is told, or cannot be."""
+        self.role = RESIGNED
+        telling = self._shared.note(self.name, self._note().to_bytes())
+        return telling.addTimeout(self._pace.patience, self._clock).addErrback(lambda _: None)
 
     def fence(self, status: int, reason: str) -> None:
         """End: answer nothing more."""
@@ -180,14 +181,16 @@ class Node:
         if not self.store.cluster:
             check_shard(record.cluster, self._shard, "the log")
         self.store.apply(number, record)
-        self._sign = max(self._sign, self._clock.seconds())
         self.last = max(self.last, number)
         if record.kind == CLAIM:
-            self._see_claim(record.node.decode(errors="replace"))
+            self._see_claim(number, record.node.decode(errors="replace"))
+        else:
+            self._patience.worked(self._clock.seconds())
 
-    def _see_claim(self, leader: str) -> None:
+    def _see_claim(self, number: int, leader: str) -> None:
         self.leader = leader
         self.failovers += 1
+        self._patience.claimed(number, self._clock.seconds())
         self._log.info("cluster: {leader} leads from record {number} on", leader=leader, number=self.store.position)
 
     def _cannot_follow(self, failure: Failure) -> None:
@@ -232,7 +235,7 @@ class Node:
         self.durable = 0
         self._catching_up, self._resting = True, False
         self.role = FOLLOWER
-        self._sign = self._clock.seconds() + self._pace.settle
+        self._patience.begin(self._clock.seconds())
         self._log.info("cluster: follows from record {number} on", number=self.store.position)
         self._follow()
 
@@ -258,22 +261,15 @@ class Node:
             try:
                 await self._look()
             except LogUnavailable as error:
-                if str(error) not in self._troubles and len(self._troubles) < TROUBLES:
-                    self._log.warn("cluster: {error}", error=error)
-                    self._troubles.add(str(error))
-                # When the log is back, the leader is to be first, whose note could not be renewed either.
-                self._sign = self._clock.seconds() + self._pace.patience
+                self._troubles.met(error)
+                self._patience.out_of_reach(self._clock.seconds())
             else:
-                if self._troubles:
-                    self._log.info("cluster: the log is in reach again")
-                    self._troubles.clear()
+                self._troubles.over()
             await deferLater(self._clock, self._pace.look, lambda: None)
 
     async def _look(self) -> None:
-        now = self._clock.seconds()
-        if now >= self._tell_at:
-            self._tell_at = now + self._pace.tell
-            await self._shared.note(self.name, self._note().to_bytes())
+        if self._clock.seconds() >= self._tell_at:
+            await self._tell()
         values = await self._shared.notes()
         self.notes = read_notes(values)
         self.last = max([self.last, *(note.position for note in self.notes.values())])
@@ -283,6 +279,10 @@ class Node:
             await self._look_as_leader(self.leadership, values)
         elif self.role == FOLLOWER:
             await self._look_as_follower()
+
+    async def _tell(self) -> None:
+        self._tell_at = self._clock.seconds() + self._pace.tell
+        await self._shared.note(self.name, self._note().to_bytes())
 
     def _note(self) -> Note:
         claim = 0 if self.leadership is None else self.leadership.claim
@@ -319,15 +319,11 @@ class Node:
 
     # Leading
 
-    def _draw(self) -> None:
-        self._jitter = random.uniform(self._pace.jitter / 10, self._pace.jitter)
-
     async def _look_as_follower(self) -> None:
         now = self._clock.seconds()
-        others = (note for name, note in self.notes.items() if name != self.name)
-        if any(note.role == LEADER and note.age < self._pace.patience for note in others):
-            self._sign = max(self._sign, now)
-        if now - self._sign > self._jitter + self._preference.head_start(self.notes, self.store.position):
+        self._patience.look((note for name, note in self.notes.items() if name != self.name), now)
+        head_start = self._preference.head_start(self.notes, self.store.position, self.leader)
+        if self._patience.is_over(now, head_start):
             await self._claim()
 
     async def _claim(self) -> None:
@@ -352,8 +348,7 @@ class Node:
             await append_surely(self._shared, self._clock, number, record.to_bytes())
         except LogConflict:
             # Somebody was faster.
-            self._sign = self._clock.seconds() + self._pace.settle
-            self._draw()
+            self._patience.begin(self._clock.seconds())
             self._follow()
             return
         await self._begin(number, record)
@@ -365,19 +360,22 @@ class Node:
         except StoreError as error:
             self._lost(error)
             return
-        self._see_claim(self.name)
+        self._see_claim(number, self.name)
         self.role = LEADER
         self.leadership = Leadership(
             self._shared, self.store, self.name.encode(), self._clock, self._wall, self._lost
         )
         self.store.lead(self.leadership.commit)
-        try:
-            await maybeDeferred(self._lead)
-        except Exception as error:
-            self._log.failure("cluster: cannot serve")
-            self.fence(EXIT_LEAD, f"this node leads, and cannot serve: {error}")
-            return
-        self._tell_at = 0.0
+        # It may take a while to load many queues: others are told meanwhile that this node leads.
+        maybeDeferred(self._lead).addErrback(self._cannot_serve)
+        if self.role == LEADER:
+            await self._tell()
+
+    def _cannot_serve(self, failure: Failure) -> None:
+        if not failure.check(CancelledError):
+            self._log.failure("cluster: cannot serve", failure)
+            reason = f"this node leads, and cannot serve: {failure.getErrorMessage()}"
+            self._resign().addCallback(lambda _: self.fence(EXIT_LEAD, reason))
 
     async def _look_as_leader(self, leadership: Leadership, values: dict[str, tuple[bytes, float]]) -> None:
         await leadership.check()
@@ -393,8 +391,4 @@ class Node:
             return
         # Its own note may be older than what it knows.
         notes = {**self.notes, self.name: replace(self._note(), age=0.0)}
-        to = trim_to(notes, self._size, leadership.kept_bytes)
-        if to > self.trimmed:
-            await self._shared.trim(to)
-            self.trimmed = to
-            leadership.forget(to)
+        self.trimmed = leadership.trim(trim_to(notes, self._size, leadership.kept_bytes))

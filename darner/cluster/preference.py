@@ -42,12 +42,14 @@ class Preference:
             and note.age < self._pace.patience and name != self._name
         ]
 
-    def head_start(self, notes: Mapping[str, Note], position: int) -> float:
+    def head_start(self, notes: Mapping[str, Note], position: int, last: str) -> float:
         """
         @param position: the last record that this node has applied.
+        @param last: the node that has led last: nobody waits for that one.
         @return: how many seconds longer this node waits before it claims to lead.
         """
-        return self._pace.head_start if not self.preferred and self._candidates(notes, position) else 0.0
+        awaited = any(name != last for name in self._candidates(notes, position))
+        return self._pace.head_start if awaited and not self.preferred else 0.0
 
     def heir(
         self, notes: Mapping[str, Note], position: int, yielded: Optional[tuple[bytes, float]], now: float

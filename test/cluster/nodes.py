@@ -14,15 +14,16 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from darner.cluster import node
+from darner.cluster import patience
 from darner.cluster.memory_log import MemoryLog, MemoryMember
 from darner.cluster.node import Node
 from darner.cluster.notes import LEADER
 from darner.cluster.pace import Pace
 from darner.cluster.replicated_store import ReplicatedStore
 from darner.config.policies import Policies
-from darner.queues.collection import Queues, Surroundings
+from darner.queues.collection import Queues
 from darner.queues.head import WINDOW_BYTES
+from darner.queues.surroundings import Surroundings
 from darner.values.shards import Shard
 from test.harness import EPOCH, Client
 
@@ -144,7 +145,7 @@ class Cluster:
         process: type[Process] = Process, max_record_bytes: int = 64 << 20,
     ) -> None:  # fmt: skip
         # What nodes do at random, they do the same way each time.
-        case.patch(node, "random", Random(1))
+        case.patch(patience, "random", Random(1))
         self.clock = Clock()
         self.log = MemoryLog(self.clock, max_record_bytes)
         self.directory = Path(case.mktemp())

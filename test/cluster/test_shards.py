@@ -196,6 +196,7 @@ class PreferenceTests(SynchronousTestCase):
                 for process in cluster.processes:
                     if not process.alive:
                         claims += process is preferred
+                        cluster.run(0.5)  # a process is not there at once
                         process.start()
         self.assertEqual(claims, 1)
         self.assertEqual(len(self.flushLoggedErrors(OSError)), 1)
@@ -256,8 +257,9 @@ class PreferenceRuleTests(SynchronousTestCase):
 
     def test_head_start(self) -> None:
         notes = {"a": Note(preferred=True, position=9), "b": Note(FOLLOWER, position=5, preferred=True)}
-        self.assertEqual(self.preference.head_start(notes, 5), self.pace.head_start)
-        self.assertEqual(self.preference.head_start(notes, 6), 0, "it could not lead")
-        self.assertEqual(Preference("a", True, self.pace).head_start(notes, 5), 0)
+        self.assertEqual(self.preference.head_start(notes, 5, ""), self.pace.head_start)
+        self.assertEqual(self.preference.head_start(notes, 6, ""), 0, "it could not lead")
+        self.assertEqual(self.preference.head_start(notes, 5, "b"), 0, "it has led, and does no more")
+        self.assertEqual(Preference("a", True, self.pace).head_start(notes, 5, ""), 0)
         self.assertIsNone(Preference("a", True, self.pace).heir(notes, 5, None, 0.0))
         self.assertNotIn("/", YIELDED)
