@@ -21,7 +21,8 @@ from twisted.internet.testing import StringTransport
 from bench.remains import disk_usage
 from darner.config.policies import Policies, QueueSettings
 from darner.front.protocol import QueueFactory
-from darner.queues.collection import Queues, Surroundings
+from darner.queues.collection import Queues
+from darner.queues.surroundings import Surroundings
 from darner.store.leveldb import LevelStore
 
 CLIENTS = 50

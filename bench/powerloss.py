@@ -33,7 +33,8 @@ from bench.disk import Disk, State
 from bench.server_log import LogWatch
 from bench.syscalls import missing, read_trace, watched
 from darner.front.calls import Call, Consuming, Opening, OpenMessage, Putting, Reading
-from darner.queues.collection import Queues, Surroundings
+from darner.queues.collection import Queues
+from darner.queues.surroundings import Surroundings
 from darner.store import releasing
 from darner.store.database import Database
 from darner.store.leveldb import LevelStore

@@ -6,7 +6,7 @@ Queues as a Twisted service: for applications that embed darner, and what the se
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, Optional, TypeVar, Union
 
@@ -15,7 +15,6 @@ from twisted.internet.defer import Deferred, DeferredList, ensureDeferred, execu
 from twisted.internet.interfaces import IListeningPort, IStreamServerEndpoint
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
-from twisted.python.failure import Failure
 from twisted.python.threadpool import ThreadPool
 from zope.interface import implementer
 
@@ -30,12 +29,13 @@ from darner.front.protocol import QueueFactory
 from darner.interfaces import IMessage, IOpenRead, IQueueService
 from darner.net.clock import MonotonicClock
 from darner.net.limits import Limits
-from darner.net.listeners import HTTP, TEXT, Door, Listener
+from darner.net.listeners import HTTP, TEXT, Door, Listener, listen
 from darner.net.worker import Worker, start_worker
 from darner.queues.answers import Answers
-from darner.queues.collection import Queues, Surroundings
+from darner.queues.collection import Queues
 from darner.queues.control import Control
 from darner.queues.status import ServerStatus
+from darner.queues.surroundings import Surroundings
 from darner.store.directory import STATUS
 from darner.store.interfaces import IStore
 from darner.store.leveldb import LevelStore
@@ -59,16 +59,6 @@ def _bytes(value: bytes, name: str) -> bytes:
     if isinstance(value, str):
         raise _TextGiven(f"{name} is text, {value[:40]!r}, and has to be bytes: encode it, as in b'jobs'")
     return value
-
-
-def _listen(endpoint: IStreamServerEndpoint, door: Door) -> IListeningPort:
-    """@return: the port, without waiting.  @raise CannotListenError: or another error of the endpoint."""
-    ports: list[IListeningPort] = []
-    failures: list[Failure] = []
-    endpoint.listen(door).addCallbacks(ports.append, failures.append)
-    if failures:
-        failures[0].raiseException()
-    return ports[0]
 
 
 @implementer(IQueueService)
@@ -135,21 +125,28 @@ class QueueService(Service):
         @raise twisted.internet.error.CannotListenError: a port is taken.
         @raise OSError: there are no descriptors left.
         """
+        for _ in self._start():
+            pass
+        super().startService()
+
+    def _start(self) -> Iterator[None]:
+        """
+        L{startService} in steps: one for each queue.  If this is closed before its end, nothing stays open.
+        """
         passwords = self._read_passwords()
         doors = [(Door(listener), listener) for listener in self.listeners]
         ports: list[IListeningPort] = []
         try:
             for door, listener in doors:
-                ports.append(_listen(listener.endpoint, door))
-            self._open(doors, passwords)
+                ports.append(listen(listener.endpoint, door))
+            yield from self._open(doors, passwords)
         except BaseException:
             for port in ports:
                 port.stopListening()
             raise
         self.ports = ports
-        super().startService()
 
-    def _open(self, doors: Sequence[tuple[Door, Listener]], passwords: Optional[Passwords]) -> None:
+    def _open(self, doors: Sequence[tuple[Door, Listener]], passwords: Optional[Passwords]) -> Iterator[None]:
         """Open the store, then the listeners."""
         self._store = self._open_store(self.data_dir)
         try:
@@ -162,7 +159,7 @@ class QueueService(Service):
         status = ServerStatus(
             surroundings.clock, settings.default_status, settings.status_change_grace_period, self._status_file()
         )
-        self.queues = queues = self._make_queues(
+        queues = self._make_queues(
             self._store, surroundings, settings.policies, settings.min_free_bytes, status, self._control,
             max_queues=settings.max_queues, max_children=settings.max_children,
         )  # fmt: skip
@@ -171,7 +168,8 @@ class QueueService(Service):
         if passwords is not None:
             access = Access(passwords, settings.users, self._in_thread, self._clock)
         try:
-            queues.start()
+            yield from queues.load()
+            self.queues = queues
             for door, listener in doors:
                 factory = self._factory(queues, listener, access)
                 door.open(factory)

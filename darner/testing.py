@@ -13,7 +13,7 @@ from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.task import Clock
 
 from darner.config.settings import Settings
-from darner.queues.collection import Surroundings
+from darner.queues.surroundings import Surroundings
 from darner.service import QueueService
 from darner.store.memory import MemoryStore
 from darner.store.status_file import StatusFile

@@ -18,7 +18,8 @@ from zope.interface import implementer
 from darner.config.policies import Policies, QueueSettings
 from darner.front.memcache_requests import LineCache
 from darner.front.protocol import QueueFactory, QueueProtocol
-from darner.queues.collection import Queues, Surroundings
+from darner.queues.collection import Queues
+from darner.queues.surroundings import Surroundings
 from darner.store.interfaces import IStore
 from darner.store.memory import MemoryStore
 

@@ -15,7 +15,8 @@ from attrs import define, field
 from twisted.internet.defer import maybeDeferred
 from twisted.internet.task import Clock
 
-from darner.queues.collection import Queues, Surroundings
+from darner.queues.collection import Queues
+from darner.queues.surroundings import Surroundings
 from darner.store.database import Database
 from darner.store.files.manifest import Manifest, current
 from darner.store.files.names import tables

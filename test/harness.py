@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Optional
 from unittest import skipIf
 
@@ -22,8 +22,9 @@ from darner.front.log_in import LogIn
 from darner.front.session import Session
 from darner.front.spelling import Spelling
 from darner.queues.answers import Answers
-from darner.queues.collection import Queues, Surroundings
+from darner.queues.collection import Queues
 from darner.queues.streams import PayloadWriter
+from darner.queues.surroundings import Surroundings
 from darner.store.batch import Batch
 from darner.store.interfaces import IStore
 from darner.store.memory import MemoryStore
@@ -71,7 +72,7 @@ class FaultyStore:
         self.writes: list[bool] = []
         self.reads: list[int] = []
 
-    def recover(self) -> list[QueueState]:
+    def recover(self) -> Iterator[QueueState]:
         return self.store.recover()
 
     def leftovers(self) -> tuple[list[int], list[int]]:

@@ -164,14 +164,14 @@ class StoreContract(Base):
         self.assertTrue(verifyObject(IStore, self.store))
 
     def test_empty(self) -> None:
-        self.assertEqual(self.store.recover(), [])
+        self.assertEqual(list(self.store.recover()), [])
         self.assertEqual(self.store.leftovers(), ([], []))
 
     def test_close_twice(self) -> None:
         Writer(self.store)
         self.store.close()
         self.store.close()
-        self.assertEqual(len(self.reopen(self.store).recover()), 1)
+        self.assertEqual(len(list(self.reopen(self.store).recover())), 1)
 
     # Numbers
 
@@ -216,7 +216,7 @@ class StoreContract(Base):
         batch = self.store.batch()
         batch.create(b"q", number, 1)
         batch.put(number, [small(0)], 7)
-        self.assertEqual(self.store.recover(), [])
+        self.assertEqual(list(self.store.recover()), [])
         self.store.write(batch)
         self.assertEqual([state.next_id for state in self.store.recover()], [1])
 
@@ -386,9 +386,9 @@ class StoreContract(Base):
         writer = Writer(self.store)
         writer.put(b"1")
         writer.remove()
-        self.assertEqual(self.store.recover(), [])
+        self.assertEqual(list(self.store.recover()), [])
         self.again()
-        self.assertEqual(self.store.recover(), [])
+        self.assertEqual(list(self.store.recover()), [])
         self.assertEqual(self.store.leftovers(), ([writer.number], []))
 
     def test_make_anew(self) -> None:

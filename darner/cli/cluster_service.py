@@ -8,19 +8,22 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, Optional
 
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, ensureDeferred
+from twisted.internet.defer import CancelledError, Deferred, ensureDeferred
 from twisted.internet.error import ReactorNotRunning
+from twisted.internet.task import CooperativeTask, Cooperator, TaskFinished, TaskStopped
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 from twisted.python.threadpool import ThreadPool
 
+from darner.cli.garbage import permanent_objects
 from darner.cluster.exits import EXIT_FENCED
 from darner.cluster.interfaces import ILog
 from darner.cluster.node import Node
@@ -48,6 +51,12 @@ from darner.store.interfaces import IStore
 
 LEAVE: Final = 10.0
 """Seconds that a clean stop of the leader may take; the log may be out of reach."""
+
+REST: Final = 0.005
+"""
+Seconds between two slices of loading queues, of 10 ms each.  The threads that speak with etcd get the interpreter then:
+one that is always busy would hold up each of their requests by a second where processors are short.
+"""
 
 
 class ClusterService(QueueService):
@@ -87,6 +96,7 @@ class ClusterService(QueueService):
             self._make_queues = self._sharded_queues
         self._status_port: Any = None
         self._giver_port: Any = None
+        self._load_task: Optional[CooperativeTask[Generator[None, None, None]]] = None
 
     def startService(self) -> None:
         """
@@ -150,8 +160,34 @@ class ClusterService(QueueService):
             factory.make_log_in = partial(ShardCheck, self._here)
         return factory
 
-    def _begin_to_serve(self) -> None:
-        super().startService()
+    def _begin_to_serve(self) -> Deferred[None]:
+        """
+        Load the queues, beside what the node does, and serve.
+
+        @return: fires when it serves; fails with a L{CancelledError} where it is to stop before that.
+        """
+        # Not by the reactor's time, which is that of the wall clock.
+        cooperator = Cooperator(scheduler=lambda work: self._node_clock.callLater(REST, work))
+        self._loading = self._load()
+        self._load_task = cooperator.cooperate(self._loading)
+        return self._load_task.whenDone().addCallbacks(self._serves, self._cannot_serve)
+
+    def _load(self) -> Generator[None, None, None]:
+        with permanent_objects():
+            yield from self._start()
+
+    def _cannot_serve(self, failure: Failure) -> None:
+        if failure.check(TaskStopped):
+            raise CancelledError
+        failure.raiseException()
+
+    def _stop_loading(self) -> None:
+        if self._load_task is not None:
+            with suppress(TaskFinished):
+                self._load_task.stop()
+            self._loading.close()
+
+    def _serves(self, _: object) -> None:
         for listener, port in zip(self.listeners, self.ports, strict=True):
             self._log.info("listening on {address}{listener}", address=port.getHost(), listener=listener)
 
@@ -180,6 +216,7 @@ class ClusterService(QueueService):
             await self.node.giver.drop()
         # No thread is in the store any more: where the node leads, the queues close it.
         await self.node.rest()
+        self._stop_loading()
         if self.node.role == LEADER:
             await super().stopService()
         else:

@@ -5,7 +5,6 @@ Builds a server from the command line.
 from __future__ import annotations
 
 import contextlib
-import gc
 import os
 import re
 import signal
@@ -13,7 +12,7 @@ import sys
 from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Final, Optional
+from typing import Any, Optional
 
 import attrs
 from attrs import evolve
@@ -25,6 +24,7 @@ from twisted.internet.interfaces import IStreamServerEndpoint
 from twisted.logger import ILogObserver, Logger, LogLevel
 
 import darner
+from darner.cli.garbage import permanent_objects
 from darner.cli.notify import Notifier
 from darner.cli.options import Options
 from darner.cli.output import say
@@ -42,9 +42,6 @@ from darner.service import QueueService
 from darner.store.directory import check_directory
 from darner.store.interfaces import IStore
 from darner.store.leveldb import LevelStore
-
-COLLECT: Final = (5_000, 4, 200)
-"""Thresholds of the garbage collector.  Its second generation, of 25,000 objects, takes some 5 ms; all rarely run."""
 
 
 class CannotStart(SystemExit, Exception):
@@ -120,22 +117,15 @@ class Server(Service):
         # LevelDB would create files that everybody can read.  A stricter umask is kept.
         os.umask(os.umask(0o077) | 0o077)
         self._log.info("darner: queue server, version {version}", version=darner.__version__)
-        # Objects that the start creates are permanent.  By default the garbage collector would walk them again and
-        # again: with many queues that takes longer than loading them, and stops clients for tens of ms each time.
-        gc.collect()
-        gc.disable()
         try:
-            self.queues.startService()
-            gc.freeze()
-            gc.set_threshold(*COLLECT)
+            with permanent_objects():
+                self.queues.startService()
         except (StoreError, SettingsError) as error:
             raise self._cannot_start(str(error)) from error
         except CannotListenError as error:
             raise self._cannot_start(cannot_listen(error)) from error
         except (OSError, OverflowError) as error:
             raise self._cannot_start(f"cannot listen: {error}") from error
-        finally:
-            gc.enable()
         super().startService()
         self._handlers[signal.SIGHUP] = signal.signal(signal.SIGHUP, self._hear_hangup)
         for listener, port in zip(self.queues.listeners, self.queues.ports, strict=False):

@@ -10,10 +10,12 @@ from ipaddress import ip_address
 from typing import Any, Final, Optional, Protocol
 
 from attrs import frozen
+from twisted.internet.abstract import FileDescriptor
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.endpoints import TCP4ServerEndpoint, TCP6ServerEndpoint, UNIXServerEndpoint
-from twisted.internet.interfaces import IProtocol, IStreamServerEndpoint
+from twisted.internet.interfaces import IListeningPort, IProtocol, IStreamServerEndpoint
 from twisted.internet.protocol import ServerFactory
+from twisted.python.failure import Failure
 
 from darner.net.refusal import SPARE_DESCRIPTORS, Dismissal, descriptors_are_scarce
 from darner.net.unix import UnixEndpoint
@@ -85,8 +87,8 @@ class Door(ServerFactory):
     """
     Stands in for the factory of a listener, so that the server takes its addresses before it opens the store.
 
-    No client is served before L{open}; the reactor does not run between the two.  Nor is one whose descriptor the rest
-    of the process may need.
+    No client is served before L{open}: until then the system keeps those that connect (L{listen}).  Nor is one whose
+    descriptor the rest of the process may need.
     """
 
     noisy = False
@@ -121,3 +123,22 @@ class Door(ServerFactory):
             # Twisted closes a connection without a protocol at once, but fails where TLS, for example, is above it.
             return None if self._bare else Dismissal()
         return self._factory.buildProtocol(addr)
+
+
+def listen(endpoint: IStreamServerEndpoint, door: Door) -> IListeningPort:
+    """
+    Listen without waiting.  Clients wait until the door is opened.
+
+    @return: the port.
+    @raise CannotListenError: or another error of the endpoint.
+    """
+    ports: list[IListeningPort] = []
+    failures: list[Failure] = []
+    endpoint.listen(door).addCallbacks(ports.append, failures.append)
+    if failures:
+        failures[0].raiseException()
+    port = ports[0]
+    if isinstance(port, FileDescriptor):
+        port.stopReading()
+        door.when_open(lambda _: port.startReading())
+    return port

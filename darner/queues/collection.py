@@ -4,13 +4,10 @@ The queues of one server, by name; all front ends use them.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from typing import Any, Optional
+from collections.abc import Callable, Iterable, Iterator
+from typing import Optional
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IReactorTime
 
 from darner.config.policies import Policies, QueueSettings, parent_of
 from darner.errors import ClientError, StoreError, TooManyChildren, TooManyQueues
@@ -31,26 +28,13 @@ from darner.queues.reclaiming import Reclaimer
 from darner.queues.replicated_commit import ReplicatedCommit
 from darner.queues.routing import Routing
 from darner.queues.status import ServerStatus
+from darner.queues.surroundings import Surroundings
 from darner.queues.timings import Timings
 from darner.queues.volatile import VolatileStore
 from darner.queues.walk import QUEUES_A_TURN, Adoption, Walks
 from darner.store.interfaces import IReplicatedStore, IStore
-from darner.values.items import Item
+from darner.values.items import Item, QueueState
 from darner.values.stats import Health, Removal, ServerStats
-
-
-@dataclass(frozen=True)
-class Surroundings:
-    """What the queues need from their process.  Tests replace it with a C{Clock} and synchronous calls."""
-
-    clock: IReactorTime
-    """For waits and delays; monotonic (`darner.net.clock`)."""
-    schedule: Callable[[Callable[[], None]], object]
-    """Calls its argument soon, from the reactor."""
-    in_thread: Callable[..., Deferred[Any]]
-    """Calls a function with arguments in a worker thread; fires with the result."""
-    wall: Callable[[], float] = time.time
-    """The time in seconds since the epoch, for expiry and ages."""
 
 
 class Queues:
@@ -126,10 +110,22 @@ class Queues:
 
         @raise darner.errors.StoreError: it cannot be read.
         """
+        for _ in self.load():
+            pass
+
+    def load(self) -> Iterator[None]:
+        """
+        Load the queues from the store, one in each step.  They may be used, and begin to work, when all are loaded.
+
+        @raise darner.errors.StoreError: the store cannot be read.
+        """
+        loaded: list[tuple[Fifo, QueueState]] = []
         for state in self.store.recover():
-            fifo = self.make(state.name)
-            fifo.recover(state)
+            loaded.append((self._add(state.name, state), state))
             self._born(state.name)
+            yield
+        for fifo, state in loaded:
+            fifo.wake(state)
             if any(stop > state.floor for _, stop in state.consumed.intervals()):
                 self.reclaimer.reclaim(fifo, state.number, list(state.consumed.intervals()))
         self.reclaimer.start()
@@ -174,17 +170,20 @@ class Queues:
     def make(self, name: bytes) -> Fifo:
         """@return: an object for the queue of that name, for a put or a wait; the first put creates the queue."""
         fifo = self._fifos.get(name)
-        if fifo is None:
-            fifo = self._fifos[name] = Fifo(
-                name, self.store, self.commit, self.reclaimer, self.expiry, self._budget, self._window_bytes,
-                self.policies.of(name), self._memory,
-            )  # fmt: skip
-            fifo.spreads = self._spreads(name)
-            self.walks.names.add(name)
+        return self._add(name) if fifo is None else fifo
+
+    def _add(self, name: bytes, state: Optional[QueueState] = None) -> Fifo:
+        policy = self.policies.of(name)
+        fifo = self._fifos[name] = Fifo(
+            name, self.store, self.commit, self.reclaimer, self.expiry, self._budget, self._window_bytes, policy,
+            self._memory, state,
+        )  # fmt: skip
+        fifo.spreads = self._spreads(name, policy)
+        self.walks.names.add(name)
         return fifo
 
-    def _spreads(self, name: bytes) -> bool:
-        return self._routing.concerns(name) or self.policies.of(name).default_delay is not None
+    def _spreads(self, name: bytes, policy: QueueSettings) -> bool:
+        return self._routing.concerns(name) or policy.default_delay is not None
 
     def policy(self, name: bytes) -> QueueSettings:
         """@return: the settings of a queue, whether it exists or not."""
@@ -206,8 +205,9 @@ class Queues:
         self.adoption.begin()
 
     def _adopt(self, fifo: Fifo) -> None:
-        fifo.adopt(self.policies.of(fifo.name))
-        fifo.spreads = self._spreads(fifo.name)
+        policy = self.policies.of(fifo.name)
+        fifo.adopt(policy)
+        fifo.spreads = self._spreads(fifo.name, policy)
 
     def check_queue(self, name: bytes) -> None:
         """@raise ClientError: it is the name of an alias, to which items cannot be moved."""
@@ -224,7 +224,7 @@ class Queues:
         """Note that a queue does not exist any more."""
         parent = self._routing.gone(name)
         if parent is not None and parent in self._fifos:
-            self._fifos[parent].spreads = self._spreads(parent)
+            self._fifos[parent].spreads = self._spreads(parent, self.policies.of(parent))
 
     def release(self, fifo: Fifo) -> None:
         """Drop the object of a queue that does not exist, if no client waits there any more."""

@@ -51,13 +51,15 @@ class Fifo(Emptied):
     def __init__(
         self, name: bytes, store: IStore, commit: GroupCommit, reclaimer: Reclaims, expiry: Expires,
         budget: MemoryBudget, window_bytes: int = WINDOW_BYTES, policy: QueueSettings = DEFAULTS,
-        memory: Optional[VolatileStore] = None,
+        memory: Optional[VolatileStore] = None, state: Optional[QueueState] = None,
     ) -> None:  # fmt: skip
         """
         @param budget: shared by all queues.
         @param window_bytes: approximate size of the queue's window.
         @param policy: the queue's settings.
         @param memory: the store for volatile queues; C{None} makes the queue durable whatever its settings say.
+        @param state: the state in the store, if the queue exists there: it stays on disk whatever its settings say, and
+            L{wake} follows when all queues are made.
         """
         self.name = name
         self.policy = policy
@@ -67,7 +69,8 @@ class Fifo(Emptied):
         self.waiters = Waiters(expiry.stats)
         self._commit = commit
         self._expiry = expiry
-        self.storage = Storage(self, Medium(store, budget, window_bytes, True), memory, commit, reclaimer, expiry)
+        medium = Medium(store, budget, window_bytes, True)
+        self.storage = Storage(self, medium, memory, commit, reclaimer, expiry, state)
 
     def adopt(self, policy: QueueSettings) -> None:
         """Apply new settings.  Items keep their expiry."""
@@ -78,6 +81,10 @@ class Fifo(Emptied):
     def recover(self, state: QueueState) -> None:
         """Start with the state in the store.  The queue stays on disk whatever its settings say."""
         self.storage.recover(state)
+
+    def wake(self, state: QueueState) -> None:
+        """Begin what goes on by itself, such as delays and expiry.  C{state} is that of the queue."""
+        self.storage.wake(state)
 
     def flush(self) -> None:
         """Consume all items except the open ones."""

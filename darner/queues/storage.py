@@ -45,11 +45,12 @@ class Storage(Changing):
 
     def __init__(
         self, queue: Any, disk: Medium, memory: Optional[VolatileStore], commit: GroupCommit, reclaimer: Reclaims,
-        expiry: Expires,
+        expiry: Expires, state: Optional[QueueState] = None,
     ) -> None:  # fmt: skip
         """
         @param queue: the L{Fifo}, whose C{name} and C{policy} are set.
         @param memory: the store for volatile queues; C{None} makes the queue durable whatever its settings say.
+        @param state: the state in the store, if the queue exists there; L{wake} follows.
         """
         self.name: bytes = queue.name
         self.number: Optional[int] = None
@@ -65,11 +66,15 @@ class Storage(Changing):
         self._commit = commit
         self._reclaimer = reclaimer
         self._expiry = expiry
-        self.sides = Sides()
-        self.ledger = Ledger(self, commit, QueueState(queue.name, 0, 0), False)
-        self.contents = Contents(queue, queue.name, disk, self.ledger, expiry, commit.log)
-        self.bounds = Bounds(queue, self.contents, self.sides, commit, expiry, 0)
-        self.begin_anew()
+        self.sides: Sides
+        self.ledger: Ledger
+        self.contents: Contents
+        self.bounds: Bounds
+        if state is None:
+            self.begin_anew()
+        else:
+            self.number = state.number
+            self._begin(state, True)
 
     # From when it is made until it is deleted
 
@@ -118,6 +123,10 @@ class Storage(Changing):
         self.medium = self._disk
         self._begin(state, True)
         self.number = state.number
+        self.wake(state)
+
+    def wake(self, state: QueueState) -> None:
+        """See L{Fifo.wake}."""
         attempts = {id: count for id, count in state.attempts.items() if id not in state.consumed}
         if attempts:
             self.add_retries().recover(attempts)

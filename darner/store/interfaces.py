@@ -8,7 +8,7 @@ replicated one must.  The methods of L{IReclaiming} run in worker threads and ma
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Optional
 
 from zope.interface import Interface
@@ -29,10 +29,10 @@ class IReads(Interface):
     of its result.
     """
 
-    def recover() -> list[QueueState]:
+    def recover() -> Iterator[QueueState]:
         """
-        Read the state of every queue, once, at the start.  The time is proportional to the number of queues and of
-        items whose attempts are counted, not to the length of the queues.
+        Read the state of every queue, once, at the start, before anything is written.  The time is proportional to the
+        number of queues and of items whose attempts are counted, not to the length of the queues.
         """
 
     def leftovers() -> tuple[list[int], list[int]]:

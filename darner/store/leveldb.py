@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final, Optional
 
 from zope.interface import implementer
 
-from darner.errors import StoreDamaged, StoreError, StoreUnusable
+from darner.errors import StoreError, StoreUnusable
 from darner.store import records, references
 from darner.store.backup.capture import Capture
 from darner.store.batch import Batch
@@ -25,9 +25,9 @@ from darner.store.interfaces import IBackedUp, IStore
 from darner.store.opening import open_database as open_and_inspect
 from darner.store.opening import recovering, starting
 from darner.store.reclaiming import Reclaiming
+from darner.store.recovery import read_queues
 from darner.store.releasing import Releasing
 from darner.store.renewal import Renewal
-from darner.values.consumed import Consumed
 from darner.values.items import ITEM_OVERHEAD, Imported, Item, QueueState, Step
 
 _NUMBERS_AT_ONCE: Final = 1024
@@ -106,46 +106,11 @@ class LevelStore:
 
     # Recovery
 
-    def recover(self) -> list[QueueState]:
+    def recover(self) -> Iterator[QueueState]:
         with recovering(self._database):
-            states = [self._recover(*entry) for entry in self._database.prefixed(records.NAME)]
+            yield from read_queues(self._database)
             self._read_leftovers()
         self._releasing.remove_strays()
-        return states
-
-    def _recover(self, key: bytes, value: bytes) -> QueueState:
-        number, created = records.unpack_name(value)
-        written = self._database.get(records.mark_key(number))
-        if written is None:
-            raise StoreDamaged(self.path, f"the mark of queue {key[1:].decode(errors='replace')} is missing")
-        mark = records.unpack_mark(written)
-        with self._database.iterator(
-            start=records.interval_key(number, mark.low), stop=records.intervals_end_key(number)
-        ) as entries:
-            above = [(records.key_number(start), records.unpack_u64(stop)) for start, stop in entries]
-        state = QueueState(
-            key[1:], number, created, mark.next_id, mark.bytes_put, mark.bytes_consumed, mark.floor,
-            Consumed(mark.low, above),
-        )  # fmt: skip
-        with self._database.iterator(
-            start=records.attempts_key(number, mark.low), stop=records.end_key(number)
-        ) as entries:
-            for beside, written in entries:
-                if beside == records.delayed_key(number):
-                    state.delayed = records.unpack_delayed(written)
-                elif beside == records.generations_key(number):
-                    state.generations = records.unpack_generations(written)
-                else:
-                    state.attempts[records.key_number(beside)] = records.unpack_u32(written)
-        # Nothing at or above the mark's next id was ever deleted: the two searches below meet no deletion marks.
-        bounds = {"start": records.run_key(number, mark.next_id), "stop": records.mark_key(number)}
-        with self._database.iterator(include_value=False, **bounds) as keys:
-            newer = next(keys, None) is not None
-        newest = self._database.last(**bounds) if newer else None
-        if newest is not None:
-            state.next_id = records.key_number(newest[0]) + 1
-            state.bytes_put = records.run_head(newest[1])[0]
-        return state
 
     def leftovers(self) -> tuple[list[int], list[int]]:
         return self._database.guarded(self._read_leftovers)

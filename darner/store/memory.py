@@ -8,7 +8,7 @@ that engine: it decodes the keys that a batch writes and stores what they mean.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from typing import Any, Optional, TypeVar
 
@@ -127,12 +127,10 @@ class MemoryStore:
 
     # IStore
 
-    def recover(self) -> list[QueueState]:
-        return [
-            self._recover(number, queue)
-            for number, queue in sorted(self.queues.items())
-            if number not in self.deleted
-        ]  # fmt: skip
+    def recover(self) -> Iterator[QueueState]:
+        for number, queue in sorted(self.queues.items()):
+            if number not in self.deleted:
+                yield self._recover(number, queue)
 
     def _recover(self, number: int, queue: _Queue) -> QueueState:
         mark = queue.mark

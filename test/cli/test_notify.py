@@ -22,7 +22,8 @@ from darner.cli import server as server_module
 from darner.cli.notify import Notifier
 from darner.cli.options import Options
 from darner.errors import SettingsError
-from darner.queues.collection import Queues, Surroundings
+from darner.queues.collection import Queues
+from darner.queues.surroundings import Surroundings
 from darner.store.leveldb import LevelStore
 from darner.store.memory import MemoryStore
 from darner.values.stats import Health

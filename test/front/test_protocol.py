@@ -18,7 +18,8 @@ from darner.front.protocol import TOO_MANY_CONNECTIONS, QueueFactory
 from darner.front.session import RELIEF, RELIEFS
 from darner.net.limits import CLIENT_BYTES, Limits
 from darner.net.log_limits import PERIOD
-from darner.queues.collection import Queues, Surroundings
+from darner.queues.collection import Queues
+from darner.queues.surroundings import Surroundings
 from darner.store.memory import MemoryStore
 from test.protocol_contract import LARGE, ProtocolContract
 

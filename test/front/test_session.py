@@ -348,7 +348,7 @@ class WaitTests(SessionTestCase):
         other.client().sets(b"q", b"1")
         fifo = self.server.queues.find(b"q")
         assert fifo is not None
-        fifo.recover(self.store.recover()[0])
+        fifo.recover(next(self.store.recover()))
         self.store.unreadable = True
         for waiter in list(fifo.waiters.line):
             waiter.serve()

@@ -41,7 +41,8 @@ from darner.net.endpoints import FastEndpoint, InheritedEndpoint, fastest, tcp_e
 from darner.net.log_limits import PERIOD
 from darner.net.port import RETRY_ACCEPT, FastPort
 from darner.net.worker import Worker
-from darner.queues.collection import Queues, Surroundings
+from darner.queues.collection import Queues
+from darner.queues.surroundings import Surroundings
 from darner.store.memory import MemoryStore
 from test import LoggedAsCritical, allow_critical
 from test.harness import from_source

@@ -234,11 +234,11 @@ class WindowTests(FifoTestCase):
         for look in (Fifo.peek, Fifo.open):
             self.room = MemoryBudget(1)
             self.fifo = self.new()
-            self.fifo.recover(self.store.recover()[0])
+            self.fifo.recover(next(self.store.recover()))
             self.assertIsNotNone(look(self.fifo))
             self.assertGreater(self.room.held, 0)
             other = self.new(b"other")
-            other.recover(self.store.recover()[0])
+            other.recover(next(self.store.recover()))
             self.assertIsNotNone(other.peek())
             self.assertLessEqual(self.room.held, self.window_bytes + 100 + ITEM_OVERHEAD)
         self.assertEqual(self.take_all(), payloads[1:])
@@ -414,7 +414,7 @@ class FlushAndDeleteTests(FifoTestCase):
         self.fifo.delete()
         self.assertTrue(self.fifo.idle)
         self.commit()
-        self.assertEqual(self.store.recover(), [])
+        self.assertEqual(list(self.store.recover()), [])
         self.assertEqual(self.memory.deleted, set())
 
     def test_deleted_while_it_is_being_made(self) -> None:

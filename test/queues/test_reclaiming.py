@@ -256,7 +256,7 @@ class ConsumedTests(ReclaimTestCase):
         self.assertEqual(fifo.storage.ledger.reclaimed.low, 5)
         self.put(fifo, 10)
         self.take(fifo, 1)
-        self.assertEqual(self.store.recover()[0].floor, 5)
+        self.assertEqual(next(self.store.recover()).floor, 5)
 
     def test_interval_that_grows(self) -> None:
         """Behind an open item as well, only what came to it is looked at."""

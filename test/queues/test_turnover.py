@@ -42,7 +42,7 @@ class TurnoverTestCase(ReclaimTestCase):
 
     def again(self) -> Any:
         """@return: the queue's state as the next process finds it."""
-        return self.store.recover()[0]
+        return next(self.store.recover())
 
 
 class DeletionTests(TurnoverTestCase):
@@ -260,7 +260,7 @@ class YoungTests(TurnoverTestCase):
         queue.put(0, 0, 10, bytes(10))
         queue.take()
         self.settle()
-        state = self.store.recover()[1]
+        state = list(self.store.recover())[1]
         self.assertEqual((state.name, state.next_id, len(state.consumed)), (b"new", 1, 1))
         self.assertEqual(self.kept(queue), [])
 

@@ -669,7 +669,7 @@ class SharedTests(SynchronousTestCase):
         report = repair(path)
         self.assertEqual([(queue.name, queue.saved) for queue in report.queues], [(b"one", 1), (b"other", 1)])
         with closing(LevelStore(path)) as store:
-            store.recover()
+            list(store.recover())
             numbers = [writer.number for writer in writers]
             steps = [store.reclaim(number, 0, 1, 0, 10) for number in numbers]
             self.assertEqual([step.streams for step in steps], [(), (item.stream,)])
@@ -786,7 +786,7 @@ class CutShortTests(DamagedTestCase):
         store.close()
         again = LevelStore(path)
         self.patch(again._database, "rollback", None)
-        self.assertRaises(StoreDamaged, again.recover)
+        self.assertRaises(StoreDamaged, list, again.recover())
 
     def test_check_cannot_read(self) -> None:
         path, _ = self.damaged()

@@ -18,7 +18,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from darner.errors import StoreError, StoreUnusable
 from darner.front.protocol import QueueFactory
-from darner.queues.collection import Queues, Surroundings
+from darner.queues.collection import Queues
+from darner.queues.surroundings import Surroundings
 from darner.store.directory import MARKER_TEXT, RESERVE_BYTES
 from darner.store.leveldb import LevelStore
 from darner.store.reserve import Reserve

