@@ -19,10 +19,11 @@ from darner.values.items import QueueState
 
 def read_queues(database: Database) -> Iterator[QueueState]:
     """
-    @return: the state of each queue, in the order of their names.
+    @return: the state of each queue, in the order of their numbers, in which their records are.
     @raise StoreDamaged: the mark of one is missing.
     """
     names = database.prefixed(records.NAME)
+    names.sort(key=lambda entry: records.unpack_name(entry[1]))
     with database.iterator() as entries:
         for key, value in names:
             yield _read_queue(database, entries, key, value)
