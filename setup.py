@@ -71,7 +71,9 @@ def extensions():
     from mypyc.build import mypycify
 
     options = ["--config-file=pyproject.toml"]
-    return mypycify([*options, *compiled()], opt_level="3", debug_level="0", strip_asserts=False)
+    # The compiler takes a third of the time at level 1, which is for trying what is compiled.
+    level = os.environ.get("DARNER_OPTIMIZE", "3")
+    return mypycify([*options, *compiled()], opt_level=level, debug_level="0", strip_asserts=False)
 
 
 class BuildCompiled(build_py):

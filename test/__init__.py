@@ -3,6 +3,8 @@ The tests.
 
 trial fails a test in which a failure is logged.  Here it fails one as well in which anything is logged as critical,
 unless the test expects it (L{allow_critical}).
+
+Hypothesis does not mind here that a machine which does other things besides is slow to make examples.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ from __future__ import annotations
 import tarfile
 from pathlib import Path
 
+from hypothesis import HealthCheck, settings
 from twisted.logger import ILogObserver, LogEvent, Logger, LogLevel, formatEvent, globalLogPublisher
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
@@ -28,6 +31,8 @@ def _tell_trial(event: LogEvent) -> None:
 
 
 globalLogPublisher.addObserver(_tell_trial)
+settings.register_profile("darner", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("darner")
 
 
 def allow_critical(case: SynchronousTestCase, *texts: str) -> None:

@@ -4,6 +4,7 @@ Real servers: twistd in a process of its own, for the tests that need one, and a
 
 from __future__ import annotations
 
+import atexit
 import os
 import re
 import shutil
@@ -240,6 +241,70 @@ class Server:
     def reset_peak_memory(self) -> None:
         """Have VmHWM start anew from what is resident now."""
         Path(f"/proc/{self.pid}/clear_refs").write_text("5")
+
+
+class _Process:
+    """This process, as the owner of what lasts until its end."""
+
+    def addCleanup(self, call: Callable[..., object], /, *arguments: object, **options: object) -> None:
+        atexit.register(call, *arguments, **options)
+
+
+lasting = _Process()
+
+_idle: dict[tuple[object, ...], list[Server]] = {}
+"""Servers that the next test can have, by how they were made."""
+
+
+def lend_server(case: Owner, make: Callable[..., Server], *arguments: object) -> Server:
+    """
+    A running server without queues, that the tests of this process have one after the other: starting one takes longer
+    than most tests.  Its figures go on from test to test.  One that the test has ended, or started anew, is not lent
+    again.
+
+    @param make: makes one that L{lasting} owns, with those arguments, where none is idle.
+    """
+    idle = _idle.setdefault((make, *arguments), [])
+    server = idle.pop() if idle else None
+    if server is not None and not _is_left(server):
+        server.end()
+        server = None
+    lent = server or make(lasting, *arguments)
+    life = lent.process
+
+    def take_back() -> None:
+        if lent.process is life and life.poll() is None and _is_emptied(lent):
+            lent.check_log()
+            idle.append(lent)
+        else:
+            lent.end()
+
+    case.addCleanup(take_back)
+    return lent
+
+
+def _is_left(server: Server) -> bool:
+    """@return: whether the clients of the last test are gone, within a second."""
+    deadline = time.monotonic() + 1
+    with server.client() as client:
+        while client.stats()[b"curr_connections"] != b"1":
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.001)
+    return True
+
+
+def _is_emptied(server: Server) -> bool:
+    """Delete its queues.  @return: whether it is as good as new."""
+    with server.client() as client:
+        for queue in _queues(client.stats()):
+            client.ask(b"delete " + queue)
+        stats = client.stats()
+        return not _queues(stats) and stats[b"status"] == b"UP"
+
+
+def _queues(stats: dict[bytes, bytes]) -> list[bytes]:
+    return [name[len("queue_") : -len("_items")] for name in stats if re.fullmatch(rb"queue_.*_items", name)]
 
 
 def run(

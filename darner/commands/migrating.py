@@ -7,7 +7,7 @@ from __future__ import annotations
 import time
 from contextlib import closing
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any, Final, Optional
 
 from darner.client.servers import source as servers_of
 from darner.client.sockets import SocketRuntime, run
@@ -19,6 +19,9 @@ from darner.migrate.importing import Destination, DryRun, ImportRefused, run_imp
 from darner.migrate.online import ServerImport
 from darner.migrate.opening import open_source
 from darner.migrate.report import Report
+
+PATIENCE: Final = 60.0
+"""Seconds that a server is given to answer, at the least: it may start anew meanwhile."""
 
 
 def import_source(
@@ -65,7 +68,7 @@ def _destination(settings: ClientSettings, data_dir: Optional[Path], again: bool
         raise Failure(f"cannot tell which servers {settings.servers} are: {error}", USAGE) from None
     return ServerImport(
         [str(place) for place in places], time.time, settings.user, settings.secret() if settings.user else "",
-        max(settings.timeout, 60.0), settings.context(), settings.server_hostname or None,
+        max(settings.timeout, PATIENCE), settings.context(), settings.server_hostname or None,
     )  # fmt: skip
 
 

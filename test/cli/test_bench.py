@@ -281,7 +281,7 @@ class LoadTests(SynchronousTestCase):
         self.assertEqual(tally.errors, 0)
         self.assertLess(abs(tally.sets - tally.gets), 10)
         self.assertGreater(tally.ended - tally.started, 0.3)
-        self.assertLess(tally.ended - tally.started, 3)
+        self.assertLess(tally.ended - tally.started, 30)
 
     def test_progress_and_stop(self) -> None:
         conductor = Conductor(3)

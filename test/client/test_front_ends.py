@@ -33,7 +33,7 @@ from darner.client.errors import (
 from darner.client.reactors import ReactorRuntime, _Link
 from test.client.front_ends import AsyncioFront, BlockingFront, Front, TwistedFront, run_in_asyncio
 from test.ports import reserve_port
-from test.servers import Server, run, until
+from test.servers import Owner, Server, lend_server, make_directory, run, until
 
 SETTINGS = """
 [queues.ids]
@@ -49,24 +49,27 @@ open_timeout = "2s"
 """
 
 
+def start_server(case: Owner, *options: str) -> Server:
+    """@return: a server that has the same port after a restart."""
+    directory = make_directory(case)
+    (directory / "darner.toml").write_text(SETTINGS)
+    return Server(
+        case, f"--port={reserve_port()}", f"--data-dir={directory / 'data'}", f"--config={directory / 'darner.toml'}",
+        *options, directory=directory,
+    )  # fmt: skip
+
+
 class _Contract:
     """What clients do; L{front} is the front end, L{run} runs a scenario."""
 
     front: Any
 
     def setUp(self: Any) -> None:
-        self.server = self.start_server()
-        self.place = f"127.0.0.1:{self.server.address[1]}"
+        self.have(lend_server(self, start_server))
 
-    def start_server(self: Any, *options: str) -> Server:
-        from test.servers import make_directory
-
-        directory = make_directory(self)
-        (directory / "darner.toml").write_text(SETTINGS)
-        return Server(
-            self, f"--port={reserve_port()}", f"--data-dir={directory / 'data'}",
-            f"--config={directory / 'darner.toml'}", *options, directory=directory,
-        )  # fmt: skip
+    def have(self: Any, server: Server) -> None:
+        self.server = server
+        self.place = f"127.0.0.1:{server.address[1]}"
 
     def hold(self: Any, scenario: Any, **options: Any) -> Any:
         async def held() -> None:
@@ -376,7 +379,7 @@ class _Contract:
         return self.hold(scenario)
 
     def test_unix_socket(self: Any) -> Any:
-        server = self.start_server("--listen=unix:socket")
+        server = start_server(self, "--listen=unix:socket")
         path = server.directory / "socket"
         until(path.exists, "a socket")
 
@@ -395,7 +398,7 @@ class _Contract:
         import subprocess
         import sys
 
-        from test.servers import environment, make_directory
+        from test.servers import environment
 
         directory = make_directory(self)
         subprocess.run(
@@ -438,6 +441,7 @@ class _CancellingContract(_Contract):
 
     def test_concurrent(self: Any) -> Any:
         """Short calls share a connection; those that wait do not hold them up."""
+        self.have(start_server(self))
 
         async def scenario(client: Any) -> None:
             waiting = self.front.start(client.get("other", timeout=20))

@@ -5,7 +5,6 @@ pipes.
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import functools
 import io
@@ -28,7 +27,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from darner.client.blocking import Client
 from darner.commands.entry import main
-from test.servers import PATIENCE, ROOT, Server, make_directory, until
+from test.servers import PATIENCE, ROOT, Server, lasting, make_directory, until
 
 QUEUES = """
 [queues."full_*"]
@@ -100,16 +99,6 @@ def call(*arguments: str, given: bytes = b"", **variables: str) -> Done:
         streams["stdout"].flush()
         streams["stderr"].flush()
     return Done(status, out.getvalue(), errors.getvalue().decode())
-
-
-class _Process:
-    """This process, as the owner of what lasts until its end."""
-
-    def addCleanup(self, call: Callable[..., object], /, *arguments: object, **options: object) -> None:
-        atexit.register(call, *arguments, **options)
-
-
-lasting = _Process()
 
 
 @functools.cache

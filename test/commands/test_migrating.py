@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from darner.commands import migrating
 from test.commands.harness import ProgramTestCase
 from test.migrate import journals as write
 from test.migrate.test_offline import contents
@@ -49,7 +50,8 @@ class MigratingTests(ProgramTestCase):
         self.journal(f"plain_{self.queue}", write.addx(b"c"))
         self.fails(2, "has no dedupe_window", "import", str(self.journals))
         self.assertEqual(self.items(self.name), [])
-        self.fails(4, "", "-s", "127.0.0.1:1", "import", str(self.journals))
+        self.patch(migrating, "PATIENCE", 0.1)
+        self.fails(4, "", "--timeout", "0.1", "-s", "127.0.0.1:1", "import", str(self.journals))
         self.fails(2, "cannot tell which servers file:/nonexistent are", "-s", "file:/nonexistent", "import",
                    str(self.journals))  # fmt: skip
         self.fails(1, "cannot import from http", "import", "http://host/list", "--dry-run")

@@ -45,9 +45,9 @@ class OnlineCase(SynchronousTestCase):
         self.servers.append(Server(self, *options, directory=directory))
         self.places.append(f"127.0.0.1:{self.servers[-1].address[1]}")
 
-    def put(self, source: Source, servers: int = 1) -> Report:
+    def put(self, source: Source, servers: int = 1, timeout: float = 60.0) -> Report:
         now = time.time()
-        with closing(ServerImport(self.places[:servers], time.time)) as destination:
+        with closing(ServerImport(self.places[:servers], time.time, timeout=timeout)) as destination:
             return run_import(source, destination, int(now * 1000))
 
     def taken(self, server: int = 0, queue: str = "q") -> list[bytes]:
@@ -133,4 +133,4 @@ class RefusalTests(OnlineCase):
     def test_servers(self) -> None:
         self.assertRaises(ImportRefused, ServerImport, ["host:port"], time.time)
         self.servers[0].stop()
-        self.assertRaises(DarnerError, self.put, GivenSource())
+        self.assertRaises(DarnerError, self.put, GivenSource(), timeout=0.1)

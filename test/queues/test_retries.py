@@ -340,6 +340,17 @@ class AttemptsTests(Case):
             self.assertEqual((self.had(), self.had(b"dead")), ([], [] if refused else [b"one"]))
             self.assertEqual(self.attempts(), {})
 
+    def test_queue_that_never_was(self) -> None:
+        """Of a queue whose only item is put, opened and given back in a turn that is refused nothing is left."""
+        self.apply(max_attempts=3, dead_letter_queue="dead")
+        self.client.set(b"q", b"one")
+        self.client.ask(b"get q/open")
+        self.client.ask(b"get q/abort")
+        self.server.store.full = True
+        self.assertIn(REFUSED, self.client.does(b"get q"))
+        self.server.store.full = False
+        self.assertEqual(self.server.queues.queue_figures(b"q"), {})
+
     def test_read_that_is_not_written(self) -> None:
         """If the open is not written, the attempt does not count."""
         self.puts(b"one", b"two")

@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from bench.powerloss import scratch
 from darner.config.policies import Policies, QueueSettings
 from darner.front import memcache, memcache_requests
 from darner.queues.answers import REPLY_OVERHEAD
@@ -702,7 +703,7 @@ class FamilyTests(SynchronousTestCase):
 
     def test_disk(self) -> None:
         def run(scenario: Any, fanout_only: bool) -> None:
-            directory = Path(tempfile.mkdtemp())
+            directory = Path(tempfile.mkdtemp(dir=scratch()))
 
             def open_store(store: Any) -> LevelStore:
                 if store is not None:

@@ -207,6 +207,14 @@ class UnsafeTailTests(SynchronousTestCase):
         self.assertEqual(drop_unsafe_tail(self.path, self.aside), [])
         self.assertEqual(self.manifest.read_bytes(), whole)
 
+    def test_a_table_of_the_only_entry(self) -> None:
+        """Without that entry there would be no database."""
+        whole = framed(COMPARATOR + edit(log=5, last=9, new=6))
+        self.manifest.write_bytes(whole)
+        self.log(5, framed(batch(10)))
+        self.assertEqual(self.drop(), (["000005.log"], []))
+        self.assertEqual(self.manifest.read_bytes(), whole)
+
     def test_what_cannot_be_read_is_left_to_leveldb(self) -> None:
         self.log(5, b"")
         self.log(7, framed(batch(17)))

@@ -95,6 +95,8 @@ class TwistedClient:
 
     def __init__(self, host: str, port: int) -> None:
         self._socket = socket.create_connection((host, port), PATIENCE)
+        # It writes a set's line and payload apart: without this the kernel holds the second back for 40 ms.
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.write = self._socket.sendall
         self._protocol = MemCacheProtocol()
         self._protocol.callLater = Clock().callLater

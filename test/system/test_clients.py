@@ -23,7 +23,7 @@ from twisted.protocols.memcache import MemCacheProtocol
 from twisted.trial.unittest import SynchronousTestCase
 
 import darner
-from test.servers import PATIENCE, Server
+from test.servers import PATIENCE, Server, lend_server
 from test.system.client_contract import BINARY, TYPED, ClientContract
 from test.system.clients import NODE, NODE_MODULES, AiomcacheClient, NodeClient, TwistedClient
 
@@ -179,6 +179,7 @@ class PylibmcTests(ClientContract, SynchronousTestCase):
 
     def test_too_large(self) -> None:
         """libmemcached knows it by memcached's words, and goes on with the same connection."""
+        self.start_own()
         self.server.options += ("--config=darner.toml",)
         (self.server.directory / "darner.toml").write_text("defaults.max_item_bytes = 1000")
         self.server.restart()
@@ -224,6 +225,7 @@ class PylibmcOfKestrelTests(PylibmcTests):
         return True
 
     def test_too_large(self) -> None:
+        self.start_own()
         self.server.options += ("--config=darner.toml",)
         (self.server.directory / "darner.toml").write_text("defaults.max_item_bytes = 1000")
         self.server.restart()
@@ -313,7 +315,7 @@ class PoolsTests(SynchronousTestCase):
     """Which connection has an item open, and which is asked to close it: ``docs/stock_clients.rst`` has the rules."""
 
     def setUp(self) -> None:
-        self.server = Server(self, "--port=0", "--dialect=memcache")
+        self.server = lend_server(self, Server, "--port=0", "--dialect=memcache")
         self.put()
 
     def put(self) -> None:
@@ -392,7 +394,7 @@ class KestrelDialectTests(SynchronousTestCase):
     """What goes wrong with clients that expect memcached's replies; ``docs/stock_clients.rst`` warns of each."""
 
     def setUp(self) -> None:
-        self.server = Server(self)
+        self.server = lend_server(self, Server)
         with self.server.client() as raw:
             for queue in b"q", b"r":
                 raw.set(queue, b"x")

@@ -18,6 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from bench.powerloss import scratch
 from darner.front import memcache, memcache_requests
 from darner.queues.collection import Queues
 from darner.store.leveldb import LevelStore
@@ -684,7 +685,7 @@ class ModelTests(SynchronousTestCase):
 
     def on_disk(self, limits: Limits) -> Callable[[list[Any]], None]:
         def run(scenario: list[Any]) -> None:
-            directory = Path(tempfile.mkdtemp())
+            directory = Path(tempfile.mkdtemp(dir=scratch()))
 
             def open_store(store: Any) -> LevelStore:
                 if store is not None:

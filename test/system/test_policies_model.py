@@ -21,6 +21,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from bench.powerloss import scratch
 from darner.config.policies import Policies, QueueSettings, parent_of
 from darner.front import memcache, memcache_requests
 from darner.queues.collection import Queues
@@ -706,7 +707,7 @@ class PoliciesModelTests(SynchronousTestCase):
 
     def test_disk(self) -> None:
         def run(names: list[bytes], policies: int, scenario: list[Any], crashes: bool) -> None:
-            directory = Path(tempfile.mkdtemp())
+            directory = Path(tempfile.mkdtemp(dir=scratch()))
 
             def open_store(store: Any) -> LevelStore:
                 if store is not None:

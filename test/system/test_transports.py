@@ -223,7 +223,7 @@ class ShortageTests(SynchronousTestCase):
                 started = time.monotonic()
                 self.assertEqual(control.set(b"other", b"x"), b"STORED", misdeed.name)
                 self.assertEqual(control.get(b"other"), b"x", misdeed.name)
-                self.assertLess(time.monotonic() - started, 2, misdeed.name)
+                self.assertLess(time.monotonic() - started, 5, misdeed.name)
                 growth = server.memory("VmRSS") - before
                 self.assertLess(growth / CROWD, 640 * 1024, misdeed.name)
                 for client in crowd:
