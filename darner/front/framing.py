@@ -15,7 +15,9 @@ from typing import Any, Final, Optional, Protocol
 
 from darner.front import memcache
 from darner.front.memcache_requests import BINARY, BINARY_STARTS, MAX_LINE, LineCache
+from darner.front.outbox import Outlet
 from darner.front.session import Session
+from darner.net.connection import Receiver, Sender
 from darner.queues.collection import Queues
 from darner.queues.streams import PayloadWriter
 from darner.values import requests
@@ -43,7 +45,7 @@ class Carrier(Protocol):
         """Called before the connection is closed: nothing more will be written."""
 
 
-class Framing:
+class Framing(Outlet, Receiver):
     """
     Takes the requests of one client out of its bytes, and is the outlet for the replies of its session.
 
@@ -64,7 +66,7 @@ class Framing:
         self._queues = queues
         self._stats = queues.stats
         self._lines = lines
-        self._write = carrier.transport.write
+        self._sender: Sender = carrier.transport
         self._data = b""
         self._at = 0
         self._length = self._length_before = 0  # of the last two lines, without the line feed
@@ -320,7 +322,7 @@ class Framing:
     def write(self, data: bytes) -> None:
         self.active = True
         self._stats.bytes_written += len(data)
-        self._write(data)
+        self._sender.write(data)
 
     def proceed(self) -> None:
         if not self._working and not self._closed and (self._at < len(self._data) or self._half_closed):

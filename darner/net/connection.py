@@ -63,12 +63,28 @@ class Port(Protocol):
         """Call after the present events are handled, when no protocol's method is running."""
 
 
-class FastConnection:
+class Sender(Protocol):
+    """What a protocol sends by: one of Twisted's stream transports."""
+
+    def write(self, data: bytes) -> None:
+        """Send these bytes, or keep them until they can be sent."""
+
+
+class Receiver(Protocol):
+    """What takes the bytes that a connection receives, in place of its protocol's C{dataReceived}."""
+
+    def received(self, data: bytes) -> None:
+        """Called with bytes that the client has sent."""
+
+
+class FastConnection(Sender):
     """
     A connection that sends and receives when its port tells it that the socket is ready.
 
     If nothing is waiting to be sent, C{write} sends at once: the protocol writes once a turn, so buffering would gain
     nothing.
+
+    @ivar receiver: what takes the received bytes; C{None}: the protocol does.
     """
 
     def __init__(self, port: Port, sock: socket.socket, peer: Address) -> None:
@@ -92,6 +108,7 @@ class FastConnection:
         self.disconnecting = False
         self.connected = True
         self.protocol: IProtocol
+        self.receiver: Optional[Receiver] = None
 
     # Calls from the port
 
@@ -117,7 +134,10 @@ class FastConnection:
                 self._few_reads = 0
             elif not few:
                 self._few_reads += 1
-            self.protocol.dataReceived(data)
+            if self.receiver is not None:
+                self.receiver.received(data)
+            else:
+                self.protocol.dataReceived(data)
             return
         self._read_closed = True
         self._reading = False

@@ -29,7 +29,7 @@ from darner.net.connection import IN, Address, FastConnection, socket_address
 from darner.net.log_limits import LimitedLog
 from darner.net.processors import processors
 from darner.net.refusal import descriptor_limit
-from darner.net.served import Batch, ServedFactory
+from darner.net.served import Commit, ServedFactory
 from darner.net.worker import Worker
 
 EVENTS: Final = 256
@@ -79,7 +79,7 @@ class FastPort:
         self._port = port
         self._interface = interface
         self._factory: ServedFactory
-        self._commit: Batch
+        self._commit: Commit
         self._limited: LimitedLog
         self._started = self._worked = False
         self._seconds = time.monotonic
