@@ -267,7 +267,7 @@ class GroupCommit(Commit):
             return
         try:
             # First, so that the queues know which changes to refuse if a later step fails.
-            batch = turn.batch(self._store, True)
+            batch = turn.batch(True)
             untouched = batch.empty and not turn.sync
             if self._owed and not (untouched and turn.queues):
                 self._add(self._owed, turn, batch)
@@ -336,7 +336,7 @@ class GroupCommit(Commit):
         error.forget()
         turn.refuse_puts(error, self._gathering)
         try:
-            batch = turn.batch(self._store, False)
+            batch = turn.batch(False)
             if not batch.empty:
                 self._store.mend()
                 self._store.write(batch)

@@ -158,9 +158,6 @@ class LevelStore:
 
     # Writing
 
-    def batch(self) -> Batch:
-        return Batch()
-
     def write(self, batch: Batch, sync: bool = False) -> None:
         if not sync:
             self._writer.write_batch(batch, self._compaction)

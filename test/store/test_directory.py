@@ -19,6 +19,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from darner.errors import StoreError, StoreUnusable
 from darner.front.protocol import QueueFactory
 from darner.queues.collection import Queues, Surroundings
+from darner.store.batch import Batch
 from darner.store.directory import MARKER_TEXT, RESERVE_BYTES
 from darner.store.leveldb import LevelStore
 from darner.store.reserve import Reserve
@@ -87,7 +88,7 @@ class OlderLogsTests(SynchronousTestCase):
         self.patch(os, "fsync", lambda file: self.synced.append(Path(os.readlink(f"/proc/self/fd/{file}")).name))
 
     def write(self) -> None:
-        batch = self.store.batch()
+        batch = Batch()
         batch.create(b"q", self.store.new_number(), 0)
         self.store.write(batch, sync=True)
 
