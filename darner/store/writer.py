@@ -27,6 +27,13 @@ class Writable(Protocol):
     def discard_rollback(self) -> None:
         """Give up the files as they were before the database was opened."""
 
+    def mend(self) -> None:
+        """
+        Reopen the database.
+
+        @raise StoreError: this is not possible now.
+        """
+
     def require_room(self) -> None:
         """@raise StoreError: there is no space for a put, or the store is damaged."""
 
@@ -65,6 +72,11 @@ class Writer:
         self._dirty = payloads.segments.dirty
         self._look = look
         self._look_at = 0.0
+
+    def mend(self) -> None:
+        """See L{darner.store.interfaces.IWrites.mend}."""
+        if self.torn:
+            self._database.mend()
 
     def prepare(self, batch: Batch, compaction: Recording) -> None:
         """
