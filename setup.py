@@ -27,7 +27,7 @@ EXCEPT = [
     "net/endpoints.py", "net/limits.py", "net/listeners.py", "net/processors.py", "net/refusal.py", "net/unix.py",
     "store/backup/*", "store/directory.py", "store/faults.py", "store/files/*",
     "store/inspection.py", "store/lost_payloads.py", "store/mapped_memory.py", "store/opening.py",
-    "store/power_loss.py", "store/releasing.py", "store/renewal.py", "store/reserve.py", "store/rollback.py",
+    "store/power_loss.py", "store/releasing.py", "store/renewal.py", "store/rollback.py",
     "store/status_file.py",
     "queues/backups.py", "queues/control.py", "queues/front_end.py", "queues/expiry.py", "queues/reclaiming.py",
     "queues/routing.py", "front/login_queue.py", "front/shard_rights.py", "cli/bench.py",

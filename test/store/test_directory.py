@@ -8,7 +8,6 @@ import errno
 import os
 import time
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import plyvel
@@ -28,6 +27,11 @@ from test.front.test_protocol import MemoryClient
 MIB = 1024 * 1024
 
 
+def with_room(room: int) -> os.statvfs_result:
+    """@return: what the system says of a file system with so many free bytes."""
+    return os.statvfs_result((4096, 4096, 0, 0, room // 4096, 0, 0, 0, 0, 255))
+
+
 class ReserveTests(SynchronousTestCase):
     """Room that is kept."""
 
@@ -36,7 +40,7 @@ class ReserveTests(SynchronousTestCase):
         self.reserve = Reserve(self.path, MIB)
 
     def leave(self, room: int) -> None:
-        self.patch(os, "fstatvfs", lambda _: SimpleNamespace(f_bavail=room // 4096, f_frsize=4096))
+        self.patch(os, "fstatvfs", lambda _: with_room(room))
 
     def test_take_and_give_up(self) -> None:
         self.assertTrue(self.reserve.take())
@@ -239,7 +243,7 @@ class SmallDisk:
         self._reserve = path / "reserve"
         self.room = room
         self.opened = 0
-        case.patch(os, "fstatvfs", lambda _: SimpleNamespace(f_bavail=self.left // 4096, f_frsize=4096))
+        case.patch(os, "fstatvfs", lambda _: with_room(self.left))
 
     @property
     def left(self) -> int:
