@@ -70,7 +70,8 @@ def is_name(name: bytes) -> bool:
 def _check_cached(line: bytes, request: requests.Request) -> None:
     fresh = memcache_requests.LineCache()
     for cache in (_cache, fresh, fresh):
-        assert cache.parse(line) == request, line
+        parsed = cache.parse(line)
+        assert (parsed.text, parsed.request) == (line, request), line
     assert len(fresh) == (len(line) <= memcache_requests.LineCache.MAX_LENGTH)
     assert len(_cache) <= memcache_requests.LineCache.MAX_LINES
 

@@ -90,9 +90,6 @@ class FaultyStore:
         self._unless(self.numberless, "no numbers")
         return self.store.new_stream()
 
-    def batch(self) -> Batch:
-        return self.store.batch()
-
     def write(self, batch: Batch, sync: bool = False) -> None:
         self._unless(self.full and batch.puts, "no room")
         if self.broken:

@@ -50,7 +50,7 @@ class Writer:
         self._write(lambda batch: batch.create(name, self.number, 1000))
 
     def _write(self, change: Callable[[Batch], None]) -> None:
-        batch = self.store.batch()
+        batch = Batch()
         change(batch)
         self.store.write(batch)
 
@@ -93,7 +93,7 @@ def write_stream(store: IStore, size: int) -> int:
     """Write a stream that no item holds yet; each of its chunks is filled with its own index."""
     stream = store.new_stream()
     for index, at in enumerate(range(0, size, CHUNK_BYTES)):
-        batch = store.batch()
+        batch = Batch()
         batch.chunk(stream, index, bytes([index % 256]) * min(CHUNK_BYTES, size - at))
         store.write(batch)
     return stream
@@ -213,7 +213,7 @@ class StoreContract(Base):
 
     def test_batch_is_not_written_by_itself(self) -> None:
         number = self.store.new_number()
-        batch = self.store.batch()
+        batch = Batch()
         batch.create(b"q", number, 1)
         batch.put(number, [small(0)], 7)
         self.assertEqual(list(self.store.recover()), [])
@@ -221,7 +221,7 @@ class StoreContract(Base):
         self.assertEqual([state.next_id for state in self.store.recover()], [1])
 
     def test_sync(self) -> None:
-        batch = self.store.batch()
+        batch = Batch()
         batch.create(b"q", self.store.new_number(), 1)
         self.store.write(batch, sync=True)
         self.assertEqual(self.state().created, 1)
@@ -297,7 +297,7 @@ class StoreContract(Base):
 
     def test_mark_is_kept_whole(self) -> None:
         writer = Writer(self.store)
-        batch = self.store.batch()
+        batch = Batch()
         batch.mark(writer.number, Mark(5, 9, 100, 60, 4))
         self.store.write(batch)
         state = self.state()
@@ -427,7 +427,7 @@ class StoreContract(Base):
     # Attempts
 
     def attempts(self, writer: Writer, *changes: tuple[int, int]) -> None:
-        batch = self.store.batch()
+        batch = Batch()
         batch.attempts(writer.number, changes)
         self.store.write(batch)
 
@@ -464,7 +464,7 @@ class StoreContract(Base):
     # Delayed items
 
     def delay(self, number: int, *items: tuple[int, Item]) -> None:
-        batch = self.store.batch()
+        batch = Batch()
         batch.delay(number, items)
         self.store.write(batch)
 
@@ -472,7 +472,7 @@ class StoreContract(Base):
         """What is known of them comes back, and goes."""
         writer = Writer(self.store)
         for known in (Delayed(7, 3, 60, 1000, 12), Delayed(7, 2, 40, 2000, 12), None):
-            batch = self.store.batch()
+            batch = Batch()
             batch.delayed(writer.number, known)
             self.store.write(batch)
             self.again()
@@ -493,7 +493,7 @@ class StoreContract(Base):
         rest = [(200, items[2]), (300, items[0]), (300, items[4]), (400, items[5])]
         self.assertEqual(read(number, 101, 900, EVERYTHING), (rest, None))
         self.assertEqual(read(77, 0, 900, EVERYTHING), ([], None))
-        batch = self.store.batch()
+        batch = Batch()
         batch.due(number, rest[:2])
         self.store.write(batch)
         for _ in range(2):
@@ -511,7 +511,7 @@ class StoreContract(Base):
         self.delay(number, *((at % 7, Item(at, 0, 1, 0, 1, b"x")) for at in range(30)))
         self.delay(number, (3, large(30, stream, CHUNK_BYTES + 1)))
         self.assertEqual(self.store.leftovers(), ([], []))
-        batch = self.store.batch()
+        batch = Batch()
         batch.discard(number)
         self.store.write(batch)
         self.again()
@@ -531,7 +531,7 @@ class StoreContract(Base):
             if there:
                 self.delay(number, *refused)
             self.delay(number, (5, Item(7, 0, 1, 0, 1, b"y")))
-            batch = self.store.batch()
+            batch = Batch()
             batch.undelay(number, refused)
             self.store.write(batch)
             self.assertEqual([item.id for _, item in self.store.read_delayed(number, 0, 9, EVERYTHING)[0]], [7])
@@ -555,13 +555,13 @@ class StoreContract(Base):
             stream = write_stream(self.store, CHUNK_BYTES + 1)
             delayed = large(0, stream, CHUNK_BYTES + 1)
             self.delay(number, (5, delayed))
-            batch = self.store.batch()
+            batch = Batch()
             for other in range(others):
                 batch.share(stream, number, 0)
                 batch.delay(number, [(9, large(1 + other, stream, CHUNK_BYTES + 1))])
                 batch.share(stream, number, 1 + other)
             self.store.write(batch)
-            batch = self.store.batch()
+            batch = Batch()
             batch.due(number, [(5, delayed)])
             batch.put(writer.number, [large(0, stream, CHUNK_BYTES + 1)], CHUNK_BYTES + 1)
             batch.share(stream, writer.number, 0)
@@ -576,13 +576,13 @@ class StoreContract(Base):
     # Ids of producers
 
     def see(self, generation: int, *ids: bytes, time: int = 5) -> None:
-        batch = self.store.batch()
+        batch = Batch()
         for id in ids:
             batch.seen(generation, id, time)
         self.store.write(batch)
 
     def keep(self, writer: Writer, current: Optional[Generation], previous: Optional[Generation]) -> None:
-        batch = self.store.batch()
+        batch = Batch()
         batch.generations(writer.number, current, previous)
         self.store.write(batch)
 
@@ -618,7 +618,7 @@ class StoreContract(Base):
         ids = [bytes([at]) * 16 for at in range(30)] + [b"12345678" + bytes([at]) * 8 for at in range(9)]
         self.see(one, *ids)
         self.see(two, *ids)
-        batch = self.store.batch()
+        batch = Batch()
         batch.generations(writer.number, Generation(two, 7), None)
         batch.discard(one)
         self.store.write(batch)
@@ -639,7 +639,7 @@ class StoreContract(Base):
         one = self.store.new_number()
         self.keep(writer, Generation(one, 7), None)
         self.see(one, bytes(16))
-        batch = self.store.batch()
+        batch = Batch()
         batch.remove(b"q", writer.number)
         batch.discard(one)
         self.store.write(batch)
@@ -658,7 +658,7 @@ class StoreContract(Base):
         self.assertEqual(self.store.imported(writer.number), [])
         one, two = Imported(b"a" * 16, b"f" * 16, 7, False), Imported(b"\xff" * 16, b"g" * 16, 2**40, True)
         for imported in (two, one, one._replace(items=9)):
-            batch = self.store.batch()
+            batch = Batch()
             batch.imported(writer.number, imported)
             self.store.write(batch)
         self.again()
@@ -686,7 +686,7 @@ class StoreContract(Base):
     def test_reclaim_queue_that_is_gone(self) -> None:
         """Harmless, as is the removal of one that was never made: its creation was refused."""
         self.assertIsNone(self.store.reclaim_queue(77, 0, 10).next_id)
-        batch = self.store.batch()
+        batch = Batch()
         batch.remove(b"q", 78)
         self.store.write(batch)
         drain(self.store)
@@ -748,7 +748,7 @@ class StoreContract(Base):
     def share(self, *writers: Writer) -> int:
         """@return: a stream that an item of each of these queues holds; the first was there before the others."""
         first = writers[0].put_large(CHUNK_BYTES + 1)
-        batch = self.store.batch()
+        batch = Batch()
         batch.share(first.stream, writers[0].number, first.id)
         for writer in writers[1:]:
             item = large(writer.next_id, first.stream, first.size)
@@ -830,12 +830,12 @@ class StoreContract(Base):
         stream = write_stream(self.store, CHUNK_BYTES + 1)
         writer = Writer(self.store)
         item = large(0, stream, CHUNK_BYTES + 1)
-        batch = self.store.batch()
+        batch = Batch()
         batch.put(writer.number, [item], item.size)
         batch.share(stream, writer.number, 0)
         self.store.write(batch)
         writer.next_id, writer.bytes_put = 1, item.size
-        batch = self.store.batch()
+        batch = Batch()
         batch.chunk(stream, 0, b"\0" * CHUNK_BYTES)
         self.store.write(batch)
         self.assertEqual(self.store.reclaim_stream(stream, 0, 10), Step())
@@ -850,7 +850,7 @@ class StoreContract(Base):
         self.assertRaises(StoreError, self.store.chunk, stream, 0)
 
     def test_empty_batch(self) -> None:
-        batch = self.store.batch()
+        batch = Batch()
         self.assertTrue(batch.empty)
         batch.discard(5)
         self.assertFalse(batch.empty)

@@ -15,7 +15,7 @@ from twisted.internet.interfaces import IDelayedCall
 
 from darner.errors import DarnerError, ItemTooLarge, Stopped, StoreError
 from darner.front.messages import Message, OpenMessage
-from darner.queues.answers import Answers, Reader
+from darner.queues.answers import Answers, Asker, Reader
 from darner.queues.collection import Queues
 from darner.queues.fifo import Fifo
 from darner.queues.open_read import OpenRead
@@ -28,7 +28,7 @@ DONE: Final = b"done"
 """The reply on the answer sheet of a call without a result."""
 
 
-class Call(Reader):
+class Call(Reader, Asker):
     """A call that is answered at the end of the turn."""
 
     def __init__(self, queues: Queues) -> None:

@@ -14,8 +14,10 @@ from __future__ import annotations
 from typing import Any, Final, Optional, Protocol
 
 from darner.front import memcache
-from darner.front.memcache_requests import BINARY, BINARY_STARTS, MAX_LINE, LineCache
+from darner.front.memcache_requests import BINARY, BINARY_STARTS, MAX_LINE, NO_LINE, Line, LineCache
+from darner.front.outbox import Outlet
 from darner.front.session import Session
+from darner.net.connection import Receiver, Sender
 from darner.queues.collection import Queues
 from darner.queues.streams import PayloadWriter
 from darner.values import requests
@@ -43,7 +45,7 @@ class Carrier(Protocol):
         """Called before the connection is closed: nothing more will be written."""
 
 
-class Framing:
+class Framing(Outlet, Receiver):
     """
     Takes the requests of one client out of its bytes, and is the outlet for the replies of its session.
 
@@ -64,10 +66,10 @@ class Framing:
         self._queues = queues
         self._stats = queues.stats
         self._lines = lines
-        self._write = carrier.transport.write
+        self._sender: Sender = carrier.transport
         self._data = b""
         self._at = 0
-        self._length = self._length_before = 0  # of the last two lines, without the line feed
+        self._last = self._last_but_one = NO_LINE  # of those in the cache
         self._working = False
         self._held_back = False
         self._not_reading = False
@@ -150,10 +152,7 @@ class Framing:
     def _take_line(self) -> bool:
         """@return: whether there was a whole line."""
         # Most clients repeat one line, or two by turns.  To look where such a line ends costs a tenth of a search.
-        if self._take_known(self._length_before):
-            self._length, self._length_before = self._length_before, self._length
-            return True
-        if self._take_known(self._length):
+        if self._take_like(self._last_but_one) or self._take_like(self._last):
             return True
         data, at = self._data, self._at
         end = data.find(b"\n", at)
@@ -166,21 +165,31 @@ class Framing:
                 self._lose_step(b"", BINARY)
             return False
         self._at = end + 1
-        self._length, self._length_before = end - at, self._length
         self._take(data[at:end])
         return True
 
-    def _take_known(self, length: int) -> bool:
-        """@return: whether the next line has this length and is in the cache: no line there has a line feed in it."""
-        data, end = self._data, self._at + length
+    def _take_like(self, line: Line) -> bool:
+        """
+        @return: whether the next line has the length of this one and is the same, or in the cache: no line there has a
+            line feed in it.
+        """
+        data, end = self._data, self._at + len(line.text)
         if end >= len(data) or data[end] != _LINE_FEED:
             return False
-        request = self._lines.known(data[self._at : end])
-        if request is None:
-            return False
+        text = data[self._at : end]
+        if text != line.text:
+            known = self._lines.known(text)
+            if known is None:
+                return False
+            line = known
         self._at = end + 1
-        self._act(request)
+        self._remember(line)
+        self._act(line.request)
         return True
+
+    def _remember(self, line: Line) -> None:
+        if line is not self._last:
+            self._last_but_one, self._last = self._last, line
 
     def _is_too_long(self, line: bytes) -> bool:
         """@param line: the received part of a line over the usual limit; only a get with many keys may be longer."""
@@ -194,8 +203,11 @@ class Framing:
         """Refuse a line that is too long, and close the connection, as the start of the next request is unknown."""
         self._lose_step(memcache.LINE_TOO_LONG)
 
-    def _take(self, line: bytes) -> None:
-        self._act(self._lines.parse(line))
+    def _take(self, text: bytes) -> None:
+        line = self._lines.parse(text)
+        if len(text) <= self._lines.MAX_LENGTH:
+            self._remember(line)
+        self._act(line.request)
 
     def _act(self, request: requests.Request) -> None:
         if isinstance(request, requests.Set):
@@ -320,7 +332,7 @@ class Framing:
     def write(self, data: bytes) -> None:
         self.active = True
         self._stats.bytes_written += len(data)
-        self._write(data)
+        self._sender.write(data)
 
     def proceed(self) -> None:
         if not self._working and not self._closed and (self._at < len(self._data) or self._half_closed):

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Final, Optional
 
 from darner.errors import ClientError
@@ -351,9 +351,23 @@ for _command, _request, _lenient in (
     _parses(_command)(_alone(_request, _command, _lenient))
 
 
+@dataclass(frozen=True)
+class Line:
+    """A line that was parsed."""
+
+    text: bytes
+    """The line, without the line feed."""
+    request: Request
+    """What it asks for."""
+
+
+NO_LINE: Final = Line(b"\n", Refused(ERROR))
+"""It is never received, as it has a line feed."""
+
+
 class LineCache:
     """
-    A cache of requests by the line they were parsed from.
+    A cache of the lines that were parsed.
 
     Clients repeat their lines, and a look-up costs a tenth of a parse.  The number of lines is limited and, as only
     short lines are cached, so is the memory.  A full cache is cleared, which costs less than to track the last uses.
@@ -365,22 +379,22 @@ class LineCache:
     def __init__(self, relative_expiry: int = KESTREL_RELATIVE_EXPIRY) -> None:
         """@param relative_expiry: as for L{parse}."""
         self._relative_expiry = relative_expiry
-        self._requests: dict[bytes, Request] = {}
+        self._lines: dict[bytes, Line] = {}
 
-    def parse(self, line: bytes) -> Request:
-        """As L{parse}."""
-        request = self._requests.get(line)
-        if request is None:
-            request = parse(line, self._relative_expiry)
-            if len(line) <= self.MAX_LENGTH:
-                if len(self._requests) >= self.MAX_LINES:
-                    self._requests.clear()
-                self._requests[line] = request
-        return request
+    def parse(self, text: bytes) -> Line:
+        """@return: the line with this text, parsed by L{parse}."""
+        line = self._lines.get(text)
+        if line is None:
+            line = Line(text, parse(text, self._relative_expiry))
+            if len(text) <= self.MAX_LENGTH:
+                if len(self._lines) >= self.MAX_LINES:
+                    self._lines.clear()
+                self._lines[text] = line
+        return line
 
-    def known(self, line: bytes) -> Optional[Request]:
-        """@return: as L{parse} if the line is in the cache; else C{None}."""
-        return self._requests.get(line)
+    def known(self, text: bytes) -> Optional[Line]:
+        """@return: the line with this text if it is in the cache; else C{None}."""
+        return self._lines.get(text)
 
     def __len__(self) -> int:
-        return len(self._requests)
+        return len(self._lines)

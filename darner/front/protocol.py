@@ -34,6 +34,7 @@ from darner.front.memcache_requests import MAX_LINE, LineCache
 from darner.front.outbox import Outlet
 from darner.front.session import Session
 from darner.front.spelling import Spelling
+from darner.net.connection import FastConnection
 from darner.net.limits import ClientTimeouts, Limits
 from darner.net.log_limits import LimitedLog
 from darner.net.refusal import Refusal
@@ -85,6 +86,8 @@ class QueueProtocol(LineReceiver):
         self.framing = self.factory.make_framing(self)
         # Directly: a method in between would cost as much as it takes to parse a line.
         self.dataReceived = self.framing.received  # type: ignore[method-assign]
+        if isinstance(self.transport, FastConnection):
+            self.transport.receiver = self.framing
         self.framing.session = self.factory.make_session(self.framing, self.transport.getPeer())
         # First, as every limit on the memory for a client depends on it.
         self.transport.registerProducer(_Sending(self.session), True)

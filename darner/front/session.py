@@ -19,7 +19,7 @@ from darner.front.client_reads import ClientReads
 from darner.front.log_in import LogIn
 from darner.front.outbox import Outbox, Outlet, Report, Value, discard
 from darner.front.spelling import Spelling
-from darner.queues.answers import Answers, Reader
+from darner.queues.answers import Answers, Asker, Reader
 from darner.queues.collection import Queues
 from darner.queues.streams import PayloadWriter
 from darner.queues.transfer import Transfer
@@ -34,7 +34,7 @@ The maximum number of times in a row: a store that lacks space to merge its tabl
 """
 
 
-class Session(Reader):
+class Session(Reader, Asker):
     """
     The session of one client.
 

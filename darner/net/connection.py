@@ -5,6 +5,7 @@ One connection of a `darner.net.port.FastPort`.  To its protocol it is an ordina
 from __future__ import annotations
 
 import errno
+import os
 import select
 import socket
 from collections import deque
@@ -36,10 +37,14 @@ FEW_READS: Final = 16
 SEND_BUFFER: Final = 64 * 1024
 """The number of unsent bytes above which a connection's producer is paused."""
 
-IN: Final = getattr(select, "EPOLLIN", 1)
-OUT: Final = getattr(select, "EPOLLOUT", 4)
-BROKEN: Final = getattr(select, "EPOLLERR", 8) | getattr(select, "EPOLLHUP", 16)
+IN: Final[int] = getattr(select, "EPOLLIN", 1)
+OUT: Final[int] = getattr(select, "EPOLLOUT", 4)
+BROKEN: Final[int] = getattr(select, "EPOLLERR", 8) | getattr(select, "EPOLLHUP", 16)
 AGAIN: Final = (errno.EAGAIN, errno.EWOULDBLOCK, errno.EINTR)
+
+# As values, since an attribute of a module is looked up at each use.
+_read: Final = os.read
+_write: Final = os.write
 
 Address = Union[IPv4Address, IPv6Address]
 
@@ -63,12 +68,29 @@ class Port(Protocol):
         """Call after the present events are handled, when no protocol's method is running."""
 
 
-class FastConnection:
+class Sender(Protocol):
+    """What a protocol sends by: one of Twisted's stream transports."""
+
+    def write(self, data: bytes) -> None:
+        """Send these bytes, or keep them until they can be sent."""
+
+
+class Receiver(Protocol):
+    """What takes the bytes that a connection receives, in place of its protocol's C{dataReceived}."""
+
+    def received(self, data: bytes) -> None:
+        """Called with bytes that the client has sent."""
+
+
+class FastConnection(Sender):
     """
     A connection that sends and receives when its port tells it that the socket is ready.
 
     If nothing is waiting to be sent, C{write} sends at once: the protocol writes once a turn, so buffering would gain
-    nothing.
+    nothing.  It reads and writes by its descriptor, as for the methods of a socket Python does a third more.
+
+    @ivar fd: the descriptor of its socket; -1 when that is closed.
+    @ivar receiver: what takes the received bytes; C{None}: the protocol does.
     """
 
     def __init__(self, port: Port, sock: socket.socket, peer: Address) -> None:
@@ -76,8 +98,6 @@ class FastConnection:
         self._socket = sock
         self.fd = sock.fileno()
         self._peer = peer
-        self._receive = sock.recv
-        self._send = sock.send
         self._unsent: deque[memoryview] = deque()
         self._unsent_bytes = 0
         self._events = IN
@@ -92,6 +112,7 @@ class FastConnection:
         self.disconnecting = False
         self.connected = True
         self.protocol: IProtocol
+        self.receiver: Optional[Receiver] = None
 
     # Calls from the port
 
@@ -107,7 +128,7 @@ class FastConnection:
     def _read(self) -> None:
         few = self._few_reads >= FEW_READS
         try:
-            data = self._receive(READ_FEW if few else READ_BYTES)
+            data = _read(self.fd, READ_FEW if few else READ_BYTES)
         except OSError as error:
             if error.errno not in AGAIN:
                 self.lose(Failure(ConnectionLost(error.strerror)))
@@ -117,7 +138,10 @@ class FastConnection:
                 self._few_reads = 0
             elif not few:
                 self._few_reads += 1
-            self.protocol.dataReceived(data)
+            if self.receiver is not None:
+                self.receiver.received(data)
+            else:
+                self.protocol.dataReceived(data)
             return
         self._read_closed = True
         self._reading = False
@@ -137,6 +161,7 @@ class FastConnection:
         producer, self._producer = self._producer, None
         self._port.forget(self)
         self._socket.close()
+        self.fd = -1  # by now it may be another's
         try:
             if producer is not None:
                 producer.stopProducing()
@@ -158,7 +183,7 @@ class FastConnection:
             return
         if not self._unsent:
             try:
-                sent = self._send(data)
+                sent = _write(self.fd, data)
             except OSError as error:
                 if error.errno not in AGAIN:
                     # Later, as the protocol that called this is not ready for connectionLost.
@@ -185,7 +210,7 @@ class FastConnection:
         while self._unsent:
             piece = self._unsent[0]
             try:
-                sent = self._send(piece)
+                sent = _write(self.fd, piece)
             except OSError as error:
                 if error.errno not in AGAIN:
                     self.lose(Failure(ConnectionLost(error.strerror)))

@@ -29,7 +29,7 @@ from darner.net.connection import IN, Address, FastConnection, socket_address
 from darner.net.log_limits import LimitedLog
 from darner.net.processors import processors
 from darner.net.refusal import descriptor_limit
-from darner.net.served import Batch, ServedFactory
+from darner.net.served import Commit, ServedFactory
 from darner.net.worker import Worker
 
 EVENTS: Final = 256
@@ -79,11 +79,12 @@ class FastPort:
         self._port = port
         self._interface = interface
         self._factory: ServedFactory
-        self._commit: Batch
+        self._commit: Commit
         self._limited: LimitedLog
         self._started = self._worked = False
         self._seconds = time.monotonic
         self._connections: dict[int, FastConnection] = {}
+        self._by_fd: list[Optional[FastConnection]] = []  # the same, found in less time
         self._listening: Optional[socket.socket] = None
         self._worker: Optional[Worker] = None
         self._worker_fd = -1
@@ -105,13 +106,11 @@ class FastPort:
         @raise CannotListenError: it is in use, or cannot be bound.
         """
         if self._inherited is not None:
-            self._inherited.setblocking(False)
             self._listen_on(self._inherited)
             return
         family = socket.AF_INET6 if ":" in self._interface else socket.AF_INET
         listening = socket.socket(family, socket.SOCK_STREAM)
         try:
-            listening.setblocking(False)
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listening.bind((self._interface, self._port))
         except OSError as error:
@@ -120,6 +119,7 @@ class FastPort:
         self._listen_on(listening)
 
     def _listen_on(self, listening: socket.socket) -> None:
+        listening.setblocking(False)
         self._listening = listening
         self._listening_fd = listening.fileno()
         self._epoll = select.epoll()
@@ -220,6 +220,8 @@ class FastPort:
         connection = FastConnection(self, sock, peer)
         connection.protocol = protocol = self._factory.buildProtocol(peer)
         self._connections[connection.fd] = connection
+        self._by_fd.extend([None] * (connection.fd + 1 - len(self._by_fd)))
+        self._by_fd[connection.fd] = connection
         protocol.makeConnection(connection)
 
     def _refuse(self, sock: socket.socket) -> None:
@@ -345,16 +347,13 @@ class FastPort:
 
     def _lose(self, ready: list[tuple[int, int]]) -> None:
         """Close these connections, as it is unknown which of them got their replies."""
-        for fd, _ in ready:
-            connection = self._connections.get(fd)
-            if connection is not None:
-                self.later(connection.lose, Failure())
+        for connection in [self._connections[fd] for fd, _ in ready if fd in self._connections]:
+            self.later(connection.lose, Failure())
 
     def _take(self, ready: list[tuple[int, int]]) -> None:
         """Let these connections handle their events."""
-        connections = self._connections
         for fd, events in ready:
-            connection = connections.get(fd)
+            connection = self._by_fd[fd] if fd < len(self._by_fd) else None
             try:
                 if connection is not None:
                     connection.ready(events)
@@ -376,6 +375,7 @@ class FastPort:
     def forget(self, connection: FastConnection) -> None:
         """Remove a connection that has ended; its socket is still open."""
         del self._connections[connection.fd]
+        self._by_fd[connection.fd] = None
         self._epoll.unregister(connection.fd)
         self.later(self._end_if_done)
 

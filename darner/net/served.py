@@ -11,7 +11,7 @@ from twisted.internet.interfaces import IProtocol, IReactorTime
 from darner.net.worker import Worker
 
 
-class Batch(Protocol):
+class Commit(Protocol):
     """The group commit, as a port sees it: it writes the changes of all clients that the port has served together."""
 
     def begin(self) -> None:
@@ -33,7 +33,7 @@ class ServedFactory(Protocol):
 
     refusal: bytes
     """The reply to a client that is refused, as there are too many."""
-    commit: Batch
+    commit: Commit
     clock: IReactorTime
 
     def doStart(self) -> None: ...

@@ -26,6 +26,7 @@ from twisted.python.failure import Failure
 
 from darner.errors import StoreError
 from darner.net.log_limits import LimitedLog
+from darner.net.served import Commit
 from darner.net.worker import Worker, begin
 from darner.queues.answers import Answers, Asker, Resting, Verdict
 from darner.queues.late_sync import LateSync
@@ -45,7 +46,7 @@ ENOUGH: Final = 256
 _REFUSED: Final = "the store refused a write: {error}"
 
 
-class GroupCommit:
+class GroupCommit(Commit):
     """
     The turn that gathers changes now, and the one that is being written.
 
@@ -174,9 +175,8 @@ class GroupCommit:
 
     def put(self, answers: Answers, slot: int) -> None:
         """Register a reply, at C{slot}, that says that an item is stored."""
-        gathering = self._gathering
-        gathering.puts.append(answers)
-        gathering.put_slots.append(slot)
+        self._gathering.puts.append(answers)
+        self._gathering.put_slots.append(slot)
 
     def verdict(self) -> Verdict:
         """@return: the outcome of the puts of this turn, once it is written."""
@@ -267,7 +267,7 @@ class GroupCommit:
             return
         try:
             # First, so that the queues know which changes to refuse if a later step fails.
-            batch = turn.batch(self._store, True)
+            batch = turn.batch(True)
             untouched = batch.empty and not turn.sync
             if self._owed and not (untouched and turn.queues):
                 self._add(self._owed, turn, batch)
@@ -336,7 +336,7 @@ class GroupCommit:
         error.forget()
         turn.refuse_puts(error, self._gathering)
         try:
-            batch = turn.batch(self._store, False)
+            batch = turn.batch(False)
             if not batch.empty:
                 self._store.mend()
                 self._store.write(batch)

@@ -24,7 +24,7 @@ from darner.queues.turn import Emptied
 from darner.queues.volatile import VolatileStore
 from darner.queues.waiters import Waiter, Waiters
 from darner.store.interfaces import IStore
-from darner.values.items import Item, QueueState
+from darner.values.items import ITEM_OVERHEAD, Item, QueueState
 from darner.values.stats import QueueStats, Removal
 
 DEFAULTS: Final = QueueSettings()
@@ -38,6 +38,7 @@ class Fifo(Emptied):
 
     @ivar policy: its settings; change them with L{adopt}.
     @ivar limited: whether the settings limit its items or bytes.
+    @ivar accepted: an item of this many bytes or fewer is certainly not too large; a larger one may be.
     @ivar sweeping: whether more items at its head have expired than one sweep drops.  The following turns drop the
         rest; until then it is unknown whether the queue has available items.
     @ivar spreads: whether a put on its name may go to other queues, as well or instead (`darner.queues.routing`), or
@@ -46,7 +47,9 @@ class Fifo(Emptied):
     @ivar waiters: the clients that wait for an item.
     """
 
-    __slots__ = ("_commit", "_expiry", "limited", "name", "policy", "spreads", "storage", "sweeping", "waiters")
+    __slots__ = (
+        "_commit", "_expiry", "accepted", "limited", "name", "policy", "spreads", "storage", "sweeping", "waiters",
+    )  # fmt: skip
 
     def __init__(
         self, name: bytes, store: IStore, commit: GroupCommit, reclaimer: Reclaims, expiry: Expires,
@@ -62,8 +65,7 @@ class Fifo(Emptied):
             L{wake} follows when all queues are made.
         """
         self.name = name
-        self.policy = policy
-        self.limited = policy.max_items is not None or policy.max_bytes is not None
+        self._keep(policy)
         self.spreads = False
         self.sweeping = False
         self.waiters = Waiters(expiry.stats)
@@ -74,9 +76,16 @@ class Fifo(Emptied):
 
     def adopt(self, policy: QueueSettings) -> None:
         """Apply new settings.  Items keep their expiry."""
+        self._keep(policy)
+        self.storage.adopt()
+
+    def _keep(self, policy: QueueSettings) -> None:
+        """Note settings, and in the queue's own attributes what each put asks for."""
         self.policy = policy
         self.limited = policy.max_items is not None or policy.max_bytes is not None
-        self.storage.adopt()
+        self.accepted = policy.max_item_bytes
+        if policy.max_bytes is not None:
+            self.accepted = min(self.accepted, policy.max_bytes - ITEM_OVERHEAD)  # as a volatile queue counts it
 
     def recover(self, state: QueueState) -> None:
         """Start with the state in the store.  The queue stays on disk whatever its settings say."""

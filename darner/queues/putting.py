@@ -108,7 +108,10 @@ class Puts:
             self._put_on(fifos, flags, expiry, size, payload, stream, options, retry)
             self._answer(answers, stored, sync, retry, len(fifos))
             return
-        self._admit(fifo.policy, size, size, fifo.durable)
+        if size > fifo.accepted or self._status.refuses_writes:
+            self._admit(fifo.policy, size, size, fifo.durable)
+        elif fifo.durable:
+            self._space.take(size + ITEM_OVERHEAD)
         if fifo.number is None:
             self._queues.existing(name)
         elif fifo.limited:

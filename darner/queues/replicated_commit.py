@@ -123,7 +123,7 @@ class ReplicatedCommit(GroupCommit):
             turn.wrote = self.timings.timer()
             turn.began = turn.began or turn.wrote
         try:
-            batch = turn.batch(self._store, True)
+            batch = turn.batch(True)
             self._add(self._owed, turn, batch)
             if not batch.empty or turn.sync:
                 self._add(self._deletes, turn, batch)
@@ -140,7 +140,7 @@ class ReplicatedCommit(GroupCommit):
         """Refuse the puts, of which nothing was written, and commit what else is in the turn."""
         error.forget()
         turn.refuse_puts(error, self._gathering)
-        self._commit(turn, turn.batch(self._store, False), error)
+        self._commit(turn, turn.batch(False), error)
 
     def _commit(self, turn: Turn, batch: Batch, error: Optional[StoreError]) -> None:
         silent = [answers for answers in turn.answers if not answers.entries]

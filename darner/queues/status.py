@@ -7,7 +7,7 @@ move elsewhere; a less strict one applies at once.  The status is saved for the 
 
 from __future__ import annotations
 
-from typing import Final, Optional
+from typing import ClassVar, Final, Optional
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger, LogLevel
@@ -30,7 +30,7 @@ class ServerStatus:
     @ivar refuses_reads: whether reads and peeks are refused.  Open reads can still be closed or given back.
     """
 
-    _log = Logger()
+    _log: ClassVar[Logger] = Logger()
 
     def __init__(
         self, clock: IReactorTime, default: str = "up", grace: float = 0.0, kept: Optional[StatusFile] = None

@@ -10,7 +10,6 @@ from typing import Optional, Protocol
 from darner.errors import StoreError
 from darner.queues.answers import Answers, Verdict
 from darner.store.batch import Batch
-from darner.store.interfaces import IStore
 from darner.values.items import Item
 from darner.values.stats import Removal
 
@@ -147,9 +146,9 @@ class Turn:
         self.promised = False
         self.began = self.wrote = 0.0
 
-    def batch(self, store: IStore, puts: bool) -> Batch:
+    def batch(self, puts: bool) -> Batch:
         """@return: the changes to write; without C{puts} only the consumption of items."""
-        batch = store.batch()
+        batch = Batch()
         if puts:
             # Before the items that may refer to them.
             for chunk in self.chunks:

@@ -44,9 +44,6 @@ class VolatileStore(MemoryStore):
     def new_number(self) -> int:
         return FIRST_NUMBER + super().new_number()
 
-    def batch(self) -> VolatileBatch:
-        return VolatileBatch()
-
     def read(self, number: int, start: int, stop: int, max_bytes: int) -> list[Item]:
         return []
 
@@ -82,7 +79,7 @@ class Volatile:
 
     def batch(self) -> VolatileBatch:
         """@return: the batch of this turn, which L{written} writes."""
-        self._batch = self.store.batch()
+        self._batch = VolatileBatch()
         for number in self._discards:
             self._batch.discard(number)
         self._handed_discards = len(self._discards)

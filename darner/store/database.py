@@ -92,7 +92,7 @@ class Database:
         self.payloads = Payloads(
             path / SEGMENTS, self.directory.database, self, min(SEGMENT_BYTES, 4 * self._write_buffer), separate_from
         )
-        self.writer = Writer(self, self.payloads, self._mapped_memory.written)
+        self.writer = Writer(self, self.payloads, self.directory.reserve, self._mapped_memory.written)
         self.write = self.writer.write
         self._seconds = seconds
         self._log = SparseLog(Logger(), seconds)  # clients ask for what cannot be read as often as they like
@@ -274,6 +274,7 @@ class Database:
             return uncertain(f"cannot write: {reason(error)}")
         if not self.damage:
             self.damage = f"cannot write: the store is damaged ({reason(error)}): {_REPAIR}"
+            self.writer.damaged = True
             self._log.emit(
                 LogLevel.critical,
                 "the store in {path} is damaged: LevelDB cannot merge its tables ({reason}).  The server "

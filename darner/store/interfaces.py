@@ -49,9 +49,6 @@ class IReads(Interface):
     def new_stream() -> int:
         """As L{new_number}, for the stream of an item that begins to arrive.  @return: a number, at least 1."""
 
-    def batch() -> Batch:
-        """@return: a new, empty batch."""
-
     def read(number: int, start: int, stop: int, max_bytes: int) -> list[Item]:
         """
         Read written items, with which a queue fills its window.

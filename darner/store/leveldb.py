@@ -69,6 +69,7 @@ class LevelStore:
         self.path = path
         database = self._database = Database(path, open_database, seconds, write_buffer, separate_from)
         self._writer = database.writer
+        self.mend = database.writer.mend  # its own method, as it is called for each turn
         with starting(database):
             open_and_inspect(database)
             if not self.replicated and database.get(records.POSITION_KEY) is not None:
@@ -123,19 +124,12 @@ class LevelStore:
 
     # Writing
 
-    def batch(self) -> Batch:
-        return Batch()
-
     def write(self, batch: Batch, sync: bool = False) -> None:
         if not sync:
             self._writer.write_batch(batch, self._compaction)
             return
         self._writer.prepare(batch, self._compaction)
         self._database.write_safely(batch.writes, batch.large, batch.apart)
-
-    def mend(self) -> None:
-        if self._writer.torn:
-            self._database.mend()
 
     def ready(self) -> None:
         # LevelDB reports a failed compaction only when something is written.

@@ -155,9 +155,6 @@ class MemoryStore:
         self._next_stream += 1
         return self._next_stream - 1
 
-    def batch(self) -> Batch:
-        return Batch()
-
     def write(self, batch: Batch, sync: bool = False) -> None:
         for key, value in batch.writes:
             self._apply(key, value)

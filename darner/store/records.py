@@ -307,7 +307,7 @@ def single_run(item: Item, bytes_put: int) -> bytes:
     return head + item.payload
 
 
-def runs(items: Sequence[Item], bytes_put: int) -> Iterator[tuple[int, bytes]]:
+def runs(items: Sequence[Item], bytes_put: int) -> list[tuple[int, bytes]]:
     """
     Encode items as runs, and set their C{run}.
 
@@ -316,17 +316,16 @@ def runs(items: Sequence[Item], bytes_put: int) -> Iterator[tuple[int, bytes]]:
     @return: for each run its last id and its value.
     """
     if len(items) == 1 and not items[0].stream:
-        yield items[0].id, single_run(items[0], bytes_put)
-        return
+        return [(items[0].id, single_run(items[0], bytes_put))]
+    packed: list[tuple[int, bytes]] = []
     total = bytes_put - sum(item.size for item in items)
     parts: list[bytes] = []
-    count = held = 0
-    large, head = False, b""
+    count, held, large, head = 0, 0, False, b""
     before: Optional[Item] = None
     for at, item in enumerate(items):
         if count and (held >= RUN_BYTES or item.stream or large != (item.size >= LARGE)):
             items[at - 1].run = count
-            yield item.id - 1, b"".join([_RUN.pack(total, count), *parts])
+            packed.append((item.id - 1, b"".join([_RUN.pack(total, count), *parts])))
             parts.clear()
             count = held = 0
         large = item.size >= LARGE
@@ -340,7 +339,8 @@ def runs(items: Sequence[Item], bytes_put: int) -> Iterator[tuple[int, bytes]]:
         total += item.size
     if count:
         items[-1].run = count
-        yield items[-1].id, b"".join([_RUN.pack(total, count), *parts])
+        packed.append((items[-1].id, b"".join([_RUN.pack(total, count), *parts])))
+    return packed
 
 
 def run_head(value: bytes) -> tuple[int, int]:

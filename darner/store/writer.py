@@ -16,7 +16,9 @@ import plyvel
 from darner.errors import StoreError
 from darner.store.batch import Batch, Write
 from darner.store.payloads import Bytes, Payloads
+from darner.store.reserve import Reserve
 
+_monotonic: Final = time.monotonic  # as a value, since an attribute of a module is looked up at each use
 _LOOK: Final = 0.001
 """Seconds between two calls of C{look}."""
 
@@ -26,6 +28,13 @@ class Writable(Protocol):
 
     def discard_rollback(self) -> None:
         """Give up the files as they were before the database was opened."""
+
+    def mend(self) -> None:
+        """
+        Reopen the database.
+
+        @raise StoreError: this is not possible now.
+        """
 
     def require_room(self) -> None:
         """@raise StoreError: there is no space for a put, or the store is damaged."""
@@ -50,21 +59,33 @@ class Writer:
 
     @ivar db: the C{plyvel.DB}, while it is open.
     @ivar torn: whether a write has failed, so that the database must be reopened before the next.
+    @ivar damaged: whether tables could not be merged, so that nothing can be put.
     @ivar first: whether the next write is the first since the start, so that there is no way back from it.
     @ivar lock: held by whoever writes, and by a backup for its moment.
     """
 
-    def __init__(self, database: Writable, payloads: Payloads, look: Callable[[], object]) -> None:
-        """@param look: called while something is written, every millisecond at most."""
+    def __init__(
+        self, database: Writable, payloads: Payloads, reserve: Reserve, look: Callable[[], object]
+    ) -> None:
+        """
+        @param reserve: must be held while something is put.
+        @param look: called while something is written, every millisecond at most.
+        """
         self.db: Any = None
-        self.torn = False
+        self.torn = self.damaged = False
         self.first = False
         self.lock = threading.Lock()
         self._database = database
         self._payloads = payloads
+        self._reserve = reserve
         self._dirty = payloads.segments.dirty
         self._look = look
         self._look_at = 0.0
+
+    def mend(self) -> None:
+        """See L{darner.store.interfaces.IWrites.mend}."""
+        if self.torn:
+            self._database.mend()
 
     def prepare(self, batch: Batch, compaction: Recording) -> None:
         """
@@ -72,7 +93,7 @@ class Writer:
 
         @raise StoreError: there is no space for its puts, or the store is damaged.
         """
-        if batch.puts:
+        if batch.puts and (self.damaged or not self._reserve.held):
             self._database.require_room()
         if batch.reclaimed:
             compaction.reclaimed(batch)
@@ -92,7 +113,7 @@ class Writer:
         @param apart: those of the deleted keys whose values may be in segments.
         @raise StoreError: none was written, unless the error is C{uncertain}.
         """
-        now = time.monotonic()
+        now = _monotonic()
         if now >= self._look_at:
             self._look_at = now + _LOOK
             self._look()
@@ -137,7 +158,11 @@ def _put(db: Any, writes: Sequence[Write], sync: bool) -> None:
     if len(writes) == 1:
         key, value = writes[0]
         if value is not None:
-            db.put(key, value, sync=sync)  # half the price of a batch
+            # Half the price of a batch, and less without a name.
+            if sync:
+                db.put(key, value, sync=True)
+            else:
+                db.put(key, value)
             return
     elif not (writes or sync):
         return

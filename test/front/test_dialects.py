@@ -170,7 +170,7 @@ class ExpiryTests(DialectTestCase):
                 refusal = self.refusal(longest)
                 self.assertEqual(parse(line, longest), Refused(refusal, payload=5))
                 self.assertTrue(parse(line + b" noreply", longest).noreply)
-                self.assertEqual(LineCache(longest).parse(line), Refused(refusal, payload=5))
+                self.assertEqual(LineCache(longest).parse(line).request, Refused(refusal, payload=5))
             for expiry in (0, -1, 1, longest, 1_000_000_000, 10**17):
                 self.assertEqual(parse(b"set q 0 %d 5" % expiry, longest), Set(b"q", 0, expiry, 5))
         self.assertEqual(parse(b"set q 0 1000000 5"), Refused(self.refusal(999_999), payload=5))

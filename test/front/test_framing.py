@@ -144,6 +144,14 @@ class FramingTests(SynchronousTestCase):
             said = self.said()
             self.assertEqual(said.count(b"END\r\n") + said.count(b"ERROR\r\n") + said.count(b"VERSION"), count, stream)
 
+    def test_long_lines_are_not_kept(self) -> None:
+        """What a connection keeps of its last lines is bounded as the cache is."""
+        short, long = b"get q\r", b"get %b\r" % (b"q" * memcache_requests.LineCache.MAX_LENGTH)
+        for line in (short, long, long):
+            self.framing.received(line + b"\n")
+        self.assertEqual(self.said(), memcache.END * 3)
+        self.assertEqual((self.framing._last.text, self.framing._last_but_one.text), (short, b"\n"))
+
     def test_any_lines(self) -> None:
         """However lines follow one another, and payloads look like lines, the replies are those to single bytes."""
         chance = random.Random(1)

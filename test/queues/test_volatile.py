@@ -24,7 +24,7 @@ from darner.queues.fifo import Fifo
 from darner.queues.head import WINDOW_BYTES
 from darner.queues.volatile import FIRST_NUMBER, Volatile, VolatileStore
 from darner.store import records
-from darner.store.batch import Batch
+from darner.store.batch import Batch, VolatileBatch
 from darner.store.leveldb import LevelStore
 from darner.store.memory import MemoryStore
 from darner.values.consumed import Consumed
@@ -701,7 +701,7 @@ class TogetherTests(VolatileTestCase):
             chunk = self.memory.chunk(1, 0)
             self.client.ask(b"requeue d+m d2")
             self.server.commit()
-            batch = self.memory.batch()
+            batch = VolatileBatch()
             batch.chunk(1, 0, chunk)
             self.memory.write(batch)
             self.server.queues.reclaimer.stream(1)
@@ -822,7 +822,7 @@ class VolatileStoreTests(SynchronousTestCase):
     def test_give_up(self) -> None:
         store = VolatileStore()
         number = store.new_number()
-        batch = store.batch()
+        batch = VolatileBatch()
         batch.discard(number)
         store.write(batch)
         self.assertEqual(store.deleted, {number})
@@ -834,7 +834,7 @@ class VolatileStoreTests(SynchronousTestCase):
         """Their streams are not there, and not remembered."""
         store = VolatileStore()
         number = store.new_number()
-        batch = store.batch()
+        batch = VolatileBatch()
         batch.delay(number, [(5, Item(0, 0, 1, 0, 99, b"", 7))])
         store.write(batch)
         store.give_up(number)
@@ -843,7 +843,7 @@ class VolatileStoreTests(SynchronousTestCase):
     def test_batch(self) -> None:
         """Nothing of what follows from items is kept."""
         store = VolatileStore()
-        batch = store.batch()
+        batch = VolatileBatch()
         number = store.new_number()
         batch.create(b"q", number, 0)
         batch.share(1, number, 0)

@@ -28,6 +28,7 @@ from darner.rescue import repair as repair_module
 from darner.rescue.repair import REPORT, Report, check, repair
 from darner.rescue.survey import QueueFinding
 from darner.store import directory, records, rollback
+from darner.store.batch import Batch
 from darner.store.database import Database
 from darner.store.directory import AFTER, BEFORE, SAVED, SAVING
 from darner.store.files.manifest import Manifest, current
@@ -593,7 +594,7 @@ class AttemptsTests(SynchronousTestCase):
             writer = Writer(store)
             writer.put(b"one", b"two", b"three")
             writer.consume(0, 1, 3)
-            batch = store.batch()
+            batch = Batch()
             batch.attempts(writer.number, [(0, 1), (1, 2), (2, 3)])
             store.write(batch)
         (path / "leveldb" / "CURRENT").unlink()
@@ -615,7 +616,7 @@ class SeenTests(SynchronousTestCase):
             writer.put(b"one", b"two")
             deleted = Writer(store, b"deleted")
             one, two, gone, nobodys = (store.new_number() for _ in range(4))
-            batch = store.batch()
+            batch = Batch()
             batch.generations(writer.number, Generation(one, 100), Generation(two, 90))
             batch.generations(deleted.number, Generation(gone, 80), None)
             for at, id in enumerate(self.IDS):
@@ -660,7 +661,7 @@ class SharedTests(SynchronousTestCase):
         with closing(LevelStore(path)) as store:
             writers = [Writer(store, name) for name in (b"one", b"other")]
             item = writers[0].put_large(CHUNK_BYTES + 1)
-            batch = store.batch()
+            batch = Batch()
             batch.put(writers[1].number, [large(0, item.stream, item.size)], item.size)
             for writer in writers:
                 batch.share(item.stream, writer.number, 0)

@@ -9,6 +9,7 @@ from typing import Any
 
 from darner.errors import StoreError
 from darner.store import compaction, records
+from darner.store.batch import Batch
 from darner.store.database import Database
 from darner.values.items import Mark
 from test.harness import from_source
@@ -51,7 +52,7 @@ class CompactionTestCase(LevelTestCase):
     def reclaim(self, writer: Writer, first: int, last: int) -> None:
         """Consume runs of one item each, and delete them as a queue does."""
         writer.consume(first, last + 1)
-        batch = self.store.batch()
+        batch = Batch()
         batch.reclaim(writer.number, [id for run in range(first, last + 1) for id in (run, run)])
         self.store.write(batch)
 
@@ -71,7 +72,7 @@ class RecordTests(CompactionTestCase):
         """It is not written again as more is deleted."""
         writer = self.queue(b"q")
         self.reclaim(writer, 0, 4)
-        batch = self.store.batch()
+        batch = Batch()
         batch.reclaim(writer.number, [5, 5, 6, 6])
         count = len(batch.writes)
         self.store.write(batch)
@@ -253,12 +254,12 @@ class ChoiceTests(CompactionTestCase):
         """Those of deleted items are compacted where they take space."""
         writer = self.queue(b"q", 4)
         ids = range(30_000)
-        batch = self.store.batch()
+        batch = Batch()
         batch.attempts(writer.number, [(id, 1) for id in ids])
         batch.mark(writer.number, Mark(4, 4))
         self.store.write(batch)
         self.store._database.compact_range(b"", b"~")
-        batch = self.store.batch()
+        batch = Batch()
         batch.attempts(writer.number, [(id, 0) for id in ids])
         batch.put(writer.number, [small(4, b"x")], 1)
         self.store.write(batch)

@@ -8,7 +8,6 @@ import errno
 import os
 import time
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import plyvel
@@ -20,12 +19,18 @@ from darner.errors import StoreError, StoreUnusable
 from darner.front.protocol import QueueFactory
 from darner.queues.collection import Queues
 from darner.queues.surroundings import Surroundings
+from darner.store.batch import Batch
 from darner.store.directory import MARKER_TEXT, RESERVE_BYTES
 from darner.store.leveldb import LevelStore
 from darner.store.reserve import Reserve
 from test.front.test_protocol import MemoryClient
 
 MIB = 1024 * 1024
+
+
+def with_room(room: int) -> os.statvfs_result:
+    """@return: what the system says of a file system with so many free bytes."""
+    return os.statvfs_result((4096, 4096, 0, 0, room // 4096, 0, 0, 0, 0, 255))
 
 
 class ReserveTests(SynchronousTestCase):
@@ -36,7 +41,7 @@ class ReserveTests(SynchronousTestCase):
         self.reserve = Reserve(self.path, MIB)
 
     def leave(self, room: int) -> None:
-        self.patch(os, "fstatvfs", lambda _: SimpleNamespace(f_bavail=room // 4096, f_frsize=4096))
+        self.patch(os, "fstatvfs", lambda _: with_room(room))
 
     def test_take_and_give_up(self) -> None:
         self.assertTrue(self.reserve.take())
@@ -88,7 +93,7 @@ class OlderLogsTests(SynchronousTestCase):
         self.patch(os, "fsync", lambda file: self.synced.append(Path(os.readlink(f"/proc/self/fd/{file}")).name))
 
     def write(self) -> None:
-        batch = self.store.batch()
+        batch = Batch()
         batch.create(b"q", self.store.new_number(), 0)
         self.store.write(batch, sync=True)
 
@@ -239,7 +244,7 @@ class SmallDisk:
         self._reserve = path / "reserve"
         self.room = room
         self.opened = 0
-        case.patch(os, "fstatvfs", lambda _: SimpleNamespace(f_bavail=self.left // 4096, f_frsize=4096))
+        case.patch(os, "fstatvfs", lambda _: with_room(self.left))
 
     @property
     def left(self) -> int:

@@ -22,6 +22,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from bench.remains import disk_usage
 from darner.errors import StoreDamaged, StoreError, StoreUnusable
 from darner.store import compaction, opening, references
+from darner.store.batch import Batch
 from darner.store.database import Database
 from darner.store.directory import MARKER, MARKER_TEXT, check_access, check_directory
 from darner.store.interfaces import IStore
@@ -192,7 +193,7 @@ class LevelStoreTests(StoreContract, LevelTestCase):
             self.store.new_stream,
             lambda: self.store.read(0, 0, 1, 1),
             lambda: self.store.chunk(1, 0),
-            lambda: self.store.write(self.store.batch()),
+            lambda: self.store.write(Batch()),
             lambda: self.store.reclaim(0, 0, 1, 0, 1),
         ):
             self.assertEqual(str(self.assertRaises(StoreError, call)), "the store is closed")
@@ -344,7 +345,7 @@ class RecoveryTests(LevelTestCase):
         length = 60_000
         store = self.open()
         number = store.new_number()
-        batch = store.batch()
+        batch = Batch()
         batch.create(b"q", number, 1)
         for id in range(length):
             batch.put(number, [small(id, b"")], 0)
@@ -591,14 +592,14 @@ class FaultTests(LevelTestCase):
         self.items = self.writer.put(b"before")
 
     def fail_to_put(self) -> StoreError:
-        batch = self.store.batch()
+        batch = Batch()
         batch.put(self.writer.number, [small(1, b"refused")], 13)
         return self.assertRaises(StoreError, self.store.write, batch)
 
     def test_refused(self) -> None:
         """Nothing of the batch was changed, and what is there can be read."""
         self.disk.full = True
-        batch = self.store.batch()
+        batch = Batch()
         batch.put(self.writer.number, [small(1, b"refused")], 13)
         batch.mark(self.writer.number, Mark(2, 2, 13, 13))
         error = self.assertRaises(StoreError, self.store.write, batch)
@@ -667,7 +668,7 @@ class FaultTests(LevelTestCase):
 
     def test_sync(self) -> None:
         self.disk.full = True
-        batch = self.store.batch()
+        batch = Batch()
         batch.put(self.writer.number, [small(1)], 13)
         error = self.assertRaises(StoreError, self.store.write, batch, True)
         self.assertEqual(str(error), "cannot write: No space left on device")
@@ -735,7 +736,7 @@ class FaultTests(LevelTestCase):
             )
             # Asking again mends: a server that only makes new queues would not get going otherwise.
             self.assertNotIn(ask(), given)
-            self.store.write(self.store.batch())
+            self.store.write(Batch())
 
     def test_reads(self) -> None:
         self.disk.broken = True
@@ -780,7 +781,7 @@ class FaultTests(LevelTestCase):
             errors.append(str(self.assertRaises(StoreError, self.store.mend)))
 
         self.patch(self.disk, "write", write)
-        self.store.write(self.store.batch(), True)
+        self.store.write(Batch(), True)
         self.assertEqual(errors, ["cannot write: the store must be reopened after an error"])
         opened = self.disk.opened
         self.store.mend()
@@ -792,7 +793,7 @@ class FaultTests(LevelTestCase):
 
         def other() -> None:
             try:
-                self.store.write(self.store.batch())
+                self.store.write(Batch())
                 outcomes.append("written")
             except StoreError as error:
                 outcomes.append(str(error))
@@ -1124,7 +1125,7 @@ class DamageTests(LevelTestCase):
         (said,) = [formatEvent(event) for event in events if event["log_level"].name == "critical"]
         self.assertIn("is damaged: LevelDB cannot merge its tables (Corruption: block checksum mismatch)", said)
         self.assertEqual(
-            str(self.assertRaises(StoreError, self.store.write, self.store.batch())), f"cannot write: {self.TEXT}"
+            str(self.assertRaises(StoreError, self.store.write, Batch())), f"cannot write: {self.TEXT}"
         )
 
     def test_reads_are_said_once_a_minute(self) -> None:

@@ -12,6 +12,7 @@ from twisted.logger import capturedLogs, formatEvent
 
 from darner.errors import StoreDamaged
 from darner.store import lost_payloads
+from darner.store.batch import Batch
 from darner.store.files.names import logs
 from darner.values.items import Item
 from test import allow_critical
@@ -75,7 +76,7 @@ class LostTests(PayloadsTestCase):
 
     def test_promised(self) -> None:
         """What was promised is not looked at again: if it is not there, it is damaged."""
-        batch = self.store.batch()
+        batch = Batch()
         batch.put(self.writer.number, self.writer.put(SMALL), 100)
         self.store.write(batch, sync=True)
         allow_critical(self, " is damaged")

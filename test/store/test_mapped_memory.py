@@ -11,6 +11,7 @@ from pathlib import Path
 from twisted.trial.unittest import SynchronousTestCase
 
 from darner.store import mapped_memory as mapped_module
+from darner.store.batch import Batch
 from darner.store.leveldb import LevelStore
 from darner.store.mapped_memory import MappedMemory, mapped, page_out
 from darner.values.vocabulary import CHUNK_BYTES
@@ -74,7 +75,7 @@ class LetGoTests(SynchronousTestCase):
         self.addCleanup(store.close)
         count = 64 * 1024 * 1024 // CHUNK_BYTES
         for index in range(count):
-            batch = store.batch()
+            batch = Batch()
             batch.chunk(1, index, index.to_bytes(4, "big") + bytes(CHUNK_BYTES - 4))
             batch.large = False  # so that they are in LevelDB's tables
             store.write(batch)
@@ -203,7 +204,7 @@ class KeeperTests(SynchronousTestCase):
         before = lookers()
         store = LevelStore(Path(self.mktemp()))
         self.addCleanup(store.close)
-        batch = store.batch()
+        batch = Batch()
         batch.chunk(1, 0, bytes(10))
         store.write(batch)
         self.assertEqual(len(lookers() - before), 1)

@@ -112,11 +112,11 @@ class PlaceTests(PayloadsTestCase):
 
     def test_batch_is_whole(self) -> None:
         """A batch contains its payloads, wherever they are written to."""
-        batch = self.store.batch()
+        batch = Batch()
         batch.chunk(1, 0, b"x" * CHUNK_BYTES)
         again = Batch.from_bytes(batch.to_bytes())
         self.assertEqual((again.writes, again.large), (batch.writes, True))
-        batch = self.store.batch()
+        batch = Batch()
         batch.put(1, self.writer.put(SMALL), 100)
         self.assertFalse(Batch.from_bytes(batch.to_bytes()).large or batch.large)
 
@@ -256,10 +256,10 @@ class FaultTests(PayloadsTestCase):
         items = self.writer.put(bytes(5000))
         for error, reason in ((errno.ENOSPC, "No space left on device"), (errno.EIO, "Input/output error")):
             works = self.fail("write", error)
-            batch = self.store.batch()
+            batch = Batch()
             batch.put(self.writer.number, [self.writer.put(SMALL)[0]], 100)
             self.store.write(batch)
-            refused = self.store.batch()
+            refused = Batch()
             refused.chunk(77, 0, bytes(CHUNK_BYTES))
             told = self.assertRaises(StoreError, self.store.write, refused)
             self.assertEqual((str(told), told.uncertain), (f"cannot write: {reason}", False))
@@ -293,7 +293,7 @@ class FaultTests(PayloadsTestCase):
                 return getattr(db, name)
 
         self.store._database.writer.db = Full()
-        refused = self.store.batch()
+        refused = Batch()
         refused.chunk(77, 0, bytes(CHUNK_BYTES))
         self.assertTrue(self.assertRaises(StoreError, self.store.write, refused).uncertain)
         self.assertEqual([segment.known for segment in self.segments.values()], [False])
@@ -315,7 +315,7 @@ class FaultTests(PayloadsTestCase):
                 raise OSError(errno.EIO, "Input/output error")
 
         self.patch(segments_module, "sync", sync)
-        batch = self.store.batch()
+        batch = Batch()
         batch.put(self.writer.number, [], 0)
         batch.chunk(77, 0, bytes(CHUNK_BYTES))
         error = self.assertRaises(StoreError, self.store.write, batch, sync=True)
@@ -378,7 +378,7 @@ class OrderTests(PayloadsTestCase):
     def test_sync(self) -> None:
         """Segment first, then its directory, then the database."""
         self.watch_database()
-        batch = self.store.batch()
+        batch = Batch()
         batch.chunk(77, 0, bytes(CHUNK_BYTES))
         self.store.write(batch, sync=True)
         self.assertEqual(self.steps, ["000001.seg", "segments", "database, synced"])
@@ -390,7 +390,7 @@ class OrderTests(PayloadsTestCase):
     def test_sync_of_what_was_written_before(self) -> None:
         self.writer.put(bytes(5000))
         self.watch_database()
-        batch = self.store.batch()
+        batch = Batch()
         batch.put(self.writer.number, self.writer.put(SMALL), 100)
         del self.steps[:]
         self.store.write(batch, sync=True)

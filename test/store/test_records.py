@@ -165,7 +165,7 @@ class RunTests(SynchronousTestCase):
     def assert_written(self, items: list[Item], bytes_before: int = 0) -> list[tuple[int, bytes]]:
         """The runs of C{items} hold these items and tell the bytes put, each through its end."""
         total = bytes_before + sum(item.size for item in items)
-        runs = list(records.runs(items, total))
+        runs = records.runs(items, total)
         found = []
         for last, value in runs:
             held = list(records.run_items(last, value))

@@ -14,7 +14,7 @@ from darner.values.vocabulary import CHUNK_BYTES
 
 def runs(*sizes: int) -> list[tuple[int, bytes]]:
     items = [Item(id, 1, 2, 3, size, bytes(size)) for id, size in enumerate(sizes)]
-    return list(records.runs(items, sum(sizes)))
+    return records.runs(items, sum(sizes))
 
 
 class ReferenceTests(SynchronousTestCase):

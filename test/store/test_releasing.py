@@ -17,6 +17,7 @@ from bench.remains import look_at
 from darner.errors import StoreError
 from darner.store import records, releasing
 from darner.store import segments as segments_module
+from darner.store.batch import Batch
 from darner.store.references import segment_key
 from darner.values.items import Item
 from darner.values.vocabulary import CHUNK_BYTES
@@ -41,7 +42,7 @@ class ReleasingTestCase(PayloadsTestCase):
 
     def delete(self, *ids: int) -> None:
         """Delete runs of one item each, as a queue does."""
-        batch = self.store.batch()
+        batch = Batch()
         batch.reclaim(self.writer.number, [id for last in ids for id in (last, last)])
         self.store.write(batch)
 
@@ -178,7 +179,7 @@ class ReleaseTests(ReleasingTestCase):
     def test_small_runs_are_not_looked_up(self) -> None:
         self.writer.put(SMALL)
         self.writer.consume(0, 1)
-        batch = self.store.batch()
+        batch = Batch()
         batch.reclaim(self.writer.number, [0, 0], False)
         self.assertEqual(list(batch.apart), [])
 

@@ -32,6 +32,7 @@ from bench.books import (
 from bench.ledger import Item, View
 from bench.remains import disk_usage, look_at
 from bench.torture import Torture, Twistd, main
+from darner.store.batch import Batch
 from darner.store.leveldb import LevelStore, records
 from darner.values.items import Item as StoredItem
 from darner.values.items import Mark
@@ -434,7 +435,7 @@ class RemainsTests(SynchronousTestCase):
         self.data = make_directory(self) / "data"
         self.store = LevelStore(self.data, separate_from=None)
         self.addCleanup(self.store.close)
-        batch = self.store.batch()
+        batch = Batch()
         batch.create(b"q", 1, 0)
         batch.chunk(1, 0, b"x" * CHUNK_BYTES)
         batch.chunk(1, 1, b"x")
@@ -467,7 +468,7 @@ class RemainsTests(SynchronousTestCase):
         self.assertEqual(disk_usage(self.data), before)
 
     def test_an_empty_queue(self) -> None:
-        batch = self.store.batch()
+        batch = Batch()
         batch.mark(1, Mark(1, 1, CHUNK_BYTES + 1, CHUNK_BYTES + 1, 0))
         self.store.write(batch)
         self.store.reclaim(1, 0, 1, 0, 10)
@@ -476,7 +477,7 @@ class RemainsTests(SynchronousTestCase):
         self.check([], [])
 
     def test_what_is_to_be_compacted(self) -> None:
-        batch = self.store.batch()
+        batch = Batch()
         batch.consume(1, [(0, 1)])
         self.store.write(batch)
         self.store.reclaim(1, 0, 1, 0, 10)
@@ -484,7 +485,7 @@ class RemainsTests(SynchronousTestCase):
         self.check([], left)
 
     def test_what_is_to_be_reclaimed(self) -> None:
-        batch = self.store.batch()
+        batch = Batch()
         batch.consume(1, [(0, 1)])
         batch.remove(b"q", 1)
         batch.chunk(2, 0, b"x")
