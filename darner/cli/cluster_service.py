@@ -164,7 +164,7 @@ class ClusterService(QueueService):
         """
         Load the queues, beside what the node does, and serve.
 
-        @return: fires when it serves; fails with a L{CancelledError} where it is to stop before that.
+        @return: fires when it serves; fails with a C{CancelledError} where it is to stop before that.
         """
         # Not by the reactor's time, which is that of the wall clock.
         cooperator = Cooperator(scheduler=lambda work: self._node_clock.callLater(REST, work))
