@@ -19,9 +19,11 @@ from twisted.python.threadpool import ThreadPool
 from zope.interface import implementer
 
 from darner.config.passwords import Passwords
+from darner.config.policies import Policies
 from darner.config.settings import Settings
 from darner.errors import ClientError, DarnerError, ItemTooLarge, Stopped
 from darner.front.access import Access
+from darner.front.bytes_given import TextGiven, as_bytes
 from darner.front.calls import Call, Consuming, Opening, Peeking, Putting, Reading, Requeueing
 from darner.front.kestrel_port import TextFactory
 from darner.front.memcache import DIALECTS
@@ -48,17 +50,6 @@ DRAIN: Final = 2.0
 """Seconds that clients have, when the service stops, to read their pending replies."""
 
 _C = TypeVar("_C", bound=Union[Call, Requeueing])
-
-
-class _TextGiven(TypeError):
-    """An application passed text instead of bytes."""
-
-
-def _bytes(value: bytes, name: str) -> bytes:
-    """@return: C{value}.  @raise _TextGiven: it is text."""
-    if isinstance(value, str):
-        raise _TextGiven(f"{name} is text, {value[:40]!r}, and has to be bytes: encode it, as in b'jobs'")
-    return value
 
 
 @implementer(IQueueService)
@@ -104,6 +95,7 @@ class QueueService(Service):
             endpoint if isinstance(endpoint, Listener) else Listener(endpoint) for endpoint in endpoints
         ]
         self._settings = settings
+        self._policies = settings.policies
         self._open_store = open_store
         self._control = control
         self.queues: Optional[Queues] = None
@@ -111,6 +103,12 @@ class QueueService(Service):
         self._factories: list[Any] = []
         self._root: Any = None
         self._waiting: set[Union[Reading, Requeueing]] = set()
+
+    def apply(self, policies: Policies) -> None:
+        """Apply new settings of queues and aliases, to what is loaded and to what will be."""
+        self._policies = policies
+        if self.queues is not None:
+            self.queues.apply(policies)
 
     # Start and stop
 
@@ -160,7 +158,7 @@ class QueueService(Service):
             surroundings.clock, settings.default_status, settings.status_change_grace_period, self._status_file()
         )
         queues = self._make_queues(
-            self._store, surroundings, settings.policies, settings.min_free_bytes, status, self._control,
+            self._store, surroundings, self._policies, settings.min_free_bytes, status, self._control,
             max_queues=settings.max_queues, max_children=settings.max_children,
         )  # fmt: skip
         queues.commit.worker = self._worker
@@ -170,6 +168,8 @@ class QueueService(Service):
         try:
             yield from queues.load()
             self.queues = queues
+            if self._policies is not queues.policies:
+                queues.apply(self._policies)
             for door, listener in doors:
                 factory = self._factory(queues, listener, access)
                 door.open(factory)
@@ -222,6 +222,9 @@ class QueueService(Service):
             end()
         except Exception:
             self._log.failure("internal error while stopping a part of the service")
+
+    def _close_store(self) -> None:
+        self._end(self._store.close)
 
     def _status_file(self) -> Optional[StatusFile]:
         return StatusFile(self.data_dir / STATUS)
@@ -277,7 +280,7 @@ class QueueService(Service):
         self.queues = None
         self.ports = []
         self._stop_surroundings()
-        self._end(self._store.close)
+        self._close_store()
 
     # IQueueService
 
@@ -288,7 +291,7 @@ class QueueService(Service):
         try:
             call = kind(self.queues)
             start(call)
-        except (DarnerError, _TextGiven):
+        except (DarnerError, TextGiven):
             return fail()
         return call.deferred
 
@@ -297,8 +300,8 @@ class QueueService(Service):
         delay: Optional[float] = None, id: bytes = b"",
     ) -> Deferred[None]:  # fmt: skip
         def start(call: Putting) -> None:
-            check_queue_name(_bytes(queue, "queue"))
-            _bytes(payload, "payload")
+            check_queue_name(as_bytes(queue, "queue"))
+            as_bytes(payload, "payload")
             if id:
                 check_id(id)
             # Checked now: in the batch, a value that cannot be written would make the puts of all others fail.
@@ -326,7 +329,7 @@ class QueueService(Service):
             if call.start(timeout):
                 self._waiting.add(call)
 
-        return self._call(lambda queues: kind(queues, _bytes(queue, "queue"), self._waiting.discard), start)
+        return self._call(lambda queues: kind(queues, as_bytes(queue, "queue"), self._waiting.discard), start)
 
     def get(self, queue: bytes, timeout: Optional[float] = 0) -> Deferred[Optional[IMessage]]:
         return self._read(Reading, queue, timeout)
@@ -357,7 +360,7 @@ class QueueService(Service):
 
     def requeue(self, origin: bytes, target: bytes, count: Optional[int] = None) -> Deferred[int]:
         def start(call: Requeueing) -> None:
-            _bytes(origin, "origin"), _bytes(target, "target")
+            as_bytes(origin, "origin"), as_bytes(target, "target")
             if check_queue_name(origin) == check_queue_name(target):
                 raise ClientError("requeue needs two queues")
             self._running().status.check_reads()
@@ -375,7 +378,7 @@ class QueueService(Service):
     def _consume(self, queue: bytes, consume: Callable[[Queues, Answers, bytes, bytes], None]) -> Deferred[None]:
         def start(call: Consuming) -> None:
             queues = self._running()
-            check_queue_name(_bytes(queue, "queue"))
+            check_queue_name(as_bytes(queue, "queue"))
             queues.status.check_writes()
             call.start(lambda answers, done: consume(queues, answers, done, queue))
 

@@ -275,6 +275,7 @@ def lend_server(case: Owner, make: Callable[..., Server], *arguments: object) ->
     def take_back() -> None:
         if lent.process is life and life.poll() is None and _is_emptied(lent):
             lent.check_log()
+            lent._allowed.clear()
             idle.append(lent)
         else:
             lent.end()
@@ -284,14 +285,14 @@ def lend_server(case: Owner, make: Callable[..., Server], *arguments: object) ->
 
 
 def _is_left(server: Server) -> bool:
-    """@return: whether the clients of the last test are gone, within a second."""
+    """@return: whether the clients of the last test are gone, within a second, and have left nothing."""
     deadline = time.monotonic() + 1
     with server.client() as client:
-        while client.stats()[b"curr_connections"] != b"1":
+        while (stats := client.stats())[b"curr_connections"] != b"1":
             if time.monotonic() > deadline:
                 return False
             time.sleep(0.001)
-    return True
+    return not _queues(stats)
 
 
 def _is_emptied(server: Server) -> bool:

@@ -52,11 +52,18 @@ from darner.store.interfaces import IStore
 LEAVE: Final = 10.0
 """Seconds that a clean stop of the leader may take; the log may be out of reach."""
 
+SLICE: Final = 0.01
+"""Seconds for which queues are loaded at a time."""
+
 REST: Final = 0.005
 """
-Seconds between two slices of loading queues, of 10 ms each.  The threads that speak with etcd get the interpreter then:
+Seconds between two slices of loading queues.  The threads that speak with etcd get the interpreter then:
 one that is always busy would hold up each of their requests by a second where processors are short.
 """
+
+
+def _is_over(end: float) -> bool:
+    return time.monotonic() >= end
 
 
 class ClusterService(QueueService):
@@ -167,7 +174,10 @@ class ClusterService(QueueService):
         @return: fires when it serves; fails with a C{CancelledError} where it is to stop before that.
         """
         # Not by the reactor's time, which is that of the wall clock.
-        cooperator = Cooperator(scheduler=lambda work: self._node_clock.callLater(REST, work))
+        cooperator = Cooperator(
+            lambda: partial(_is_over, time.monotonic() + SLICE),
+            lambda work: self._node_clock.callLater(REST, work),
+        )  # fmt: skip
         self._loading = self._load()
         self._load_task = cooperator.cooperate(self._loading)
         return self._load_task.whenDone().addCallbacks(self._serves, self._cannot_serve)
@@ -180,6 +190,9 @@ class ClusterService(QueueService):
         if failure.check(TaskStopped):
             raise CancelledError
         failure.raiseException()
+
+    def _close_store(self) -> None:
+        """Not yet: the node uses it until it has stopped."""
 
     def _stop_loading(self) -> None:
         if self._load_task is not None:

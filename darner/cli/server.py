@@ -241,8 +241,7 @@ class Server(Service):
         self._notifier.reloading()
         try:
             settings = self._read_again()
-            if self.queues.queues is not None:
-                self.queues.queues.apply(settings.policies)
+            self.queues.apply(settings.policies)
         except SettingsError as error:
             self._notifier.reloaded(str(error))
             log.emit(

@@ -14,6 +14,7 @@ from collections.abc import Callable
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from darner.cluster.appends import Appends
@@ -34,6 +35,8 @@ class Leadership:
     @ivar appended: how many records it has appended.
     @ivar kept_bytes: the bytes of those that are not trimmed.
     """
+
+    _logger = Logger()
 
     def __init__(
         self, log: ILog, store: ReplicatedStore, node: bytes, clock: IReactorTime, wall: Callable[[], float],
@@ -57,6 +60,7 @@ class Leadership:
         self._sizes: deque[tuple[int, int]] = deque()
         self.kept_bytes = self._trimmed = 0
         self._trimming = False
+        self._trouble = ""
 
     def commit(self, batch: Batch) -> Deferred[None]:
         """As L{darner.store.interfaces.IReplicatedStore.commit}."""
@@ -119,11 +123,18 @@ class Leadership:
         return self._trimmed
 
     def _cannot_trim(self, failure: Failure) -> None:
-        failure.trap(LogUnavailable)
         self._trimming = False
+        error = failure.value
+        assert isinstance(error, Exception)
+        if not isinstance(error, LogUnavailable):
+            self._lose(error)
+        elif str(error) != self._trouble:
+            self._trouble = str(error)
+            self._logger.warn("cluster: cannot trim the log, will try again: {error}", error=self._trouble)
 
     def _forget(self, _: None, to: int) -> None:
         self._trimming = False
+        self._trouble = ""
         self._trimmed = to
         while self._sizes and self._sizes[0][0] <= to:
             self.kept_bytes -= self._sizes.popleft()[1]

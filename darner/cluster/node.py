@@ -6,7 +6,6 @@ Notes and times say only when to try to lead.  Whether a node leads is decided b
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Optional
@@ -26,7 +25,7 @@ from darner.cluster.notes import FENCED, FOLLOWER, JOINING, LEADER, RESIGNED, ST
 from darner.cluster.pace import Pace
 from darner.cluster.patience import Patience
 from darner.cluster.preference import YIELDED, Preference
-from darner.cluster.records import CLAIM, Record
+from darner.cluster.records import CLAIM, Record, claim_body, waited_times
 from darner.cluster.replicated_store import ReplicatedStore
 from darner.cluster.shards import check_log, check_shard, new_cluster_id
 from darner.cluster.snapshots.giving import Giver
@@ -44,6 +43,7 @@ class Node:
     @ivar role: L{FOLLOWER}, L{JOINING}, L{LEADER}, L{RESIGNED} or L{FENCED}.
     @ivar leader: the name of the node whose claim was the last one in the log; empty if none is known.
     @ivar leadership: while it leads.
+    @ivar serves: whether it serves clients: it leads, and all queues are loaded.
     @ivar last: the last record of the log, as far as is known.
     @ivar trimmed: the last record that was trimmed, as far as is known.
     @ivar failovers: how many claims of other nodes it has seen since it started, and its own.
@@ -93,7 +93,7 @@ class Node:
         self._running: Optional[Deferred[None]] = None
         self._tell_at = self._sync_at = 0.0
         self._syncing: Optional[Deferred[None]] = None
-        self._resting = self._catching_up = False
+        self._resting = self._catching_up = self.serves = False
         self._troubles = Troubles(self._log)
         self._patience = Patience(pace)
         self.joiner = joiner
@@ -183,15 +183,15 @@ class Node:
         self.store.apply(number, record)
         self.last = max(self.last, number)
         if record.kind == CLAIM:
-            self._see_claim(number, record.node.decode(errors="replace"))
+            self._see_claim(number, record)
         else:
             self._patience.worked(self._clock.seconds())
 
-    def _see_claim(self, number: int, leader: str) -> None:
-        self.leader = leader
+    def _see_claim(self, number: int, record: Record) -> None:
+        self.leader = record.node.decode(errors="replace")
         self.failovers += 1
-        self._patience.claimed(number, self._clock.seconds())
-        self._log.info("cluster: {leader} leads from record {number} on", leader=leader, number=self.store.position)
+        self._patience.claimed(number, waited_times(record.body), self._clock.seconds())
+        self._log.info("cluster: {leader} leads from record {number} on", leader=self.leader, number=number)
 
     def _cannot_follow(self, failure: Failure) -> None:
         error = failure.value
@@ -342,7 +342,7 @@ class Node:
         number = self.store.received + 1
         record = Record(
             CLAIM, self.store.cluster or new_cluster_id(self._shard), number, int(self._wall() * 1000),
-            self.name.encode(), secrets.token_bytes(8),
+            self.name.encode(), claim_body(self._patience.next_times),
         )  # fmt: skip
         try:
             await append_surely(self._shared, self._clock, number, record.to_bytes())
@@ -360,16 +360,22 @@ class Node:
         except StoreError as error:
             self._lost(error)
             return
-        self._see_claim(number, self.name)
+        self._see_claim(number, record)
         self.role = LEADER
         self.leadership = Leadership(
             self._shared, self.store, self.name.encode(), self._clock, self._wall, self._lost
         )
         self.store.lead(self.leadership.commit)
         # It may take a while to load many queues: others are told meanwhile that this node leads.
-        maybeDeferred(self._lead).addErrback(self._cannot_serve)
-        if self.role == LEADER:
+        serving = maybeDeferred(self._lead)
+        try:
             await self._tell()
+        finally:
+            # Not before: this note must not come behind one that says that it leads no more.
+            serving.addCallbacks(self._begins_to_serve, self._cannot_serve)
+
+    def _begins_to_serve(self, _: object) -> None:
+        self.serves = True
 
     def _cannot_serve(self, failure: Failure) -> None:
         if not failure.check(CancelledError):

@@ -24,8 +24,8 @@ class Patience:
     The patience of one node.
 
     A new leader has as long as an old one to tell that it leads.  Where nobody hears of it meanwhile, and another one
-    claims, that one has twice as long, and so on: where machines have too much to do, nodes must not depose one
-    another for ever.
+    claims, that one has twice as long, and so on: where machines have too much to do, nodes must not depose one another
+    for ever.  How long it has is in the claim, so that those know it too that were deposed and have started again.
     """
 
     def __init__(self, pace: Pace) -> None:
@@ -35,28 +35,31 @@ class Patience:
         self._heard_of = True  # the leader, since its claim
         self._times = 1
 
-    @property
-    def seconds(self) -> float:
-        """The age of the leader's note at which nobody counts as leading."""
-        return self._pace.patience * self._times
-
     def begin(self, now: float) -> None:
         """Wait, at random, so that one of several nodes is first, and those that know more before others."""
         self._sign = now + self._pace.settle
         self._jitter = random.uniform(self._pace.jitter / 10, self._pace.jitter)
 
-    def claimed(self, claim: int, now: float) -> None:
-        """A node has claimed to lead, by the record of this number."""
-        if not self._heard_of:
-            self._times = min(MOST, self._times * 2)
+    def claimed(self, claim: int, times: int, now: float) -> None:
+        """
+        A node has claimed to lead.
+
+        @param claim: the number of the record.
+        @param times: how many times as long as usual it is to be waited for; what that node had from L{next_times}.
+        """
         self._claim = claim
         self._heard_of = False
-        self._sign = max(self._sign, now + self.seconds)
+        self._times = times
+        self._sign = max(self._sign, now + self._pace.patience * times)
+
+    @property
+    def next_times(self) -> int:
+        """How many times as long as usual this node is to be waited for, if it claims now."""
+        return 1 if self._heard_of else min(MOST, self._times * 2)
 
     def worked(self, now: float) -> None:
         """The leader has appended something."""
-        self._sign = max(self._sign, now)
-        self._hear_of_it()
+        self._hear(now)
 
     def out_of_reach(self, now: float) -> None:
         """When the log is back, the leader is to be first, whose note could not be renewed either."""
@@ -65,14 +68,14 @@ class Patience:
     def look(self, others: Iterable[Note], now: float) -> None:
         """Look at the notes of all other nodes."""
         for note in others:
-            if note.role == LEADER and note.age < self.seconds:
-                self._sign = max(self._sign, now)
-                if note.claim == self._claim:
-                    self._hear_of_it()
+            if note.role == LEADER and note.age < self._pace.patience and note.claim >= self._claim:
+                self._hear(now)
             elif note.role == RESIGNED and note.claim == self._claim:
                 self._sign = min(self._sign, now)
 
-    def _hear_of_it(self) -> None:
+    def _hear(self, now: float) -> None:
+        # Who has been waited for longer than usual is waited for as usual from now on.
+        self._sign = max(self._sign, now) if self._times == 1 else now
         self._heard_of = True
         self._times = 1
 

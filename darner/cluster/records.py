@@ -10,6 +10,7 @@ not apply the record; it skips fields that were added at the end of the header, 
 
 from __future__ import annotations
 
+import secrets
 import zlib
 from dataclasses import dataclass
 from struct import Struct
@@ -41,6 +42,7 @@ _FIELDS: Final = Struct(">16sQQB")  # the cluster, the claim, the time in ms sin
 _MAGIC: Final = b"dr"
 OVERHEAD: Final = 512
 """More than a record has besides its body."""
+_TOKEN: Final = 8
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,7 @@ class Record:
     @ivar wall: the time by that node's wall clock, in ms since the epoch.
     @ivar node: the name of that node: up to 250 bytes.
     @ivar body: of a turn the bytes of its batch (L{Batch.to_bytes}), or a part of them; empty where it wrote nothing.
+        Of a claim random bytes, and one that says how long it is waited for (L{waited_times}).
     """
 
     kind: int
@@ -100,6 +103,19 @@ class Record:
         if flags & COMPRESSED:
             body = zlib.decompress(body)
         return Record(kind, cluster, claim, wall, data[at : at + name], body)
+
+
+def claim_body(times: int) -> bytes:
+    """
+    @param times: how many times as long as usual others are to wait for this leader (`darner.cluster.patience`).
+    @return: the body of a claim, which no other claim has.
+    """
+    return secrets.token_bytes(_TOKEN) + bytes([times])
+
+
+def waited_times(body: bytes) -> int:
+    """@return: what a claim says by L{claim_body}; 1 if it says nothing, as those of older versions."""
+    return max(1, body[_TOKEN]) if len(body) > _TOKEN else 1
 
 
 def pack_batch(batch: Batch) -> bytes:

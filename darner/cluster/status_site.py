@@ -21,6 +21,7 @@ def figures(node: Node) -> dict[str, Any]:
     leadership = node.leadership
     return {
         "leads": int(node.role == LEADER),
+        "serves": int(node.serves),
         "position": node.store.position,
         "durable": node.durable,
         "lag": max(0, node.last - node.store.position),
@@ -37,6 +38,7 @@ def figures(node: Node) -> dict[str, Any]:
 
 _HELP = {
     "leads": "whether the node leads",
+    "serves": "whether the node serves clients: it leads, and has loaded its queues",
     "position": "the last record that is applied",
     "durable": "the last record that is on stable storage",
     "lag": "records of the log that are not applied",
@@ -77,7 +79,7 @@ class _Told(Resource):
         if request.path != b"/health":
             request.setResponseCode(404)
             return b"not found: /health, /metrics and /ping\n"
-        ok = node.role == LEADER
+        ok = node.role == LEADER and node.serves
         if not ok and b"live" not in request.uri.partition(b"?")[2].split(b"&"):
             request.setResponseCode(503)
         request.setHeader(b"content-type", b"application/json")

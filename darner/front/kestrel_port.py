@@ -12,7 +12,7 @@ from typing import Optional
 from darner.front import kestrel
 from darner.front.access import MAX_CREDENTIALS, Access
 from darner.front.framing import Carrier, Framing
-from darner.front.memcache_requests import LineCache
+from darner.front.memcache_requests import Line, LineCache
 from darner.front.protocol import QueueFactory
 from darner.net.limits import Limits
 from darner.queues.collection import Queues
@@ -45,6 +45,9 @@ class TextFraming(Framing):
             self._refuse(request)
         else:
             self.session.perform(request)
+
+    def _take_like(self, line: Line) -> bool:
+        return False  # lines of this protocol are not cached
 
     def _is_too_long(self, line: bytes) -> bool:
         return len(line.removesuffix(b"\r")) > self.max_line

@@ -361,8 +361,8 @@ class Line:
     """What it asks for."""
 
 
-NO_LINE: Final = Line(b"\n", Refused(ERROR))
-"""It is never received, as it has a line feed."""
+NO_LINE: Final = Line(b"", Refused(ERROR))
+"""The empty line, which is refused in all dialects: it stands for lines that were not received yet."""
 
 
 class LineCache:

@@ -87,8 +87,7 @@ class Door(ServerFactory):
     """
     Stands in for the factory of a listener, so that the server takes its addresses before it opens the store.
 
-    No client is served before L{open}: until then the system keeps those that connect (L{listen}).  Nor is one whose
-    descriptor the rest of the process may need.
+    No client is served before L{open} (L{listen}).  Nor is one whose descriptor the rest of the process may need.
     """
 
     noisy = False
@@ -127,7 +126,7 @@ class Door(ServerFactory):
 
 def listen(endpoint: IStreamServerEndpoint, door: Door) -> IListeningPort:
     """
-    Listen without waiting.  Clients wait until the door is opened.
+    Listen without waiting.  Until the door is opened clients wait, or where a fast port has the address are refused.
 
     @return: the port.
     @raise CannotListenError: or another error of the endpoint.

@@ -21,6 +21,7 @@ from darner.queues.expiry import Expiry
 from darner.queues.fifo import Fifo
 from darner.queues.figures import Totals, queue_figures, server_figures
 from darner.queues.head import WINDOW_BYTES, MemoryBudget
+from darner.queues.loading import load
 from darner.queues.picking import Picks
 from darner.queues.putting import Puts
 from darner.queues.reading import Reads
@@ -119,16 +120,12 @@ class Queues:
 
         @raise darner.errors.StoreError: the store cannot be read.
         """
-        loaded: list[tuple[Fifo, QueueState]] = []
-        for state in self.store.recover():
-            loaded.append((self._add(state.name, state), state))
-            self._born(state.name)
-            yield
-        for fifo, state in loaded:
-            fifo.wake(state)
-            if any(stop > state.floor for _, stop in state.consumed.intervals()):
-                self.reclaimer.reclaim(fifo, state.number, list(state.consumed.intervals()))
-        self.reclaimer.start()
+        yield from load(self.store, self._recovered, self.expiry, self.reclaimer)
+
+    def _recovered(self, state: QueueState) -> Fifo:
+        fifo = self._add(state.name, state)
+        self._born(state.name)
+        return fifo
 
     async def stop(self) -> None:
         """Write all changes and end all work in threads.  The store may be closed after that."""

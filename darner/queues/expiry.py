@@ -9,7 +9,8 @@ in which nothing can expire cost nothing.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Final, Optional
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
@@ -59,6 +60,7 @@ class Expiry:
         self._timer: Optional[IDelayedCall] = None
         self._stepping = False
         self._stopped = False
+        self._held = False
         self._sweeps: dict[Fifo, None] = {}
         self._touched: dict[Fifo, None] = {}  # to be checked at the next tick
         self._looks: deque[dict[Fifo, None]] = deque()  # to be checked now
@@ -74,6 +76,17 @@ class Expiry:
         """Call L{Fifo.sweep_on} in a later turn, as there is more to drop at the head of the queue."""
         self._sweeps[fifo] = None
         self._soon()
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """The context in which queues are loaded: none is checked before it has ended."""
+        self._held = True
+        try:
+            yield
+        finally:
+            self._held = False
+        if self._touched:
+            self._arm()
 
     async def flush(self, fifos: Iterable[Fifo]) -> int:
         """
@@ -104,7 +117,7 @@ class Expiry:
     # By the clock
 
     def _arm(self) -> None:
-        if not self._stopped:
+        if not self._stopped and not self._held:
             self._timer = self._clock.callLater(EVERY, self._tick)
 
     def _tick(self) -> None:

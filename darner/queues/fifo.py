@@ -61,8 +61,7 @@ class Fifo(Emptied):
         @param window_bytes: approximate size of the queue's window.
         @param policy: the queue's settings.
         @param memory: the store for volatile queues; C{None} makes the queue durable whatever its settings say.
-        @param state: the state in the store, if the queue exists there: it stays on disk whatever its settings say, and
-            L{wake} follows when all queues are made.
+        @param state: if the queue exists: it stays on disk whatever its settings say, and L{wake} follows.
         """
         self.name = name
         self._keep(policy)

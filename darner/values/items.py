@@ -193,6 +193,16 @@ class QueueState:
     generations: tuple[Optional[Generation], Optional[Generation]] = (None, None)
     """The current and the previous generation of producers' ids."""
 
+    @property
+    def unreclaimed(self) -> bool:
+        """Whether there are consumed ids that were not reclaimed."""
+        return any(stop > self.floor for _, stop in self.consumed.intervals())
+
+    @property
+    def busy(self) -> bool:
+        """Whether the queue has more to do by itself than to look for expired items."""
+        return bool(self.attempts or self.delayed is not None or any(self.generations) or self.unreclaimed)
+
 
 @dataclass(frozen=True)
 class Step:

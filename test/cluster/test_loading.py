@@ -81,7 +81,9 @@ class LoadingTests(TestCase):
         )  # fmt: skip
         await self.until(lambda: self.steps > 100)
         self.assertEqual(await self.roles(), [LEADER])
-        self.assertIsNone(service.queues)
+        self.assertEqual((service.queues, service.node.serves), (None, False))
+        told = dict(self.log.notes)
+        await self.until(lambda: self.log.notes != told)  # again and again
         places: list[Address] = [("127.0.0.1", second), path]
 
         def put() -> list[bytes]:
@@ -99,13 +101,20 @@ class LoadingTests(TestCase):
         self.assertEqual(await told, [b"STORED"] * 2)
         places = [("127.0.0.1", first)]
         self.assertEqual(await deferToThread(put), [b"STORED"])
+        self.assertTrue(service.node.serves)
 
     async def test_stops(self) -> None:
         """It stops before it serves; another one may lead at once, and nothing stays open."""
-        service = await self.leading(TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1"))
+        ports = reserve_port(), reserve_port()
+        service = await self.leading(
+            tcp_endpoint(reactor, ports[0], "127.0.0.1"),
+            TCP4ServerEndpoint(reactor, ports[1], interface="127.0.0.1"),
+        )
         await service.stopService()
         self.assertEqual((await self.roles(), self.ended, service.ports), ([RESIGNED], [], []))
         self.assertRaises(StoreError, service.node.store.sync)
+        for port in ports:
+            await self.assertFailure(deferToThread(Client, ("127.0.0.1", port)), ConnectionRefusedError)
 
     async def test_cannot_load(self) -> None:
         """It says why, tells others that they may lead, and ends."""

@@ -46,29 +46,30 @@ class PatienceTests(SynchronousTestCase):
     def test_a_new_leader_has_time(self) -> None:
         """As long as one that has told that it leads."""
         self.patience.begin(0.0)
-        self.patience.claimed(7, 50.0)
+        self.patience.claimed(7, 1, 50.0)
         self.assertAlmostEqual(self.waits(50.0), self.pace.patience + self.pace.jitter)
 
     def test_leaders_that_are_not_heard_of(self) -> None:
-        """Each has twice as long as the one before, up to a limit; one that is heard of ends that."""
+        """Each has twice as long as the one before, up to a limit; one that is heard of ends that at once."""
         self.patience.begin(0.0)
         for number, times in enumerate([1, 2, 4, 8, MOST, MOST]):
-            self.patience.claimed(number, 100.0 * number)
+            self.assertEqual(self.patience.next_times, times)
+            self.patience.claimed(number, times, 100.0 * number)
             self.assertAlmostEqual(self.waits(100.0 * number), times * self.pace.patience + self.pace.jitter)
-            self.patience.look([Note(LEADER, claim=99)], 0.0)
-        self.patience.look([Note(LEADER, claim=5)], 600.0)
-        self.assertAlmostEqual(self.patience.seconds, self.pace.patience)
-        self.patience.claimed(6, 700.0)
-        self.assertAlmostEqual(self.patience.seconds, self.pace.patience)
-        self.patience.claimed(7, 800.0)
-        self.assertAlmostEqual(self.patience.seconds, 2 * self.pace.patience)
-        self.patience.worked(801.0)
-        self.assertAlmostEqual(self.patience.seconds, self.pace.patience)
+            self.patience.look([Note(LEADER, claim=number - 1)], 100.0 * number)
+        self.patience.look([Note(LEADER, claim=5)], 500.5)
+        self.assertAlmostEqual(self.waits(500.5), self.pace.jitter)
+        self.assertEqual(self.patience.next_times, 1)
+        self.patience.claimed(6, 4, 700.0)
+        self.assertEqual(self.patience.next_times, 8, "as others know it")
+        self.patience.worked(701.0)
+        self.assertAlmostEqual(self.waits(701.0), self.pace.jitter)
+        self.assertEqual(self.patience.next_times, 1)
 
     def test_resigned(self) -> None:
         """Nobody waits for the leader that has resigned; one that has resigned earlier is another."""
         self.patience.begin(0.0)
-        self.patience.claimed(7, 50.0)
+        self.patience.claimed(7, 1, 50.0)
         self.patience.look([Note(RESIGNED, claim=6)], 50.1)
         self.assertAlmostEqual(self.waits(50.0), self.pace.patience + self.pace.jitter)
         self.patience.look([Note(RESIGNED, claim=7)], 50.1)
@@ -96,6 +97,18 @@ class StillProcess(Process):
     def _lead(self) -> None:
         self.log.unavailable = True
         self.clock.dead = True
+
+
+class SluggishProcess(Process):
+    """A process that gets nothing from the log in the first four seconds in which it leads."""
+
+    def _lead(self) -> None:
+        super()._lead()
+        self.log.unavailable = True
+        self.clock.callLater(4.0, self._is_quick)
+
+    def _is_quick(self) -> None:
+        self.log.unavailable = False
 
 
 class SlowLeaderTests(SynchronousTestCase):
@@ -139,3 +152,19 @@ class SlowLeaderTests(SynchronousTestCase):
         for process in cluster.processes:
             process.log.close()
             process.store.close()
+
+    def test_slow_nodes_settle(self) -> None:
+        """
+        Nodes whose first seconds as a leader are slow, and that start again soon after they were deposed, do not depose
+        one another for ever.
+        """
+        cluster = Cluster(self, process=SluggishProcess)
+        for _ in range(120):
+            cluster.run(0.5)
+            for process in cluster.processes:
+                if not process.alive:
+                    process.start()
+        last = cluster.log.last
+        self.assertLess(last, 8)
+        cluster.run(30)
+        self.assertEqual((cluster.log.last, len(cluster.leaders)), (last, 1))

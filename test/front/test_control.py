@@ -175,6 +175,20 @@ class ReloadTests(TestCase):
         assert server.queues.queues is not None
         self.assertEqual(server.queues.queues.policies.aliases, {b"b": (b"q",)})
 
+    async def test_before_there_are_queues(self) -> None:
+        """A node of a cluster may not lead yet, or be loading its queues: they get the new settings."""
+        server = self.make("[queues.q]\nmax_open_reads = 2")
+        await server.queues.put(b"q", b"x")
+        await server.queues.stopService()
+        self.reloaded(server, "[queues.q]\nmax_open_reads = 3")
+        starting = server.queues._start()
+        next(starting)
+        self.assertIsNone(server.queues.queues)
+        self.reloaded(server, "[queues.q]\nmax_open_reads = 4")
+        for _ in starting:
+            pass
+        self.assertEqual(self.policy(server, b"q").max_open_reads, 4)
+
     async def test_wrong(self) -> None:
         """Whatever is wrong, nothing is changed."""
         server = self.make("[queues.q]\nmax_open_reads = 2")

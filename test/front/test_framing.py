@@ -9,8 +9,9 @@ from typing import Optional
 from twisted.logger import LogLevel, capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
-from darner.front import memcache, memcache_requests
+from darner.front import kestrel, memcache, memcache_requests
 from darner.front.framing import Framing
+from darner.front.kestrel_port import TextFraming
 from darner.front.session import Session
 from darner.net.port import FastPort
 from darner.values import requests
@@ -150,7 +151,7 @@ class FramingTests(SynchronousTestCase):
         for line in (short, long, long):
             self.framing.received(line + b"\n")
         self.assertEqual(self.said(), memcache.END * 3)
-        self.assertEqual((self.framing._last.text, self.framing._last_but_one.text), (short, b"\n"))
+        self.assertEqual((self.framing._last.text, self.framing._last_but_one.text), (short, b""))
 
     def test_any_lines(self) -> None:
         """However lines follow one another, and payloads look like lines, the replies are those to single bytes."""
@@ -160,7 +161,7 @@ class FramingTests(SynchronousTestCase):
             for _ in range(chance.randrange(1, 12)):
                 payload = bytes(chance.choices(b"\r\n qg", k=chance.randrange(12)))
                 requests.append(chance.choice([
-                    b"get q\r\n", b"get qq\r\n", b"get qqq\n", b"delete q\r\n", b"\r\n", b"x\n",
+                    b"get q\r\n", b"get qq\r\n", b"get qqq\n", b"delete q\r\n", b"\r\n", b"\n", b"x\n",
                     b"set q 0 0 %d\r\n%b\r\n" % (len(payload), payload),
                     b"set qq 0 0 %d noreply\r\n%b\r\n" % (len(payload), payload),
                 ]))  # fmt: skip
@@ -221,3 +222,36 @@ class FramingTests(SynchronousTestCase):
         while not self.said().endswith(memcache.END) or self.calls == ["pause"]:
             self.server.clock.advance(0)
         self.assertEqual(self.calls, ["pause", "resume"])
+
+
+class TextFramingTests(SynchronousTestCase):
+    """The same of Kestrel's text protocol."""
+
+    def said(self, stream: bytes, size: int) -> bytes:
+        """@return: what is answered to a stream that is received in pieces of this size."""
+        server, carrier = Server(), Carrier()
+        framing = TextFraming(carrier, server.queues, memcache_requests.LineCache())
+        framing.session = Session(server.queues, framing, kestrel.TEXT)
+        for at in range(0, len(stream), size):
+            framing.received(stream[at : at + size])
+        server.commit()
+        return carrier.transport.written
+
+    def test_any_lines(self) -> None:
+        chance = random.Random(1)
+        parts = [b"\n", b"\r\n", b"put q:\nx\n\n", b"get q\n", b"put q:\n\n", b"nonsense\r\n", b"delete q\n"]
+        for _ in range(50):
+            stream = b"".join(chance.choices(parts, k=chance.randrange(1, 12)))
+            self.assertEqual([self.said(stream, size) for size in (len(stream), 7)], [self.said(stream, 1)] * 2, stream)
+
+    def test_empty_lines(self) -> None:
+        self.assertEqual(self.said(b"\n\n", 2), b"-Unknown command.\n" * 2)
+
+
+class EmptyLineTests(SynchronousTestCase):
+    """What stands for lines that were not received yet is an empty line, as each dialect answers it."""
+
+    def test_dialects(self) -> None:
+        for dialect in memcache.DIALECTS.values():
+            line = memcache_requests.LineCache(dialect.relative_expiry).parse(b"")
+            self.assertEqual(line, memcache_requests.NO_LINE)

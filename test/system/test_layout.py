@@ -200,7 +200,7 @@ class DoorTests(SynchronousTestCase):
 
     REGISTERING = frozenset({"put", "read", "consumed", "follow", "unless_put", "verdict", "moved", "changed"})
 
-    OWNER = frozenset({"names", "load", "stop", "health", "reclaimer"})
+    OWNER = frozenset({"apply", "names", "load", "stop", "health", "reclaimer"})
     """What the service uses besides, as it makes the queues."""
 
     def setUp(self) -> None:
