@@ -29,6 +29,8 @@ class Figures(NamedTuple):
     sets: int
     gets: int
     misses: int
+    received: int
+    """Bytes."""
 
 
 class Phase(NamedTuple):
@@ -68,7 +70,7 @@ class _Client:
         self._in = bytearray()
         self.due = 0.0
         self.asked = 0.0
-        self.sets = 0
+        self.sets = self.received = 0
         greeting, reply = self._dialect.greeting
         if greeting:
             self.socket.sendall(greeting)
@@ -81,6 +83,7 @@ class _Client:
         received = self.socket.recv(_PIECE)
         if not received:
             raise ConnectionError("the server hung up")
+        self.received += len(received)
         return received
 
     def ask(self, phase: Phase) -> None:
@@ -205,7 +208,8 @@ class Churn(threading.Thread):
         """@raise ConnectionError: the clients have ended."""
         if self.error is not None:
             raise ConnectionError(self.error)
-        return Figures(time.perf_counter() - self._began, self._sets, self._gets, self._misses)
+        received = sum(client.received for client in self._clients)
+        return Figures(time.perf_counter() - self._began, self._sets, self._gets, self._misses, received)
 
     @property
     def live(self) -> int:

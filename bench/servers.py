@@ -56,6 +56,8 @@ class Server:
     name: ClassVar[str]
     """Its name in tables."""
     dialect: ClassVar[type[Dialect]] = Dialect
+    replies_by_write: ClassVar[bool] = True
+    """Whether the kernel counts what it sends as written: that is so for write, and not for send."""
     package: ClassVar[Path] = _PACKAGE
     """The directory of its Python source."""
 
@@ -245,6 +247,7 @@ class CppDarner(Server):
     """The C++ Darner."""
 
     name = "C++ Darner"
+    replies_by_write = False
 
     @classmethod
     def program(cls) -> Optional[str]:

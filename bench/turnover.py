@@ -126,7 +126,10 @@ class Disk:
         return self._io()[0] - self._written
 
     def passed(self) -> int:
-        """@return: the bytes that it has told the kernel to write to files since L{begin}, on whatever file system."""
+        """
+        @return: the bytes that it has told the kernel to write since L{begin}, to files on whatever file system, and to
+            its clients too where it has C{Server.replies_by_write}.
+        """
         return self._io()[1] - self._passed
 
     def look(self, live: int) -> None:
@@ -210,7 +213,7 @@ class Trial:
         if load.backlog:
             self._go_on(Phase(True, False), lambda: self._churn.live < load.backlog, "filling")
         stream = Phase(True, True, load.rate, load.together)
-        begun = self._churn.figures().sets
+        before = self._churn.figures()
         result.first = self._stream(stream, "at the beginning")
         if load.burst:
             self._stream(Phase(True, True, None, load.together), "burst")
@@ -221,11 +224,14 @@ class Trial:
             self._go_on(Phase(False, True), lambda: self._churn.figures().misses == until, "draining")
         self._rest()
         result.longest = max(result.longest, self._churn.longest)
-        count = self._churn.figures().sets
+        after = self._churn.figures()
+        count = after.sets
         set_bytes = max(1, count * load.item_bytes)
         result.written = self.disk.written() / set_bytes
-        result.passed = self.disk.passed() / set_bytes
-        if count == begun:
+        # Filling with a backlog comes before, and gets next to no replies.
+        replies = after.received - before.received if self._server.replies_by_write else 0
+        result.passed = (self.disk.passed() - replies) / set_bytes
+        if count == before.sets:
             result.notes.append(f"{load.name}: nothing went through")
 
     def _rest(self) -> None:
