@@ -52,7 +52,7 @@ from darner.store.interfaces import IStore
 LEAVE: Final = 10.0
 """Seconds that a clean stop of the leader may take; the log may be out of reach."""
 
-SLICE: Final = 0.01
+SLICE: Final = 0.02
 """Seconds for which queues are loaded at a time."""
 
 REST: Final = 0.005
