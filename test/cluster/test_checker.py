@@ -19,7 +19,7 @@ from darner.cluster.appends import Appends, append_surely
 from darner.cluster.leading import Leadership
 from darner.cluster.overlay import Overlay
 from darner.cluster.replicated_store import ReplicatedStore
-from darner.errors import LogConflict
+from darner.errors import LogConflict, LogDamaged
 from darner.store import records
 from darner.store.batch import Batch
 from test.cluster.checker import Fault, QueueModel
@@ -49,7 +49,7 @@ class FencelessAppends(Appends):
 
     def append(self, number: int, record: bytes) -> Deferred[None]:
         async def append() -> None:
-            with contextlib.suppress(LogConflict):
+            with contextlib.suppress(LogConflict, LogDamaged):  # it may be ahead of the log
                 await append_surely(self._log, self._clock, number, record)
 
         return Deferred.fromCoroutine(append())
