@@ -35,14 +35,12 @@ def read_queues(database: Database) -> Iterator[QueueState]:
 
 def _read_queue(database: Database, entries: Any, key: bytes, value: bytes) -> QueueState:
     number, created = records.unpack_name(value)
-    mark_at, end = records.mark_key(number), records.end_key(number)
+    mark_at = records.mark_key(number)
     written = database.get(mark_at)
     if written is None:
         raise StoreDamaged(database.path, f"the mark of queue {key[1:].decode(errors='replace')} is missing")
     mark = records.unpack_mark(written)
-    state = QueueState(
-        key[1:], number, created, mark.next_id, mark.bytes_put, mark.bytes_consumed, mark.floor, Consumed(mark.low)
-    )
+    state = QueueState(key[1:], number, created, mark.next_id, mark.bytes_put, mark.bytes_consumed, mark.floor)
     # Nothing at or above the mark's next id was ever deleted: the search meets no deletion marks.
     unmarked = records.run_key(number, mark.next_id)
     entries.seek(unmarked)
@@ -51,30 +49,23 @@ def _read_queue(database: Database, entries: Any, key: bytes, value: bytes) -> Q
         assert newest is not None
         state.next_id = records.key_number(newest[0]) + 1
         state.bytes_put = records.run_head(newest[1])[0]
-    # What is below the low-water mark is deleted, or of no use.
-    entries.seek(records.interval_key(number, mark.low))
-    key, value = next(entries, (end, b""))
-    if key < end:
-        _read_more(entries, state, mark.low, key, value)
+    _read_more(entries, state, mark.low)
     return state
 
 
-def _read_more(entries: Any, state: QueueState, low: int, key: bytes, value: bytes) -> None:
-    """
-    Read what a queue has behind its mark.
-
-    @param key: of the first entry there, which the iterator has passed.
-    """
+def _read_more(entries: Any, state: QueueState, low: int) -> None:
+    """Read what a queue has behind its mark.  What is below the low-water mark is deleted, or of no use."""
     number = state.number
-    attempts, end = records.attempts_key(number, low), records.end_key(number)
+    stop, end = records.intervals_end_key(number), records.end_key(number)
     above: list[tuple[int, int]] = []
-    while key < records.intervals_end_key(number):
+    entries.seek(records.interval_key(number, low))
+    key, value = next(entries, (end, b""))
+    while key < stop:
         above.append((records.key_number(key), records.unpack_u64(value)))
         key, value = next(entries, (end, b""))
     state.consumed = Consumed(low, above)
-    if key < attempts:
-        entries.seek(attempts)
-        key, value = next(entries, (end, b""))
+    entries.seek(records.attempts_key(number, low))
+    key, value = next(entries, (end, b""))
     while key < end:
         if key == records.delayed_key(number):
             state.delayed = records.unpack_delayed(value)

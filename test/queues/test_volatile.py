@@ -251,6 +251,20 @@ class ReloadTests(VolatileTestCase):
         self.assertEqual(self.had(b"m"), [BRIEF])
         self.assertNothingLeft()
 
+    def test_large_item_for_somebody_who_waits(self) -> None:
+        """A queue that was in memory, and for which a client waits, is on disk when it is made again."""
+        self.client.sets(b"m", b"x")
+        waiter = self.server.client()
+        self.client.does(b"get m")
+        waiter.ask(b"get m/t=60000")
+        self.client.does(b"delete m")
+        self.server.queues.apply(Policies())
+        self.client.sets(b"m", LARGE)
+        self.settle()
+        self.assertIn(b"VALUE m 0 %d\r\n" % len(LARGE), waiter.hears())
+        self.assertTrue(self.fifo(b"m").durable)
+        self.assertNothingLeft()
+
     def test_back_and_forth_while_its_deletion_fails(self) -> None:
         """The records on disk are deleted as soon as writes work."""
         self.client.sets(b"d", b"x")
