@@ -144,7 +144,7 @@ class Node:
 
     def _resign(self) -> Deferred[None]:
         """Tell others that they may lead at once.  @return: fires when that is told, or cannot be."""
-        self.role = RESIGNED
+        self.role, self.serves = RESIGNED, False
         telling = self._shared.note(self.name, self._note().to_bytes())
         return telling.addTimeout(self._pace.patience, self._clock).addErrback(lambda _: None)
 
@@ -375,7 +375,7 @@ class Node:
             serving.addCallbacks(self._begins_to_serve, self._cannot_serve)
 
     def _begins_to_serve(self, _: object) -> None:
-        self.serves = True
+        self.serves = self.role == LEADER
 
     def _cannot_serve(self, failure: Failure) -> None:
         if not failure.check(CancelledError):

@@ -79,7 +79,7 @@ class _Told(Resource):
         if request.path != b"/health":
             request.setResponseCode(404)
             return b"not found: /health, /metrics and /ping\n"
-        ok = node.role == LEADER and node.serves
+        ok = node.serves
         if not ok and b"live" not in request.uri.partition(b"?")[2].split(b"&"):
             request.setResponseCode(503)
         request.setHeader(b"content-type", b"application/json")

@@ -86,10 +86,6 @@ class Fifo(Emptied):
         if policy.max_bytes is not None:
             self.accepted = min(self.accepted, policy.max_bytes - ITEM_OVERHEAD)  # as a volatile queue counts it
 
-    def recover(self, state: QueueState) -> None:
-        """Start with the state in the store.  The queue stays on disk whatever its settings say."""
-        self.storage.recover(state)
-
     def wake(self, state: QueueState) -> None:
         """Begin what goes on by itself, such as delays and expiry.  C{state} is that of the queue."""
         self.storage.wake(state)

@@ -118,13 +118,6 @@ class Storage(Changing):
             self.contents.watch()
         self.sides.adopt()
 
-    def recover(self, state: QueueState) -> None:
-        """See L{Fifo.recover}."""
-        self.medium = self._disk
-        self._begin(state, True)
-        self.number = state.number
-        self.wake(state)
-
     def wake(self, state: QueueState) -> None:
         """See L{Fifo.wake}."""
         attempts = {id: count for id, count in state.attempts.items() if id not in state.consumed}

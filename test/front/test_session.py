@@ -348,7 +348,9 @@ class WaitTests(SessionTestCase):
         other.client().sets(b"q", b"1")
         fifo = self.server.queues.find(b"q")
         assert fifo is not None
-        fifo.recover(next(self.store.recover()))
+        state = next(self.store.recover())
+        fifo.storage._begin(state, True)
+        fifo.storage.number = state.number
         self.store.unreadable = True
         for waiter in list(fifo.waiters.line):
             waiter.serve()

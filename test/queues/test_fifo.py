@@ -12,7 +12,7 @@ from darner.queues.fifo import Fifo
 from darner.queues.head import MemoryBudget
 from darner.queues.open_read import OpenRead
 from darner.store.memory import MemoryStore
-from darner.values.items import ITEM_OVERHEAD, Item
+from darner.values.items import ITEM_OVERHEAD, Item, QueueState
 from darner.values.vocabulary import CHUNK_BYTES
 from test.harness import EPOCH, Server
 
@@ -29,9 +29,14 @@ class FifoTestCase(SynchronousTestCase):
         self.room = MemoryBudget()
         self.fifo = self.new()
 
-    def new(self, name: bytes = b"q") -> Fifo:
+    def new(self, name: bytes = b"q", state: Optional[QueueState] = None) -> Fifo:
         queues = self.server.queues
-        return Fifo(name, self.store, queues.commit, queues.reclaimer, queues.expiry, self.room, self.window_bytes)
+        fifo = Fifo(
+            name, self.store, queues.commit, queues.reclaimer, queues.expiry, self.room, self.window_bytes, state=state
+        )
+        if state is not None:
+            fifo.wake(state)
+        return fifo
 
     def put(self, *payloads: bytes, expiry: int = 0) -> None:
         for payload in payloads:
@@ -65,7 +70,7 @@ class FifoTestCase(SynchronousTestCase):
         self.fifo = self.new()
         for state in self.store.recover():
             if state.name == b"q":
-                self.fifo.recover(state)
+                self.fifo = self.new(state=state)
 
     def assertCounts(self, items: int, size: int) -> None:
         self.assertEqual((self.fifo.count, self.fifo.storage.contents.bytes), (items, size))
@@ -233,12 +238,10 @@ class WindowTests(FifoTestCase):
         self.crash()
         for look in (Fifo.peek, Fifo.open):
             self.room = MemoryBudget(1)
-            self.fifo = self.new()
-            self.fifo.recover(next(self.store.recover()))
+            self.fifo = self.new(state=next(self.store.recover()))
             self.assertIsNotNone(look(self.fifo))
             self.assertGreater(self.room.held, 0)
-            other = self.new(b"other")
-            other.recover(next(self.store.recover()))
+            other = self.new(b"other", next(self.store.recover()))
             self.assertIsNotNone(other.peek())
             self.assertLessEqual(self.room.held, self.window_bytes + 100 + ITEM_OVERHEAD)
         self.assertEqual(self.take_all(), payloads[1:])

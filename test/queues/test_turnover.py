@@ -154,8 +154,9 @@ class DeletionTests(TurnoverTestCase):
     def test_run_that_was_read_from_the_store(self) -> None:
         self.put_together(3)
         self.start()
-        queue = Fifo(b"q", self.store, self.commit, self.reclaimer, self.expiry, MemoryBudget())
-        queue.recover(self.again())
+        queue = Fifo(
+            b"q", self.store, self.commit, self.reclaimer, self.expiry, MemoryBudget(), state=self.again()
+        )  # fmt: skip
         self.take(queue, 3)
         self.put(queue, 10)
         self.turn_of_another()

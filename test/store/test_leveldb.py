@@ -357,25 +357,10 @@ class RecoveryTests(LevelTestCase):
         store.close()
         seeks = []
 
-        class Sought:
-            def __init__(self, iterator: Any) -> None:
-                self._iterator = iterator
-
-            def __enter__(self) -> Any:
-                return self
-
-            def __exit__(self, *_: object) -> None:
-                self._iterator.close()
-
-            def __iter__(self) -> Iterator[Any]:
-                return self
-
-            def __next__(self) -> Any:
-                return next(self._iterator)
-
+        class Sought(DiskIterator):
             def seek(self, key: bytes) -> None:
                 seeks.append(key)
-                self._iterator.seek(key)
+                super().seek(key)
 
         class Recorded:
             def __init__(self, database: Any) -> None:
@@ -383,7 +368,7 @@ class RecoveryTests(LevelTestCase):
 
             def iterator(self, **bounds: Any) -> Any:
                 seeks.append(bounds.get("start", b""))
-                return Sought(self._database.iterator(**bounds))
+                return Sought(Disk(), self._database.iterator(**bounds))
 
             def __getattr__(self, name: str) -> Any:
                 return getattr(self._database, name)
