@@ -17,6 +17,14 @@ from darner.client import twisted as twisted_front
 
 Scenario = Callable[["Front"], Coroutine[Any, Any, Any]]
 
+LONG = 240.0
+"""
+Seconds for a call, or a wait, that is not to end because its time is up: on a machine that has much to do, client and
+server may stand still for a while.
+"""
+WHOLE = 300.0
+"""Seconds for a whole test."""
+
 
 class Front:
     """A front end."""
@@ -145,7 +153,7 @@ class BlockingFront(AsyncioFront):
         return _Awaitable(blocking_front.Shards(*arguments, **more))
 
 
-def run_in_asyncio(coroutine: Coroutine[Any, Any, Any], patience: float = 60) -> Any:
+def run_in_asyncio(coroutine: Coroutine[Any, Any, Any], patience: float = WHOLE) -> Any:
     """@return: what a coroutine returns, in a loop of its own; what nobody has looked at is an error."""
     complaints: list[Any] = []
 

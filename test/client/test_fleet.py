@@ -26,7 +26,7 @@ from darner.client.asyncio import Client, Fleet, Worker
 from darner.client.errors import ConnectionFailed, InDoubt, QueueFull, Unavailable
 from darner.client.servers import source
 from darner.client.worker import Hooks
-from test.client.front_ends import AsyncioFront, TwistedFront, run_in_asyncio
+from test.client.front_ends import LONG, WHOLE, AsyncioFront, TwistedFront, run_in_asyncio
 from test.ports import reserve_port
 from test.servers import PATIENCE, Owner, Server, lend_server, make_directory
 
@@ -48,12 +48,17 @@ def place(server: Server) -> str:
 class _FleetContract:
     front: Any
 
+    def fleet(self: Any, servers: list[Server], **options: Any) -> Any:
+        return self.front.fleet([place(server) for server in servers], timeout=LONG, connect_timeout=LONG, **options)
+
+    def client(self: Any, server: str) -> Any:
+        return self.front.client(server, timeout=LONG)
+
     def hold(self: Any, scenario: Any, count: int = 3, settings: str = "", **options: Any) -> Any:
         self.servers = [lend_server(self, start_server, settings) for _ in range(count)]
-        options.setdefault("timeout", 60)
 
         async def held() -> None:
-            async with self.front.fleet([place(server) for server in self.servers], **options) as fleet:
+            async with self.fleet(self.servers, **options) as fleet:
                 await scenario(fleet)
 
         return self.run_async(held())
@@ -90,16 +95,14 @@ class _FleetContract:
 
         async def scenario(fleet: Any) -> None:
             for server in self.servers:
-                waiting = self.front.start(fleet.open("q", timeout=20))
+                waiting = self.front.start(fleet.open("q", timeout=LONG))
                 await self.front.sleep(0.1)
-                async with self.front.client(place(server)) as client:
-                    began = time.monotonic()
+                async with self.client(place(server)) as client:
                     await client.put("q", b"x")
                     async with await waiting as read:
                         self.assertEqual((read.payload, read.server), (b"x", place(server)))
-                    self.assertLess(time.monotonic() - began, 10)
                     self.assertIsNone(await client.get("q"))
-            waiting = self.front.start(fleet.open("q", timeout=20))
+            waiting = self.front.start(fleet.open("q", timeout=LONG))
             await self.front.sleep(0.1)
             waiting.cancel()
             try:
@@ -108,7 +111,7 @@ class _FleetContract:
             except self.front.cancelled:
                 pass
             await fleet.put("q", b"y")
-            self.assertEqual((await fleet.get("q", timeout=5)).payload, b"y")
+            self.assertEqual((await fleet.get("q", timeout=LONG)).payload, b"y")
 
         return self.hold(scenario)
 
@@ -120,7 +123,7 @@ class _FleetContract:
                 await fleet.put("q", b"%d" % number)
             got = []
             for prefetch in (1, 4):
-                async with fleet.monitor("q", prefetch=prefetch, timeout=20) as items:
+                async with fleet.monitor("q", prefetch=prefetch, timeout=LONG) as items:
                     async for item in items:
                         got.append(int(item.payload))
                         if len(got) % 6 == 0:
@@ -128,13 +131,13 @@ class _FleetContract:
             self.assertEqual(sorted(got), list(range(12)))
             async with fleet.monitor("q", timeout=0.1) as items:
                 self.assertIsNone(await items.next())
-            async with fleet.monitor("q", timeout=20) as items:
+            async with fleet.monitor("q", timeout=LONG) as items:
                 waiting = self.front.start(items.next())
                 await self.front.sleep(0.1)
                 await fleet.put("q", b"late")
                 self.assertEqual((await waiting).payload, b"late")
             try:
-                async with fleet.monitor("q", prefetch=3, timeout=20) as items:
+                async with fleet.monitor("q", prefetch=3, timeout=LONG) as items:
                     for number in range(5):
                         await fleet.put("q", b"%d" % number)
                     first = await items.next()
@@ -142,7 +145,7 @@ class _FleetContract:
             except ZeroDivisionError:
                 pass
             # All are had again: that at hand, and those that were fetched ahead.
-            back = [item.payload for item in [await fleet.get("q", timeout=5) for _ in range(5)]]
+            back = [item.payload for item in [await fleet.get("q", timeout=LONG) for _ in range(5)]]
             self.assertIn(first.payload, back)
             self.assertEqual(len(set(back)), 5)
 
@@ -171,7 +174,7 @@ class _FleetContract:
             await self.front.all(puts)
             self.assertEqual(done, [second, first])
 
-        return self.hold(scenario, count=2, choice="least_loaded", timeout=60)
+        return self.hold(scenario, count=2, choice="least_loaded")
 
     def test_unknown_choice(self: Any) -> Any:
         self.assertRaises(ValueError, self.front.fleet, ["a:1"], choice="best")
@@ -182,9 +185,9 @@ class _FleetContract:
             fleet.remove(second)
             self.assertEqual({await fleet.put("q", b"x") for _ in range(20)}, {first})
             self.assertEqual(len(await self.take_all(fleet)), 20)
-            waiting = self.front.start(fleet.open("q", timeout=20))
+            waiting = self.front.start(fleet.open("q", timeout=LONG))
             await self.front.sleep(0.1)
-            async with self.front.client(second) as client:
+            async with self.client(second) as client:
                 await client.put("q", b"y")
             fleet.add(second)
             read = await waiting
@@ -192,7 +195,7 @@ class _FleetContract:
             fleet.remove(second)
             await read.close()
             self.assertEqual(fleet.servers, [first])
-            async with self.front.client(second) as client:
+            async with self.client(second) as client:
                 self.assertIsNone(await client.get("q"))
 
         return self.hold(scenario, count=2)
@@ -209,9 +212,9 @@ class _FleetContract:
                 aside = aside or fleet.available == [second]
                 self.assertLess(put, 1000)
             self.assertEqual(len(await self.take_all(fleet)), put)
-            waiting = self.front.start(fleet.open("q", timeout=30))
+            waiting = self.front.start(fleet.open("q", timeout=LONG))
             self.servers[0].start()
-            async with self.front.client(first) as client:
+            async with self.client(first) as client:
                 await client.put("q", b"back")
             self.assertEqual((await waiting).payload, b"back")
             self.servers[0].kill()
@@ -233,13 +236,13 @@ class _FleetContract:
                 self.fail("all are full")
             except QueueFull:
                 pass
-            async with self.front.client(fleet.servers[0]) as client:
+            async with self.client(fleet.servers[0]) as client:
                 await client.set_status("readonly")
             self.assertEqual(await fleet.put("other", b"x"), fleet.servers[1])
-            async with self.front.client(fleet.servers[1]) as client:
+            async with self.client(fleet.servers[1]) as client:
                 await client.set_status("readonly")
             try:
-                await fleet.put("other", b"x", timeout=2)
+                await fleet.put("other", b"x")
                 self.fail("all are read-only")
             except Unavailable:
                 pass
@@ -279,7 +282,7 @@ class _FleetContract:
             count = 0
             while not stopping.is_set():
                 payload = b"%d-%d" % (number, count)
-                await fleet.put("q", payload, timeout=30)
+                await fleet.put("q", payload, timeout=LONG)
                 put.add(payload)
                 count += 1
             producing.discard(number)
@@ -300,14 +303,14 @@ class _FleetContract:
                 except Exception:
                     continue  # had again
 
-        until = time.monotonic() + seconds + 80
+        until = time.monotonic() + seconds + WHOLE - 40
         async with self.front.fleet([place(server) for server in servers], timeout=10) as fleet:
             killer.start()
             producing = set(range(4))
             work = [self.front.start(produce(fleet, number)) for number in range(4)]
             work += [self.front.start(consume(fleet)) for _ in range(4)]
             await self.front.sleep(seconds)
-            while len(put) <= 20 and time.monotonic() < until - 60:
+            while len(put) <= 20 and time.monotonic() < until - WHOLE / 2:
                 await self.front.sleep(0.1)
             stopping.set()
             await self.front.all(work)
@@ -320,7 +323,7 @@ class AsyncioFleetTests(_FleetContract, SynchronousTestCase):
     front = AsyncioFront()
 
     def run_async(self, coroutine: Any) -> None:
-        run_in_asyncio(coroutine, 100)
+        run_in_asyncio(coroutine)
 
     def test_file(self) -> None:
         """A file that is watched."""
@@ -358,7 +361,7 @@ class AsyncioFleetTests(_FleetContract, SynchronousTestCase):
     def test_blocking(self) -> None:
         """The fleet for threads."""
         servers = [start_server(self) for _ in range(2)]
-        with blocking.Fleet([place(server) for server in servers]) as fleet:
+        with blocking.Fleet([place(server) for server in servers], timeout=LONG, connect_timeout=LONG) as fleet:
             for number in range(20):
                 fleet.put("q", b"%d" % number)
             got = set()
@@ -392,7 +395,7 @@ class AsyncioFleetTests(_FleetContract, SynchronousTestCase):
 
 class TwistedFleetTests(_FleetContract, TestCase):
     front = TwistedFront()
-    timeout = 100
+    timeout = WHOLE
 
     def run_async(self, coroutine: Any) -> Any:
         return ensureDeferred(coroutine)
@@ -419,7 +422,7 @@ class _WorkerContract:
         self.server = start_server(self, "[queues.q]\nmax_attempts = 2\ndead_letter_queue = 'dead'\n")
 
         async def held() -> None:
-            async with self.front.client(place(self.server)) as client:
+            async with self.front.client(place(self.server), timeout=LONG) as client:
                 await scenario(client)
 
         return self.run_async(held())
@@ -450,7 +453,7 @@ class _WorkerContract:
                     handled.append(read.payload)
 
                 worker = self.front.worker(
-                    client, "q", plain if in_threads else asynchronous, concurrency=3, hooks=hooks
+                    client, "q", plain if in_threads else asynchronous, concurrency=3, grace=LONG, hooks=hooks
                 )
                 await client.put("q", b"bad")
                 await client.put_many("q", [b"%d" % number for number in range(9)])
@@ -475,25 +478,25 @@ class _WorkerContract:
 
         async def scenario(client: Any) -> None:
             async def handle(read: Any) -> None:
-                await self.front.sleep(0.3 if read.payload == b"short" else 60)
+                await self.front.sleep(0.3 if read.payload == b"short" else 2 * WHOLE)
 
-            hooks = _Told()
-            worker = self.front.worker(client, "r", handle, concurrency=3, grace=2, hooks=hooks)
-            await client.put("r", b"short")
-            await client.put("r", b"long")
-            running = self.front.start(worker.run(signals=()))
-            while not {"started short", "started long"} <= set(hooks.told):
-                await self.front.sleep(0.01)
-            worker.stop()
-            await client.put("r", b"more")
-            began = time.monotonic()
-            await running
-            self.assertLess(time.monotonic() - began, 20)
-            self.assertIn("succeeded short", hooks.told)
-            self.assertIn("failed long", " ".join(hooks.told))
-            while (await client.stats()).queues["r"].open_transactions:
-                await self.front.sleep(0.01)
-            self.assertEqual([item.payload for item in await client.get_many("r", 9)], [b"long", b"more"])
+            for payload, grace, told, left in (
+                (b"short", LONG, "succeeded short", [b"more"]), (b"long", 0.3, "failed long", [b"long", b"more"]),
+            ):  # fmt: skip
+                hooks = _Told()
+                worker = self.front.worker(client, "r", handle, concurrency=3, grace=grace, hooks=hooks)
+                await client.put("r", payload)
+                running = self.front.start(worker.run(signals=()))
+                while not hooks.told:
+                    await self.front.sleep(0.01)
+                worker.stop()
+                await client.put("r", b"more")
+                await running
+                self.assertEqual(len(hooks.told), 2)
+                self.assertIn(told, hooks.told[1])
+                while (await client.stats()).queues["r"].open_transactions:
+                    await self.front.sleep(0.01)
+                self.assertEqual([item.payload for item in await client.get_many("r", 9)], left)
 
         return self.hold(scenario)
 
@@ -527,7 +530,7 @@ class AsyncioWorkerTests(_WorkerContract, SynchronousTestCase):
                 handled.append(read.payload)
 
             await client.put("r", b"x")
-            await Worker(client, "r", handle).run()
+            await Worker(client, "r", handle, grace=LONG).run()
             self.assertEqual(handled, [b"x"])
             self.assertIsNone(await client.get("r"))
 
@@ -538,10 +541,10 @@ class AsyncioWorkerTests(_WorkerContract, SynchronousTestCase):
 
         async def scenario() -> None:
             handled = []
-            async with Fleet([place(server) for server in servers]) as fleet:
+            async with Fleet([place(server) for server in servers], timeout=LONG, connect_timeout=LONG) as fleet:
                 for number in range(20):
                     await fleet.put("q", b"%d" % number)
-                worker = Worker(fleet, "q", lambda read: handled.append(int(read.payload)), concurrency=2)
+                worker = Worker(fleet, "q", lambda read: handled.append(int(read.payload)), concurrency=2, grace=LONG)
                 running = asyncio.ensure_future(worker.run(signals=()))
                 while len(handled) < 20:
                     await asyncio.sleep(0.01)
@@ -554,7 +557,7 @@ class AsyncioWorkerTests(_WorkerContract, SynchronousTestCase):
     def test_blocking(self) -> None:
         """The worker for threads."""
         server = start_server(self)
-        with blocking.Client(place(server)) as client:
+        with blocking.Client(place(server), timeout=LONG) as client:
             client.put_many("q", [b"%d" % number for number in range(10)])
             handled, failed = [], []
 
@@ -567,7 +570,7 @@ class AsyncioWorkerTests(_WorkerContract, SynchronousTestCase):
                     worker.stop()
 
             hooks = _Told()
-            worker = blocking.Worker(client, "q", handle, concurrency=3, hooks=hooks)
+            worker = blocking.Worker(client, "q", handle, concurrency=3, grace=LONG, hooks=hooks)
             worker.run(signals=())
             self.assertEqual(sorted(handled), list(range(10)))
             self.assertIn("failed 3 ZeroDivisionError", hooks.told)
@@ -595,7 +598,7 @@ class AsyncioWorkerTests(_WorkerContract, SynchronousTestCase):
 
 class TwistedWorkerTests(_WorkerContract, TestCase):
     front = TwistedFront()
-    timeout = 60
+    timeout = WHOLE
 
     def run_async(self, coroutine: Any) -> Any:
         return ensureDeferred(coroutine)
@@ -606,7 +609,7 @@ if __name__ == "__main__":
     try:
         run_in_asyncio(
             case.kill(float(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else random.randrange(2**32)),
-            float(sys.argv[1]) + 120,
+            float(sys.argv[1]) + WHOLE,
         )
     finally:
         case._runCleanups(TestResult())

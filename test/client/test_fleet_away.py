@@ -17,15 +17,15 @@ from darner.client.addresses import Address
 from darner.client.asyncio import Fleet
 from darner.client.errors import ConnectionFailed, InDoubt, NotAllowed, ServerError, Unavailable
 from darner.client.members import Member
-from test.client.front_ends import AsyncioFront, BlockingFront, TwistedFront, run_in_asyncio
-from test.client.test_shards_apart import run, until
+from test.client.front_ends import LONG, WHOLE, AsyncioFront, BlockingFront, TwistedFront, run_in_asyncio
+from test.client.test_shards_apart import run, time_is_up, until
 from test.servers import Server
 
 
 class FrontEndTests(TestCase):
     """The same for all front ends, against sockets."""
 
-    timeout = 120
+    timeout = WHOLE
 
     def place(self) -> str:
         """@return: an address where nobody listens, nor will."""
@@ -39,7 +39,7 @@ class FrontEndTests(TestCase):
         nobody, some = [self.place(), self.place()], [self.place(), f"127.0.0.1:{server.address[1]}"]
 
         async def scenario(front: Any) -> None:
-            async with front.fleet(nobody) as fleet:
+            async with front.fleet(nobody, timeout=LONG) as fleet:
                 for timeout in (0, 0.05):
                     for read in (fleet.get, fleet.open):
                         try:
@@ -48,12 +48,12 @@ class FrontEndTests(TestCase):
                             self.assertIn("no server could be asked: no connection to", str(error))
                         else:
                             self.fail("nobody was asked")
-            async with front.fleet(some) as fleet:
+            async with front.fleet(some, timeout=LONG, connect_timeout=LONG) as fleet:
                 for timeout in (0, 0.05):
                     for read in (fleet.get, fleet.open):
                         self.assertIsNone(await read("q", timeout))
                 await fleet.put("q", b"x")
-                self.assertEqual((await fleet.get("q", 60)).payload, b"x")
+                self.assertEqual((await fleet.get("q", LONG)).payload, b"x")
 
         run_in_asyncio(scenario(AsyncioFront()))
         run_in_asyncio(scenario(BlockingFront()))
@@ -92,7 +92,7 @@ class _Hung(_Server):
     """It never answers."""
 
     async def open(self, queues: Any, timeout: float = 0, *, heartbeat: Optional[float] = None) -> Optional[Any]:
-        await asyncio.sleep(60)
+        await asyncio.sleep(2 * WHOLE)
 
 
 class ReadTests(SynchronousTestCase):
@@ -114,7 +114,7 @@ class ReadTests(SynchronousTestCase):
         """Those that are set aside are asked where no other one answers, and else not."""
 
         async def scenario() -> None:
-            fleet = self.fleet(self.first, self.second, aside=60)
+            fleet = self.fleet(self.first, self.second, aside=600)
             with self.assertRaises(ConnectionFailed):
                 await fleet.open("q")
             self.assertEqual((self.first.waits, self.second.waits), ([0], [0]))
@@ -136,13 +136,15 @@ class ReadTests(SynchronousTestCase):
             for payload in (b"x", None):
                 server = _Server(ConnectionFailed("off"))
                 fleet = self.fleet(server, aside=600)
-                waiting = asyncio.ensure_future(fleet.open("q", 2 if payload is None else math.inf))
+                waiting = asyncio.ensure_future(fleet.open("q", math.inf))
                 await until(lambda: len(server.waits) >= 3)  # noqa: B023
                 self.assertEqual(set(server.waits), {0})
                 server.error = None
                 await until(lambda: server.waits[-1] > 0)  # noqa: B023
                 self.assertEqual(fleet.available, ["a:0"])
                 server.payload = payload
+                if payload is None:
+                    await time_is_up(fleet, waiting)
                 self.assertEqual(await waiting, payload)
 
         run(scenario())
@@ -166,7 +168,11 @@ class ReadTests(SynchronousTestCase):
 
         async def scenario() -> None:
             fleet = self.fleet(self.first, aside=600)
-            for error in await asyncio.gather(*[fleet.open("q", 0.1) for _ in range(9)], return_exceptions=True):
+            reads = [asyncio.ensure_future(fleet.open("q", LONG)) for _ in range(9)]
+            await until(lambda: len(fleet._races) == 9 and bool(self.first.waits))
+            await asyncio.sleep(0.1)
+            await time_is_up(fleet, *reads)
+            for error in await asyncio.gather(*reads, return_exceptions=True):
                 self.assertIsInstance(error, ConnectionFailed)
             self.assertEqual(self.first.waits, [0])
 
@@ -176,22 +182,25 @@ class ReadTests(SynchronousTestCase):
         """Who refuses has answered for those that are off; nothing else is raised but ConnectionFailed."""
 
         async def scenario() -> None:
-            for servers, timeout, error, text in (
-                ([self.second], 0, ConnectionFailed, "no server could be asked: second has gone"),
-                ([self.second], 0.05, ConnectionFailed, "no server could be asked: second has gone"),
-                ([_Hung()], 0.05, ConnectionFailed, "no server could be asked: none answered in time"),
-                ([], 0, ConnectionFailed, "the fleet has no servers"),
-                ([], 0.05, ConnectionFailed, "the fleet has no servers"),
-                ([self.first, _Server(Unavailable("quiescent"))], 0, Unavailable, "quiescent"),
-                ([self.first, _Server(ServerError("bad disk"))], 0.05, ServerError, "bad disk"),
-                ([self.first, _Server(NotAllowed())], 0.05, NotAllowed, "not allowed"),
+            for servers, waits, error, text in (
+                ([self.second], False, ConnectionFailed, "no server could be asked: second has gone"),
+                ([self.second], True, ConnectionFailed, "no server could be asked: second has gone"),
+                ([_Hung()], True, ConnectionFailed, "no server could be asked: none answered in time"),
+                ([], False, ConnectionFailed, "the fleet has no servers"),
+                ([], True, ConnectionFailed, "the fleet has no servers"),
+                ([self.first, _Server(Unavailable("quiescent"))], False, Unavailable, "quiescent"),
+                ([self.first, _Server(ServerError("bad disk"))], True, ServerError, "bad disk"),
+                ([self.first, _Server(NotAllowed())], True, NotAllowed, "not allowed"),
             ):
                 fleet = self.fleet(*servers)
                 if isinstance(next(iter(servers), None), _Hung):  # else that is found out before the wait
                     fleet = self.fleet(*servers, aside=600)
                 for read in (fleet.get, fleet.open):
+                    asking = asyncio.ensure_future(read("q", LONG if waits else 0))
+                    if waits:
+                        await time_is_up(fleet, asking)
                     with self.assertRaisesRegex(error, text):
-                        await read("q", timeout)
+                        await asking
 
         run(scenario())
 
@@ -200,7 +209,7 @@ class ReadTests(SynchronousTestCase):
 
         async def scenario() -> None:
             fleet = self.fleet(self.first)
-            waiting = asyncio.ensure_future(fleet.open("q", 60))
+            waiting = asyncio.ensure_future(fleet.open("q", LONG))
             await until(lambda: bool(fleet._races))
             await fleet.close()
             self.assertIsNone(await waiting)

@@ -20,6 +20,7 @@ from twisted.internet.testing import StringTransport
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from darner.client import blocking
+from darner.client.commands import Commands
 from darner.client.errors import (
     AuthenticationFailed,
     ClientClosed,
@@ -31,7 +32,8 @@ from darner.client.errors import (
     Unauthenticated,
 )  # fmt: skip
 from darner.client.reactors import ReactorRuntime, _Link
-from test.client.front_ends import AsyncioFront, BlockingFront, Front, TwistedFront, run_in_asyncio
+from test.client.front_ends import LONG, WHOLE, AsyncioFront, BlockingFront, Front, TwistedFront, run_in_asyncio
+from test.client.test_shards import _Runtime
 from test.ports import reserve_port
 from test.servers import Owner, Server, lend_server, make_directory, run, until
 
@@ -71,9 +73,9 @@ class _Contract:
         self.server = server
         self.place = f"127.0.0.1:{server.address[1]}"
 
-    def hold(self: Any, scenario: Any, **options: Any) -> Any:
+    def hold(self: Any, scenario: Any) -> Any:
         async def held() -> None:
-            async with self.front.client(self.place, **options) as client:
+            async with self.front.client(self.place, timeout=LONG) as client:
                 await scenario(client)
 
         return self.run_async(held())
@@ -95,7 +97,7 @@ class _Contract:
             self.assertEqual((item.payload, item.flags, item.queue), (b"first", 7, "q"))
             self.assertEqual((await client.get("q")).payload, b"first")
             self.assertEqual((await client.get(["other", "q"])).payload, b"second")
-            self.assertEqual((await client.get("q", timeout=1)).payload, b"\r\nEND\r\n" * 50_000)
+            self.assertEqual((await client.get("q", timeout=LONG)).payload, b"\r\nEND\r\n" * 50_000)
             self.assertIsNone(await client.get("q"))
             self.assertIsNone(await client.peek("q"))
             began = time.monotonic()
@@ -111,7 +113,7 @@ class _Contract:
             began = time.monotonic()
             await client.put("q", b"late", delay=0.2)
             await client.put("q", b"gone", expiry=-1)
-            self.assertEqual((await client.get("q", timeout=20)).payload, b"late")
+            self.assertEqual((await client.get("q", timeout=LONG)).payload, b"late")
             self.assertGreater(time.monotonic() - began, 0.19)
             self.assertIsNone(await client.get("q"))
 
@@ -143,7 +145,7 @@ class _Contract:
                     raise ZeroDivisionError
             except ZeroDivisionError:
                 self.assertFalse(read.is_open)
-            async with await client.open(["other", "q"], timeout=5) as read:
+            async with await client.open(["other", "q"], timeout=LONG) as read:
                 self.assertEqual((read.payload, read.server), (b"job", self.place))
                 self.assertTrue(await read.touch())
             await read.close()
@@ -163,12 +165,12 @@ class _Contract:
             self.assertEqual([read.payload for read in reads], [b"%d" % number for number in range(5)])
             await reads[3].abort()
             await reads[1].close()
-            self.assertEqual((await client.get("q", timeout=1)).payload, b"3")
+            self.assertEqual((await client.get("q", timeout=LONG)).payload, b"3")
             self.assertEqual((await client.stats()).queues["q"].open_transactions, 3)
             # Connections that are free are used again.
             for _ in range(20):
                 await client.put("r", b"x")
-                async with await client.open("r", timeout=1):
+                async with await client.open("r", timeout=LONG):
                     pass
             self.assertLess((await client.stats()).curr_connections, 8)
 
@@ -177,8 +179,14 @@ class _Contract:
     def test_heartbeat(self: Any) -> Any:
         async def scenario(client: Any) -> None:
             await client.put("kept", b"x")
-            async with await client.open("kept", heartbeat=0.15):
+            for _ in range(20):
+                read = await client.open("kept", LONG, heartbeat=0.15)
                 await self.front.sleep(2.5)
+                try:
+                    await read.close()
+                    break
+                except GivenBack:
+                    continue  # this process, or the server, stood still for longer than the item's time
             self.assertIsNone(await client.get("kept"))
 
         return self.hold(scenario)
@@ -223,7 +231,7 @@ class _Contract:
                     if item.payload == b"2":
                         break
             await self.settled(client, "many")
-            self.assertEqual((await client.peek("many", timeout=5)).payload, b"3")
+            self.assertEqual((await client.peek("many", timeout=LONG)).payload, b"3")
             try:
                 async with client.monitor("many", prefetch=4) as items:
                     async for _ in items:
@@ -231,7 +239,7 @@ class _Contract:
             except ZeroDivisionError:
                 pass
             await self.settled(client, "many")
-            self.assertEqual((await client.get("many", timeout=5)).payload, b"3")
+            self.assertEqual((await client.get("many", timeout=LONG)).payload, b"3")
             self.assertEqual(len(await client.get_many("many", 10)), 2)
 
         return self.hold(scenario)
@@ -268,7 +276,7 @@ class _Contract:
                 self.fail("the sink has failed")
             except (ZeroDivisionError, InDoubt):
                 pass
-            self.assertEqual(len((await client.get("q", timeout=5)).payload), 200_000)
+            self.assertEqual(len((await client.get("q", timeout=LONG)).payload), 200_000)
 
         return self.hold(scenario)
 
@@ -330,11 +338,11 @@ class _Contract:
                 self.fail("it went back")
             except (GivenBack, InDoubt):
                 pass
-            self.assertEqual((await client.get("q", timeout=10)).payload, b"kept")
+            self.assertEqual((await client.get("q", timeout=LONG)).payload, b"kept")
             await client.put("q", b"more")
             self.assertEqual((await client.get("q")).payload, b"more")
 
-        return self.hold(scenario, timeout=20)
+        return self.hold(scenario)
 
     def test_in_doubt(self: Any) -> Any:
         """A server that hangs: what was sent is in doubt, and with an id it is there once in the end."""
@@ -343,16 +351,15 @@ class _Contract:
             await client.put("ids", b"0", id="0")
             self.server.pause()
             self.addCleanup(self.server.resume)
-            began = time.monotonic()
             try:
                 await client.put("q", b"x", timeout=0.3)
                 self.fail("nobody has answered")
             except InDoubt:
-                self.assertLess(time.monotonic() - began, 5)
+                pass
             resume = threading.Timer(0.5, self.server.resume)
             resume.start()
             self.addCleanup(resume.join)
-            await client.put("ids", b"1", id="1", timeout=30)
+            await client.put("ids", b"1", id="1")
             await client.put("ids", b"1", id="1")
             self.assertEqual([item.payload for item in await client.get_many("ids", 9)], [b"0", b"1"])
 
@@ -363,13 +370,13 @@ class _Contract:
 
         async def scenario(_: Any) -> None:
             async with self.front.client(place, timeout=0.3) as client:
+                self.assertEqual(getattr(client, "_commands", client).timeout, 0.3)
                 for call in (lambda: client.put("q", b""), lambda: client.open("q")):
-                    began = time.monotonic()
                     try:
                         await call()
                         self.fail("nobody is there")
                     except ConnectionFailed:
-                        self.assertLess(time.monotonic() - began, 9, "it is not the default, of 10 s")
+                        pass
             try:
                 await client.put("q", b"")
                 self.fail("it is closed")
@@ -384,7 +391,7 @@ class _Contract:
         until(path.exists, "a socket")
 
         async def scenario(_: Any) -> None:
-            async with self.front.client(f"unix:{path}") as client:
+            async with self.front.client(f"unix:{path}", timeout=LONG) as client:
                 await client.put("q", b"x")
                 async with await client.open("q") as read:
                     self.assertEqual(read.server, f"unix:{path}")
@@ -413,14 +420,14 @@ class _Contract:
             directory=directory,
         )  # fmt: skip
         place = f"127.0.0.1:{server.address[1]}"
-        async with self.front.client(place, user="ann", password="secret") as client:
+        async with self.front.client(place, user="ann", password="secret", timeout=LONG) as client:
             await client.put("q", b"x")
             async with await client.open("q") as read:
                 self.assertEqual(read.payload, b"x")
         for options, error in (
             ({"user": "ann", "password": "wrong"}, AuthenticationFailed), ({}, Unauthenticated),
         ):  # fmt: skip
-            async with self.front.client(place, **options) as client:
+            async with self.front.client(place, timeout=LONG, **options) as client:
                 try:
                     await client.get("q")
                     self.fail("it was let in")
@@ -444,7 +451,7 @@ class _CancellingContract(_Contract):
         self.have(start_server(self))
 
         async def scenario(client: Any) -> None:
-            waiting = self.front.start(client.get("other", timeout=20))
+            waiting = self.front.start(client.get("other", timeout=LONG))
             await self.front.all([client.put("q", b"%d" % number) for number in range(200)])
             items = await self.front.all([client.get("q") for _ in range(200)])
             self.assertEqual(sorted(int(item.payload) for item in items), list(range(200)))
@@ -457,14 +464,14 @@ class _CancellingContract(_Contract):
     def test_cancelled_wait(self: Any) -> Any:
         async def scenario(client: Any) -> None:
             for call in (
-                lambda: client.get("q", timeout=20), lambda: client.open("q", timeout=20),
-                lambda: client.peek("q", timeout=20),
+                lambda: client.get("q", timeout=LONG), lambda: client.open("q", timeout=LONG),
+                lambda: client.peek("q", timeout=LONG),
             ):  # fmt: skip
                 waiting = self.front.start(call())
                 await self.front.sleep(0.05)
                 await self.cancel(waiting)
                 await client.put("q", b"x")
-                self.assertEqual((await client.get("q", timeout=5)).payload, b"x")
+                self.assertEqual((await client.get("q", timeout=LONG)).payload, b"x")
 
         return self.hold(scenario)
 
@@ -488,8 +495,8 @@ class _CancellingContract(_Contract):
                 payload = b"%d" % number
                 expected.add(payload)
                 call = (
-                    lambda: client.get("q", timeout=5), lambda: client.get("q"), lambda: client.open("q", timeout=5),
-                    lambda: client.get_many("q", 3),
+                    lambda: client.get("q", timeout=LONG), lambda: client.get("q"),
+                    lambda: client.open("q", timeout=LONG), lambda: client.get_many("q", 3),
                 )[number % 4]  # fmt: skip
                 putting = self.front.start(client.put("q", payload))
                 reading = self.front.start(read(call))
@@ -503,7 +510,7 @@ class _CancellingContract(_Contract):
                     del before
                 await putting
             while set(got) != expected:
-                item = await client.get("q", timeout=20)
+                item = await client.get("q", timeout=LONG)
                 self.assertIsNotNone(item)
                 got.append(item.payload)
 
@@ -517,7 +524,7 @@ class _CancellingContract(_Contract):
             read = await client.open("q")
             del read
             gc.collect()
-            self.assertEqual((await client.get("q", timeout=5)).payload, b"x")
+            self.assertEqual((await client.get("q", timeout=LONG)).payload, b"x")
 
         return self.hold(scenario)
 
@@ -531,12 +538,12 @@ class AsyncioTests(_CancellingContract, SynchronousTestCase):
     def test_timeout_of_asyncio(self) -> None:
         async def scenario(client: Any) -> None:
             try:
-                await asyncio.wait_for(client.open("q", timeout=60), 0.1)
+                await asyncio.wait_for(client.open("q", timeout=LONG), 0.1)
                 self.fail("nothing is there")
             except (asyncio.TimeoutError, TimeoutError):
                 pass
             await client.put("q", b"x")
-            self.assertEqual((await client.get("q", timeout=5)).payload, b"x")
+            self.assertEqual((await client.get("q", timeout=LONG)).payload, b"x")
 
         self.hold(scenario)
 
@@ -549,13 +556,13 @@ class BlockingTests(_Contract, SynchronousTestCase):
 
     def test_threads(self) -> None:
         """Many threads share a client."""
-        with blocking.Client(self.place) as client:
+        with blocking.Client(self.place, timeout=LONG) as client:
             got: list[bytes] = []
 
             def work() -> None:
                 for _ in range(50):
                     client.put("q", b"x")
-                    read = client.open("q", timeout=5)
+                    read = client.open("q", timeout=LONG)
                     assert read is not None
                     with read:
                         got.append(read.payload)
@@ -570,7 +577,7 @@ class BlockingTests(_Contract, SynchronousTestCase):
 
     def test_connection_that_ended_meanwhile(self) -> None:
         """A put is not in doubt because the server has closed a connection that was idle."""
-        with blocking.Client(self.place) as client:
+        with blocking.Client(self.place, timeout=LONG) as client:
             client.put("q", b"1")
             self.server.kill()
             self.server.start()
@@ -580,10 +587,25 @@ class BlockingTests(_Contract, SynchronousTestCase):
 
 class TwistedTests(_CancellingContract, TestCase):
     front: Front = TwistedFront()
-    timeout = 60
+    timeout = WHOLE
 
     def run_async(self, coroutine: Any) -> Any:
         return ensureDeferred(coroutine)
+
+
+class TimeTests(SynchronousTestCase):
+    """How long a client tries where nobody listens, by a clock that shows no other time than that."""
+
+    def test_of_a_call(self) -> None:
+        runtime: Any = _Runtime()
+        client = Commands(runtime, "a", timeout=3)
+        for call, seconds in (
+            (client.put("q", b""), 3), (client.open("q"), 3), (client.open("q", 60), 3), (client.get("q"), 3),
+            (client.put("q", b"", timeout=9), 9),
+        ):  # fmt: skip
+            began = runtime.time
+            self.assertRaises(ConnectionFailed, call.send, None)
+            self.assertTrue(seconds / 3 < runtime.time - began < seconds + 0.2, runtime.time - began)
 
 
 class ReactorLinkTests(SynchronousTestCase):

@@ -17,7 +17,7 @@ from darner.client.errors import InDoubt
 from darner.client.links import PipelinedLink
 from darner.client.protocol import Item
 from darner.client.reactors import ReactorRuntime
-from test.client.front_ends import AsyncioFront, TwistedFront, run_in_asyncio
+from test.client.front_ends import LONG, WHOLE, AsyncioFront, TwistedFront, run_in_asyncio
 from test.servers import Server
 
 
@@ -121,14 +121,14 @@ class SharedTests(SynchronousTestCase):
 class FrontEndTests(TestCase):
     """Against a real server, which stands still for a while."""
 
-    timeout = 120
+    timeout = WHOLE
 
     def test_time_of_one_call(self) -> Any:
         """A call whose time is up leaves the connection to those that share it; what comes for it later goes back."""
         server = Server(self)
 
         async def scenario(front: Any) -> None:
-            async with front.client(f"127.0.0.1:{server.address[1]}", timeout=60) as client:
+            async with front.client(f"127.0.0.1:{server.address[1]}", timeout=LONG) as client:
                 await client.put_many("q", [b"1", b"2"])
                 server.process.send_signal(signal.SIGSTOP)
                 try:
@@ -148,7 +148,7 @@ class FrontEndTests(TestCase):
                 for put in (before, behind, after):
                     await put
                 self.assertEqual(len(await client.get_many("r", 9)), 3)
-                payloads = {(await client.get("q", timeout=20)).payload for _ in range(2)}
+                payloads = {(await client.get("q", timeout=LONG)).payload for _ in range(2)}
                 self.assertEqual(payloads, {b"1", b"2"})
 
         run_in_asyncio(scenario(AsyncioFront()))

@@ -25,14 +25,14 @@ from darner.client.protocol import Item
 from darner.client.put_back import PutBack
 from darner.client.sockets import SocketLink, SocketRuntime
 from darner.client.sockets import run as run_at_once
-from test.client.front_ends import AsyncioFront, TwistedFront, run_in_asyncio
+from test.client.front_ends import LONG, WHOLE, AsyncioFront, TwistedFront, run_in_asyncio
 from test.servers import Server
 
 
 class FrontEndTests(TestCase):
     """Against a real server."""
 
-    timeout = 60
+    timeout = WHOLE
 
     def setUp(self) -> None:
         self.patch(commands, "MOST_AT_ONCE", 3)
@@ -58,17 +58,17 @@ class FrontEndTests(TestCase):
 
         async def scenario(front: Any) -> None:
             for broken in (False, True):
-                async with front.client(self.place) as other:
+                async with front.client(self.place, timeout=LONG) as other:
                     for payload in payloads:
                         await other.put("q", payload, flags=7, expiry=3600)
-                    async with front.client(self.place) as client:
+                    async with front.client(self.place, timeout=LONG) as client:
                         at_second: list[Any] = []
 
                         async def stop() -> None:
                             at_second.append(None)  # noqa: B023
                             if broken:  # noqa: B023
                                 getattr(client, "_commands", client)._main.abort()
-                            await front.sleep(60)
+                            await front.sleep(2 * WHOLE)
 
                         self.stop_at(client, stop)
                         taking = front.start(client.get_many("q", 10))
@@ -94,7 +94,7 @@ class FrontEndTests(TestCase):
         async def stop() -> None:
             raise KeyboardInterrupt
 
-        with blocking.Client(self.place) as client:
+        with blocking.Client(self.place, timeout=LONG) as client:
             for number in range(5):
                 client.put("q", b"%d" % number, flags=7)
             self.stop_at(client, stop)
@@ -174,7 +174,7 @@ def items(*payloads: bytes) -> list[Item]:
 class TurnsTests(SynchronousTestCase):
     """What is put again, and what is lost."""
 
-    def put_back(self, *answers: _Answer, patience: float = 60, runtime: Any = None) -> _Core:
+    def put_back(self, *answers: _Answer, patience: float = LONG, runtime: Any = None) -> _Core:
         """Put three items back."""
 
         async def scenario() -> Any:
@@ -211,7 +211,7 @@ class TurnsTests(SynchronousTestCase):
 
     def test_closed(self) -> None:
         """What cannot be put back in time is told of."""
-        for answer, patience in ((ClientClosed(), 60), (ConnectionFailed("nobody"), 0.05)):
+        for answer, patience in ((ClientClosed(), LONG), (ConnectionFailed("nobody"), 0.05)):
             with self.assertLogs("darner.client") as logged:
                 core = self.put_back(*[answer] * 1000, patience=patience)
             self.assertEqual(core.stored, [])

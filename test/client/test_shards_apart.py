@@ -25,7 +25,7 @@ from darner.client.errors import (
 )  # fmt: skip
 from darner.client.members import Member
 from darner.client.protocol import Item
-from test.client.front_ends import run_in_asyncio
+from test.client.front_ends import LONG, WHOLE, run_in_asyncio
 
 
 class _Shard:
@@ -82,7 +82,7 @@ def away(name: str) -> ConnectionFailed:
 
 def run(coroutine: Coroutine[Any, Any, Any]) -> Any:
     """@return: what a coroutine returns."""
-    return run_in_asyncio(coroutine, 10)
+    return run_in_asyncio(coroutine)
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -92,6 +92,13 @@ async def until(condition: Callable[[], bool]) -> None:
             return
         await asyncio.sleep(0.001)
     raise AssertionError("waited in vain")
+
+
+async def time_is_up(client: Any, *reads: asyncio.Future[Any]) -> None:
+    """End all reads of a fleet, or of shards, as their timers do, once all of these wait, or have ended."""
+    await until(lambda: len(client._races) >= sum(not read.done() for read in reads))
+    for race in list(client._races):
+        race.end(None)
 
 
 class _ApartTestCase(SynchronousTestCase):
@@ -152,7 +159,7 @@ class TakingTests(_ApartTestCase):
 
         async def get_many(queue: Any, count: int, *, timeout: Optional[float] = None) -> list[Item]:
             begun.set()
-            await asyncio.sleep(60)
+            await asyncio.sleep(2 * WHOLE)
             raise AssertionError("it was not cancelled")
 
         self.second.get_many = get_many  # type: ignore[method-assign]
@@ -275,7 +282,7 @@ class AwayTests(_ApartTestCase):
 
         async def scenario() -> None:
             for payload in (b"1", b"2", b"3"):
-                self.assertEqual(await self.shards.open(["photos", "jobs"], timeout=5), payload)
+                self.assertEqual(await self.shards.open(["photos", "jobs"], timeout=LONG), payload)
             self.assertEqual(self.first.asked, ["open"])
             self.assertEqual(await self.shards.open(["photos", "jobs"]), b"4")
             self.assertEqual(self.first.asked, ["open"])
@@ -284,11 +291,11 @@ class AwayTests(_ApartTestCase):
             self.assertEqual(self.first.asked, ["open", "open"])
             self.first.error = None
             self.first.payloads = [b"5"]
-            self.assertEqual(await self.shards.open(["photos", "jobs"], timeout=5), b"5", "of the wait")
+            self.assertEqual(await self.shards.open(["photos", "jobs"], timeout=LONG), b"5", "of the wait")
             self.assertEqual(self.first.asked, ["open", "open", "wait"])
             self.second.payloads = [b"6"]
             self.first.payloads = [b"7"]
-            self.assertEqual(await self.shards.open(["photos", "jobs"], timeout=5), b"7", "it is there again")
+            self.assertEqual(await self.shards.open(["photos", "jobs"], timeout=LONG), b"7", "it is there again")
             await self.shards.close()
 
         run(scenario())
@@ -298,12 +305,12 @@ class AwayTests(_ApartTestCase):
         self.first.payloads = [b"3"]
 
         async def scenario() -> None:
-            await self.shards.open(["photos", "jobs"], timeout=5)
+            await self.shards.open(["photos", "jobs"], timeout=LONG)
             await until(lambda: self.first.asked.count("peek and wait") >= 3)
             self.assertIn(self.first, self.shards._away.why)
             self.first.error = None
             await until(lambda: not self.shards._away._looking)
-            self.assertEqual(await self.shards.open(["photos", "jobs"], timeout=5), b"3")
+            self.assertEqual(await self.shards.open(["photos", "jobs"], timeout=LONG), b"3")
             await self.shards.close()
 
         run(scenario())
@@ -335,7 +342,11 @@ class AwayTests(_ApartTestCase):
                     await self.shards.open(["photos", "jobs"], timeout=0.05)
                 self.assertIs(raised.exception, self.first.error)
             self.first.error = None
-            self.assertIsNone(await self.shards.open(["photos", "jobs"], timeout=0.5))
+            waiting = asyncio.ensure_future(self.shards.open(["photos", "jobs"], timeout=LONG))
+            await until(lambda: "wait" in self.first.asked)
+            await until(lambda: not self.shards._away.why)
+            await time_is_up(self.shards, waiting)
+            self.assertIsNone(await waiting)
             await self.shards.close()
 
         run(scenario())
@@ -345,7 +356,7 @@ class AwayTests(_ApartTestCase):
 
         async def scenario() -> None:
             self.second.payloads = [_Read(b"1"), _Read(b"2"), _Read(b"3")]  # type: ignore[list-item]
-            items = self.shards.monitor(["photos", "jobs"], prefetch=9, timeout=60)
+            items = self.shards.monitor(["photos", "jobs"], prefetch=9, timeout=LONG)
             for payload in (b"1", b"2", b"3"):
                 item = await items.next()
                 self.assertEqual(item.payload, payload)

@@ -11,7 +11,7 @@ import ssl
 import subprocess
 import sys
 import threading
-from typing import Any
+from typing import Any, Optional
 from unittest.mock import patch
 
 import dns.asyncresolver
@@ -25,7 +25,7 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 from darner.client.asyncio import Fleet
 from darner.client.errors import ConnectionFailed
 from darner.client.twisted import Fleet as TwistedFleet
-from test.client.front_ends import AsyncioFront, BlockingFront, TwistedFront, run_in_asyncio
+from test.client.front_ends import LONG, WHOLE, AsyncioFront, BlockingFront, TwistedFront, run_in_asyncio
 from test.client.test_fleet import place, start_server
 from test.servers import PATIENCE, ROOT, Server, environment, make_certificate, make_directory, until
 
@@ -43,17 +43,20 @@ class _TlsContract:
         """@return: what a client is given that trusts the server's certificate."""
         return ssl.create_default_context(cafile=str(self.certificate))
 
+    def client(self: Any) -> Any:
+        return self.front.client(f"localhost:{self.server.address[1]}", tls=self.trusting(), timeout=LONG)
+
     def test_tls(self: Any) -> Any:
         """Items of any size, open reads and waits over TLS."""
 
         async def scenario() -> None:
-            async with self.front.client(f"localhost:{self.server.address[1]}", tls=self.trusting()) as client:
+            async with self.client() as client:
                 large = bytes(range(256)) * 2000
                 await client.put("q", b"small", flags=3)
                 await client.put("q", large)
                 item = await client.get("q")
                 self.assertEqual((item.payload, item.flags), (b"small", 3))
-                async with await client.open("q", timeout=5) as read:
+                async with await client.open("q", timeout=LONG) as read:
                     self.assertEqual(read.payload, large)
                 self.assertIsNone(await client.get("q", timeout=0.1))
 
@@ -76,7 +79,7 @@ class _TlsContract:
                         self.fail("that is not the server")
                     except ConnectionFailed:
                         pass
-            async with self.front.client(f"localhost:{self.server.address[1]}", tls=self.trusting()) as client:
+            async with self.client() as client:
                 self.assertIsNone(await client.get("q"))
 
         return self.run_async(scenario())
@@ -95,6 +98,7 @@ class BlockingTlsTests(AsyncioTlsTests):
 
 class TwistedTlsTests(_TlsContract, TestCase):
     front = TwistedFront()
+    timeout = WHOLE
 
     def run_async(self, coroutine: Any) -> Any:
         return ensureDeferred(coroutine)
@@ -146,6 +150,8 @@ class _Names(threading.Thread):
 class SrvTests(TestCase):
     """Servers that are found by an SRV record."""
 
+    timeout = WHOLE
+
     def setUp(self) -> None:
         self.servers = [start_server(self) for _ in range(2)]
         self.names = _Names([server.address[1] for server in self.servers])
@@ -160,9 +166,10 @@ class SrvTests(TestCase):
     def test_asyncio(self) -> None:
         resolver = dns.asyncresolver.Resolver(configure=False)
         resolver.nameservers, resolver.port = ["127.0.0.1"], self.names.port
+        resolver.lifetime = LONG
 
         async def scenario() -> None:
-            async with Fleet(f"srv:{_Names.NAME}") as fleet:
+            async with Fleet(f"srv:{_Names.NAME}", timeout=LONG, connect_timeout=LONG) as fleet:
                 await self.use(fleet)
 
         with patch.object(dns.asyncresolver, "default_resolver", resolver):
@@ -178,9 +185,11 @@ class SrvTests(TestCase):
             run_in_asyncio(scenario())
 
     async def test_twisted(self) -> None:
-        resolver = twisted_names.Resolver(servers=[("127.0.0.1", self.names.port)], reactor=reactor)
+        resolver = twisted_names.Resolver(
+            servers=[("127.0.0.1", self.names.port)], reactor=reactor, timeout=(3, 10, 30, 120)
+        )  # fmt: skip
         self.patch(twisted_names, "createResolver", lambda *_, **__: resolver)
-        async with TwistedFleet(reactor, f"srv:{_Names.NAME}") as fleet:
+        async with TwistedFleet(reactor, f"srv:{_Names.NAME}", timeout=LONG, connect_timeout=LONG) as fleet:
             await self.use(fleet)
 
 
@@ -196,7 +205,7 @@ def say(*words):
 
 def handle(read):
     say("begun", read.payload.decode())
-    stopped.wait(60) if read.payload == b"short" else time.sleep(60)
+    stopped.wait(600) if read.payload == b"short" else time.sleep(600)
     say("done", read.payload.decode())
 
 class Told(Worker):
@@ -204,8 +213,8 @@ class Told(Worker):
         super().stop()
         stopped.set()
 
-with Client(sys.argv[1]) as client:
-    Told(client, "q", handle, concurrency=2, grace=3).run()
+with Client(sys.argv[1], timeout=240) as client:
+    Told(client, "q", handle, grace=float(sys.argv[2])).run()
 print("ended", flush=True)
 """
 
@@ -225,11 +234,11 @@ class Told(Worker):
 async def main(reactor):
     async def handle(read):
         print("begun", read.payload.decode(), flush=True)
-        await (stopped if read.payload == b"short" else task.deferLater(reactor, 60))
+        await (stopped if read.payload == b"short" else task.deferLater(reactor, 600))
         print("done", read.payload.decode(), flush=True)
 
-    async with Client(reactor, sys.argv[1]) as client:
-        await Told(client, "q", handle, concurrency=2, grace=3).run()
+    async with Client(reactor, sys.argv[1], timeout=240) as client:
+        await Told(client, "q", handle, grace=float(sys.argv[2])).run()
     print("ended", flush=True)
 
 task.react(main)
@@ -242,26 +251,35 @@ class SignalTests(SynchronousTestCase):
 
     def check(self, program: str, number: int) -> None:
         """What is done in time is finished, what takes too long is given back, and nothing more is begun."""
+        self.check_item(program, number, "short", LONG, "done short\nended\n", [b"next", None])
+        self.check_item(program, number, "long", 0.3, "ended\n", [b"long", b"next", None])
+
+    def check_item(
+        self, program: str, number: int, payload: str, grace: float, expected: str, left: list[Optional[bytes]]
+    ) -> None:
+        """
+        @param expected: what the worker writes once it is told to end.
+        @param left: what is in the queue then.
+        """
         server = start_server(self)
         with server.client() as client:
-            for payload in (b"short", b"long", b"next"):
-                client.set(b"q", payload)
+            client.set(b"q", payload.encode())
+            client.set(b"q", b"next")
             process = subprocess.Popen(
-                [sys.executable, "-c", program, place(server)], text=True,
+                [sys.executable, "-c", program, place(server), str(grace)], text=True,
                 stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                 env={**environment(), "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])},
             )  # fmt: skip
             self.addCleanup(process.wait)
             self.addCleanup(process.kill)
             assert process.stdout is not None
-            begun = {process.stdout.readline() for _ in range(2)}
-            self.assertEqual(begun, {"begun short\n", "begun long\n"})
+            self.assertEqual(process.stdout.readline(), f"begun {payload}\n")
             process.send_signal(number)
             said, errors = process.communicate(timeout=PATIENCE)
-            self.assertEqual(said, "done short\nended\n", errors)
+            self.assertEqual(said, expected, errors)
             self.assertEqual((process.returncode, errors), (0, ""))
-            until(lambda: client.count(b"q") == 2, "it is given back")
-            self.assertEqual([client.get(b"q") for _ in range(3)], [b"long", b"next", None])
+            until(lambda: client.count(b"q") == len(left) - 1, "it is given back")
+            self.assertEqual([client.get(b"q") for _ in left], left)
 
     def test_blocking(self) -> None:
         self.check(_BLOCKING, signal.SIGTERM)
