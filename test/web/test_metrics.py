@@ -155,7 +155,7 @@ class PrometheusTests(SynchronousTestCase):
 
         until(scraped, "the metric in Prometheus")
         # Where a scrape took too long it is down, until the next one.
-        until(lambda: self.ask(port, "up")[0]["value"][1] == "1", "the server is up")
+        until(lambda: [entry["value"][1] for entry in self.ask(port, "up")] == ["1"], "the server is up")
 
     def run_prometheus(self, directory: Path, config: Path, port: int) -> None:
         process = subprocess.Popen(
