@@ -23,11 +23,11 @@ from unittest import SkipTest
 from twisted.trial.unittest import SynchronousTestCase
 
 try:
-    from playwright.sync_api import expect, sync_playwright
+    from playwright.sync_api import Error, expect, sync_playwright
 except ImportError:  # the tests are skipped then
-    expect = sync_playwright = None
+    Error = expect = sync_playwright = None
 
-from test.servers import MODULE, PATIENCE, Server, make_directory
+from test.servers import MODULE, PATIENCE, Server, make_directory, until
 
 CHROMIUM = shutil.which("chromium")
 AXE = Path(sys.prefix) / "node" / "node_modules" / "axe-core" / "axe.min.js"
@@ -35,6 +35,13 @@ AXE = Path(sys.prefix) / "node" / "node_modules" / "axe-core" / "axe.min.js"
 WIDE = {"width": 1440, "height": 900}
 PHONE = {"width": 390, "height": 844}
 PASSWORD = "open sesame"
+
+_PATIENT = """{
+    // The page looks each second whether the server has been silent for too long.
+    const every = window.setInterval;
+    window.setInterval = (call, pause, ...more) => every(call, pause === 1000 ? 2 ** 31 - 1 : pause, ...more);
+}"""
+"""Has a page not say that the connection is lost only because server or browser stood still for some seconds."""
 
 _WORDS_OF_LOADING = "Failed to load resource"
 """Chromium's console has a line for each answer that is an error; the page shows those that matter."""
@@ -152,12 +159,13 @@ class BrowserTests(SynchronousTestCase):
 
     def open(
         self, server: Server, path: str = "/", size: dict[str, int] = WIDE, theme: str = "light", script: str = "",
-        **more: Any,
+        patient: bool = True, **more: Any,
     ) -> Any:  # fmt: skip
         """
         Open a page of a server's in a browser that knows nothing of others.
 
         @param script: what to run before the scripts of the page.
+        @param patient: whether the page waits for a server that is silent.
         """
         context = self.browser.new_context(
             viewport=size, color_scheme=theme, timezone_id="UTC", locale="en-GB", reduced_motion="reduce", **more
@@ -166,6 +174,8 @@ class BrowserTests(SynchronousTestCase):
         context.set_default_timeout(PATIENCE * 1000)
         if script:
             context.add_init_script(script)
+        if patient:
+            context.add_init_script(_PATIENT)
         page = context.new_page()
         page.on("console", self._heard)
         page.on("pageerror", lambda error: self._complaints.append(f"{error}"))
@@ -200,6 +210,11 @@ def count(server: Server, queue: str) -> int:
     """@return: how many items a queue has, where the server has no users."""
     with server.client() as client:
         return client.count(queue.encode())
+
+
+def until_seen(page: Any, condition: Callable[[], object], what: str) -> None:
+    """Wait until handlers of a page's events have seen something: they are called while a call to the page runs."""
+    until(lambda: condition() or page.wait_for_timeout(20), what)
 
 
 def faults_of(page: Any) -> list[str]:

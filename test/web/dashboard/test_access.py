@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from test.servers import Server
+from test.servers import Server, until
 from test.web.dashboard.chromium import PHONE, WIDE, BrowserTests, expect, faults_of, put
 
 CONFIG = """
@@ -35,7 +35,15 @@ def pages(page: Any) -> Iterator[str]:
     """Go through all that the dashboard can show, and say where we are when it is there."""
 
     def go(where: str, shown: str) -> None:
-        page.evaluate("where => { location.hash = where; }", where)
+        # The page that was shown before may have the same in it.
+        page.evaluate(
+            """where => new Promise((done) => {
+                if (location.hash === where) return done();
+                window.addEventListener("hashchange", () => setTimeout(done), {once: true});
+                location.hash = where;
+            })""",
+            where,
+        )
         expect(page.locator(shown).first).to_be_visible()
 
     def dialog(button: str) -> Iterator[str]:
@@ -167,36 +175,26 @@ class AccessTests(BrowserTests):
         self.check_first_paint(server)
 
     def check_first_paint(self, server: Server) -> None:
-        """It is there within half a second, with what little the server sends, and before any figures."""
+        """
+        It takes two round trips and little to load: the page itself, and what that names.  Neither scripts nor figures
+        have to be there.
+        """
         page = self.open(server)
         expect(page.locator("table.virtual.loaded")).to_be_visible()
-        sent = page.evaluate(
+        loaded = page.evaluate(
             """() => performance.getEntriesByType("resource").filter(({name}) => name.includes("/static/"))
-                .reduce((sum, {encodedBodySize}) => sum + encodedBodySize, 0)"""
+                .map(({name, encodedBodySize, renderBlockingStatus}) =>
+                    [new URL(name).pathname, encodedBodySize, renderBlockingStatus === "blocking"])"""
         )
-        self.assertLess(sent, 200_000)
-        # A machine that is busy with something else is given more time, and may try again.
-        for _ in range(8):
-            page.reload()
-            page.wait_for_function("performance.getEntriesByName('first-contentful-paint').length")
-            painted = page.evaluate("performance.getEntriesByName('first-contentful-paint')[0].startTime")
-            if painted < 500 * self.slowness(page):
-                break
-        else:
-            self.fail(f"the first paint took {painted} ms")
-        page.route("**/api/**", lambda route: None)
+        self.assertLess(sum(size for _, size, _ in loaded), 200_000)
+        blocking = {name: size for name, size, blocks in loaded if blocks}
+        self.assertTrue(blocking)
+        self.assertLess(sum(blocking.values()), 60_000)
+        self.assertLessEqual(set(blocking), set(re.findall('"(/static/[^"]+)"', page.request.get(page.url).text())))
+        page.route(re.compile("/api/|/static/main.js"), lambda route: None)
         page.reload(wait_until="commit")
+        # Not wait_for_function: where that has to wait, the page's Content-Security-Policy refuses it.
+        painted = "performance.getEntriesByName('first-contentful-paint').length"
+        until(lambda: page.evaluate(painted), "the first paint")
         expect(page.get_by_role("link", name="Queues", exact=True)).to_be_visible()
         page.unroute_all(behavior="ignoreErrors")
-
-    def slowness(self, page: Any) -> float:
-        """@return: how much longer this machine takes for a piece of work than one that is idle, 1 at least."""
-        took = page.evaluate(
-            """() => {
-                const start = performance.now();
-                let x = 0;
-                for (let i = 0; i < 2e7; i++) x += i % 7;
-                return performance.now() - start;
-            }"""
-        )
-        return max(1.0, took / 20)
