@@ -165,9 +165,11 @@ app.events.addEventListener("state", ({ detail: state }) => {
 
 /** The browser does not say why events ended: ask whether it is because nobody is logged in. */
 async function lookWhy() {
+  const before = app.session;
   try {
     const session = await get("/session");
-    if (!session.authenticated) logIn("The session is over. Please log in again.");
+    // Unless that was found out otherwise meanwhile: somebody may be logging in, or have logged in.
+    if (!session.authenticated && app.session === before) logIn("The session is over. Please log in again.");
   } catch {
     // The server is away; it is asked again anyway.
   }

@@ -5,11 +5,13 @@ Tests of who may see and do what, and of what happens when the connection or the
 from __future__ import annotations
 
 import contextlib
+import re
 from typing import Any
+from urllib.parse import urlsplit
 
 from test.ports import reserve_port
 from test.servers import Server
-from test.web.dashboard.chromium import PASSWORD, BrowserTests, expect, put
+from test.web.dashboard.chromium import PASSWORD, BrowserTests, expect, put, until_seen
 
 USERS = """
 [users.root]
@@ -52,7 +54,7 @@ class UsersTests(BrowserTests):
         page.get_by_role("button", name="Drop items…").click()
         page.get_by_role("button", name="Drop 1 item").click()
         expect(page.get_by_role("heading", name="Nothing to take")).to_be_visible()
-        self.assertIn("user root", server.text)
+        server.wait_for("user root")
         page.get_by_role("button", name="Log out").click()
         expect(page.get_by_text("You are logged out.")).to_be_visible()
         page.reload()
@@ -94,6 +96,38 @@ class UsersTests(BrowserTests):
         expect(page.get_by_role("heading", name="No queues yet")).to_be_visible()
 
 
+    def test_session_whose_end_is_found_out_twice(self) -> None:
+        """Whoever is logging in by then goes on with that."""
+        server = self.serve(config=USERS, users="root")
+        page = self.open(server, "/#/server")
+        self.log_in(page, "root")
+        expect(page.locator("#connection.good")).to_have_text("Live")
+        held: dict[str, Any] = {}
+        holding = True
+
+        def hold(route: Any) -> None:
+            if holding:
+                held[urlsplit(route.request.url).path.rpartition("/")[2]] = route
+            else:
+                route.continue_()
+
+        page.route(re.compile("/api/v1/(?!events)"), hold)
+        page.context.clear_cookies()
+        page.evaluate("location.hash = '#/queue/jobs'")
+        # The events of the queue are refused, and the page asks why.
+        until_seen(page, lambda: {"history", "session"} <= set(held), "requests of the page")
+        holding = False
+        held["history"].continue_()
+        expect(page.get_by_text("The session is over. Please log in again.")).to_be_visible()
+        page.get_by_label("User").fill("root")
+        with page.expect_response("**/api/v1/session"):
+            held["session"].continue_()
+        page.get_by_label("Password").fill(PASSWORD)
+        page.get_by_role("button", name="Log in").click()
+        expect(page.get_by_role("heading", name="There is no such queue")).to_be_visible()
+        page.unroute_all(behavior="ignoreErrors")
+
+
 class ConnectionTests(BrowserTests):
     def test_server_that_goes_and_comes_back(self) -> None:
         server = self.serve(f"--http-port={reserve_port()}")
@@ -113,6 +147,17 @@ class ConnectionTests(BrowserTests):
         expect(page.locator(".tile", has_text="Items").locator("dd")).to_have_text("2")
         page.get_by_role("button", name="Dismiss").first.click()
         expect(page.get_by_text("The server was restarted at ")).to_have_count(0)
+
+    def test_server_that_stands_still(self) -> None:
+        server = self.serve()
+        page = self.open(server, patient=False)
+        expect(page.locator("#connection.good")).to_have_text("Live")
+        server.pause()
+        self.addCleanup(server.resume)
+        expect(page.get_by_role("alert")).to_contain_text("Connection lost.")
+        server.resume()
+        expect(page.locator("#connection.good")).to_have_text("Live")
+        expect(page.get_by_role("alert")).to_have_count(0)
 
     def test_browser_that_is_offline(self) -> None:
         page = self.open(self.serve())
