@@ -59,7 +59,9 @@ export function ask(title, body, { action, danger, wide, submit, more } = {}) {
   return new Promise((resolve) => {
     dialog.addEventListener("close", () => {
       dialog.remove();
-      if (before && before.isConnected) before.focus();
+      // What had the focus may have been made anew meanwhile.
+      const back = before && (before.isConnected ? before : document.getElementById(before.id));
+      back?.focus();
       resolve(result);
     });
   });

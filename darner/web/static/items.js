@@ -163,10 +163,13 @@ export class Items {
 
   #show(answer) {
     this.answer = answer;
+    const focused = this.place.contains(document.activeElement) ? document.activeElement.id : "";
     const there = new Set(answer.items.map(({ id }) => id));
     for (const id of this.selection) if (!there.has(id)) this.selection.delete(id);
     if (answer.items.length) fill(this.place, h("div.scroll-x", {}, this.#table(answer)));
     else fill(this.place, this.#empty(answer));
+    // Whoever is at an item stays there.
+    if (focused) document.getElementById(focused)?.focus({ preventScroll: true });
     const { before } = this;
     fill(
       this.pager,
@@ -254,6 +257,7 @@ export class Items {
     const shown = columns(this.state, items[0].time + items[0].age_ms);
     const all = h("input", {
       type: "checkbox",
+      id: "pick-all",
       "aria-label": "Select all of this page",
       onchange: () => {
         for (const { id } of items) this.selection[all.checked ? "add" : "delete"](id);
@@ -266,6 +270,7 @@ export class Items {
     const rows = items.map((item) => {
       const box = h("input", {
         type: "checkbox",
+        id: `pick-${item.id}`,
         "aria-label": `Select item ${item.id}`,
         onchange: () => {
           this.selection[box.checked ? "add" : "delete"](item.id);
@@ -282,7 +287,11 @@ export class Items {
           },
         },
         h("td.pick", {}, h("label.hit", {}, box)),
-        h("th.id", { scope: "row" }, h("button.link", { type: "button", onclick: () => this.#open(item) }, item.id)),
+        h(
+          "th.id",
+          { scope: "row" },
+          h("button.link", { type: "button", id: `item-${item.id}`, onclick: () => this.#open(item) }, item.id),
+        ),
         shown.map(([, text, kind]) => h(`td${kind ? `.${kind}` : ""}`, {}, text(item))),
         h("td.preview", {}, preview(item)),
       );

@@ -4,12 +4,13 @@ Tests of a queue's page: what it shows, and what can be done on it.
 
 from __future__ import annotations
 
+import contextlib
 import re
 from pathlib import Path
 from typing import Any
 
 from test.servers import Server
-from test.web.dashboard.chromium import BrowserTests, count, expect, put
+from test.web.dashboard.chromium import BrowserTests, Error, count, expect, put, until_seen
 
 ITEMS = ".items-table tbody tr"
 CONFIG = """
@@ -56,7 +57,7 @@ class QueueTests(BrowserTests):
         """Each tab has the items of its state and says what there is to know of them."""
         server = self.serve(config=CONFIG)
         put(server, "jobs", b"retried", b"failed", b"taken", b"waiting", flags=7)
-        put(server, "jobs", b"later", options="/delay=3600000")
+        put(server, "jobs", b"later", options="/delay=129600000")
         with server.client() as worker:
             self.assertEqual(worker.get(b"jobs/open"), b"retried")
             worker.ask(b"get jobs/abort")
@@ -71,7 +72,7 @@ class QueueTests(BrowserTests):
             page.keyboard.press("ArrowRight")
             expect(tab(page, "Delayed")).to_be_focused()
             expect(page.locator(ITEMS)).to_contain_text("later")
-            expect(page.locator(ITEMS)).to_contain_text(re.compile(r"59 min|1 h"))
+            expect(page.locator(ITEMS)).to_contain_text(re.compile(r"1 d 1[12] h"))
             page.keyboard.press("ArrowRight")
             expect(page.locator(ITEMS)).to_contain_text("retried")
             tab(page, "Dead").click()
@@ -177,6 +178,40 @@ class QueueTests(BrowserTests):
         expect(page.locator(ITEMS)).to_have_count(25)
         page.get_by_label("Begin at the item with this id").fill("38")
         expect(page.locator(ITEMS)).to_have_count(2)
+
+    def test_list_that_is_shown_anew(self) -> None:
+        """Whoever is at an item stays there, also behind a question."""
+        _, page = self.filled()
+        item = page.locator(ITEMS).first.get_by_role("button")
+        held: list[Any] = []
+        holding = True
+
+        def hold(route: Any) -> None:
+            if holding:
+                held.append(route)
+            else:
+                route.continue_()
+
+        page.route("**/items?*", hold)
+        for key in ("", "Enter"):
+            holding = True
+            until_seen(page, lambda: held, "the page asks for the items by itself")
+            page.evaluate("document.querySelector('.items-table').id = 'old'")
+            item.focus()
+            if key:
+                page.keyboard.press(key)
+                expect(page.get_by_role("dialog", name="Item 0 of jobs")).to_be_visible()
+            holding = False
+            for route in held:
+                with contextlib.suppress(Error):  # the page asks for the items once more where that takes long
+                    route.continue_()
+            held.clear()
+            expect(page.locator("#old")).to_have_count(0)
+            if key:
+                page.keyboard.press("Escape")
+            expect(item).to_be_focused()
+            page.evaluate("document.activeElement.blur()")
+        page.unroute_all(behavior="ignoreErrors")
 
     def test_items_of_others_are_given_back(self) -> None:
         server = self.serve()
