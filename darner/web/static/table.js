@@ -261,6 +261,8 @@ export class VirtualTable {
     const target = index + by;
     if (target < 0 || target >= this.total) return;
     event.preventDefault();
+    // Keys may come faster than the browser draws.
+    if (!this.shown.has(target)) this.#lay();
     this.shown.get(target)?.element.querySelector("a, button")?.focus();
   }
 }

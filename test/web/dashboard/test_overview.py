@@ -151,20 +151,28 @@ class OverviewTests(BrowserTests):
         self.assertLess(page.locator(ROWS).count(), 60)
         page.evaluate(
             """async () => {
-                // A slow machine takes many times as long for a frame, which is no pause in the dragging.
-                const timeout = window.setTimeout;
-                window.setTimeout = (call, pause, ...more) => timeout(call, 20 * pause, ...more);
+                // However long a frame takes, that is no pause in the dragging: timers wait until it is over.
+                const { setTimeout, clearTimeout } = window;
+                const waiting = new Map();
+                window.setTimeout = (...timer) => {
+                    const number = -1 - waiting.size;
+                    waiting.set(number, timer);
+                    return number;
+                };
+                window.clearTimeout = (number) => number < 0 ? waiting.set(number, null) : clearTimeout(number);
                 const end = document.documentElement.scrollHeight;
                 for (let at = 1; at <= 60; at++) {
                     window.scrollTo(0, end * at / 60);
                     await new Promise(requestAnimationFrame);
                 }
-                window.setTimeout = timeout;
+                Object.assign(window, { setTimeout, clearTimeout });
+                for (const timer of waiting.values()) if (timer) setTimeout(...timer);
             }"""
         )
         expect(page.get_by_role("link", name="q99999", exact=True)).to_be_in_viewport()
         self.assertLess(page.locator(ROWS).count(), 60)
-        self.assertLess(len(asked), 30, "pages that passed by were asked for")
+        # What is in view is asked for again each 2 s.
+        self.assertLess(len(set(asked)), 10, "pages that passed by were asked for")
         # By keyboard from row to row, also where the next one is out of view.
         last = page.get_by_role("link", name="q99999", exact=True)
         last.focus()
@@ -176,6 +184,7 @@ class OverviewTests(BrowserTests):
         page.keyboard.type("4242")
         expect(page.get_by_text("20 of 100,000 queues")).to_be_visible()
         expect(page.get_by_role("link", name="q04242", exact=True)).to_be_in_viewport()
+        page.unroute_all(behavior="ignoreErrors")
 
 
 def work(server: Server, ended: Event) -> None:
