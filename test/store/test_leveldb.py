@@ -674,16 +674,18 @@ class FaultTests(LevelTestCase):
         """For a little while, and once: what they are at mostly ends by the same fault."""
         entered, leave = threading.Event(), threading.Event()
 
+        self.addCleanup(leave.set)
+
         def work() -> None:
-            self.store._database.in_thread(lambda: (entered.set(), leave.wait(10)))
+            self.store._database.in_thread(lambda: (entered.set(), leave.wait()))
 
         self.disk.full = True
         self.fail_to_put()
         self.disk.full = False
-        self.patch(Database, "PATIENCE", 10.0)
+        self.patch(Database, "PATIENCE", 600.0)
         thread = threading.Thread(target=work)
         thread.start()
-        entered.wait(10)
+        entered.wait()
         threading.Timer(0.05, leave.set).start()
         self.store.mend()
         thread.join()
@@ -696,7 +698,7 @@ class FaultTests(LevelTestCase):
         self.disk.full = False
         thread = threading.Thread(target=work)
         thread.start()
-        entered.wait(10)
+        entered.wait()
         self.patch(Database, "PATIENCE", 0.01)
         for _ in range(3):
             self.assertRaises(StoreError, self.store.mend)
