@@ -5,7 +5,6 @@ Tests of `darner.net.clock`.
 from __future__ import annotations
 
 import errno
-import os
 import queue
 import sys
 import threading
@@ -20,6 +19,7 @@ from zope.interface.verify import verifyObject
 from darner.net.clock import MonotonicClock
 from darner.net.log_limits import PERIOD
 from test import allow_critical
+from test.descriptors import descriptors
 from test.servers import PATIENCE
 
 
@@ -219,12 +219,12 @@ class StopTests(ClockTestCase):
 
     def test_descriptors_are_closed(self) -> None:
         self.clock.stop()
-        before = len(os.listdir("/proc/self/fd"))
+        before = descriptors()
         MonotonicClock(self.wakes.put).stop()
         for _ in range(3):
             self.clock.callLater(1000, self.called.append, "x")
             self.clock.stop()
-        self.assertEqual(len(os.listdir("/proc/self/fd")), before)
+        self.assertEqual(descriptors() - before, set())
 
     def test_no_descriptor_is_needed_later(self) -> None:
         """The first call may be made while there are no descriptors."""
