@@ -19,7 +19,7 @@ from darner.commands.client_settings import OF_FILE, ClientSettings, default_pat
 from darner.commands.exits import explain
 from darner.commands.output import duration, printable, size
 from darner.config.passwords import hash_password, set_password
-from test.commands.harness import PROGRAM, ProgramTestCase, call, environment
+from test.commands.harness import ProgramTestCase, call, environment
 from test.servers import PATIENCE, ROOT, Server, make_certificate, make_directory
 
 
@@ -220,10 +220,14 @@ class VersionTests(SynchronousTestCase):
 
 class CompletionTests(ProgramTestCase):
     def complete(self, line: str) -> list[str]:
-        """@return: what bash is offered at the end of a line."""
+        """@return: what bash is offered at the end of a line, by one who has more patience than a person."""
         words = line.split(" ")
+        code = (
+            f"from darner.commands import completing, entry; completing.PATIENCE = {PATIENCE}\n"
+            "import sys; sys.argv[0] = 'darner'; sys.exit(entry.main())"
+        )
         done = subprocess.run(
-            PROGRAM, capture_output=True, text=True, timeout=PATIENCE,
+            [sys.executable, "-c", code], capture_output=True, text=True, timeout=PATIENCE,
             env=environment(
                 _DARNER_COMPLETE="bash_complete", COMP_WORDS=line, COMP_CWORD=str(len(words) - 1),
                 DARNER_SERVERS=self.address,

@@ -5,6 +5,7 @@ Tests of `darner.net.clock`.
 from __future__ import annotations
 
 import errno
+import os
 import queue
 import sys
 import threading
