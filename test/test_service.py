@@ -41,6 +41,7 @@ from darner.store.batch import Batch
 from darner.store.leveldb import LevelStore
 from darner.store.memory import MemoryStore
 from test.harness import slow_disk
+from test.ports import reserve_port
 
 LARGE = bytes(range(256)) * 1024
 
@@ -335,9 +336,7 @@ class FailingStartTests(ServiceTestCase):
     async def test_a_port_is_taken(self) -> None:
         other = await loopback().listen(Factory())
         self.addCleanup(other.stopListening)
-        free = await loopback().listen(Factory())
-        port = free.getHost().port
-        await free.stopListening()
+        port = reserve_port()
         path = self.mktemp()
         service = self.make(
             TCP4ServerEndpoint(reactor, port, interface="127.0.0.1"),
@@ -600,13 +599,13 @@ class CleanStopTests(ServiceTestCase):
         self.patch(service_module, "DRAIN", 600.0)  # however long this process stands still meanwhile
 
     async def test_connections_are_ended_and_open_reads_go_back(self) -> None:
-        service = self.started(loopback(), loopback())
+        port = reserve_port()  # where nobody else answers once the service has stopped
+        service = self.started(TCP4ServerEndpoint(reactor, port, interface="127.0.0.1"), loopback())
         for number in range(3):
             await service.put(b"q", b"%d" % number)
         one, two = await self.connect(service, 0), await self.connect(service, 1)
         await one.ask(self, b"get q/open\r\n", b"VALUE q 0 1\r\n0\r\nEND\r\n")
         await two.ask(self, b"get q/open\r\n", b"VALUE q 0 1\r\n1\r\nEND\r\n")
-        port = service.ports[0].getHost().port
         await service.stopService()
         await gatherResults([one.gone(), two.gone()])
         with self.assertRaises(ConnectionRefusedError):
