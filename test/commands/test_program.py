@@ -14,7 +14,7 @@ import click
 from twisted.trial.unittest import SynchronousTestCase
 
 import darner
-from darner.commands import entry, program, versions
+from darner.commands import entry, program, servers, versions
 from darner.commands.client_settings import OF_FILE, ClientSettings, default_path
 from darner.commands.exits import explain
 from darner.commands.output import duration, printable, size
@@ -156,6 +156,7 @@ class LogInTests(SynchronousTestCase):
     """A server with users, and with TLS."""
 
     def test_users_and_tls(self) -> None:
+        self.patch(servers, "CONNECT_TIMEOUT", PATIENCE)
         directory = make_directory(self)
         set_password(directory / "passwords", b"ann", hash_password(b"secret"))
         set_password(directory / "passwords", b"bob", hash_password(b"secret"))
