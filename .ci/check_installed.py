@@ -17,6 +17,9 @@ from pathlib import Path
 
 import darner
 
+PATIENCE = 120
+"""Seconds after which what does not happen is an error."""
+
 
 def main() -> None:
     twistd = str(Path(sys.executable).parent / "twistd")
@@ -32,18 +35,18 @@ def main() -> None:
         command = [twistd, "--nodaemon", "--pidfile=", "darner", "--port=0", "--data-dir=data"]
         server = subprocess.Popen(command, stdout=out)
     try:
-        until = time.monotonic() + 30
-        while (listening := re.search(r"host='127\.0\.0\.1', port=(\d+)", log.read_text())) is None:
+        until = time.monotonic() + PATIENCE
+        while (listening := re.search(r"host='127\.0\.0\.1', port=(\d+)\)", log.read_text())) is None:
             if server.poll() is not None or time.monotonic() > until:
                 sys.exit(f"the server did not start:\n{log.read_text()}")
             time.sleep(0.01)
-        with socket.create_connection(("127.0.0.1", int(listening[1])), 10) as client:
+        with socket.create_connection(("127.0.0.1", int(listening[1])), PATIENCE) as client:
             client.sendall(b"set q 5 0 5\r\nhello\r\nget q\r\nquit\r\n")
             replies = client.makefile("rb").read()
         if replies != b"STORED\r\nVALUE q 5 5\r\nhello\r\nEND\r\n":
             sys.exit(f"the server answers wrongly: {replies!r}")
         server.send_signal(signal.SIGTERM)
-        if server.wait(10) != 0:
+        if server.wait(PATIENCE) != 0:
             sys.exit(f"the server ended with status {server.returncode}")
     finally:
         server.kill()

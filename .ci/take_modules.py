@@ -9,15 +9,20 @@ FILE has the names of modules, one a line, those that take longest first.  Each 
 
 from __future__ import annotations
 
+import faulthandler
 import os
+import sys
 from collections.abc import Iterator
 from fcntl import LOCK_EX, flock
-from typing import Any
+from typing import Any, Final
 from unittest import TestSuite
 
 from twisted.trial.itrial import ITestCase
 from twisted.trial.runner import TestLoader
 from twisted.trial.unittest import decorate
+
+HUNG: Final = 3600
+"""Seconds after which a module counts as hung, far more than any takes: all threads are shown then, and this ends."""
 
 
 def taken(path: str) -> Iterator[str]:
@@ -40,9 +45,11 @@ class Taken(TestSuite):
     def run(self, result: Any, debug: bool = False) -> Any:
         loader = TestLoader()
         for name in taken(os.environ["MODULES"]):
+            faulthandler.dump_traceback_later(HUNG, exit=True, file=sys.__stderr__)
             decorate(loader.loadByName(name), ITestCase)(result)
             if result.shouldStop:
                 break
+        faulthandler.cancel_dump_traceback_later()
         return result
 
 

@@ -21,8 +21,8 @@ MAX_LENGTH: Final = {
     "backup": 8192,
 }  # fmt: skip
 """The maximum size of an input, in bytes, by target.  Code that short inputs do not reach needs a seed."""
-SLOW: Final = 20
-"""Seconds after which an input counts as an endless loop."""
+SLOW: Final = 120
+"""Seconds after which an input counts as an endless loop: longer than a busy machine stands still."""
 
 
 def _parser() -> argparse.ArgumentParser:

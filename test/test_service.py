@@ -41,6 +41,7 @@ from darner.store.batch import Batch
 from darner.store.leveldb import LevelStore
 from darner.store.memory import MemoryStore
 from test.harness import slow_disk
+from test.ports import reserve_port
 
 LARGE = bytes(range(256)) * 1024
 
@@ -105,8 +106,6 @@ async def until(condition: Callable[[], object]) -> None:
 
 
 class ServiceTestCase(TestCase):
-    timeout = 30
-
     def make(self, *endpoints: Any, name: str = "", **options: Any) -> QueueService:
         """@return: a service that is not started, with a data directory of its own or that of C{name}."""
         service = QueueService(Path(self.mktemp()) if not name else Path(name), endpoints, **options)
@@ -337,9 +336,7 @@ class FailingStartTests(ServiceTestCase):
     async def test_a_port_is_taken(self) -> None:
         other = await loopback().listen(Factory())
         self.addCleanup(other.stopListening)
-        free = await loopback().listen(Factory())
-        port = free.getHost().port
-        await free.stopListening()
+        port = reserve_port()
         path = self.mktemp()
         service = self.make(
             TCP4ServerEndpoint(reactor, port, interface="127.0.0.1"),
@@ -520,7 +517,7 @@ class Held(LevelStore):
 
     def write(self, batch: Batch, sync: bool = False) -> None:
         if sync:
-            self.gate.wait(10)
+            self.gate.wait()
             if self.failing:
                 raise StoreError("cannot write: no space")
         super().write(batch, sync)
@@ -547,22 +544,28 @@ class LargeWhileSyncTests(ServiceTestCase):
         self.assertTrue(self.service.queues.commit.busy)
 
     async def taken(self, count: int) -> None:
-        await until(lambda: self.service.queues.stats.bytes_read >= count)
+        """Wait until more than so many bytes were read."""
+        await until(lambda: self.service.queues.stats.bytes_read > count)
+
+    async def send_the_rest(self) -> None:
+        """Of it the server takes a part, and no more until the write is done."""
+        before = self.service.queues.stats.bytes_read
+        self.client.send(LARGE[100_000:] + b"\r\n")
+        await self.taken(before)
 
     async def test_the_rest_is_taken_up_when_the_write_is_done(self) -> None:
         await self.begin()
-        self.client.send(LARGE[100_000:] + b"\r\n")
-        await self.taken(262_144)
+        await self.send_the_rest()
         self.store.gate.set()
         await self.client.expect(self, b"STORED\r\n")
         self.assertEqual((await self.service.get(b"q")).payload, LARGE)
 
     async def test_a_client_that_sends_nothing_more_after_it(self) -> None:
         await self.begin()
-        self.client.send(LARGE[100_000:] + b"\r\n")
+        await self.send_the_rest()
         self.client.transport.loseWriteConnection()
-        await self.taken(262_144)
         await deferLater(reactor, 0.02)
+        self.assertTrue(self.service.queues.commit.busy)
         self.store.gate.set()
         await self.client.expect(self, b"STORED\r\n")
         await self.client.gone()
@@ -592,14 +595,17 @@ class LargeWhileSyncTests(ServiceTestCase):
 class CleanStopTests(ServiceTestCase):
     """Stop listening, finish and end the connections, give back what was open, close the store."""
 
+    def setUp(self) -> None:
+        self.patch(service_module, "DRAIN", 600.0)  # however long this process stands still meanwhile
+
     async def test_connections_are_ended_and_open_reads_go_back(self) -> None:
-        service = self.started(loopback(), loopback())
+        port = reserve_port()  # where nobody else answers once the service has stopped
+        service = self.started(TCP4ServerEndpoint(reactor, port, interface="127.0.0.1"), loopback())
         for number in range(3):
             await service.put(b"q", b"%d" % number)
         one, two = await self.connect(service, 0), await self.connect(service, 1)
         await one.ask(self, b"get q/open\r\n", b"VALUE q 0 1\r\n0\r\nEND\r\n")
         await two.ask(self, b"get q/open\r\n", b"VALUE q 0 1\r\n1\r\nEND\r\n")
-        port = service.ports[0].getHost().port
         await service.stopService()
         await gatherResults([one.gone(), two.gone()])
         with self.assertRaises(ConnectionRefusedError):
@@ -625,6 +631,7 @@ class CleanStopTests(ServiceTestCase):
             gate = threading.Event()
 
         service = self.started(loopback(), open_store=Store)
+        self.addCleanup(Store.gate.set)
         slow_disk(service)
         client = await self.connect(service)
         client.send(b"set q/sync 0 0 1\r\nx\r\n")

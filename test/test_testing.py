@@ -16,6 +16,7 @@ from darner.config.settings import Settings
 from darner.errors import ClientError, QueueFull, Stopped
 from darner.interfaces import IQueueService
 from darner.testing import MemoryQueueService, MemoryStore
+from test.descriptors import descriptors
 
 
 class MemoryQueueServiceTests(SynchronousTestCase):
@@ -70,10 +71,9 @@ class MemoryQueueServiceTests(SynchronousTestCase):
 
     def test_nothing_outside(self) -> None:
         """No thread and no file."""
-        before = threading.active_count(), sorted(os.listdir()), len(os.listdir("/proc/self/fd"))
+        before = set(threading.enumerate()), set(os.listdir()), descriptors()
         queues = MemoryQueueService()
         queues.startService()
         queues.result(queues.put(b"q", b"x", sync=True))
-        self.assertEqual(
-            (threading.active_count(), sorted(os.listdir()), len(os.listdir("/proc/self/fd"))), before
-        )
+        now = set(threading.enumerate()), set(os.listdir()), descriptors()
+        self.assertEqual([new - old for new, old in zip(now, before, strict=True)], [set()] * 3)

@@ -22,6 +22,8 @@ from darner.errors import ClientError, DarnerError
 
 _T = TypeVar("_T")
 _ATTEMPTS: Final = 3
+CONNECT_TIMEOUT: Final = 5.0
+"""Seconds that a connection may take, with TLS and log-in, where a request may take longer."""
 
 
 class Client(Commands):
@@ -114,7 +116,8 @@ class Servers:
     def _client(self, place: Address) -> Client:
         settings = self._settings
         return Client(
-            self._runtime, place, timeout=settings.timeout, connect_timeout=min(5.0, settings.timeout), **self._login
+            self._runtime, place, timeout=settings.timeout, connect_timeout=min(CONNECT_TIMEOUT, settings.timeout),
+            **self._login,
         )
 
     @property

@@ -52,7 +52,7 @@ class PatientFileTests(PipeTestCase):
         for number in range(20):
             file.write(f"{number}: \xe9\ud800\n")
             file.flush()
-        file.close()
+        file.close(PATIENCE)
         expected = b"".join(b"%d: \xc3\xa9\\ud800\n" % number for number in range(20))
         self.assertEqual(os.read(self.reader, 65536), expected)
 

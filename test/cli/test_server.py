@@ -278,8 +278,6 @@ class MakeServiceTests(SynchronousTestCase):
 
 
 class ServerTests(TestCase):
-    timeout = 30
-
     def setUp(self) -> None:
         self.path = self.mktemp()
         umask = os.umask(0)

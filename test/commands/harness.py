@@ -38,17 +38,26 @@ dedupe_window = "1h"
 
 [queues."timed_*"]
 open_timeout = "2s"
+
+[queues."timed8_*"]
+open_timeout = "8s"
+
+[queues."timed20_*"]
+open_timeout = "20s"
 """
 """The settings of the server that tests share."""
 
 PROGRAM = (sys.executable, "-m", "darner.commands.entry")
 
+DEFAULTS = {"HOME": "/nonexistent", "DARNER_TIMEOUT": str(PATIENCE)}
+"""Of the environment, in place of what this machine's user has set: a server is given time to answer."""
+
 
 def environment(**more: str) -> dict[str, str]:
     """@return: that of a process of its own, without what this machine's user has set."""
     return {
-        "PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin", "HOME": "/nonexistent", "TERM": "xterm", "LC_ALL": "C.UTF-8",
-        "PYTHONUNBUFFERED": "1", **more,
+        "PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin", "TERM": "xterm", "LC_ALL": "C.UTF-8", "PYTHONUNBUFFERED": "1",
+        **DEFAULTS, **more,
     }  # fmt: skip
 
 
@@ -91,7 +100,7 @@ def call(*arguments: str, given: bytes = b"", **variables: str) -> Done:
     with contextlib.ExitStack() as stack:
         for name, stream in streams.items():
             stack.enter_context(mock.patch.object(sys, name, stream))
-        stack.enter_context(mock.patch.dict(os.environ, {"HOME": "/nonexistent", **variables}))
+        stack.enter_context(mock.patch.dict(os.environ, {**DEFAULTS, **variables}))
         try:
             status = main(arguments)
         except SystemExit as end:
@@ -125,7 +134,7 @@ class ProgramTestCase(SynchronousTestCase):
         self.addCleanup(self.server.check_log)
         self.address = "{}:{}".format(*self.server.address)
         self.directory = make_directory(self)
-        self.client = Client(self.address)
+        self.client = Client(self.address, timeout=PATIENCE)
         self.addCleanup(self.client.close)
         self.queue = "_".join(self.id().split(".")[-2:])
 
@@ -175,6 +184,14 @@ class ProgramTestCase(SynchronousTestCase):
         for stream in (process.stdin, process.stdout, process.stderr):
             if stream is not None:
                 stream.close()
+
+    def has_heard(self, process: subprocess.Popen[bytes]) -> None:
+        """Wait until a process that waits for more has read what the server has sent it, and done what follows."""
+        # The second answer comes when all of the turn before the first one is sent.
+        for _ in range(2):
+            self.client.stats()
+        stat = Path(f"/proc/{process.pid}/stat")
+        until(lambda: stat.read_text().rpartition(")")[2].split()[0] == "S", "it sleeps")
 
     def terminal(self, *arguments: str, columns: int = 80, rows: int = 24) -> Terminal:
         """Run it at a terminal."""

@@ -25,7 +25,7 @@ class MoveTests(ProgramTestCase):
         self.other = other_server()
         self.addCleanup(self.other.check_log)
         self.target = "{}:{}".format(*self.other.address)
-        self.there = Client(self.target)
+        self.there = Client(self.target, timeout=PATIENCE)
         self.addCleanup(self.there.close)
 
     def moved(self, queue: str = "") -> list[bytes]:
@@ -63,6 +63,7 @@ class MoveTests(ProgramTestCase):
         item = self.there.get(self.queue, timeout=PATIENCE)
         self.assertEqual(item.payload if item is not None else None, b"x")
         until(lambda: self.client.stats().queues[self.queue].open_transactions == 0, "it is gone here")
+        self.has_heard(process)
         process.send_signal(signal.SIGINT)
         out, errors = process.communicate(timeout=PATIENCE)
         self.assertEqual((process.returncode, errors), (130, b"darner: interrupted\n"))

@@ -14,12 +14,12 @@ import click
 from twisted.trial.unittest import SynchronousTestCase
 
 import darner
-from darner.commands import entry, program, versions
+from darner.commands import entry, program, servers, versions
 from darner.commands.client_settings import OF_FILE, ClientSettings, default_path
 from darner.commands.exits import explain
 from darner.commands.output import duration, printable, size
 from darner.config.passwords import hash_password, set_password
-from test.commands.harness import PROGRAM, ProgramTestCase, call, environment
+from test.commands.harness import ProgramTestCase, call, environment
 from test.servers import PATIENCE, ROOT, Server, make_certificate, make_directory
 
 
@@ -156,6 +156,7 @@ class LogInTests(SynchronousTestCase):
     """A server with users, and with TLS."""
 
     def test_users_and_tls(self) -> None:
+        self.patch(servers, "CONNECT_TIMEOUT", PATIENCE)
         directory = make_directory(self)
         set_password(directory / "passwords", b"ann", hash_password(b"secret"))
         set_password(directory / "passwords", b"bob", hash_password(b"secret"))
@@ -220,10 +221,14 @@ class VersionTests(SynchronousTestCase):
 
 class CompletionTests(ProgramTestCase):
     def complete(self, line: str) -> list[str]:
-        """@return: what bash is offered at the end of a line."""
+        """@return: what bash is offered at the end of a line, by one who has more patience than a person."""
         words = line.split(" ")
+        code = (
+            f"from darner.commands import completing, entry; completing.PATIENCE = {PATIENCE}\n"
+            "import sys; sys.argv[0] = 'darner'; sys.exit(entry.main())"
+        )
         done = subprocess.run(
-            PROGRAM, capture_output=True, text=True, timeout=PATIENCE,
+            [sys.executable, "-c", code], capture_output=True, text=True, timeout=PATIENCE,
             env=environment(
                 _DARNER_COMPLETE="bash_complete", COMP_WORDS=line, COMP_CWORD=str(len(words) - 1),
                 DARNER_SERVERS=self.address,

@@ -58,6 +58,7 @@ class PutTests(ProgramTestCase):
         process.stdin.write(b"1\n2\n3")
         process.stdin.flush()
         until(lambda: self.client.stats().queues.get(self.queue), "two items are put")
+        self.has_heard(process)
         process.send_signal(2)
         out, errors = process.communicate(timeout=PATIENCE)
         self.assertEqual((process.returncode, errors), (130, b"darner: interrupted\n"))

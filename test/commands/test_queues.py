@@ -95,7 +95,7 @@ class StatusTests(ProgramTestCase):
             self, f"--port={reserve_port()}", f"--data-dir={directory / 'data'}", directory=directory
         )  # fmt: skip
         self.address = "{}:{}".format(*self.own.address)
-        self.client = Client(self.address)
+        self.client = Client(self.address, timeout=PATIENCE)
         self.addCleanup(self.client.close)
 
     def test_flush_all(self) -> None:

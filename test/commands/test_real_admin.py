@@ -11,7 +11,7 @@ import threading
 from darner.client.blocking import Client
 from darner.commands.archive import Reader
 from test.commands.harness import Done, ProgramTestCase, call, until
-from test.servers import Server
+from test.servers import PATIENCE, Server
 
 if importlib.util.find_spec("darner.web") is not None:
 
@@ -20,7 +20,7 @@ if importlib.util.find_spec("darner.web") is not None:
             super().setUp()
             self.own = Server(self, "--port=0", "--http-port=0", f"--data-dir={self.directory}/data")
             self.address = "{}:{}".format(*self.own.address)
-            self.client = Client(self.address)
+            self.client = Client(self.address, timeout=PATIENCE)
             self.addCleanup(self.client.close)
             found = re.search(r"http://127\.0\.0\.1:\d+", self.own.text)
             self.url = found[0] if found is not None else ""
@@ -63,17 +63,23 @@ if importlib.util.find_spec("darner.web") is not None:
             self.assertEqual(self.client.stats().queues["jobs"].items, 2)
 
         def test_export(self) -> None:
-            """While others put and take: what was there before and is there afterwards is in the file."""
+            """
+            While others put and take: what was there before and is there afterwards is in the file.
+
+            They leave some of it, however long the export takes to begin.
+            """
             self.client.put_many("jobs", [b"%d" % number for number in range(3000)])
             self.client.put("jobs", b"x" * 100_000, expiry=3600)
             self.client.put("jobs", b"later", delay=3600)
             stop = threading.Event()
 
             def others() -> None:
-                with Client(self.address) as client:
+                with Client(self.address, timeout=PATIENCE) as client:
+                    taken = 0
                     while not stop.is_set():
                         client.put("jobs", b"new")
-                        client.get_many("jobs", 20)
+                        if taken < 2000:
+                            taken += len(client.get_many("jobs", 20))
 
             working = threading.Thread(target=others)
             working.start()

@@ -9,7 +9,7 @@ import re
 from darner.client.blocking import Client
 from darner.commands.output import size
 from test.commands.harness import ProgramTestCase, Terminal
-from test.servers import Server
+from test.servers import PATIENCE, Server
 
 
 class TerminalTests(ProgramTestCase):
@@ -107,7 +107,7 @@ class TerminalTests(ProgramTestCase):
         # One that has nothing but this queue, so that it is on the screen.
         server = Server(self)
         self.address = "{}:{}".format(*server.address)
-        self.client = Client(self.address)
+        self.client = Client(self.address, timeout=PATIENCE)
         self.addCleanup(self.client.close)
         self.client.put(self.queue, b"x")
         terminal = self.terminal("stats", "--watch", "--interval", "0.1", columns=110, rows=40)

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from fnmatch import fnmatchcase
 from typing import Any
 
+from test.ports import reserve_port
+
 
 class RedisServer:
     """
@@ -61,7 +63,8 @@ class RedisServer:
             daemon_threads = True
             allow_reuse_address = True
 
-        self._server = Listening(("127.0.0.1", 0), Handler)
+        # Reserved, so that nobody answers there when it has stopped.
+        self._server = Listening(("127.0.0.1", reserve_port()), Handler)
         self.port: int = self._server.server_address[1]
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01})
         self._thread.start()

@@ -20,9 +20,8 @@ from zope.interface.verify import verifyObject
 from darner.net.clock import MonotonicClock
 from darner.net.log_limits import PERIOD
 from test import allow_critical
-
-SOON = 10.0
-"""Seconds after which a test gives up to wait for another thread."""
+from test.descriptors import descriptors
+from test.servers import PATIENCE
 
 
 class ClockTestCase(SynchronousTestCase):
@@ -45,7 +44,7 @@ class ClockTestCase(SynchronousTestCase):
         self.clock.callLater(0, nudged.append, None)
         self.now += seconds
         while not nudged:
-            self.wakes.get(timeout=SOON)()
+            self.wakes.get(timeout=PATIENCE)()
 
 
 class MonotonicClockTests(ClockTestCase):
@@ -221,12 +220,12 @@ class StopTests(ClockTestCase):
 
     def test_descriptors_are_closed(self) -> None:
         self.clock.stop()
-        before = len(os.listdir("/proc/self/fd"))
+        before = descriptors()
         MonotonicClock(self.wakes.put).stop()
         for _ in range(3):
             self.clock.callLater(1000, self.called.append, "x")
             self.clock.stop()
-        self.assertEqual(len(os.listdir("/proc/self/fd")), before)
+        self.assertEqual(descriptors() - before, set())
 
     def test_no_descriptor_is_needed_later(self) -> None:
         """The first call may be made while there are no descriptors."""
@@ -250,7 +249,7 @@ class StopTests(ClockTestCase):
         """A wake-up on its way at the stop runs no call and does not start the thread again."""
         self.clock.callLater(0, self.called.append, "due")
         self.clock.callLater(1000, self.called.append, "later")
-        wake = self.wakes.get(timeout=SOON)
+        wake = self.wakes.get(timeout=PATIENCE)
         self.clock.stop()
         wake()
         self.assertEqual(self.called, [])
@@ -261,7 +260,7 @@ class StopTests(ClockTestCase):
         self.clock.callLater(2, self.called.append, "later")
         self.clock.callLater(0, self.called.append, "nudge")
         self.now += 1
-        self.wakes.get(timeout=SOON)()
+        self.wakes.get(timeout=PATIENCE)()
         self.assertEqual(self.called, ["nudge"])
         self.assertEqual(self.threads(), [])
 
@@ -301,7 +300,7 @@ class RealTimeTests(SynchronousTestCase):
             for _ in range(100_000):
                 clock._wake()
         clock.callLater(0, called.append, "x")
-        wakes.get(timeout=SOON)()
+        wakes.get(timeout=PATIENCE)()
         self.assertEqual(called, ["x"])
 
     def test_wall_clock_does_not_matter(self) -> None:
@@ -314,6 +313,6 @@ class RealTimeTests(SynchronousTestCase):
             called: list[str] = []
             begin = time.monotonic()
             clock.callLater(0.05, called.append, "x")
-            wakes.get(timeout=SOON)()
+            wakes.get(timeout=PATIENCE)()
             self.assertEqual(called, ["x"])
-            self.assertTrue(0.05 <= time.monotonic() - begin < 5)
+            self.assertGreaterEqual(time.monotonic() - begin, 0.05)

@@ -46,6 +46,7 @@ from darner.queues.surroundings import Surroundings
 from darner.store.memory import MemoryStore
 from test import LoggedAsCritical, allow_critical
 from test.harness import from_source
+from test.ports import reserve_port
 from test.protocol_contract import ProtocolContract
 from test.servers import PATIENCE
 
@@ -491,7 +492,7 @@ class FastPortTests(FastTestCase):
 
     def test_inherited_socket(self) -> None:
         """A socket that listens already is served, once, and is closed when the port stops."""
-        inherited = socket.create_server(("127.0.0.1", 0))
+        inherited = socket.create_server(("127.0.0.1", reserve_port()))
         address = inherited.getsockname()
         waiting = socket.create_connection(address)
         self.addCleanup(waiting.close)
@@ -521,6 +522,8 @@ class FastPortTests(FastTestCase):
             self.assertIs(type(fastest(reactor, endpoint)), expected)
 
     def test_connections_go_on_when_listening_stops(self) -> None:
+        number = reserve_port()  # where nobody else answers after that
+        self.patch(self, "make_endpoint", lambda: FastEndpoint(self.reactor, number, "127.0.0.1"))
         client = self.connect()
         port = self.ports.pop(())
         self.stop(port)

@@ -20,8 +20,6 @@ from darner.net.unix import UnixEndpoint
 
 
 class UnixEndpointTests(TestCase):
-    timeout = 30
-
     def setUp(self) -> None:
         # A short path: unix sockets want one.
         folder = tempfile.TemporaryDirectory(prefix="darner-")

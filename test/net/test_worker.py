@@ -20,6 +20,7 @@ from zope.interface.verify import verifyObject
 from darner.errors import StoreError
 from darner.net.worker import QUICK, Worker, start_worker
 from darner.values.vocabulary import CHUNK_BYTES
+from test.descriptors import descriptors
 from test.net.test_port import FastTestCase, SmallReactor, SocketClient, needs_epoll
 from test.servers import PATIENCE, until
 
@@ -143,10 +144,10 @@ class WorkerTests(SynchronousTestCase):
 
         self.patch(threading.Thread, "start", start)
         worker = Worker(self.reactor, "work")
-        before = len(os.listdir("/proc/self/fd"))
+        before = descriptors()
         error = self.assertRaises(OSError, worker.start)
         self.assertIn("can't start new thread", str(error))
-        self.assertEqual((len(os.listdir("/proc/self/fd")), worker.fileno()), (before, -1))
+        self.assertEqual((descriptors() - before, worker.fileno()), (set(), -1))
         self.assertEqual(self.reactor.readers, [self.worker])
 
     def test_other_systems(self) -> None:

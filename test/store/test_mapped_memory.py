@@ -5,6 +5,7 @@ Tests of `darner.store.mapped_memory`.
 from __future__ import annotations
 
 import mmap
+import os
 import threading
 from pathlib import Path
 
@@ -48,6 +49,8 @@ class LetGoTests(SynchronousTestCase):
         file = self.directory / "table"
         content = bytes(range(256)) * (SIZE // 256)
         file.write_bytes(content)
+        with file.open("r+b") as written:
+            os.fsync(written)  # what the kernel is about to write it does not give back
         with file.open("rb") as opened, mmap.mmap(opened.fileno(), 0, prot=mmap.PROT_READ) as mapped:
             self.assertEqual(mapped[:], content)
             self.assertGreater(resident(self.directory), SIZE // 2)
