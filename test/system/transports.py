@@ -5,21 +5,36 @@ Real servers with every kind of listener, and clients that speak to each: for th
 from __future__ import annotations
 
 import atexit
-import contextlib
 import fcntl
 import select
 import socket
 import ssl
 import struct
+import sys
 import termios
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
-from typing import Any, Final, Optional, Union
+from signal import SIGTERM
+from typing import Any, ClassVar, Final, Optional, Union
 
 from darner.front.memcache import MEMCACHE
-from test.servers import Address, Client, Owner, Server, make_certificate, make_directory, open_socket
+from test.servers import (
+    FOREGROUND,
+    PATIENCE,
+    TWISTD,
+    Address,
+    Client,
+    Owner,
+    Server,
+    make_certificate,
+    make_directory,
+    open_socket,
+    until,
+)
+from test.system import set_clock
 
 TRANSPORTS: Final = ("tcp", "endpoint", "ssl", "mtls", "unix")
 """The server's own port, Twisted's TCP, TLS without and with certificates of clients, and a unix socket."""
@@ -42,6 +57,8 @@ class TransportServer(Server):
     @ivar addresses_by_transport: where.
     """
 
+    program: ClassVar[Sequence[str]] = FOREGROUND
+
     def __init__(self, owner: Owner, settings: Sequence[str] = ()) -> None:
         """@param settings: lines of the configuration file."""
         self._settings = settings
@@ -55,7 +72,7 @@ class TransportServer(Server):
             owner, "--config=darner.toml", "--port=0", f"--data-dir={directory / 'data'}",
             "--listen=tcp:0:interface=127.0.0.1", f"--listen=ssl:0:{files}",
             f"--listen=mtls:0:{files}:clientCA={self.friend}", f"--listen=unix:{self._path}",
-            directory=directory, ready=False,
+            program=self.program, directory=directory, ready=False,
         )  # fmt: skip
 
     def start(self, ready: bool = True) -> None:
@@ -116,6 +133,36 @@ class TransportServer(Server):
         raise AssertionError("the server is never idle")
 
 
+class SetServer(TransportServer):
+    """The same with a clock that goes on when it is told to, so that no time-out is over too soon."""
+
+    program = (sys.executable, "-m", "test.system.set_clock", *FOREGROUND[len(TWISTD) :])
+
+    def advance(self, seconds: float) -> None:
+        """Have it be later, once it has done all that there is to do now, and do what is due then."""
+        self.wait_until_idle()
+        set_clock.advance(self.directory, seconds)
+        self.wait_until_idle()
+
+    def stop(self, signal: int = SIGTERM, patience: float = PATIENCE) -> int:
+        """Time goes by while it stops: it waits for clients."""
+
+        def ends() -> bool:
+            with suppress(OSError):
+                set_clock.advance(self.directory, 1)
+            return self.process.poll() is not None
+
+        self.process.send_signal(signal)
+        until(ends, "it ends", patience)
+        return self.process.wait()
+
+
+@cache
+def shared_set_server(*settings: str) -> SetServer:
+    """@return: the server with these settings and such a clock that all tests share; it ends with the tests."""
+    return SetServer(UntilExit(), settings)
+
+
 @cache
 def shared_server(*settings: str) -> TransportServer:
     """@return: the server with these settings that all tests share; it ends with the tests."""
@@ -158,7 +205,7 @@ class PatientClient:
     def _take(self) -> bool:
         """@return: whether something has come."""
         taken = False
-        with contextlib.suppress(*_AWAY):
+        with suppress(*_AWAY):
             while not self.closed:
                 try:
                     data = self.socket.recv(1 << 18)
