@@ -115,18 +115,21 @@ class TransportServer(Server):
             switches += int(status.rpartition("\nvoluntary_ctxt_switches:\t")[2].partition("\n")[0])
         return switches
 
-    def wait_until_idle(self, take: Callable[[], bool] = lambda: False, patience: float = 30.0) -> None:
+    def wait_until_idle(
+        self, take: Callable[[], bool] = lambda: False, comes: Callable[[], bool] = lambda: False, patience: float = 30
+    ) -> None:
         """
         Wait until every thread sleeps and has slept since the last look: it has done all that there is to do now.
 
-        @param take: called before each look; returns whether there was something, which means that it was not idle.
+        @param take: called after each look; returns whether there was something, which means that it was not idle.
+        @param comes: called in the end; returns whether something is on its way.
         """
         before = None
         deadline = time.monotonic() + patience
         while time.monotonic() < deadline:
             # First the look: what is sent before the server goes to sleep is then there to be taken.
             now = self._look()
-            if not take() and now is not None and now == before:
+            if not take() and now is not None and now == before and not comes():
                 return
             before = now
             time.sleep(0.001)
@@ -180,7 +183,9 @@ class PatientClient:
         self._server = server
         self.closed = False
         self._received: list[bytes] = []
-        connection = open_socket(server.addresses_by_transport[transport])
+        address = server.addresses_by_transport[transport]
+        self._server_port = 0 if isinstance(address, str) else address[1]
+        connection = open_socket(address)
         if connection.family != socket.AF_UNIX:
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         context = server.context(transport)
@@ -228,8 +233,19 @@ class PatientClient:
         (count,) = struct.unpack("i", fcntl.ioctl(self.socket, termios.TIOCOUTQ, b"\0" * 4))
         return int(count)
 
+    def _comes(self) -> bool:
+        """@return: whether the server's kernel has sent something that has not come here yet."""
+        if self.closed or self.socket.fileno() < 0 or self.socket.family == socket.AF_UNIX:
+            return False
+        ends = f":{self._server_port:04X} ", f":{self.socket.getsockname()[1]:04X} "
+        for line in Path("/proc/net/tcp").read_text().splitlines():
+            place, here = line.find(ends[0]), line.find(ends[1])
+            if 0 <= place < here:
+                return int(line.split()[4].partition(":")[0], 16) > 0
+        return False
+
     def receive(self) -> bytes:
-        self._server.wait_until_idle(self._take)
+        self._server.wait_until_idle(self._take, self._comes)
         received = b"".join(self._received)
         self._received.clear()
         return received
