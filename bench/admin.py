@@ -22,7 +22,8 @@ from typing import Any, Final, Optional
 from attrs import frozen
 
 from bench.many import Bystander, send_many
-from bench.servers import PATIENCE, Darner, free_port
+from bench.ports import reserve_port
+from bench.servers import PATIENCE, Darner
 
 _PAUSE: Final = 0.01
 """Seconds between two requests."""
@@ -77,7 +78,7 @@ class Timed(Darner):
 
     def __init__(self) -> None:
         super().__init__()
-        self.http_port = free_port()
+        self.http_port = reserve_port()
 
     def options(self) -> Sequence[str]:
         _, _, *options = super().options()

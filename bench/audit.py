@@ -15,9 +15,9 @@ from bench.books import COUNT, Books
 from bench.callers import Caller, Stage
 from bench.ledger import View
 
-PATIENCE: Final = 120.0
+PATIENCE: Final = 600.0
 """The longest time for an audit, in seconds."""
-GOING_PATIENCE: Final = 5.0
+GOING_PATIENCE: Final = 60.0
 """Seconds within which the server must notice that a client has disconnected."""
 
 

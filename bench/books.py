@@ -288,6 +288,11 @@ class Books:
                     self.given_back(item)
                     self.figures.left_open += 1
 
+    def any_open(self, queue: bytes) -> bool:
+        """@return: whether a client has an item of a queue open."""
+        ledger = self._ledgers.get(queue)
+        return ledger is not None and any(item.open is not None for item in ledger.items.values())
+
     def names(self) -> list[bytes]:
         """@return: the queues on which anything was set."""
         return [ledger.name for ledger in self._ledgers.values() if ledger.items or ledger.settled]

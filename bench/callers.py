@@ -266,7 +266,7 @@ class Caller:
         self._writer.write(b"stats\r\n")
         figures = {}
         while (line := await self._line()) != b"END":
-            _, name, figure = line.split(b" ")
+            _, name, figure = line.split(b" ", 2)
             if figure.lstrip(b"-").isdigit():  # a broken server may count below zero
                 figures[name] = int(figure)
         return figures

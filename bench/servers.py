@@ -26,6 +26,7 @@ from attrs import frozen
 
 import darner.front.session
 from bench.dialects import Beanstalk, RedisLists
+from bench.ports import reserve_port
 from bench.server_log import unhandled
 from darner.cli.workload import Dialect, Workload
 
@@ -113,7 +114,7 @@ class Server:
     def launch(self) -> subprocess.Popen[bytes]:
         """Start its process without waiting until it answers."""
         if not self.port:
-            self.port = free_port()
+            self.port = reserve_port()
             self.directory = Path(tempfile.mkdtemp(prefix="bench-"))
         program = self.program()
         assert program is not None
@@ -353,12 +354,6 @@ def at_address(name: str, host: str, port: int) -> type[Server]:
 def _environment(package: Path) -> dict[str, str]:
     paths = [str(package), *filter(None, [os.environ.get("PYTHONPATH")])]
     return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port: int = taken.getsockname()[1]
-        return port
 
 
 def allow_descriptors() -> int:

@@ -80,14 +80,20 @@ def attach(process: int, trace: Path, calls: str, more: Sequence[str]) -> subpro
          *more, "-p", str(process)],
         stdin=subprocess.DEVNULL, stderr=subprocess.PIPE,
     )  # fmt: skip
-    while any(
-        "\nTracerPid:\t0\n" in (task / "status").read_text() for task in Path(f"/proc/{process}/task").iterdir()
-    ):
+    while any(_is_free(task) for task in Path(f"/proc/{process}/task").iterdir()):
         if strace.poll() is not None:
             assert strace.stderr is not None
             raise OSError(f"strace cannot attach: {strace.stderr.read().decode()}")
         time.sleep(0.002)
     return strace
+
+
+def _is_free(task: Path) -> bool:
+    """@return: whether a thread is not traced; one that has ended meanwhile is not free."""
+    try:
+        return "\nTracerPid:\t0\n" in (task / "status").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
 
 
 def read_trace(path: Path) -> Iterator[Call]:

@@ -41,8 +41,6 @@ class ProtocolContract:
     """
 
     queues: Queues
-    unit = 1.0
-    """How long a second of a time-out is; less where it really has to be waited for."""
 
     def ask(self, request: bytes, client: Client | None = None) -> bytes:
         client = client or self.client
@@ -385,15 +383,15 @@ class ProtocolContract:
             (b"get nothing/t=100000\r\n", False),
             (b"get nothing/t=100000\r\nget", False),
         ):
-            client = self.connect(limits=Limits(stall_timeout=10 * self.unit))
+            client = self.connect(limits=Limits(stall_timeout=10))
             client.send(request)
             client.receive()
             (stalled if gone else patient).append(client)
-        slow = self.connect(limits=Limits(stall_timeout=10 * self.unit))
+        slow = self.connect(limits=Limits(stall_timeout=10))
         before = int(self.figures(slow)[b"idle_kicks"])
         for piece in (b"se", b"t q 0 0", b" 5\r\nhe", b"llo", b"\r\n"):
             slow.send(piece)
-            self.advance(6 * self.unit)
+            self.advance(6)
         self.assertEqual(slow.receive(), b"STORED\r\n")
         for client in (*stalled, *patient, slow):
             client.receive()
@@ -405,18 +403,18 @@ class ProtocolContract:
 
     def test_idle_clients(self) -> None:
         """Who asks for nothing is disconnected where that is wanted, and what it had open goes back."""
-        options = {"limits": Limits(idle_timeout=10 * self.unit)}
+        options = {"limits": Limits(idle_timeout=10)}
         idle, waiting, busy = (self.connect(**options) for _ in range(3))
         self.set(b"x", client=busy)
         self.assertEqual(self.ask(b"get q/open\r\n", idle), self.value(b"x"))
         waiting.send(b"get other/t=100000\r\n")
         for _ in range(4):
             self.ask(b"version\r\n", busy)
-            self.advance(5 * self.unit)
+            self.advance(5)
         for client in (idle, waiting, busy):
             client.receive()
         self.assertEqual([idle.closed, waiting.closed, busy.closed], [True, False, False])
         self.assertEqual(self.ask(b"get q\r\n", busy), self.value(b"x"))
-        self.advance(20 * self.unit)
+        self.advance(20)
         self.client.send(b"version\r\n")  # no limits were set for it
         self.assertFalse(self.client.closed)

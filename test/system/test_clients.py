@@ -23,7 +23,7 @@ from twisted.protocols.memcache import MemCacheProtocol
 from twisted.trial.unittest import SynchronousTestCase
 
 import darner
-from test.servers import PATIENCE, Server, lend_server
+from test.servers import PATIENCE, Client, Server, lend_server, until
 from test.system.client_contract import BINARY, TYPED, ClientContract
 from test.system.clients import NODE, NODE_MODULES, AiomcacheClient, NodeClient, TwistedClient
 
@@ -327,12 +327,21 @@ class PoolsTests(SynchronousTestCase):
             return int(raw.stats()[b"queue_q_open_transactions"])
 
     def use_two(self, wait: Any) -> None:
-        """Have a pool make two connections."""
-        threads = [threading.Thread(target=wait, args=(f"{name}/t=300",)) for name in "ab"]
-        for thread in threads:
-            thread.start()
+        """Have a pool make two connections: two that wait at the same time need them."""
+        threads = [threading.Thread(target=wait, args=(f"{name}/t=600000",)) for name in "ab"]
+        with self.server.client() as raw:
+            before = int(raw.stats()[b"cmd_get"])
+            for thread in threads:
+                thread.start()
+            self.serve_two(raw, before)
         for thread in threads:
             thread.join()
+
+    def serve_two(self, raw: Client, before: int) -> None:
+        """Wait until there are two more reads than before, and give them what they wait for."""
+        until(lambda: int(raw.stats()[b"cmd_get"]) == before + 2, "both wait")
+        for queue in b"a", b"b":
+            raw.set(queue, b"x")
 
     def test_pymemcache(self) -> None:
         for size, left_open in ((1, 0), (2, 1)):
@@ -349,7 +358,9 @@ class PoolsTests(SynchronousTestCase):
         async def scenario(size: int) -> None:
             client = aiomcache.Client(*self.server.address, pool_size=size)
             if size > 1:
-                await asyncio.gather(client.get(b"a/t=300"), client.get(b"b/t=300"))
+                with self.server.client() as raw:
+                    serving = asyncio.to_thread(self.serve_two, raw, int(raw.stats()[b"cmd_get"]))
+                    await asyncio.gather(client.get(b"a/t=600000"), client.get(b"b/t=600000"), serving)
             self.assertEqual(await client.get(b"q/open"), b"x")
             self.assertIsNone(await client.get(b"q/close"))
             self.assertEqual(self.open_count(), size - 1)

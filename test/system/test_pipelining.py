@@ -46,7 +46,7 @@ class PipeliningTests(SynchronousTestCase):
     def test_behind_a_wait(self) -> None:
         """What was sent behind a waiting read waits with it."""
         client, other = self.connect(), self.connect()
-        client.send(b"get q/t=20000\r\nset q 5 0 6\r\nbehind\r\nget q\r\nget q/t=1\r\nversion\r\n")
+        client.send(b"get q/t=600000\r\nset q 5 0 6\r\nbehind\r\nget q\r\nget q/t=1\r\nversion\r\n")
         until(lambda: other.stats().get(b"cmd_get") == b"1", "it waits")
         self.assertEqual(other.count(b"q"), 0)
         self.assertEqual(other.set(b"q", b"first"), b"STORED")

@@ -17,7 +17,7 @@ from pymemcache.exceptions import MemcacheError
 from twisted.trial.unittest import SynchronousTestCase
 
 from bench.remains import disk_usage
-from test.servers import Client, Server, until
+from test.servers import PATIENCE, Client, Server, until
 
 PIECE = 256 * 1024
 
@@ -221,7 +221,7 @@ class LargeItemTests(SynchronousTestCase):
             self.assertEqual(self.receive(other, b"get q"), sent)
             got = self.server.memory("VmHWM") - idle
             self.assertIsNone(other.get(b"q"))
-        until(lambda: disk_usage(self.server.data) < self.SIZE // 20, "the room is given back")
+        until(lambda: disk_usage(self.server.data) < self.SIZE // 20, "the room is given back", 10 * PATIENCE)
         reclaimed = self.server.memory("VmHWM") - idle
         for peak in put, got, reclaimed:
             self.assertLess(peak, self.MEMORY)

@@ -119,7 +119,7 @@ class Page:
         """@return: the exit status of a command, and what it writes."""
         done = subprocess.run(
             ["bash", "-c", self.here(command)], cwd=self.directory, input=typed, stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT, text=True, timeout=PATIENCE, env=self.environment,
+            stderr=subprocess.STDOUT, text=True, timeout=4 * PATIENCE, env=self.environment,
         )  # fmt: skip
         return done.returncode, self.there(done.stdout)
 

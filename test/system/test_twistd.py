@@ -30,6 +30,7 @@ from darner.errors import StoreUnusable
 from darner.store.leveldb import LevelStore
 from darner.values.vocabulary import CHUNK_BYTES
 from test.damage import live_tables
+from test.ports import reserve_port
 from test.servers import (
     FOREGROUND,
     MODULE,
@@ -45,7 +46,7 @@ from test.servers import (
 )
 
 STOPS_WITHIN = 5.0
-"""Seconds that a clean stop may take, whatever there is to do."""
+"""Seconds of processor time that a clean stop may take, whatever there is to do."""
 
 
 def contents(path: Path) -> dict[str, tuple[int, bytes]]:
@@ -54,6 +55,12 @@ def contents(path: Path) -> dict[str, tuple[int, bytes]]:
         str(entry.relative_to(path)): (entry.stat().st_mtime_ns, b"" if entry.is_dir() else entry.read_bytes())
         for entry in sorted(path.rglob("*"))
     }
+
+
+def processor_time(pid: int) -> float:
+    """@return: the seconds that a process has worked, itself and for the kernel; also of one that has just ended."""
+    words = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(words[11]) + int(words[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def put_many(client: Client, queue: bytes, count: int) -> None:
@@ -141,7 +148,7 @@ class OptionsTests(SynchronousTestCase):
         context = ssl.create_default_context(cafile=str(certificate))
         context.check_hostname = False
         payload = bytes(range(256)) * 2000
-        with socket.create_connection(server.address, 10) as plain, context.wrap_socket(plain) as client:
+        with socket.create_connection(server.address, PATIENCE) as plain, context.wrap_socket(plain) as client:
             client.sendall(b"set q 5 0 %d\r\n%b\r\nget q\r\nquit\r\n" % (len(payload), payload))
             replies = client.makefile("rb").read()
         self.assertEqual(replies, b"STORED\r\nVALUE q 5 %d\r\n%b\r\nEND\r\n" % (len(payload), payload))
@@ -163,10 +170,12 @@ class OptionsTests(SynchronousTestCase):
         before = server.memory("VmHWM")
         context = ssl.create_default_context(cafile=str(certificate))
         context.check_hostname = False
-        plain = socket.create_connection(server.addresses[1], 10)
+        plain = socket.create_connection(server.addresses[1], PATIENCE)
         plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16384)
         with context.wrap_socket(plain) as client:
-            client.sendall(b"get q/peek\r\n" * 4000)
+            # It may be disconnected before it has sent all.
+            with contextlib.suppress(ConnectionError, ssl.SSLError):
+                client.sendall(b"get q/peek\r\n" * 4000)
             until(lambda: feeder.stats()[b"curr_connections"] == b"1", "the end of a client that stalls")
         self.assertLess(server.memory("VmHWM") - before, 32 * 2**20)
         self.assertNotIn("Traceback", server.text)
@@ -204,7 +213,10 @@ class OptionsTests(SynchronousTestCase):
             received = b""
             # In TLS 1.3 a client hears of its refusal when it reads.
             with contextlib.suppress(ssl.SSLError, ConnectionError):
-                with socket.create_connection(server.addresses[0], 10) as plain, context.wrap_socket(plain) as client:
+                with (
+                    socket.create_connection(server.addresses[0], PATIENCE) as plain,
+                    context.wrap_socket(plain) as client,
+                ):
                     client.sendall(b"set q 0 0 1\r\nx\r\nquit\r\n")
                     received = client.makefile("rb").read()
             self.assertEqual(received, replies, certificate)
@@ -685,12 +697,20 @@ class DamageTests(SynchronousTestCase):
 
 
 class StopTests(SynchronousTestCase):
-    """A clean stop takes less than five seconds, loses nothing and ends with status 0."""
+    """
+    A clean stop takes less than five seconds, loses nothing and ends with status 0.
+
+    The seconds are those that the server works, as a busy machine gives it less.  For how long it waits for clients is
+    shown by L{test.test_service}; what it would wait for otherwise is longer than L{PATIENCE}.
+    """
 
     def assert_stops(self, server: Server, number: int = signal.SIGTERM) -> None:
-        started = time.monotonic()
-        self.assertEqual(server.stop(number), 0)
-        self.assertLess(time.monotonic() - started, STOPS_WITHIN)
+        before = processor_time(server.pid)
+        server.process.send_signal(number)
+        ended = os.WEXITED | os.WNOWAIT | os.WNOHANG
+        until(lambda: os.waitid(os.P_PID, server.pid, ended) is not None, "it ends")
+        self.assertLess(processor_time(server.pid) - before, STOPS_WITHIN)
+        self.assertEqual(server.process.wait(), 0)
         self.assertEqual(server.errors, "")
         self.assertNotIn("Traceback", server.text)
 
@@ -700,9 +720,7 @@ class StopTests(SynchronousTestCase):
     def test_at_the_first_moment(self) -> None:
         """As soon as anybody can connect, a stop is a clean one."""
         directory = make_directory(self)
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
+        port = reserve_port()
         for number in range(4):
             server = Server(
                 self, f"--port={port}", f"--data-dir={directory / str(number)}", directory=directory, ready=False
@@ -738,7 +756,7 @@ class StopTests(SynchronousTestCase):
             server.wait_for("stopping: finishing running requests")
             # Twisted says that it stops already, and that is all.
             server.allow("Can't stop reactor that isn't running.")
-            self.assertEqual(server.stop(signal.SIGTERM, STOPS_WITHIN), 0)
+            self.assertEqual(server.stop(signal.SIGTERM), 0)
         server.start()
         with server.client() as client:
             self.assertEqual(client.get(b"large"), bytes(8 * 1024 * 1024))
@@ -816,8 +834,8 @@ class StopTests(SynchronousTestCase):
         server = Server(self)
         with server.client() as client:
             client.set(b"q", b"whole")
-            client.send(b"set q 0 0 3000000\r\n" + bytes(2_000_000))
-            time.sleep(0.1)
+            client.send(b"set q 0 0 3000000\r\n" + os.urandom(2_000_000))
+            until(lambda: disk_usage(server.data) > 1_000_000, "chunks are written")
             self.assert_stops(server)
         server.start()
         with server.client() as client:
@@ -884,7 +902,7 @@ class RunningTests(SynchronousTestCase):
         with Client(("127.0.0.1", port)) as client:
             self.assertEqual(client.set(b"q", b"x"), b"STORED")
         os.kill(pid, signal.SIGTERM)
-        until(lambda: not pid_file.exists(), "it ends", STOPS_WITHIN)
+        until(lambda: not pid_file.exists(), "it ends")
         self.assertIn("] stopped\n", log.read_text())
         server = Server(self, directory=directory)
         with server.client() as client:
@@ -954,7 +972,7 @@ class CrashTests(SynchronousTestCase):
 
     ROUNDS = 6
     PLENTY = 120_000
-    """More items than are read between the crashes on a fast machine."""
+    """More items than are read between the crashes."""
 
     def test_sets(self) -> None:
         """Everything acknowledged is there, in order, once; what was not acknowledged may be."""
@@ -968,7 +986,7 @@ class CrashTests(SynchronousTestCase):
                     while True:
                         numbers = range(sent[worker], sent[worker] + at_once)
                         sent[worker] += at_once
-                        payloads = [b"%d/%06d" % (worker, number) for number in numbers]
+                        payloads = [b"%d/%09d" % (worker, number) for number in numbers]
                         option = b"/sync" if worker == 2 else b""
                         client.send(
                             b"".join(
@@ -1012,16 +1030,19 @@ class CrashTests(SynchronousTestCase):
             put_many(client, b"q", self.PLENTY)
         got: list[bytes] = []
 
-        def work() -> None:
+        def work(most: int = self.PLENTY) -> None:
             try:
                 with server.client() as client:
-                    while (payload := client.get(b"q")) is not None:
+                    for _ in range(most):
+                        if (payload := client.get(b"q")) is None:
+                            return
                         got.append(payload)
             except (OSError, AssertionError, ValueError):
                 pass
 
         for round in range(self.ROUNDS):
-            thread = threading.Thread(target=work)
+            # However late the crash comes, something is left for the next rounds and the end.
+            thread = threading.Thread(target=work, args=(self.PLENTY // (self.ROUNDS + 1),))
             thread.start()
             time.sleep(0.03 + 0.03 * round)
             until(lambda: len(got) > round + 1, "items are had")  # noqa: B023
@@ -1095,7 +1116,7 @@ class CrashTests(SynchronousTestCase):
             client.send(b"set q 0 0 10000000\r\n" + bytes(CHUNK_BYTES + 1))
             until(lambda: disk_usage(server.data) > CHUNK_BYTES, "the chunk is written")
             server.restart()
-        until(lambda: self._reclaimed(server), "it is reclaimed", 10)
+        until(lambda: self._reclaimed(server), "it is reclaimed")
 
     def _reclaimed(self, server: Server) -> bool:
         self.assertEqual(server.stop(), 0)
@@ -1209,7 +1230,7 @@ class ShortageTests(SynchronousTestCase):
         with server.client() as client:
             self.assertEqual(client.set(b"q", b"1"), b"STORED")
             self.limit(server, resource.RLIMIT_NOFILE, len(os.listdir(f"/proc/{server.process.pid}/fd")) + limit)
-            crowd = [socket.create_connection(server.address, 10) for _ in range(size)]
+            crowd = [socket.create_connection(server.address, PATIENCE) for _ in range(size)]
             for member in crowd:
                 with contextlib.suppress(ConnectionError):
                     member.sendall(b"version\r\n")
@@ -1220,7 +1241,7 @@ class ShortageTests(SynchronousTestCase):
             self.assertTrue(0 < served < size, served)
             for member in crowd:
                 member.close()
-            until(lambda: _is_served(socket.create_connection(server.address, 10)), "newcomers are served", 10)
+            until(lambda: _is_served(socket.create_connection(server.address, PATIENCE)), "newcomers are served")
             self.assertEqual([client.get(b"q"), client.get(b"q")], [b"2", bytes(200_000)])
         self.assertEqual(server.stop(), 0)
 
@@ -1255,7 +1276,7 @@ class ShortageTests(SynchronousTestCase):
 
 def _is_served(member: socket.socket) -> bool:
     """@return: whether a client that asks for the version gets it."""
-    member.settimeout(10)
+    member.settimeout(PATIENCE)
     try:
         member.sendall(b"version\r\n")
         return member.recv(100).startswith(b"VERSION ")

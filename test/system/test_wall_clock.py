@@ -264,7 +264,8 @@ class RealServerTests(SynchronousTestCase):
                     client.send(b"get q/t=150\r\n")
                     self.set_clock(jump)
                     self.assertEqual(client.line(), b"END")
-                    self.assertTrue(0.14 < time.monotonic() - began < 5, jump)
+                    # That it ends before the client has had enough tells it from a wait of an hour.
+                    self.assertLess(0.14, time.monotonic() - began, jump)
                     client.send(b"get q/t=60000\r\n")
                     self.assertEqual(other.set(b"q", b"%d" % jump), b"STORED")
                     self.assertEqual(client.value(), (0, b"%d" % jump))
@@ -282,7 +283,7 @@ class RealServerTests(SynchronousTestCase):
             self.set_clock(-time.time() - YEAR)
             stats = client.stats()
             self.assertEqual((stats[b"time"], stats[b"queue_q_items"]), (b"0", b"1"))
-            self.assertLess(int(stats[b"uptime"]), 60)
+            self.assertIn(int(stats[b"uptime"]), range(HOUR))
             self.assertEqual(client.set(b"r", b"d"), b"STORED")
         # It stops by the monotonic clock too, and goes on where its times lie in the future.
         self.assertEqual(self.server.stop(), 0)

@@ -5,21 +5,36 @@ Real servers with every kind of listener, and clients that speak to each: for th
 from __future__ import annotations
 
 import atexit
-import contextlib
 import fcntl
 import select
 import socket
 import ssl
 import struct
+import sys
 import termios
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
-from typing import Any, Final, Optional, Union
+from signal import SIGTERM
+from typing import Any, ClassVar, Final, Optional, Union
 
 from darner.front.memcache import MEMCACHE
-from test.servers import Address, Client, Owner, Server, make_certificate, make_directory, open_socket
+from test.servers import (
+    FOREGROUND,
+    PATIENCE,
+    TWISTD,
+    Address,
+    Client,
+    Owner,
+    Server,
+    make_certificate,
+    make_directory,
+    open_socket,
+    until,
+)
+from test.system import set_clock
 
 TRANSPORTS: Final = ("tcp", "endpoint", "ssl", "mtls", "unix")
 """The server's own port, Twisted's TCP, TLS without and with certificates of clients, and a unix socket."""
@@ -42,6 +57,8 @@ class TransportServer(Server):
     @ivar addresses_by_transport: where.
     """
 
+    program: ClassVar[Sequence[str]] = FOREGROUND
+
     def __init__(self, owner: Owner, settings: Sequence[str] = ()) -> None:
         """@param settings: lines of the configuration file."""
         self._settings = settings
@@ -55,7 +72,7 @@ class TransportServer(Server):
             owner, "--config=darner.toml", "--port=0", f"--data-dir={directory / 'data'}",
             "--listen=tcp:0:interface=127.0.0.1", f"--listen=ssl:0:{files}",
             f"--listen=mtls:0:{files}:clientCA={self.friend}", f"--listen=unix:{self._path}",
-            directory=directory, ready=False,
+            program=self.program, directory=directory, ready=False,
         )  # fmt: skip
 
     def start(self, ready: bool = True) -> None:
@@ -98,22 +115,55 @@ class TransportServer(Server):
             switches += int(status.rpartition("\nvoluntary_ctxt_switches:\t")[2].partition("\n")[0])
         return switches
 
-    def wait_until_idle(self, take: Callable[[], bool] = lambda: False, patience: float = 30.0) -> None:
+    def wait_until_idle(
+        self, take: Callable[[], bool] = lambda: False, comes: Callable[[], bool] = lambda: False, patience: float = 30
+    ) -> None:
         """
         Wait until every thread sleeps and has slept since the last look: it has done all that there is to do now.
 
-        @param take: called before each look; returns whether there was something, which means that it was not idle.
+        @param take: called after each look; returns whether there was something, which means that it was not idle.
+        @param comes: called in the end; returns whether something is on its way.
         """
         before = None
         deadline = time.monotonic() + patience
         while time.monotonic() < deadline:
             # First the look: what is sent before the server goes to sleep is then there to be taken.
             now = self._look()
-            if not take() and now is not None and now == before:
+            if not take() and now is not None and now == before and not comes():
                 return
             before = now
             time.sleep(0.001)
         raise AssertionError("the server is never idle")
+
+
+class SetServer(TransportServer):
+    """The same with a clock that goes on when it is told to, so that no time-out is over too soon."""
+
+    program = (sys.executable, "-m", "test.system.set_clock", *FOREGROUND[len(TWISTD) :])
+
+    def advance(self, seconds: float) -> None:
+        """Have it be later, once it has done all that there is to do now, and do what is due then."""
+        self.wait_until_idle()
+        set_clock.advance(self.directory, seconds)
+        self.wait_until_idle()
+
+    def stop(self, signal: int = SIGTERM, patience: float = PATIENCE) -> int:
+        """Time goes by while it stops: it waits for clients."""
+
+        def ends() -> bool:
+            with suppress(OSError):
+                set_clock.advance(self.directory, 1)
+            return self.process.poll() is not None
+
+        self.process.send_signal(signal)
+        until(ends, "it ends", patience)
+        return self.process.wait()
+
+
+@cache
+def shared_set_server(*settings: str) -> SetServer:
+    """@return: the server with these settings and such a clock that all tests share; it ends with the tests."""
+    return SetServer(UntilExit(), settings)
 
 
 @cache
@@ -133,7 +183,9 @@ class PatientClient:
         self._server = server
         self.closed = False
         self._received: list[bytes] = []
-        connection = open_socket(server.addresses_by_transport[transport])
+        address = server.addresses_by_transport[transport]
+        self._server_port = 0 if isinstance(address, str) else address[1]
+        connection = open_socket(address)
         if connection.family != socket.AF_UNIX:
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         context = server.context(transport)
@@ -158,7 +210,7 @@ class PatientClient:
     def _take(self) -> bool:
         """@return: whether something has come."""
         taken = False
-        with contextlib.suppress(*_AWAY):
+        with suppress(*_AWAY):
             while not self.closed:
                 try:
                     data = self.socket.recv(1 << 18)
@@ -181,8 +233,19 @@ class PatientClient:
         (count,) = struct.unpack("i", fcntl.ioctl(self.socket, termios.TIOCOUTQ, b"\0" * 4))
         return int(count)
 
+    def _comes(self) -> bool:
+        """@return: whether the server's kernel has sent something that has not come here yet."""
+        if self.closed or self.socket.fileno() < 0 or self.socket.family == socket.AF_UNIX:
+            return False
+        ends = f":{self._server_port:04X} ", f":{self.socket.getsockname()[1]:04X} "
+        for line in Path("/proc/net/tcp").read_text().splitlines():
+            place, here = line.find(ends[0]), line.find(ends[1])
+            if 0 <= place < here:
+                return int(line.split()[4].partition(":")[0], 16) > 0
+        return False
+
     def receive(self) -> bytes:
-        self._server.wait_until_idle(self._take)
+        self._server.wait_until_idle(self._take, self._comes)
         received = b"".join(self._received)
         self._received.clear()
         return received
