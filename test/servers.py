@@ -38,7 +38,7 @@ FOREGROUND = (*TWISTD, "--nodaemon", "--pidfile=", "darner")
 MODULE = (sys.executable, "-m", "darner")
 """The same by ``python -m darner``."""
 
-PATIENCE = 30.0
+PATIENCE = 60.0
 """Seconds after which something that does not happen is an error."""
 
 Address = Union[tuple[str, int], str]
