@@ -4,11 +4,11 @@ Tests of a real cluster: three etcds, three nodes run by twistd, clients, and fa
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import subprocess
 import sys
-from contextlib import suppress
 from unittest import skipIf
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -128,7 +128,7 @@ class RealClusterTests(SynchronousTestCase):
 
         def filled() -> bool:
             nonlocal stored
-            with suppress(OSError), Client(("127.0.0.1", torture.leader().port)) as client:
+            with contextlib.suppress(OSError), Client(("127.0.0.1", torture.leader().port)) as client:
                 while stored < count and client.set(b"jobs", b"%0100000d" % stored) == b"STORED":
                     stored += 1
             return stored == count
@@ -193,7 +193,7 @@ class RealShardsTests(SynchronousTestCase):
             leaders = [len(claims(nodes)) for nodes in service.nodes]
             return any(there > known for there, known in zip(leaders, self.leaders, strict=True))
 
-        with suppress(AssertionError):
+        with contextlib.suppress(AssertionError):
             until(deposed, "there were more leaders", 10)
             return True
         return False

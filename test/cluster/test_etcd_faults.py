@@ -335,7 +335,9 @@ class PieceTests(FaultTests):
 
     async def test_swept(self) -> None:
         """The pieces of an append that failed are deleted; those of one that was done, once it is trimmed."""
-        one, other = self.member(), self.member(first=1)
+        # No piece is sent again where etcd is slow: what came late would come when the others are deleted.
+        patient = Timings(attempt=60, patience=120)
+        one, other = self.member(patient), self.member(patient, first=1)
         await one.append(1, bytes(2_000_000))
         written = self.pieces()
         self.assertGreater(written, 4)

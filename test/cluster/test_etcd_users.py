@@ -147,7 +147,7 @@ class SecuredTests(SynchronousTestCase):
             "CERTIFICATE_VERIFY_FAILED": secured.node(ca_file=secured.certificate),
         }
         node = secured.node()
-        node.wait_for("listening on")
+        until(lambda: node.addresses, "the node serves")
         with node.client(node.addresses[0]) as client:
             self.assertEqual((client.set(b"jobs", b"hello"), client.get(b"jobs")), (b"STORED", b"hello"))
         # Its token goes with the process, its login does not.
