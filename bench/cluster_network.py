@@ -94,7 +94,9 @@ class Network:
         _remove_leftovers()
         self._bridge = f"dn{os.getpid()}"
         used = _ip("-4", "addr")
-        self._net = next(net for net in (f"198.18.{number}" for number in range(256)) if f"{net}." not in used)
+        # Two that are made at the same moment begin elsewhere.
+        nets = (f"198.18.{(os.getpid() + number) % 256}" for number in range(256))
+        self._net = next(net for net in nets if f"{net}." not in used)
         self.clients = Place(f"{self._net}.1", "", self._bridge)
         self._machines = [f"{_NAME}{os.getpid()}-m{number}" for number in range(machines)]
         self.etcds = [Place(f"{self._net}.{10 + number}", name, "br0") for number, name in enumerate(self._machines)]

@@ -76,7 +76,7 @@ class Shards:
             for node in nodes:
                 node.start()
 
-    def leader(self, number: int, patience: float = 60.0) -> Node:
+    def leader(self, number: int, patience: float = 120.0) -> Node:
         """@return: the node that leads a shard; waits for it."""
         deadline = time.monotonic() + patience
         while time.monotonic() < deadline:

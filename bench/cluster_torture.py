@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import argparse
 import random
+import re
 import shutil
 import signal
 import socket
@@ -32,8 +33,9 @@ import time
 import urllib.request
 from collections import Counter
 from collections.abc import Callable, Sequence
+from http.client import HTTPException
 from pathlib import Path
-from typing import Optional
+from typing import Final, Optional
 
 from bench.cluster_client import LARGE, LESS_LARGE, Client, settings
 from bench.cluster_clocks import Clocks
@@ -48,6 +50,7 @@ from test.servers import FOREGROUND, environment
 
 PATIENCE = 120.0
 """Seconds within which the clients and nodes must be done, when no faults come any more."""
+_CLAIM: Final = re.compile(r"cluster: \S+ leads from record (\d+) on")
 
 
 class Node:
@@ -108,7 +111,7 @@ class Node:
         try:
             with urllib.request.urlopen(f"http://{self.host}:{self.http}/metrics", timeout=2) as answer:
                 lines = answer.read().decode().splitlines()
-        except OSError:
+        except (OSError, HTTPException):  # also where it ends while it answers
             return None
         wanted = (f"darner_cluster_{name} ", f"darner_cluster_{name}_total ")
         return next(int(float(line.split()[1])) for line in lines if line.startswith(wanted))
@@ -118,6 +121,11 @@ class Node:
         with socket.socket() as trying:
             trying.settimeout(1)
             return trying.connect_ex((self.host, self.port)) == 0
+
+
+def claims(nodes: Sequence[Node]) -> set[int]:
+    """@return: the records from which one of these nodes has led, as they say."""
+    return {int(number) for node in nodes for number in _CLAIM.findall(node.output.read_text())}
 
 
 def differences(directories: Sequence[Path]) -> tuple[set[int], list[str]]:
@@ -198,7 +206,7 @@ class Torture:
         self.named = 0
         self.lost: list[int] = []
 
-    def leader(self, patience: float = 60.0) -> Node:
+    def leader(self, patience: float = PATIENCE) -> Node:
         deadline = time.monotonic() + patience
         while time.monotonic() < deadline:
             self.tend()

@@ -38,13 +38,13 @@ FOREGROUND = (*TWISTD, "--nodaemon", "--pidfile=", "darner")
 MODULE = (sys.executable, "-m", "darner")
 """The same by ``python -m darner``."""
 
-PATIENCE = 30.0
+PATIENCE = 60.0
 """Seconds after which something that does not happen is an error."""
 
 Address = Union[tuple[str, int], str]
 """Host and port, or the path of a unix socket."""
 
-_LISTENING = re.compile(r"listening on IPv[46]Address\(type='TCP', host='([^']*)', port=(\d+)")
+_LISTENING = re.compile(r"listening on IPv[46]Address\(type='TCP', host='([^']*)', port=(\d+)\)")
 
 
 class Owner(Protocol):

@@ -119,6 +119,47 @@ class EtcdServer:
         with urllib.request.urlopen(self.url + path, data, timeout=patience) as answer:
             return json.loads(answer.read())
 
+    def surely(self, path: str, body: Any) -> Any:
+        """
+        Ask until it answers, for what may be done more than once.
+
+        @param body: as for L{ask}.
+        @return: what it answers, as JSON.
+        @raise OSError: it refuses it.
+        """
+        return self._repeat(path, body)[0]
+
+    def change(self, path: str, body: Any) -> None:
+        """
+        Have it do what can be done only once.
+
+        @raise OSError: it refuses it, when it is first asked.  Later that says that it was done without an answer.
+        """
+        self._repeat(path, body, once=True)
+
+    def _repeat(self, path: str, body: Any, once: bool = False) -> list[Any]:
+        answers: list[Any] = []
+        asked = 0
+
+        def answered() -> bool:
+            nonlocal asked
+            asked += 1
+            try:
+                answers.append(self.ask(path, body, patience=30))
+            except urllib.error.HTTPError as error:
+                error.close()
+                # There is none that leads, say, or it was another one when it had the answer.
+                if error.code >= 500:
+                    return False
+                if not once or asked == 1:
+                    raise
+            except OSError:
+                return False
+            return True
+
+        until(answered, f"{self.name} answers {path}; {self.log}", 120)
+        return answers
+
     def status(self) -> dict[str, Any]:
         """@return: etcd's status: C{leader}, C{header}, C{dbSize} and more."""
         status: dict[str, Any] = self.ask("/v3/maintenance/status", {})

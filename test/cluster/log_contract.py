@@ -297,8 +297,8 @@ class LogContract(Base):
     async def test_ages_of_notes(self) -> None:
         """They grow, until the note is set again, to the same value, too."""
         one, other = self.member(), self.member()
-        await one.note("n1", b"same")
         start = reactor.seconds()
+        await one.note("n1", b"same")
         await other.notes()
         while (age := (await other.notes())["n1"][1]) < 0.2:
             await deferLater(reactor, 0.02)
@@ -327,4 +327,9 @@ class LogContract(Base):
             await log.last()
         last = await other.last()
         self.assertIn(last, (2, 3))
-        await other.append(last + 1, b"y")
+        try:
+            await other.append(last + 1, b"y")
+        except LogConflict:
+            # What was under way may be done as late as this, and only once.
+            self.assertEqual((last, await other.last()), (2, 3))
+            await other.append(4, b"y")

@@ -22,7 +22,7 @@ from test.cluster.etcd_servers import ETCD, EtcdServers
 from test.cluster.log_contract import EVERYTHING, LogContract, Reading, until
 from test.servers import make_certificate, make_directory
 
-PATIENT = Timings(attempt=10, patience=30, silence=10)
+PATIENT = Timings(attempt=10, patience=120, silence=10)
 """For a machine that is busy with other things."""
 
 needs_etcd = skipIf(ETCD is None, "there is no etcd: apt-get install etcd-server")
@@ -32,6 +32,8 @@ _names = count()
 
 class OneEtcd(TestCase):
     """There is one etcd for all of them; each test has a log of its own."""
+
+    timeout = 300
 
     servers: ClassVar[Optional[EtcdServers]] = None
 
@@ -68,7 +70,7 @@ class EtcdLogTests(OneEtcd):
     def ask(self, path: str, **body: Any) -> Any:
         """Ask etcd behind the log's back."""
         assert OneEtcd.servers is not None
-        return OneEtcd.servers.servers[0].ask(path, body, patience=30)
+        return OneEtcd.servers.servers[0].surely(path, body)
 
     def put(self, key: bytes, value: bytes) -> None:
         self.ask("/v3/kv/put", key=ascii64(key), value=ascii64(value))
@@ -197,7 +199,8 @@ class EtcdLogTests(OneEtcd):
         self.endpoints = ["127.0.0.1:1"]
         log = self.member(timings=Timings(attempt=2, patience=2))
         for asked in [log.last(), log.notes(), log.append(1, b"x"), log.trim(0)]:
-            with self.assertRaisesRegex(LogUnavailable, r"127\.0\.0\.1:1: UNAVAILABLE"):
+            # The last attempt has little time left, less than a busy machine may take to find out.
+            with self.assertRaisesRegex(LogUnavailable, r"127\.0\.0\.1:1: (UNAVAILABLE|DEADLINE_EXCEEDED)"):
                 await asked
 
     def test_names(self) -> None:
@@ -230,6 +233,8 @@ class ValueTests(SynchronousTestCase):
 class SecurityTests(TestCase):
     """An etcd with users, and one with TLS."""
 
+    timeout = 300
+
     async def test_users(self) -> None:
         """The log logs in, again where etcd has forgotten it; what etcd refuses is told at once."""
         servers = EtcdServers(self, size=1)
@@ -246,7 +251,7 @@ class SecurityTests(TestCase):
             ("user/grant", {"user": "darner", "role": "log"}),
             ("enable", {}),
         ):  # fmt: skip
-            server.ask(f"/v3/auth/{path}", body, patience=30)
+            server.change(f"/v3/auth/{path}", body)
 
         def member(name: str, password: str, user: Optional[str] = "darner") -> EtcdLog:
             credentials = Credentials(user=user, password=password)

@@ -16,6 +16,7 @@ from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
+from darner.cli import cluster_service
 from darner.cli.cluster_service import ClusterService
 from darner.cluster.exits import EXIT_LEAD
 from darner.cluster.memory_log import MemoryLog
@@ -50,6 +51,8 @@ class LoadingTests(TestCase):
             yield from load(queues)
 
         self.patch(Queues, "load", slowly)
+        # A machine that is busy with other things is not taken for a log that is out of reach.
+        self.patch(cluster_service, "LEAVE", 600.0)
         self.log = MemoryLog(reactor)
         self.ended: list[tuple[int, str]] = []
 

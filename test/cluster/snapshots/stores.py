@@ -14,6 +14,7 @@ from twisted.trial.unittest import TestCase
 
 from darner.cluster.records import CLAIM, TURN, Record, pack_batch
 from darner.cluster.replicated_store import ReplicatedStore
+from darner.cluster.snapshots import giving, taking
 from darner.cluster.snapshots.giving import Giver
 from darner.store.batch import Batch
 
@@ -46,6 +47,9 @@ class GivingCase(TestCase):
     """
 
     def setUp(self) -> None:
+        # A machine that is busy with other things is not taken for a peer that is gone.
+        self.patch(giving, "PATIENCE", 600.0)
+        self.patch(taking, "PATIENCE", 600.0)
         self.store = ReplicatedStore(Path(self.mktemp()))
         self.addCleanup(lambda: self.store.close())
         fill(self.store, 100, 20_000)

@@ -18,13 +18,15 @@ from twisted.internet.threads import deferToThread
 from twisted.logger import capturedLogs
 from twisted.trial.unittest import TestCase
 
+from darner.cli import cluster_service
 from darner.cli.cluster_service import ClusterService
 from darner.cluster.exits import EXIT_STORE
 from darner.cluster.memory_log import MemoryLog
 from darner.cluster.node import Node
 from darner.cluster.notes import FOLLOWER, JOINING, LEADER, Note
+from darner.cluster.pace import Pace
 from darner.cluster.replicated_store import ReplicatedStore
-from darner.cluster.snapshots import joining
+from darner.cluster.snapshots import giving, joining, taking
 from darner.cluster.snapshots.addresses import split_address
 from darner.cluster.snapshots.exchange import SnapshotError
 from darner.cluster.snapshots.installing import install
@@ -58,9 +60,11 @@ class JoiningTests(GivingCase):
         path = Path(self.mktemp())
         member = self.log.member()
         joiner = Joiner(member, path, reactor, deferToThread)
+        # It never leads, however long it hears nothing of a leader.
+        pace = Pace(patience=3600.0, settle=3600.0)
         node = Node(
             member, ReplicatedStore(path), "late", reactor, lambda: 0.0, deferToThread, lambda: None, lambda: None,
-            lambda *end: self.ended.append(end), joiner=joiner,
+            lambda *end: self.ended.append(end), pace=pace, joiner=joiner,
         )  # fmt: skip
 
         async def end() -> None:
@@ -179,7 +183,7 @@ class JoiningTests(GivingCase):
 
         def slowly(one: Taking, most: int) -> bytes:
             reached.set()
-            go_on.wait(30)
+            go_on.wait(120)
             return read(one, most)
 
         self.patch(Taking, "read", slowly)
@@ -216,6 +220,12 @@ def names(path: Path) -> list[str]:
 
 class ServiceTests(TestCase):
     """What a process of a node does about snapshots."""
+
+    def setUp(self) -> None:
+        # A machine that is busy with other things is not taken for a peer or a log that is out of reach.
+        self.patch(cluster_service, "LEAVE", 600.0)
+        self.patch(giving, "PATIENCE", 600.0)
+        self.patch(taking, "PATIENCE", 600.0)
 
     def service(self, path: Path, last: int = 0, **settings: Any) -> ClusterService:
         """@param last: the last record of the log, which has none any more."""

@@ -36,6 +36,7 @@ from darner.store.backup.folder import BackupFolder
 from darner.store.backup.restoring import restore, restore_stream
 from darner.store.directory import TAKING
 from test.cluster.snapshots.stores import CLUSTER, GivingCase, fill
+from test.ports import reserve_port
 
 reactor: Any = global_reactor
 
@@ -146,10 +147,7 @@ class TakingTests(GivingCase):
     async def test_not_a_giver(self) -> None:
         for said, text in ((b"HTTP/1.1 400 Bad Request\r\n\r\n", "no node that gives"), (b"x" * 1000, "no node")):
             await self.fails(text, self.through(lambda data, said=said: said.ljust(len(data), b"\n")))
-        closed = socket.create_server(("127.0.0.1", 0))
-        address = f"127.0.0.1:{closed.getsockname()[1]}"
-        closed.close()
-        await self.fails("refused", address)
+        await self.fails("refused", f"127.0.0.1:{reserve_port()}")
 
     async def test_no_room(self) -> None:
         self.patch(taking, "SPARE", 1 << 60)
