@@ -287,6 +287,15 @@ class Disk:
             lambda file: (file.certain if file in files else len(file.data), 0),
         )
 
+    def without_entries(self, suffix: str) -> State:
+        """All is there, but of directories that have files with such a name what is certain."""
+        return self._state(
+            lambda directory: (
+                0 if any(name.endswith(suffix) for name in directory.entries) else len(directory.changes)
+            ),
+            lambda file: (len(file.data), 0),
+        )
+
     def some(self, chance: random.Random) -> State:
         """A random state."""
 

@@ -397,6 +397,7 @@ def states(disk: Disk, chance: random.Random, tails: int) -> Iterator[tuple[str,
     yield "all entries, zeros", disk.entries(zeros=True)
     yield "newest log", disk.newest(".log")
     yield "no payloads", disk.without(".seg")
+    yield "no new segments", disk.without_entries(".seg")
     for _ in range(tails):
         yield "chance", disk.some(chance)
     yield "most", disk.most()

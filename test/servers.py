@@ -38,7 +38,7 @@ FOREGROUND = (*TWISTD, "--nodaemon", "--pidfile=", "darner")
 MODULE = (sys.executable, "-m", "darner")
 """The same by ``python -m darner``."""
 
-PATIENCE = 60.0
+PATIENCE = 120.0
 """Seconds after which something that does not happen is an error."""
 
 Address = Union[tuple[str, int], str]
@@ -74,9 +74,12 @@ def _hear_interrupts() -> None:
 def until(condition: Callable[[], object], what: str, patience: float = PATIENCE) -> None:
     """Wait until something is so."""
     deadline = time.monotonic() + patience
+    late = False
     while not condition():
-        if time.monotonic() > deadline:
+        if late:
             raise AssertionError(f"waited {patience} s in vain: {what}")
+        # Before the last look, as this process may stand still at any place.
+        late = time.monotonic() > deadline
         time.sleep(0.005)
 
 

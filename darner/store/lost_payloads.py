@@ -3,7 +3,8 @@ What the newest logs say after a loss of power, if payloads that they refer to a
 
 A payload is written to its segment before the database refers to it, but a disk may keep the later of the two and lose
 the earlier.  No table refers to such a payload (`darner.store.payloads`), so only the logs can.  Nothing from there on
-was promised to be on stable storage, and all of it is given up.
+was promised to be on stable storage, and all of it is given up.  The same goes for a new segment that the logs know,
+and of which the disk has lost the directory's entry, before anything refers to it.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ from darner.store.power_loss import truncate
 from darner.store.references import Reference
 
 _KINDS: Final = b"".join((records.CHUNK, records.QUEUE, references.SEGMENT, references.SYNCED_KEY[:1]))
+_CREATED: Final = records.pack_u64(len(files.MAGIC))
+"""What is recorded of a new segment."""
 
 
 def drop_lost_payloads(database: Path, segments: Path, aside: Path) -> list[str]:
@@ -89,6 +92,7 @@ class _Said:
         self._needed: list[tuple[int, int, bytes, Reference]] = []
         self._synced: dict[int, int] = {}
         self._gone: set[int] = set()
+        self._creating = False
         self.damaged = False
         try:
             for place, path in enumerate(logs):
@@ -97,17 +101,25 @@ class _Said:
                     for key, _, value in batch_entries(record):
                         if key[0] in _KINDS:
                             self._read(place, log.start, key, value)
+                    self._creating = False
                 self.damaged = self.damaged or bool(log.lost)
         except (BadFile, OSError, struct_error, IndexError):
             self.damaged = True
 
     def _read(self, log: int, start: int, key: bytes, value: Optional[bytes]) -> None:
+        # A write names the next segment, if it has created some, and right behind that those.
+        is_segment = key[:1] == references.SEGMENT
+        self._creating = key == references.SEGMENTS_KEY or (self._creating and is_segment and value == _CREATED)
         if value is None:
-            if key[:1] == references.SEGMENT:
+            if is_segment:
                 self._gone.add(references.segment_of(key)[0])
         elif key == references.SYNCED_KEY:
             for number, length in references.unpack_synced(value).items():
                 self._synced[number] = max(length, self._synced.get(number, 0))
+        elif is_segment:
+            number, is_size = references.segment_of(key)
+            if self._creating and not is_size:
+                self._needed.append((log, start, key, Reference(number, 0, 0)))
         else:
             reference = references.reference_of(key, value)
             if reference is not None:
@@ -135,12 +147,15 @@ class _Said:
         there = files.segments(directory)
         for log, start, key, reference in self._needed:
             number = reference.segment
-            if number in self._gone or reference.offset + reference.length <= self._synced.get(number, 0):
+            synced = self._synced.get(number, 0)
+            if number in self._gone or 0 < reference.offset + reference.length <= synced:
                 continue
             if number not in there:
-                return None if number in self._synced else _Lost(log, start, f"{files.name_of(number)} is missing")
+                return None if synced else _Lost(log, start, f"{files.name_of(number)} is missing")
             if number not in segments:
                 segments[number] = opened.enter_context(there[number].open("rb"))
+            if not reference.length:
+                continue  # it was created
             file = segments[number].fileno()
             try:
                 files.read(file, reference.offset, reference.length, key)

@@ -228,9 +228,15 @@ class Payloads:
             created, segments.created = segments.created, []
             sealed, segments.sealed = segments.sealed, []
             synced, self._synced = self._synced, []
-            lengths = {number: segment.synced for number, segment in segments.by_number.items() if not segment.sealed}
+            lengths = {
+                number: segment.synced
+                for number, segment in segments.by_number.items()
+                if segment.synced and not segment.sealed
+            }
+            next_number = segments.next_number
         if created:
-            self._notes.append((references.SEGMENTS_KEY, records.pack_u64(segments.next_number)))
+            # What a start recognises as the creation: see `darner.store.lost_payloads`.
+            self._notes.append((references.SEGMENTS_KEY, records.pack_u64(next_number)))
         for segment in created:
             self._notes.append((references.segment_key(segment.number), records.pack_u64(segment.dead)))
         for segment in sealed:

@@ -11,7 +11,7 @@ from typing import Any, Optional
 from twisted.logger import capturedLogs, formatEvent
 
 from darner.errors import StoreDamaged
-from darner.store import lost_payloads
+from darner.store import lost_payloads, references
 from darner.store.batch import Batch
 from darner.store.files.names import logs
 from darner.values.items import Item
@@ -73,6 +73,49 @@ class LostTests(PayloadsTestCase):
         found, said = self.start(path)
         self.assertEqual((found, len(said)), ([], 1))
         self.assertIn("a payload is lost (000001.seg is missing)", said[0])
+
+    def test_new_segment_lost(self) -> None:
+        """The lengths that are synced are recorded together with a segment that is not."""
+        payloads = self.store._database.payloads
+        payloads.sync()
+        payloads.seal()
+        after = self.writer.put(bytes(5000), SMALL)
+        path = self.copy()
+        self.assertEqual(self.start(path), (self.items + after, []))
+        path = self.copy()
+        (path / "segments" / "000002.seg").unlink()
+        found, said = self.start(path)
+        self.assertEqual((found, len(said)), (self.items, 1))
+        self.assertIn("a payload is lost (000002.seg is missing)", said[0])
+
+    def test_segment_lost_that_older_versions_recorded(self) -> None:
+        """They recorded that of a new segment nothing was synced."""
+        self.store._database.write([(references.SYNCED_KEY, references.pack_synced([(1, 0)]))])
+        path = self.copy()
+        (path / "segments" / "000001.seg").unlink()
+        found, said = self.start(path)
+        self.assertEqual((found, len(said)), ([], 1))
+
+    def test_segment_lost_before_anything_refers_to_it(self) -> None:
+        """A thread has made it to move payloads there, and a turn has recorded that."""
+        releasing = self.store._releasing
+        releasing._cold.append([(b"key", b"copy")])
+        releasing._cold.seal()
+        between = self.writer.put(SMALL)
+        self.store._database.write([], large=True)
+        self.writer.put(SMALL)
+        synced: list[Path] = []
+        self.patch(lost_payloads, "sync", synced.append)
+        path = self.copy()
+        found, said = self.start(path)
+        self.assertEqual((found[: len(self.items) + 1], said), (self.items + between, []))
+        self.assertEqual(synced, [path / "segments"])
+        path = self.copy()
+        (path / "segments" / "000002.seg").unlink()
+        found, said = self.start(path)
+        self.assertEqual(found, self.items + between)
+        self.assertEqual(len(said), 1)
+        self.assertIn("a payload is lost (000002.seg is missing)", said[0])
 
     def test_promised(self) -> None:
         """What was promised is not looked at again: if it is not there, it is damaged."""

@@ -171,6 +171,19 @@ class DiskTests(SynchronousTestCase):
         self.do("fsync", "5")
         self.assertEqual(texts(self.disk.least()), {})
 
+    def test_without_entries(self) -> None:
+        self.do("mkdir", "* 0700", b"/d/below")
+        self.make(b"/d/below/1.seg", 3)
+        self.do("openat", "AT_FDCWD * O_RDONLY", b"/d/below", result=4)
+        self.do("fsync", "4")
+        self.make(b"/d/below/2.seg", 5)
+        self.make(b"/d/1.log", 6)
+        for file in ("3", "5", "6"):
+            self.do("write", f"{file} * 1", b"x", result=1)
+        self.assertEqual(
+            texts(self.disk.without_entries(".seg")), {"below": b"/", "below/1.seg": b"x", "1.log": b"x"}
+        )
+
     def test_links(self) -> None:
         """A file has the same content under all its names, and goes by one of them."""
         self.make(b"/d/a", 3)
