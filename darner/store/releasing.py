@@ -146,8 +146,10 @@ class Releasing:
             return
         numbers = frozenset(segment.number for segment in empty)
         database = self._database
-        # The size of each has to be known where the record that it is gone is lost.
-        database.write([], large=True)
+        # A start may truncate the log before the record that they are gone, where a turn puts a payload meanwhile.  It
+        # has to know then that nothing of them is needed.
+        sizes = [(references.size_key(segment.number), records.pack_u64(segment.size)) for segment in empty]
+        database.write(sizes, large=True)
         self._payloads.sync(numbers)
         database.write([(make(number), None) for number in sorted(numbers) for make in _KEYS], large=True)
         database.directory.sync_logs()

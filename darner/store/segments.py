@@ -188,14 +188,15 @@ class Segments:
         for number, count in sorted(dead.items()):
             recorded = sizes.get(number)
             path = there.pop(number, None)
-            if path is not None:
+            if recorded is not None and count >= recorded:
+                # Nothing of it is needed.  It may have been deleted, and a loss of power undid the record of that.
+                size = recorded
+            elif path is None:
+                return self.damage(number, "it is missing")
+            else:
                 size = path.stat().st_size
                 if size < (recorded or 0):
                     return self.damage(number, f"it has {size} bytes and not {recorded}")
-            elif recorded is not None and count >= recorded:
-                size = recorded  # it was deleted, and a loss of power undid the record of that
-            else:
-                return self.damage(number, "it is missing")
             known = recorded is not None
             self.by_number[number] = Segment(number, size if recorded is None else recorded, count, True, known)
         # Nothing in the database refers to the others.

@@ -56,6 +56,30 @@ class ReleasingTestCase(PayloadsTestCase):
         self.assertEqual(look_at(path).astray(), [])
 
 
+    def released(self) -> list[Path]:
+        """
+        Release what is empty.
+
+        @return: the directory as it was before the database recorded that segments are gone, with their files gone:
+            where a loss of power took a payload that was put in between, a start truncates the log there.
+        """
+        before: list[Path] = []
+        payloads = self.store._database.payloads
+        sync = payloads.sync
+
+        def between(without: frozenset[int] = frozenset()) -> None:
+            sync(without)
+            if without:
+                copy = self.copy()
+                for number in without:
+                    (copy / "segments" / f"{number:06}.seg").unlink()
+                before.append(copy)
+
+        self.patch(payloads, "sync", between)
+        self.store._releasing.all(lambda: True)
+        return before
+
+
 class ReleaseTests(ReleasingTestCase):
     """A segment of which nothing is needed is deleted."""
 
@@ -120,6 +144,30 @@ class ReleaseTests(ReleasingTestCase):
         self.patch(database.payloads.segments, "remove", removed)
         self.store._releasing.all(lambda: True)
         self.assertEqual(steps, ["000002.seg", "segments", ("recorded", None), ("removed", 1)])
+
+    def test_record_that_is_lost(self) -> None:
+        """A start without the record that a segment is gone knows that nothing of it was needed."""
+        self.writer.put(*[bytes(50_000)] * 8)
+        self.store._database.payloads.sync()
+        self.consume(0, 6)
+        (path,) = self.released()
+        store = self.open(path)
+        self.assertEqual([item.id for item in store.read(self.writer.number, 0, 9, EVERYTHING)], [6, 7])
+        store.compact()
+        self.assertEqual(store.leftovers(), ([], []))
+
+    def test_record_that_is_lost_of_what_a_killed_process_left(self) -> None:
+        """It is not known then how long that segment was."""
+        self.writer.put(bytes(50_000))
+        self.path = self.copy()
+        store = self.store
+        self.store = self.writer.store = self.open()
+        store.close()
+        self.assertFalse(self.segments[1].known)
+        self.consume(0, 1)
+        (path,) = self.released()
+        self.assertEqual(self.files(), [])
+        self.assertEqual(self.open(path).read(self.writer.number, 0, 9, EVERYTHING), [])
 
     def test_cannot_be_recorded(self) -> None:
         """It stays, and is deleted the next time."""
@@ -301,6 +349,25 @@ class MoveTests(ReleasingTestCase):
         self.consume(0, 8)
         self.consume(9, 12)
         return [items[8], *self.writer.items()[-2:]]
+
+    def test_record_that_is_lost(self) -> None:
+        """Copies may fill a segment before it is known that the database refers to them."""
+        self.some()
+        releasing_ = self.store._releasing
+        refer = releasing_._refer
+
+        def full(*arguments: Any) -> None:
+            releasing_._cold.seal()
+            self.store._database.write([], large=True)
+            refer(*arguments)
+
+        self.patch(releasing_, "_refer", full)
+        self.store._releasing.all(lambda: True)
+        self.assertTrue(self.segments[max(self.segments)].known)
+        self.consume(0, 14)
+        for path in self.released():
+            self.assertEqual(self.open(path).read(self.writer.number, 0, 99, EVERYTHING), [])
+        self.assertEqual(self.files(), [])
 
     def test_killed_between(self) -> None:
         """The copies alone are nothing: they are counted anew, and go."""
