@@ -151,7 +151,9 @@ class _Said:
             if number in self._gone or 0 < reference.offset + reference.length <= synced:
                 continue
             if number not in there:
-                return None if synced else _Lost(log, start, f"{files.name_of(number)} is missing")
+                if synced:
+                    continue  # nothing of it is needed, or it is damage, as `darner.store.segments` finds out
+                return _Lost(log, start, f"{files.name_of(number)} is missing")
             if number not in segments:
                 segments[number] = opened.enter_context(there[number].open("rb"))
             if not reference.length:

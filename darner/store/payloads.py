@@ -95,7 +95,6 @@ class Payloads:
         self._synced_at = 0
         self._written: list[Reference] = []
         self._notes: list[Write] = []
-        self._synced: list[tuple[int, int]] = []
         self._thread: Optional[threading.Thread] = None
 
     # The log
@@ -227,7 +226,7 @@ class Payloads:
         with segments.lock:
             created, segments.created = segments.created, []
             sealed, segments.sealed = segments.sealed, []
-            synced, self._synced = self._synced, []
+            synced, segments.synced = segments.synced, []
             lengths = {
                 number: segment.synced
                 for number, segment in segments.by_number.items()
@@ -288,9 +287,7 @@ class Payloads:
         @raise OSError: they cannot be written.
         """
         self._synced_at = self._before
-        synced = self.segments.sync(without)
-        with self.segments.lock:
-            self._synced += synced
+        self.segments.sync(without)
 
     def _sync_behind(self) -> None:
         self._synced_at = self._before

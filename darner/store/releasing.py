@@ -60,7 +60,7 @@ class Releasing:
         self._database = database
         self._payloads = database.payloads
         self._segments = database.payloads.segments
-        self._cold = Appender(self._segments)
+        self._cold = Appender(self._segments, True)
         self._spare = SPARE * self._segments.segment_bytes
         self._seen = 0  # how much had died when this was looked at last
         self.behind = False
@@ -181,6 +181,8 @@ class Releasing:
         if live != then.live or then.doubts:
             if not then.doubts and segment.number >= self._segments.first_number:
                 return False  # the database is still to be told of some
+            # A process that was killed has not synced what nothing refers to, nor has a write that failed.
+            self._segments.sync_one(segment)
             self._database.write_if(lambda: self._count(segment, then, file.end, live))
         if needed or 2 * segment.dead >= segment.size:
             self._copy(segment, found)

@@ -69,8 +69,10 @@ class Appender:
     @ivar segment: the segment that the next record goes to; C{None} before the first.
     """
 
-    def __init__(self, segments: Segments) -> None:
+    def __init__(self, segments: Segments, entered: bool = False) -> None:
+        """@param entered: whether the entry of a new segment is synced before the database may record it."""
         self._segments = segments
+        self._entered = entered
         self.segment: Optional[Segment] = None
         self._file = -1
 
@@ -103,10 +105,8 @@ class Appender:
         return references
 
     def _begin(self) -> None:
-        segment, self._file = self._segments.create()
-        self.segment = segment
+        self.segment, self._file = self._segments.create(self._entered)
         self._write([files.MAGIC], len(files.MAGIC))
-        segment.dead = len(files.MAGIC)
 
     def _write(self, parts: Sequence[bytes], size: int) -> None:
         if self.segment is None or not parts:
@@ -148,6 +148,7 @@ class Segments:
     @ivar dirty: those that are not wholly on stable storage.
     @ivar sealed: those sealed of late, whose size is still to be recorded; also where it must not be recorded any more.
     @ivar created: those created of late, which are still to be recorded.
+    @ivar synced: the segments synced of late and their lengths, which are still to be recorded.
     @ivar strays: the numbers of files that are no segments of this database.
     @ivar first_number: the number of the first segment of this process.
     @ivar lock: guards C{dirty}, C{sealed}, C{created} and the sizes.
@@ -164,6 +165,7 @@ class Segments:
         self.dirty: dict[int, Segment] = {}
         self.sealed: list[Segment] = []
         self.created: list[Segment] = []
+        self.synced: list[tuple[int, int]] = []
         self.lock = threading.Lock()
         self.strays: list[int] = []
         self.next_number = self.first_number = 1
@@ -185,6 +187,9 @@ class Segments:
         @return: what is missing; C{None} if nothing is.
         """
         there = files.segments(self.path)
+        if self.path.exists():
+            # A number is used again where the file of that name is deleted for good.
+            sync(self.path)
         for number, count in sorted(dead.items()):
             recorded = sizes.get(number)
             path = there.pop(number, None)
@@ -220,8 +225,12 @@ class Segments:
     def damage(self, number: int, reason: str) -> Damage:
         return Damage(f"{self.path.name}/{files.name_of(number)}", reason)
 
-    def create(self) -> tuple[Segment, int]:
-        """@return: a new segment, and a descriptor to append to it."""
+    def create(self, entered: bool = False) -> tuple[Segment, int]:
+        """
+        @param entered: whether to sync its entry first.  Where another thread writes to the database meanwhile, it may
+            promise what it writes together with the record of this segment.
+        @return: a new segment, and a descriptor to append to it.
+        """
         if not self.path.exists():
             self.path.mkdir(mode=0o700)
             sync(self.path.parent)
@@ -231,7 +240,17 @@ class Segments:
             file = os.open(self.path_of(number), flags, 0o600)
             self.next_number += 1
             self._new_entries = True
-            segment = self.by_number[number] = Segment(number, 0, 0, False, True)
+        if entered:
+            try:
+                sync(self.path)
+            except OSError:
+                os.close(file)
+                with contextlib.suppress(OSError):
+                    self.path_of(number).unlink()
+                raise
+        with self.lock:
+            segment = self.by_number[number] = Segment(number, 0, len(files.MAGIC), False, True)
+            self.dirty[number] = segment
             self.created.append(segment)
         return segment, file
 
@@ -268,7 +287,19 @@ class Segments:
                     segment.synced = size
                     if segment.size == size:
                         self.dirty.pop(segment.number, None)
-        return [(segment.number, size) for segment, size in todo]
+                # Together with that, as whoever finds nothing dirty may promise something.
+                done = [(segment.number, size) for segment, size in todo]
+                self.synced += done
+        return done
+
+    def sync_one(self, segment: Segment) -> None:
+        """
+        Write one segment to stable storage, as its size is going to be recorded.
+
+        @raise OSError: it cannot be synced.
+        """
+        with self._syncing:
+            self._sync(segment, segment.size)
 
     def _sync(self, segment: Segment, size: int) -> None:
         path = self.path_of(segment.number)

@@ -141,7 +141,8 @@ class Writer:
         db = self.db
         if db is None:
             raise StoreError("the store is closed")
-        watched = large or bool(apart) or bool(self._dirty)
+        # What is promised is recorded as synced: a start does not give it up.
+        watched = large or sync or bool(apart) or bool(self._dirty)
         if watched:
             writes = self._payloads.separate(writes, large, sync, apart, more)
         try:
