@@ -21,7 +21,7 @@ from darner.store import records, references
 from darner.store.directory import sync
 from darner.store.files import segment as files
 from darner.store.files.damage import BadFile
-from darner.store.files.log import LogFile, batch_entries
+from darner.store.files.log import LogFile, batch_entries, ends_well
 from darner.store.files.manifest import newest
 from darner.store.power_loss import truncate
 from darner.store.references import Reference
@@ -67,7 +67,8 @@ def drop_lost_payloads(database: Path, segments: Path, aside: Path) -> list[str]
 def _find(logs: Sequence[Path], segments: Path) -> Optional[_Lost]:
     # Most starts find nothing, and need not wait for the checksums of the logs.
     said = _Said(logs, False)
-    if not said.damaged and said.first_lost(segments) is None:
+    # The last record may be torn, and seem to say that another segment is gone.
+    if not said.damaged and all(map(ends_well, logs)) and said.first_lost(segments) is None:
         return None
     said = _Said(logs, True)
     return None if said.damaged else said.first_lost(segments)

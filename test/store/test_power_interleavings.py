@@ -12,6 +12,7 @@ from typing import Any
 
 from darner.errors import StoreDamaged
 from darner.store.batch import Batch
+from darner.store.files.names import logs
 from darner.store.leveldb import LevelStore
 from darner.store.segments import Segment
 from darner.values.items import Item
@@ -223,3 +224,36 @@ class InterleavingTests(PayloadsTestCase):
         shutil.copy(log, old / "leveldb")
         (old / "segments" / "000002.seg").touch()
         self.assertEqual([item.payload for item in self.found(old)], [SMALL])
+
+    def test_torn_deletion(self) -> None:
+        """
+        The record that segment 257 is gone ends in two zeros: without its checksum, it says that 256 is gone, of which
+        the payload is lost that was put meanwhile.
+        """
+        self.payloads._buffer = 1 << 30
+        self.payloads.segments.next_number = 256
+        kept = self.writer.put(LARGE)
+        cold = self.store._releasing._cold
+        cold.give_up(cold.append([(b"key", b"copy")]))
+        sync, sync_logs = self.payloads.sync, self.store._database.directory.sync_logs
+        size: list[int] = []
+        copies: list[Path] = []
+
+        def between(without: frozenset[int] = frozenset()) -> None:
+            sync(without)
+            if without:
+                size.append(self.segments[256].size)
+                self.writer.put(LARGE)
+
+        def recorded() -> None:
+            copies.append(self.copy())
+            sync_logs()
+
+        self.patch(self.payloads, "sync", between)
+        self.patch(self.store._database.directory, "sync_logs", recorded)
+        self.store._releasing.all(lambda: True)
+        (path,) = copies
+        os.truncate(path / "segments" / "000256.seg", size[-1])
+        (log,) = logs(path / "leveldb").values()
+        log.write_bytes(log.read_bytes()[:-2] + bytes(2))
+        self.assertEqual(self.found(path)[:1], kept)
