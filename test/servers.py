@@ -44,7 +44,7 @@ PATIENCE = 120.0
 Address = Union[tuple[str, int], str]
 """Host and port, or the path of a unix socket."""
 
-_LISTENING = re.compile(r"listening on IPv[46]Address\(type='TCP', host='([^']*)', port=(\d+)\)")
+_LISTENING = re.compile(r"listening on IPv[46]Address\(type='TCP', host='([^']*)', port=(\d+)[,)]")
 
 
 class Owner(Protocol):

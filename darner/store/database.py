@@ -139,18 +139,23 @@ class Database:
 
     def roll_back(self) -> None:
         """Close the database and restore its files as they were before it was opened."""
-        if self.writer.db is not None:
-            self.writer.db.close()
-            self.writer.db = None
+        self._close_database()
         if self.rollback is not None:
             self.rollback.restore()
         self.close()
 
+    def _close_database(self) -> bool:
+        """@return: whether it was open."""
+        # Not while the thread that syncs payloads writes that it has.
+        with self.writer.lock:
+            db, self.writer.db = self.writer.db, None
+            if db is not None:
+                db.close()
+        return db is not None
+
     def close(self) -> None:
         """Close the database and release the directory.  Idempotent."""
-        if self.writer.db is not None:
-            self.writer.db.close()
-            self.writer.db = None
+        if self._close_database():
             self.writer.torn = False
         self.payloads.close()
         self._mapped_memory.stop()
@@ -195,9 +200,7 @@ class Database:
 
     def _reopen_now(self) -> None:
         try:
-            if self.writer.db is not None:
-                self.writer.db.close()
-                self.writer.db = None
+            self._close_database()
             self.directory.make_room()
             # LevelDB makes a table of its logs.
             self.payloads.sync()

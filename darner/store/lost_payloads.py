@@ -149,7 +149,7 @@ class _Said:
         for log, start, key, reference in self._needed:
             number = reference.segment
             synced = self._synced.get(number, 0)
-            if number in self._gone or 0 < reference.offset + reference.length <= synced:
+            if number in self._gone or (synced and reference.offset + reference.length <= synced):
                 continue
             if number not in there:
                 if synced:

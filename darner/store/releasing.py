@@ -148,8 +148,11 @@ class Releasing:
         database = self._database
         # A start may truncate the log before the record that they are gone, where a turn puts a payload meanwhile.  It
         # has to know then that nothing of them is needed.
-        sizes = [(references.size_key(segment.number), records.pack_u64(segment.size)) for segment in empty]
-        database.write(sizes, large=True)
+        known: list[Write] = []
+        for segment in empty:
+            known.append((references.segment_key(segment.number), records.pack_u64(segment.dead)))
+            known.append((references.size_key(segment.number), records.pack_u64(segment.size)))
+        database.write(known, large=True)
         self._payloads.sync(numbers)
         database.write([(make(number), None) for number in sorted(numbers) for make in _KEYS], large=True)
         database.directory.sync_logs()

@@ -442,6 +442,27 @@ class OrderTests(PayloadsTestCase):
         self.assertFalse(self.store._database.payloads.segments.dirty)
         self.assertIsNotNone(self.store._database.get(references.SYNCED_KEY))
 
+    def test_lengths_of_one_that_is_gone(self) -> None:
+        """They may have been recorded while it was deleted."""
+        self.writer.put(bytes(5000))
+        self.store._database.write([(references.SYNCED_KEY, references.pack_synced([(1, 16), (9, 1000)]))])
+        found = self.open(self.copy())._database.payloads.segments.by_number
+        self.assertEqual({number: segment.synced for number, segment in found.items()}, {1: 16})
+
+    def test_closed_while_nobody_writes(self) -> None:
+        """The thread that syncs writes that it has: LevelDB is not closed then."""
+        lock, db = self.store._database.writer.lock, self.store._database.writer.db
+
+        class Watched:
+            def close(self) -> None:
+                held.append(lock.locked())
+                db.close()
+
+        held: list[bool] = []
+        self.store._database.writer.db = Watched()
+        self.store.close()
+        self.assertEqual((held, lock.locked()), ([True], False))
+
     def test_one_thread_at_a_time(self) -> None:
         entered, go_on = threading.Event(), threading.Event()
         payloads = self.store._database.payloads

@@ -110,6 +110,34 @@ class AppendTests(SegmentsTestCase):
         self.assertEqual(self.segments.by_number, {})
         self.assertEqual(self.appender.append([(b"key", b"value")])[0].segment, 1)
 
+    def test_entry_first(self) -> None:
+        """Where another thread may record it, a new segment is one only when its entry is on stable storage."""
+        appender = Appender(self.segments, True)
+        self.addCleanup(appender.seal)
+        appender.append([(b"key", b"value")])
+        known: list[object] = []
+
+        def synced(path: Path) -> None:
+            known.append((path.name, sorted(self.segments.by_number), self.segments.path_of(2).exists()))
+
+        self.patch(module, "sync", synced)
+        appender.append([(b"key", bytes(2000)), (b"key", b"value")])
+        self.assertEqual(known, [("segments", [1], True)])
+        self.assertEqual([segment.number for segment in self.segments.created], [1, 2])
+
+    def test_entry_that_cannot_be_synced(self) -> None:
+        def broken(path: Path) -> None:
+            raise OSError(errno.EIO, "Input/output error")
+
+        self.segments.path.mkdir()
+        appender = Appender(self.segments, True)
+        patched = self.patch(module, "sync", broken)
+        self.assertRaises(OSError, appender.append, [(b"key", b"value")])
+        self.assertEqual((self.segments.by_number, os.listdir(self.segments.path)), ({}, []))
+        patched.restore()
+        self.assertEqual(appender.append([(b"key", b"value")])[0].segment, 2)
+        appender.seal()
+
     def test_give_up_nothing(self) -> None:
         self.appender.give_up()
         self.assertEqual(self.segments.sealed, [])
