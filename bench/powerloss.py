@@ -18,9 +18,11 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
+from queue import Empty, SimpleQueue
 from typing import Any, Final, Optional
 from unittest.mock import patch
 
@@ -50,8 +52,11 @@ _VERBS: Final = ("put", "get", "open", "close", "abort", "flush", "delete")
 _WEIGHTS: Final = (50, 16, 8, 6, 3, 0.6, 0.8)
 QUIET: Final = (0.6, 0.6, 0.6)
 """Seconds of a quiet moment, in which space is reclaimed."""
-LEVELDB, SEGMENTS, TURNOVER = KINDS = ("leveldb", "segments", "turnover")
-"""Kinds of work: without segments, with them, and with LevelDB reopened and segments moved all the time."""
+LEVELDB, SEGMENTS, TURNOVER, THREADS = KINDS = ("leveldb", "segments", "turnover", "threads")
+"""
+Kinds of work: without segments, with them, with LevelDB reopened and segments moved all the time, and the same with
+threads that do so while turns go on, as in a server.  What threads do is not the same each time.
+"""
 CUTTING: Final = ("fsync", "fdatasync", "rename", "unlink", "openat", "mkdir")
 """Calls before and after which every cut is tried."""
 
@@ -135,15 +140,48 @@ class Expected:
 # The process that does the work
 
 
-def open_queues(path: Path, clock: Clock, separate_from: Optional[int] = LARGE) -> Queues:
+class Threads:
+    """Threads for what is not done in this one."""
+
+    def __init__(self) -> None:
+        self._done: SimpleQueue[tuple[Deferred[Any], Any]] = SimpleQueue()
+        self._pool = ThreadPoolExecutor(4)
+
+    def call(self, work: Callable[..., Any], *arguments: Any) -> Deferred[Any]:
+        """@return: fires with the result, in L{pump}."""
+        deferred: Deferred[Any] = Deferred()
+        self._pool.submit(self._run, deferred, work, arguments)
+        return deferred
+
+    def _run(self, deferred: Deferred[Any], work: Callable[..., Any], arguments: Sequence[Any]) -> None:
+        result: Any
+        try:
+            result = work(*arguments)
+        except BaseException:
+            result = Failure()
+        self._done.put((deferred, result))
+
+    def pump(self, wanted: Callable[[], bool] = lambda: False) -> None:
+        """Let the results of what is done be known; as long as C{wanted}, wait for more."""
+        while wanted() or not self._done.empty():
+            with suppress(Empty):
+                deferred, result = self._done.get(timeout=0.002)
+                deferred.callback(result)
+
+
+def open_queues(
+    path: Path, clock: Clock, separate_from: Optional[int] = LARGE,
+    in_thread: Callable[..., Deferred[Any]] = maybeDeferred,
+) -> Queues:  # fmt: skip
     """
-    Open a data directory, using this thread alone.
+    Open a data directory.
 
     @param separate_from: as for a L{LevelStore}.
+    @param in_thread: as for L{Surroundings}; by default all is done in this thread.
     """
     queues = Queues(
         LevelStore(path, write_buffer=WRITE_BUFFER, separate_from=separate_from),
-        Surroundings(clock, lambda call: clock.callLater(0, call), maybeDeferred),
+        Surroundings(clock, lambda call: clock.callLater(0, call), in_thread),
     )
     try:
         queues.start()
@@ -184,9 +222,10 @@ def hastily() -> Iterator[Counter[str]]:
 class Worker:
     """Runs a script on queues."""
 
-    def __init__(self, queues: Queues, clock: Clock) -> None:
+    def __init__(self, queues: Queues, clock: Clock, threads: Optional[Threads] = None) -> None:
         self._queues = queues
         self._clock = clock
+        self._threads = threads
         self._opened: dict[bytes, list[OpenMessage]] = {}
 
     def do(self, turn: Turn) -> None:
@@ -198,9 +237,16 @@ class Worker:
         calls = [(name, self._start(verb, name, number, size, turn.sync)) for verb, name, number, size in turn.requests]
         self._clock.advance(0)
         for name, deferred in calls:
+            if self._threads is not None:
+                self._threads.pump(lambda deferred=deferred: not self.ended(deferred))  # type: ignore[misc]
             result = result_of(deferred)
             if isinstance(result, OpenMessage):
                 self._opened.setdefault(name, []).append(result)
+
+    def ended(self, deferred: Deferred[Any]) -> bool:
+        """@return: whether this has fired, a little later."""
+        self._clock.advance(0.001)
+        return deferred.called
 
     def _start(self, verb: str, name: bytes, number: int, size: int, sync: bool) -> Deferred[Any]:
         call: Call
@@ -236,30 +282,39 @@ def result_of(deferred: Deferred[Any]) -> Any:
 
 def work(path: Path, marks: Path, seed: int, turns: int, kind: str) -> None:
     """Run a script in a data directory, and mark the beginning and end of each turn."""
-    done = script(random.Random(seed), turns, kind == TURNOVER)
+    done = script(random.Random(seed), turns, kind in (TURNOVER, THREADS))
     with LogWatch() as watch:
-        if kind == TURNOVER:
+        if kind in (TURNOVER, THREADS):
             with hastily() as counts:
-                _work(path, marks, done, LARGE)
-            if not all(counts.values()):
+                _work(path, marks, done, LARGE, Threads() if kind == THREADS else None)
+            if kind == TURNOVER and not all(counts.values()):
                 raise AssertionError(f"this is no test of something: {counts}")
         else:
             _work(path, marks, done, LARGE if kind == SEGMENTS else None)
     watch.check()
 
 
-def _work(path: Path, marks: Path, turns: Sequence[Turn], separate_from: Optional[int]) -> None:
+def _work(
+    path: Path, marks: Path, turns: Sequence[Turn], separate_from: Optional[int], threads: Optional[Threads] = None
+) -> None:
     clock = Clock()
     say = os.open(marks, os.O_WRONLY | os.O_APPEND)
-    queues = open_queues(path, clock, separate_from)
-    worker = Worker(queues, clock)
+    queues = open_queues(path, clock, separate_from, maybeDeferred if threads is None else threads.call)
+    worker = Worker(queues, clock, threads)
     for number, turn in enumerate(turns, 1):
         os.write(say, b"b")
         worker.do(turn)
         os.write(say, b"s" if turn.sync else b"e")
-        if number % 40 == 0:
+        if threads is not None:
+            # What is quiet for the queues is not so for the threads.
+            threads.pump()
+            clock.advance(QUIET[0])
+        elif number % 40 == 0:
             clock.pump(QUIET)
     clock.pump(QUIET)
+    if threads is not None:
+        stopped = queues.reclaimer.stop()
+        threads.pump(lambda: not worker.ended(stopped))
     queues.store.close()
 
 
@@ -415,7 +470,7 @@ class Recording:
         @param kind: one of L{KINDS}.
         """
         self.directory = directory
-        self.turns = script(random.Random(seed), turns, kind == TURNOVER)
+        self.turns = script(random.Random(seed), turns, kind in (TURNOVER, THREADS))
         self._traced, self._marks, self._trace = directory / "traced", directory / "marks", directory / "trace"
         self._traced.mkdir()
         self._marks.touch()

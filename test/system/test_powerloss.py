@@ -15,7 +15,7 @@ from typing import Optional
 from twisted.trial.unittest import SynchronousTestCase
 
 from bench.disk import Content, Directory, Disk, File, State
-from bench.powerloss import LEVELDB, SEGMENTS, TURNOVER, Expected, Recording, Turn, lose_power, scratch, script
+from bench.powerloss import LEVELDB, SEGMENTS, THREADS, TURNOVER, Expected, Recording, Turn, lose_power, scratch, script
 from bench.syscalls import Call, missing, read_trace
 from darner.store import opening
 from test import allow_critical
@@ -48,6 +48,12 @@ class PowerLossTests(SynchronousTestCase):
             findings = lose_power(self.record(kind), seed=1, limit=120)
             self.assertEqual([str(fault)[:500] for fault in findings.faults], [])
             self.assertGreater(findings.lost, 3)
+
+    def test_threads(self) -> None:
+        """Nor while threads reclaim and move beside the turns."""
+        findings = lose_power(self.record(THREADS), seed=1, limit=120)
+        self.assertEqual([str(fault)[:500] for fault in findings.faults], [])
+        self.assertGreater(findings.opened, 50)
 
     def test_lost_payloads(self) -> None:
         """Without what looks for them, items have no payload."""
