@@ -227,11 +227,11 @@ class Payloads:
             created, segments.created = segments.created, []
             sealed, segments.sealed = segments.sealed, []
             synced, segments.synced = segments.synced, []
-            lengths = {
-                number: segment.synced
-                for number, segment in segments.by_number.items()
-                if segment.synced and not segment.sealed
-            }
+            lengths = dict(synced)
+            if synced:
+                for number, segment in segments.by_number.items():
+                    if segment.synced and not segment.sealed:
+                        lengths.setdefault(number, segment.synced)
             next_number = segments.next_number
         if created:
             # What a start recognises as the creation: see `darner.store.lost_payloads`.
@@ -242,8 +242,7 @@ class Payloads:
             # Where it is not recorded, the next start counts what is needed.
             size = records.pack_u64(segment.size) if segment.known else None
             self._notes.append((references.size_key(segment.number), size))
-        if synced:
-            lengths.update(synced)
+        if lengths:
             self._notes.append((references.SYNCED_KEY, references.pack_synced(lengths.items())))
         return self._notes
 
