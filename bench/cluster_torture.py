@@ -43,9 +43,9 @@ from bench.cluster_faults import FAULTS
 from bench.cluster_network import HERE, Network, Place, missing
 from bench.cluster_power import PowerlessDisk, kill_traced
 from bench.cluster_probe import Probe
+from bench.ports import reserve_port
 from darner.cluster.replicated_store import ReplicatedStore
 from test.cluster.etcd_servers import EtcdServers
-from test.ports import reserve_port
 from test.servers import FOREGROUND, environment
 
 PATIENCE = 120.0

@@ -20,6 +20,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from functools import partial
 from itertools import count
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -238,15 +239,15 @@ class Worker:
         self._clock.advance(0)
         for name, deferred in calls:
             if self._threads is not None:
-                self._threads.pump(lambda deferred=deferred: not self.ended(deferred))  # type: ignore[misc]
+                self._threads.pump(partial(self.pending, deferred))
             result = result_of(deferred)
             if isinstance(result, OpenMessage):
                 self._opened.setdefault(name, []).append(result)
 
-    def ended(self, deferred: Deferred[Any]) -> bool:
-        """@return: whether this has fired, a little later."""
+    def pending(self, deferred: Deferred[Any]) -> bool:
+        """@return: whether this has still not fired, a little later."""
         self._clock.advance(0.001)
-        return deferred.called
+        return not deferred.called
 
     def _start(self, verb: str, name: bytes, number: int, size: int, sync: bool) -> Deferred[Any]:
         call: Call
@@ -314,7 +315,7 @@ def _work(
     clock.pump(QUIET)
     if threads is not None:
         stopped = queues.reclaimer.stop()
-        threads.pump(lambda: not worker.ended(stopped))
+        threads.pump(partial(worker.pending, stopped))
     queues.store.close()
 
 

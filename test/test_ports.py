@@ -8,7 +8,7 @@ import socket
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from test.ports import reserve_port
+from bench.ports import reserve_port
 from test.servers import Server, make_directory
 
 

@@ -30,6 +30,7 @@ from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 
+from bench.ports import reserve_port
 from darner import service as service_module
 from darner.config.policies import Policies, QueueSettings
 from darner.config.settings import Settings
@@ -41,7 +42,6 @@ from darner.store.batch import Batch
 from darner.store.leveldb import LevelStore
 from darner.store.memory import MemoryStore
 from test.harness import slow_disk
-from test.ports import reserve_port
 
 LARGE = bytes(range(256)) * 1024
 

@@ -262,12 +262,11 @@ class Segments:
 
     # Stable storage
 
-    def sync(self, without: frozenset[int] = frozenset()) -> list[tuple[int, int]]:
+    def sync(self, without: frozenset[int] = frozenset()) -> None:
         """
         Write all records, and the directory, to stable storage.
 
         @param without: segments that need not be.
-        @return: the segments that were synced, and their lengths.
         @raise OSError: a segment cannot be synced.
         """
         with self._syncing:
@@ -288,9 +287,7 @@ class Segments:
                     if segment.size == size:
                         self.dirty.pop(segment.number, None)
                 # Together with that, as whoever finds nothing dirty may promise something.
-                done = [(segment.number, size) for segment, size in todo]
-                self.synced += done
-        return done
+                self.synced += [(segment.number, size) for segment, size in todo]
 
     def sync_one(self, segment: Segment) -> None:
         """

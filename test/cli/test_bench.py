@@ -22,10 +22,10 @@ from attrs import evolve
 from twisted.trial.unittest import SynchronousTestCase
 
 import darner
+from bench.ports import reserve_port
 from darner.cli.bench import Result, _shares, main, run
 from darner.cli.load_generator import SPIN, Crowd
 from darner.cli.workload import FOLLOW_UP, GET, SET, Dialect, Reply, Tally, Workload, make_payload, plan
-from test.ports import reserve_port
 from test.servers import MODULE, Server
 
 

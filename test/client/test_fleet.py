@@ -21,13 +21,13 @@ from twisted.internet.defer import ensureDeferred
 from twisted.trial.reporter import TestResult
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
+from bench.ports import reserve_port
 from darner.client import blocking
 from darner.client.asyncio import Client, Fleet, Worker
 from darner.client.errors import ConnectionFailed, InDoubt, QueueFull, Unavailable
 from darner.client.servers import source
 from darner.client.worker import Hooks
 from test.client.front_ends import LONG, WHOLE, AsyncioFront, TwistedFront, run_in_asyncio
-from test.ports import reserve_port
 from test.servers import PATIENCE, Owner, Server, lend_server, make_directory
 
 

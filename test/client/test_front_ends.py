@@ -19,6 +19,7 @@ from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
+from bench.ports import reserve_port
 from darner.client import blocking
 from darner.client.commands import Commands
 from darner.client.errors import (
@@ -34,7 +35,6 @@ from darner.client.errors import (
 from darner.client.reactors import ReactorRuntime, _Link
 from test.client.front_ends import LONG, WHOLE, AsyncioFront, BlockingFront, Front, TwistedFront, run_in_asyncio
 from test.client.test_shards import _Runtime
-from test.ports import reserve_port
 from test.servers import Owner, Server, lend_server, make_directory, run, until
 
 SETTINGS = """

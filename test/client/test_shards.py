@@ -10,6 +10,7 @@ from typing import Any, Optional
 from twisted.internet.defer import ensureDeferred
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
+from bench.ports import reserve_port
 from darner.client import requests
 from darner.client.addresses import Address
 from darner.client.asyncio import Client
@@ -18,7 +19,6 @@ from darner.client.leaders import LeaderRuntime
 from darner.client.links import PipelinedLink
 from darner.client.shards import BaseShards
 from test.client.front_ends import LONG, WHOLE, AsyncioFront, BlockingFront, TwistedFront, run_in_asyncio
-from test.ports import reserve_port
 from test.servers import Server
 
 

@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any, Optional
 
 from bench.cluster_network import HERE, Place
-from test.ports import reserve_port
+from bench.ports import reserve_port
 from test.servers import Owner, until
 
 ETCD = shutil.which("etcd")

@@ -16,6 +16,7 @@ from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
+from bench.ports import reserve_port
 from darner.cli import cluster_service
 from darner.cli.cluster_service import ClusterService
 from darner.cluster.exits import EXIT_LEAD
@@ -26,7 +27,6 @@ from darner.errors import StoreError
 from darner.net.endpoints import tcp_endpoint
 from darner.queues.collection import Queues
 from darner.queues.control import Control
-from test.ports import reserve_port
 from test.servers import Address, Client
 
 reactor: Any = global_reactor

@@ -9,9 +9,9 @@ import json
 import re
 import threading
 
+from bench.ports import reserve_port
 from darner.client.blocking import Client
 from test.commands.harness import ProgramTestCase, call, until
-from test.ports import reserve_port
 from test.servers import PATIENCE, Server, make_directory
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from fnmatch import fnmatchcase
 from typing import Any
 
-from test.ports import reserve_port
+from bench.ports import reserve_port
 
 
 class RedisServer:

@@ -34,6 +34,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
+from bench.ports import reserve_port
 from darner.front.protocol import QueueFactory
 from darner.net import port
 from darner.net.connection import FEW_READS, IN, READ_FEW
@@ -46,7 +47,6 @@ from darner.queues.surroundings import Surroundings
 from darner.store.memory import MemoryStore
 from test import LoggedAsCritical, allow_critical
 from test.harness import from_source
-from test.ports import reserve_port
 from test.protocol_contract import ProtocolContract
 from test.servers import PATIENCE
 

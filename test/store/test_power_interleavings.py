@@ -60,11 +60,10 @@ class InterleavingTests(PayloadsTestCase):
         segments = self.payloads.segments
         sync = segments.sync
 
-        def meanwhile(without: frozenset[int] = frozenset()) -> Any:
-            done = sync(without)
+        def meanwhile(without: frozenset[int] = frozenset()) -> None:
+            sync(without)
             self.synced.append("promise")
             self.store._releasing._cold.append([(b"key", b"copy")])
-            return done
 
         self.writer.put(LARGE)
         self.patch(segments, "sync", meanwhile)

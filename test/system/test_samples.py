@@ -24,13 +24,13 @@ from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
+from bench.ports import reserve_port
 from darner.config.settings import make_settings, read_toml
 from darner.errors import Stopped
 from darner.service import QueueService
 from darner.testing import MemoryQueueService
 from test.migrate import journals
 from test.migrate.reading import unpacked
-from test.ports import reserve_port
 from test.servers import MODULE, PATIENCE, ROOT, Server, make_directory, until
 from test.system.samples import PAGES, Sample, samples
 

@@ -25,12 +25,12 @@ import plyvel
 from twisted.trial.unittest import SynchronousTestCase
 
 import darner
+from bench.ports import reserve_port
 from bench.remains import disk_usage
 from darner.errors import StoreUnusable
 from darner.store.leveldb import LevelStore
 from darner.values.vocabulary import CHUNK_BYTES
 from test.damage import live_tables
-from test.ports import reserve_port
 from test.servers import (
     FOREGROUND,
     MODULE,

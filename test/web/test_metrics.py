@@ -16,9 +16,9 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families
 from twisted.trial.unittest import SynchronousTestCase
 
+from bench.ports import reserve_port
 from darner.values.stats import QueueStats, ServerStats
 from darner.web.metrics import MOST_QUEUES, OTHERS, QUEUE_COUNTERS, QUEUE_GAUGES, SERVER_COUNTERS, TOTALS
-from test.ports import reserve_port
 from test.servers import ROOT, Server, make_directory, until
 from test.web.test_queues_api import ApiTestCase
 from test.web.test_site import UsersTestCase

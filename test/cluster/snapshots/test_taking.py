@@ -20,6 +20,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 
+from bench.ports import reserve_port
 from darner.cluster.notes import Note
 from darner.cluster.replicated_store import ReplicatedStore
 from darner.cluster.snapshots import giving, taking
@@ -36,7 +37,6 @@ from darner.store.backup.folder import BackupFolder
 from darner.store.backup.restoring import restore, restore_stream
 from darner.store.directory import TAKING
 from test.cluster.snapshots.stores import CLUSTER, GivingCase, fill
-from test.ports import reserve_port
 
 reactor: Any = global_reactor
 

@@ -9,7 +9,7 @@ import re
 from typing import Any
 from urllib.parse import urlsplit
 
-from test.ports import reserve_port
+from bench.ports import reserve_port
 from test.servers import Server
 from test.web.dashboard.chromium import PASSWORD, BrowserTests, expect, put, until_seen
 
@@ -94,7 +94,6 @@ class UsersTests(BrowserTests):
         expect(page.get_by_text("The session is over. Please log in again.")).to_be_visible()
         self.log_in(page, "root")
         expect(page.get_by_role("heading", name="No queues yet")).to_be_visible()
-
 
     def test_session_whose_end_is_found_out_twice(self) -> None:
         """Whoever is logging in by then goes on with that."""
